@@ -1,0 +1,36 @@
+# The two commands of the README: `make demo` and `make test`. Both create .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint lock clean
+
+help:
+	@echo "make demo   create .venv and run the main job on the built-in corpus (5 minutes on 2 cores)"
+	@echo "make test   create .venv, lint, type-check and run all tests (under 20 minutes on 2 cores)"
+	@echo "make lint   the checks without the tests"
+	@echo "make lock   pin all dependencies anew (needs uv)"
+
+.venv/ready: requirements.lock requirements-cpu.lock pyproject.toml scripts/install.py
+	@$(PYTHON) scripts/install.py
+
+demo: .venv/ready
+	@$(BIN)/rayscale demo --yes
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest
+
+# torch stays at the version whose CPU build is pinned in requirements-cpu.lock
+lock:
+	echo "torch==$$(sed -n 's/^torch==\([0-9.]*\)+cpu.*/\1/p' requirements-cpu.lock)" > .torch-pin
+	uv pip compile --universal --extra dev --generate-hashes --no-emit-index-url --python-version 3.11 \
+	  --constraint .torch-pin --no-header pyproject.toml -o requirements.lock
+	rm .torch-pin
+
+clean:
+	rm -rf .venv

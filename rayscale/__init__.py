@@ -1,0 +1,1 @@
+"""rayscale: what more data, a larger model or more GPUs would bring, measured."""

@@ -1,0 +1,72 @@
+"""Pretrained checkpoints by folder or hub id: where their files lie, what they are, their digest. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rayscale.errors import InputError
+
+#: All that is ever read of a checkpoint: weights as safetensors, configuration, tokenizer.
+FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json",
+         "vocab*", "merges.txt")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine. `digest` is the SHA-256 of its files, so it names the content, not the place."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    digest: str
+
+
+def find_checkpoint(pretrained: str, revision: str | None) -> Checkpoint:
+    """The checkpoint of a folder or hub id; a hub id is downloaded once into the Hugging Face cache.
+
+    Raises InputError: no such id, no network, no config.json, no safetensors weights.
+    """
+    folder = Path(pretrained)
+    if not folder.is_dir():
+        folder = _download(pretrained, revision)
+    files = sorted({file for pattern in FILES for file in folder.glob(pattern) if file.is_file()})
+    names = {file.name for file in files}
+    if "config.json" not in names:
+        raise InputError(f"{folder} has no config.json; give the folder of a transformers checkpoint",
+                         code="bad_checkpoint")  # fmt: skip
+    if not any(name.endswith(".safetensors") for name in names):
+        raise InputError(
+            f"{folder} has no *.safetensors; convert it once with model.save_pretrained(folder)", code="bad_checkpoint"
+        )
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise InputError(f"{folder / 'config.json'}: {error}", code="bad_checkpoint") from None
+    name = Path(pretrained).name or str(pretrained)
+    return Checkpoint(name, folder.resolve(), config, digest.hexdigest())
+
+
+def _download(pretrained: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:  # transformers brings it; a broken install should say so
+        raise InputError(f"{pretrained} is no folder and huggingface_hub cannot be imported: {error}") from None
+    try:
+        return Path(snapshot_download(pretrained, revision=revision, allow_patterns=list(FILES)))
+    except Exception as error:  # the hub library raises its own, requests', httpx' and OS errors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{pretrained}: no such folder, and the hub did not give it ({type(error).__name__}: {reason}); "
+            "check the id and the network, or give the folder of a downloaded checkpoint",
+            code="checkpoint_not_found",
+        ) from None

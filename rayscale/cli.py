@@ -1,0 +1,294 @@
+"""The command line: each verb parses its arguments and makes one call. Heavy imports happen inside the verb."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from rayscale.errors import InputError, RayscaleError
+
+if TYPE_CHECKING:
+    from rayscale.run_folder import Run
+
+app = typer.Typer(
+    name="rayscale",
+    help="Measure what more data, a larger model or more GPUs would bring, and what to buy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; text for people goes to stderr.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Answer the question; without a terminal none is asked.")]
+Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Run folder; default: <storage>/<name>.")]
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file (YAML).")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, by path or URI.")]
+Address = Annotated[
+    str, typer.Option("--address", metavar="local|auto|HOST:PORT", help="A Ray of our own, or a cluster to join.")
+]
+
+
+@app.command()
+def demo(out: Out = None, yes: Yes = False, json_: Json = False) -> None:
+    """Run the whole job on the built-in corpus: offline, on any machine."""
+    study = Path(__file__).with_name("demo.yaml")
+    _run(study, out or "runs/demo", "local", yes, json_, retry_failed=False, only=None, executor=None)
+
+
+@app.command()
+def init(
+    task: Annotated[str, typer.Option("--task", metavar="T", help="sequence-classification or causal-lm.")] = "",
+    data: Annotated[Path | None, typer.Option("--data", metavar="FILE", help="Your data; its columns are read.")] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the study file goes.")] = Path("study.yaml"),
+    json_: Json = False,
+) -> None:
+    """Write a commented study file for your data."""
+    from rayscale.text.starter import write_starter
+
+    written = write_starter(task or None, data, out)
+    if json_:
+        _print_json(written)
+    else:
+        print(f"Wrote {out}. Next: rayscale plan {out}")
+
+
+@app.command()
+def plan(
+    study: StudyFile, out: Out = None, json_: Json = False,
+    address: Annotated[str, typer.Option("--address", metavar="local|auto|HOST:PORT", help="Plan for a cluster.")]
+    = "local",
+) -> None:  # fmt: skip
+    """Show the trials, their memory, time, money and disk, each with its basis, and what the design cannot show."""
+    from rayscale.draft import draft_plan, run_store
+    from rayscale.machine import this_machine
+    from rayscale.study import load_study
+
+    loaded = load_study(study)
+    if address == "local":
+        machine = this_machine(loaded.run.accelerator)
+    else:
+        from rayscale.on_ray.session import connect
+
+        with connect(address, loaded.run.accelerator, loaded.run.hang_seconds) as session:
+            machine = session.machine
+    drafted = draft_plan(loaded, machine, run_store(loaded, out)).to_json()
+    if json_:
+        _print_json(drafted)
+    else:
+        from rich.console import Console
+
+        from rayscale.report.terminal import plan_table
+
+        Console(highlight=False).print(plan_table(drafted))
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    out: Out = None,
+    address: Address = "local",
+    yes: Yes = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
+    simulate: Annotated[
+        str | None,
+        typer.Option(metavar="LAW:A=..,B=..", help="Train nothing: draw losses from this law, to try a design."),
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="TRIAL_ID", help="Run this one trial, even if recorded.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(metavar="lanes|isolated|inline", help="Override the study's executor.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Run a study; run it again to resume: nothing finished is repeated."""
+    if executor not in (None, "lanes", "isolated", "inline"):
+        raise InputError(f"found '{executor}'; use lanes, isolated or inline", where="--executor")
+    _run(study, out, address, yes, json_, retry_failed=retry_failed, only=only, executor=executor, planted=simulate)
+
+
+@app.command()
+def status(run: RunFolder, json_: Json = False) -> None:
+    """Say how far a run has come: progress, time left, spend, last error."""
+    from rayscale.run_folder import load
+    from rayscale.run_folder import status as read_status
+
+    found = read_status(load(run))
+    if json_:
+        _print_json(found)
+        return
+    from rayscale.report.numbers import duration
+
+    total = found["done"] + found["failed"] + found["running"] + found["waiting"]
+    print(f"{found['study']}: {found['done']} of {total} trials done, {found['failed']} failed, "
+          f"{found['running']} running, {found['waiting']} waiting.")  # fmt: skip
+    print(f"{found['gpu_hours']:.3g} GPU-hours spent; about {duration(found['eta_seconds'])} of work left.")
+    if found["last_error"]:
+        print(f"Last error: {found['last_error']}")
+    for damaged in found["damaged"]:
+        print(f"Damaged record: {damaged['file']}: {damaged['reason']}; delete it and run again.")
+
+
+@app.command()
+def predict(
+    source: Annotated[str, typer.Argument(metavar="RUN|FIT", help="A run folder, or a fit.json.")],
+    params: Annotated[float, typer.Option("--params", metavar="N", help="Parameters of the model.")],
+    data: Annotated[float, typer.Option("--data", metavar="D", help="Examples, or tokens for causal-lm.")],
+    gpus: Annotated[int | None, typer.Option("--gpus", metavar="G", help="GPUs, for the speed.")] = None,
+    json_: Json = False,
+) -> None:
+    """Predict the loss of a model size and data size from a fit, with 95% intervals."""
+    from rayscale.forecast import predict as forecast
+
+    found = forecast(_saved_fit(source), params=params, data=data, gpus=gpus)
+    if json_:
+        _print_json(found)
+        return
+    print(f"Predicted loss {found['predicted']:.4f}, 95% for a new run {found['low']:.4f} to {found['high']:.4f}.")
+    beyond = found["extrapolation"]
+    print("Within the measured data." if beyond <= 1 else f"{beyond:.3g} times beyond the measured data.")
+
+
+@app.command()
+def report(
+    run: RunFolder,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    json_: Json = False,
+) -> None:
+    """Fit the recorded trials again and write the one-file HTML page."""
+    from rayscale.finish import finish
+    from rayscale.run_folder import load
+
+    loaded = load(run)
+    finish(loaded.store)
+    page = loaded.store.path("report.html")
+    if json_:
+        _print_json({"report": page})
+    else:
+        print(page)
+    if open_:
+        import webbrowser
+
+        webbrowser.open(Path(page).absolute().as_uri() if loaded.store.local else page)
+
+
+@app.command()
+def plugins(json_: Json = False) -> None:
+    """List what is registered under which name, and where it comes from."""
+    from rayscale.registry import entries
+
+    found = entries()
+    if json_:
+        _print_json({"plugins": [vars(entry) for entry in found]})
+    else:
+        for entry in found:
+            print(f"{entry.group}  {entry.name}  {entry.target}  ({entry.origin})")
+
+
+def _run(
+    study: Path, out: str | None, address: str, yes: bool, json_: bool, *, retry_failed: bool, only: str | None,
+    executor: str | None, planted: str | None = None,
+) -> None:  # fmt: skip
+    from rayscale.console import Terminal
+    from rayscale.draft import run_store
+    from rayscale.study import load_study
+
+    loaded = load_study(study)
+    terminal = Terminal(json=json_, yes=yes)
+    try:
+        if planted is None:
+            from rayscale.on_ray.study_run import run_study
+
+            done = run_study(study, out=out, address=address, retry_failed=retry_failed, only=only, executor=executor,
+                             observer=terminal)  # fmt: skip
+        else:
+            from rayscale.planted import run_planted
+
+            done = run_planted(study, planted, out=out, observer=terminal)
+    except BaseException as error:
+        terminal.close()
+        if isinstance(error, KeyboardInterrupt | Stopped):
+            place = out or run_store(loaded, None).root
+            terminal.say(f"Stopped. Finished trials are safe; go on with: rayscale run {study} --out {place}")
+        raise
+    if done is None:
+        terminal.say("Not started.")
+        return
+    _conclude(done, terminal, json_)
+
+
+def _conclude(done: Run, terminal: Any, json_: bool) -> None:
+    from rayscale.run_folder import status as read_status
+
+    fit, counts = done.fit or {}, read_status(done)
+    place = done.store.root
+    files = [f"Report: {place}/report.html", f"Trials: {place}/trials.parquet", f"Fit: {place}/fit.json"]
+    if counts["failed"]:
+        files.insert(0, f"{counts['failed']} trials failed; the last error: {counts['last_error']}")
+    terminal.verdict(fit, files)
+    if json_:
+        _print_json({"run": place, **counts, "verdict": fit.get("verdict")})
+    if not counts["done"]:
+        raise RayscaleError(f"no trial succeeded; the last error: {counts['last_error']}", code="no_trial_ok")
+
+
+def _saved_fit(source: str) -> dict[str, Any]:
+    from rayscale.run_folder import load
+
+    if source.endswith(".json"):
+        try:
+            return json.loads(Path(source).read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{source} cannot be read as a fit: {error}", code="no_fit") from None
+    fit = load(source).fit
+    if fit is None:
+        raise InputError(f"{source} has no fit.json yet; `rayscale report {source}` writes it", code="no_fit")
+    return fit
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, allow_nan=False, indent=1))
+
+
+class Stopped(BaseException):
+    """SIGTERM arrived."""
+
+
+def _on_sigterm(number: int, frame: Any) -> None:
+    raise Stopped
+
+
+def main() -> None:
+    """Entry point: run a verb, turn errors into one message and an exit code."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    as_json = "--json" in sys.argv[1:]
+    try:
+        code = app(standalone_mode=False)
+        code = code if isinstance(code, int) else 0
+    except RayscaleError as error:
+        code = _refuse(error.to_json(), as_json, error.exit_code)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else None
+        message = f"{error.format_message()}" + (f"; see `{where} --help`" if where else "")
+        code = _refuse({"code": "usage", "message": message, "where": where}, as_json, 2)
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    except Stopped:
+        code = 143
+    sys.exit(code)
+
+
+def _refuse(error: dict[str, Any], as_json: bool, code: int) -> int:
+    if as_json:
+        _print_json({"error": error})
+    print(f"rayscale: {error['message']}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

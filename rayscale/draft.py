@@ -1,0 +1,23 @@
+"""Study → Plan with all that a plan needs gathered: a survey of the text, the machine, what earlier trials took."""
+
+from __future__ import annotations
+
+from rayscale.ledger import Ledger
+from rayscale.machine import Machine
+from rayscale.plan import Plan, Supply, make_plan
+from rayscale.storage import Store
+from rayscale.study import Study
+from rayscale.text.survey import survey
+
+
+def run_store(study: Study, out: str | None) -> Store:
+    """The run's folder: `out`, else <storage>/<name>; a relative storage is below the current folder."""
+    return Store.open(out or f"{study.run.storage.rstrip('/')}/{study.name}")
+
+
+def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
+    """The plan of a study on a machine. Raises InputError: data, checkpoints or GPU counts that cannot serve it."""
+    found = survey(study)
+    supply = Supply(found.fingerprint, found.train_rows, found.mean_tokens, len(found.labels))
+    measured = [record.row for record in Ledger(store).read()[0] if record.row["status"] == "ok"]
+    return make_plan(study, machine, supply, measured)

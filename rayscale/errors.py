@@ -1,0 +1,87 @@
+"""The exceptions of rayscale: every message names where, what was found, and the mend.
+
+RayscaleError            exit 1  the job failed
+├── TrialError                   one trial failed; `permanent` says whether a retry can help
+├── ClusterError                 Ray or the cluster failed
+└── InputError           exit 2  wrong input
+    ├── StudyError               the study file
+    ├── DataError                the text data
+    └── TableError               a table of trials given to a fit
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class RayscaleError(Exception):
+    """Base of all errors; `code` is a stable word for machines, `where` the place (file:line: field) if there is one."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, code: str = "failed", where: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.where = where
+
+    def __str__(self) -> str:
+        if not self.where or self.message.startswith(self.where):
+            return self.message
+        return f"{self.where}: {self.message}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own reduce would call __init__ without the keywords; errors travel between Ray processes.
+        return _rebuild, (type(self), self.message, self.__dict__.copy())
+
+    def to_json(self) -> dict[str, Any]:
+        """The `error` object of `--json`."""
+        return {"code": self.code, "message": str(self), "where": self.where}
+
+
+class TrialError(RayscaleError):
+    """One trial failed; a permanent failure is not retried."""
+
+    def __init__(self, message: str, *, code: str = "trial_failed", where: str | None = None, permanent: bool = False):
+        super().__init__(message, code=code, where=where)
+        self.permanent = permanent
+
+
+class ClusterError(RayscaleError):
+    """Ray could not start, connect or keep the work alive."""
+
+
+class InputError(RayscaleError):
+    """Wrong input: the command ends with exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, code: str = "wrong_input", where: str | None = None):
+        super().__init__(message, code=code, where=where)
+
+
+class StudyError(InputError):
+    """The study file is wrong; the message lists every error found."""
+
+
+class DataError(InputError):
+    """The text data is wrong; the message names file, line and column."""
+
+
+class TableError(InputError):
+    """A table given to a fit lacks what the fit needs."""
+
+
+def _rebuild(kind: type[RayscaleError], message: str, state: dict[str, Any]) -> RayscaleError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` for a likely misspelling of one of the `known` words, else an empty string."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,46 @@
+"""Everything to the right of the ledger: table → fit → verdict → report. It can be done again without training."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from rayscale.forecast import conclude
+from rayscale.ledger import Ledger, table
+from rayscale.report.page import render
+from rayscale.run_folder import Run
+from rayscale.storage import Store
+
+
+def finish(store: Store, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Write trials.parquet, fit.json and report.html of a run; returns the object of fit.json."""
+    run, records = Run(store), Ledger(store).read()[0]
+    plan = run.plan
+    planned = {row["trial_id"] for row in plan["trials"]}
+    Ledger(store).write_table(records)
+    trials = table([record for record in records if record.trial_id in planned])
+    fit = conclude(
+        trials,
+        task_type=plan["task"],
+        data_axis=plan["data_axis"],
+        target=plan["target"]["metric"],
+        reach=plan["target"]["reach"],
+        price_gpu_hour=plan["prices"]["gpu_hour"],
+        currency=plan["prices"]["currency"],
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+    store.write("fit.json", json.dumps(fit, indent=1, allow_nan=False).encode())
+    page = render(run.study, plan, trials, fit, _provenance(run), datetime.now(UTC))
+    store.write("report.html", page.encode())
+    return fit
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    place = run.folder
+    return {
+        "commands": [f"rayscale run {place}/study.yaml --out {place}", f"rayscale report {place}"],
+        "plan": {key: run.plan[key] for key in ("machine", "data_fingerprint")},
+        "record files that cannot be trusted": [f"{damaged.name}: {damaged.reason}" for damaged in run.damaged],
+    }

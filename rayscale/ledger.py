@@ -1,0 +1,163 @@
+"""The ledger: one durable JSON record per finished trial, and the trial table derived from them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rayscale.plan import TRAINING_VERSION, Trial
+from rayscale.storage import Store
+
+SCHEMA_VERSION = 1
+
+_TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+
+#: Columns of the trial table and their types, in order.
+COLUMNS: dict[str, pa.DataType] = {
+    **dict.fromkeys(("trial_id", "status", "task", "model"), _TEXT),
+    **dict.fromkeys(("params", "params_non_embedding", "data_requested", "examples", "tokens"), _WHOLE),
+    "epochs": _REAL,
+    **dict.fromkeys(("steps", "gpus", "global_batch", "micro_batch", "seed"), _WHOLE),
+    "augment": _TEXT,
+    "learning_rate": _REAL,
+    **dict.fromkeys(("optimizer", "schedule", "precision"), _TEXT),
+    **dict.fromkeys(
+        (
+            "flops", "train_loss", "validation_loss", "eval_loss", "accuracy", "precision_macro", "recall_macro",
+            "f1_micro", "f1_macro", "f1_weighted", "exact_match", "bleu", "chrf", "perplexity", "train_seconds",
+            "eval_seconds", "device_seconds", "examples_per_second", "tokens_per_second", "mfu",
+        ),
+        _REAL,
+    ),
+    "peak_memory_bytes": _WHOLE,
+    "exclusive": _FLAG,
+    "executor": _TEXT,
+    "attempts": _WHOLE,
+    **dict.fromkeys(("error", "started_at", "ended_at", "host", "device", "data_fingerprint"), _TEXT),
+    "training_version": _WHOLE,
+    "versions": _TEXT,
+    "schema_version": _WHOLE,
+}  # fmt: skip
+SCHEMA = pa.schema(list(COLUMNS.items()))
+STATUSES = ("ok", "failed", "diverged", "stopped")
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What one trial measured. `row` has every column of the table; `trial` is what was asked for."""
+
+    row: Mapping[str, Any]
+    trial: Mapping[str, Any]
+
+    @property
+    def trial_id(self) -> str:
+        """Id of the trial, also the name of the record's file."""
+        return self.row["trial_id"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the result stands: ok and diverged trials are not run again."""
+        return self.row["status"] in ("ok", "diverged")
+
+
+def make_record(trial: Trial, **measured: Any) -> TrialRecord:
+    """A record of `trial` with the given columns; the others are null.
+
+    Raises ValueError for a column that the table does not have, a wrong type or a wrong status: a bug, not bad input.
+    Numbers that are not finite become null, since records are plain JSON.
+    """
+    if strange := sorted(set(measured) - set(COLUMNS)):
+        raise ValueError(f"no such columns: {strange}")
+    if measured.get("status") not in STATUSES:
+        raise ValueError(f"status must be one of {STATUSES}, found {measured.get('status')!r}")
+    known = {
+        "trial_id": trial.trial_id,
+        "task": trial.task["type"],
+        "model": trial.model.name,
+        "data_requested": trial.data_requested,
+        "gpus": trial.gpus,
+        "seed": trial.seed,
+        "augment": trial.augment,
+        "device": trial.device,
+        "data_fingerprint": trial.data_fingerprint,
+        "training_version": TRAINING_VERSION,
+        "schema_version": SCHEMA_VERSION,
+    }
+    row = {name: _plain(known.get(name, measured.get(name)), kind) for name, kind in COLUMNS.items()}
+    row.update({name: _plain(value, COLUMNS[name]) for name, value in measured.items()})
+    return TrialRecord(row, trial.to_json())
+
+
+def _plain(value: Any, kind: pa.DataType) -> Any:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return pa.scalar(value, kind).as_py()
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A record file that cannot be trusted, and why."""
+
+    name: str
+    reason: str
+
+
+class Ledger:
+    """The records of one run folder. Only the driver writes."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def write(self, record: TrialRecord) -> None:
+        """Make the record durable: when this returns it survives a crash."""
+        body = {"row": dict(record.row), "trial": dict(record.trial)}
+        text = json.dumps(body, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        wrapped = {"sha256": hashlib.sha256(text.encode()).hexdigest(), **body}
+        content = json.dumps(wrapped, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=1)
+        self.store.write(f"trials/{record.trial_id}.json", content.encode())
+
+    def read(self) -> tuple[list[TrialRecord], list[Damaged]]:
+        """All records by trial id, and the files that are no whole record, with the reason. Nothing is skipped unsaid."""
+        records, damaged = [], []
+        for name in self.store.names("trials", ".json"):
+            try:
+                records.append(_parse(self.store.read(name)))
+            except ValueError as error:
+                damaged.append(Damaged(name, str(error)))
+        return sorted(records, key=lambda r: r.trial_id), damaged
+
+    def write_table(self, records: Sequence[TrialRecord]) -> None:
+        """Derive trials.parquet from the records."""
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([dict(r.row) for r in records], schema=SCHEMA), sink)
+        self.store.write("trials.parquet", sink.getvalue())
+
+
+def table(records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """The trial table: one row per record, columns as in COLUMNS."""
+    return pa.Table.from_pylist([dict(r.row) for r in records], schema=SCHEMA).to_pandas()
+
+
+def _parse(content: bytes) -> TrialRecord:
+    try:
+        value = json.loads(content)
+        body = {"row": value["row"], "trial": value["trial"]}
+        checksum = value["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"not a whole record ({type(error).__name__}: {error})") from None
+    text = json.dumps(body, sort_keys=True, ensure_ascii=False)
+    if hashlib.sha256(text.encode()).hexdigest() != checksum:
+        raise ValueError("checksum does not match the content")
+    version = body["row"].get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema version {version}; this rayscale reads {SCHEMA_VERSION}")
+    return TrialRecord(body["row"], body["trial"])

@@ -1,0 +1,82 @@
+"""What this machine offers: physical cores, GPUs, the cache folder. Standard library only, so `plan` stays fast."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where trials would run.
+
+    `slots` is the number of workers that may train at once: GPUs where there are any, else physical cores.
+    """
+
+    device: str  # "cuda" or "cpu"
+    slots: int
+    device_name: str
+    origin: str  # "this machine" or the cluster's address
+
+
+def cache_root() -> Path:
+    """Folder of everything that can be made again: $RAYSCALE_CACHE, else rayscale/ below the user's cache folder."""
+    if given := os.environ.get("RAYSCALE_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rayscale"
+
+
+def physical_cores() -> int:
+    """Physical cores this process may use: affinity and the cgroup quota respected, hyper-threads counted once."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    seen = set()
+    for cpu in allowed:
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            seen.add((topology.joinpath("physical_package_id").read_text(), topology.joinpath("core_id").read_text()))
+        except OSError:
+            seen.add((str(cpu), ""))
+    return max(1, min(len(seen), _cgroup_cores() or len(seen)))
+
+
+def _cgroup_cores() -> int | None:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, int(quota) // int(period))
+
+
+def nvidia_gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that the driver shows; empty without a driver."""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in listed.stdout.splitlines() if line.strip()] if listed.returncode == 0 else []
+
+
+def this_machine(accelerator: str = "auto") -> Machine:
+    """The local machine as a place for trials; `accelerator` is auto, gpu or cpu."""
+    gpus = nvidia_gpus() if accelerator in ("auto", "gpu") else []
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        gpus = gpus[: len([v for v in visible.split(",") if v.strip() not in ("", "-1")])]
+    if gpus or accelerator == "gpu":
+        return Machine("cuda", len(gpus), gpus[0] if gpus else "no GPU", "this machine")
+    return Machine("cpu", physical_cores(), cpu_name(), "this machine")
+
+
+def cpu_name() -> str:
+    """The processor's model name as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,88 @@
+"""Which rows meet in which step, and which rank computes them: fixed by (seed, epoch), whatever the number of ranks.
+
+A global batch is cut into micro-batches of rows of similar length, dealt to the ranks in turn. The gradient is a sum over
+the items of the global batch, so this order changes how much is padded, not what is learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+EVALUATION_TOKENS = 4096
+
+
+class Rows(Protocol):
+    """What a batch is made from: the columns of a prepared split (rayscale.text.prepared.Split)."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """`rows` (numbers in the split) that one rank computes at once; `weight` 0 means: take part, add nothing."""
+
+    rows: np.ndarray
+    weight: float = 1.0
+
+
+def order_rows(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The rows of a training subset in the order of one epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def cut_global_batches(ordered: np.ndarray, global_batch: int) -> list[np.ndarray]:
+    """Consecutive global batches; the last one is smaller when the rows do not divide, nothing is dropped."""
+    return [ordered[start : start + global_batch] for start in range(0, len(ordered), global_batch)]
+
+
+def share_global_batch(
+    batch: np.ndarray, lengths: np.ndarray, micro_batch: int, rank: int, world_size: int
+) -> list[MicroBatch]:
+    """The micro-batches of one rank, never empty.
+
+    The batch is sorted by length (int64 `lengths` of all rows of the split) and cut into the fewest chunks of at most
+    `micro_batch` rows whose number the ranks divide, sizes differing by one row at most. Chunk i goes to rank
+    i % world_size. A rank left without rows computes one row with weight 0: it must not be missing when gradients meet.
+    """
+    ordered = batch[np.argsort(lengths[batch], kind="stable")]
+    rounds = -(-len(ordered) // (micro_batch * world_size))
+    mine = np.array_split(ordered, rounds * world_size)[rank::world_size]
+    filled = [MicroBatch(rows) for rows in mine if len(rows)]
+    return filled or [MicroBatch(ordered[:1], weight=0.0)]
+
+
+def cut_evaluation(
+    rows: np.ndarray, lengths: np.ndarray, rank: int, world_size: int, tokens: int = EVALUATION_TOKENS
+) -> Iterator[np.ndarray]:
+    """The evaluation batches of one rank: rows sorted by length, cut where padding would exceed `tokens`, dealt in turn."""
+    ordered = rows[np.argsort(lengths[rows], kind="stable")]
+    start = number = 0
+    while start < len(ordered):
+        stop = start + 1
+        while stop < len(ordered) and int(lengths[ordered[stop]]) * (stop + 1 - start) <= tokens:
+            stop += 1
+        if number % world_size == rank:
+            yield ordered[start:stop]
+        start, number = stop, number + 1
+
+
+def pad_rows(split: Rows, rows: np.ndarray, pad: int, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """(ids int64, lengths int64) of shapes (rows, longest) and (rows,): padded with `pad` to the longest row.
+
+    The width is rounded up to `multiple` (8 suits the matrix units of GPUs).
+    """
+    starts = split.offsets[rows]
+    lengths = np.asarray(split.offsets[rows + 1] - starts, dtype=np.int64)
+    width = -(-int(lengths.max()) // multiple) * multiple
+    columns = np.arange(width)
+    inside = columns < lengths[:, None]
+    # Positions beyond a row point at its first token, then are overwritten: reading stays inside the mapped file.
+    ids = split.values[np.where(inside, starts[:, None] + columns, starts[:, None])].astype(np.int64)
+    ids[~inside] = pad
+    return ids, lengths

@@ -1,0 +1,71 @@
+"""What a device can do and what a trial used of it: precision, peak speed, peak memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from rayscale.errors import TrialError
+
+# Dense peak FLOP/s (bf16, fp32) from NVIDIA's data sheets; the first name contained in the device's name counts.
+PEAK_FLOPS = {
+    "H200": (989e12, 67e12),
+    "H100 PCIe": (756e12, 51e12),
+    "H100": (989e12, 67e12),
+    "A100": (312e12, 19.5e12),
+    "L40S": (362e12, 91.6e12),
+    "L4": (121e12, 30.3e12),
+}
+
+
+def resolve_precision(setting: str, device: torch.device) -> str:
+    """'fp32' or 'bf16': `auto` is bf16 autocast on CUDA devices that have it, fp32 elsewhere.
+
+    Raises TrialError if bf16 is asked of a CUDA device that lacks it.
+    """
+    if setting == "fp32" or (setting == "auto" and device.type != "cuda"):
+        return "fp32"
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        if setting == "auto":
+            return "fp32"
+        raise TrialError(
+            f"{torch.cuda.get_device_name(device)} has no bf16; set training.precision to auto or fp32",
+            code="no_bf16",
+            permanent=True,
+        )
+    return "bf16"
+
+
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """Peak FLOP/s of a known CUDA device, else None."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    for known, (bf16, fp32) in PEAK_FLOPS.items():
+        if known in name:
+            return bf16 if precision == "bf16" else fp32
+    return None
+
+
+def restart_memory_peak(device: torch.device) -> bool:
+    """Peak memory is measured from here on; False if this system cannot tell."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        # Linux: writing 5 sets the high-water mark of resident memory back to the present (man 5 proc).
+        Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def read_memory_peak(device: torch.device) -> int:
+    """Bytes: allocated on the CUDA device, or resident in this process (libraries included), at most since the restart."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{os.getpid()}/status").read_text())
+    return int(found.group(1)) * 1024 if found else 0

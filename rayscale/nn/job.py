@@ -1,0 +1,117 @@
+"""A job: a trial resolved against its data, its model and its device, the same on every rank but for the rank itself."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rayscale.errors import DataError
+from rayscale.nn import batches, devices
+from rayscale.nn.group import Group
+from rayscale.nn.models import Size, build_model, measure_size
+from rayscale.nn.objectives import Inputs, Objective, find_objective
+from rayscale.nn.rates import resolve_rate
+
+if TYPE_CHECKING:
+    from rayscale.plan import Trial
+    from rayscale.text.prepared import Prepared, Split
+
+MICRO_BATCH = {"cpu": 32, "cuda": 64}
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the training loop needs to know; `rows` are numbers in the training split."""
+
+    trial: Trial
+    prepared: Prepared
+    objective: Objective
+    group: Group
+    task_type: str
+    rows: np.ndarray
+    epochs: int
+    global_batch: int
+    micro_batch: int
+    steps: int
+    learning_rate: float
+    precision: str
+    pad: int
+    size: Size
+
+    def to_device(self, split: Split, rows: np.ndarray) -> Inputs:
+        """The rows of a split as one padded batch on the device; padded to a multiple of 8 on GPUs."""
+        device = self.group.device
+        ids, lengths = batches.pad_rows(split, rows, self.pad, multiple=8 if device.type == "cuda" else 1)
+        mask = None
+        if int(lengths.min()) < ids.shape[1]:
+            mask = torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64))
+        labels = None if split.labels is None else torch.from_numpy(np.asarray(split.labels[rows], dtype=np.int64))
+        tensors = [torch.from_numpy(ids), mask, labels]
+        if device.type == "cuda":
+            tensors = [t.pin_memory().to(device, non_blocking=True) if t is not None else None for t in tensors]
+        return Inputs(*tensors)  # type: ignore[arg-type]
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of a forward pass in this job's precision."""
+        if self.precision == "bf16":
+            return torch.autocast(self.group.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group: Group) -> tuple[nn.Module, Job]:
+    """Builds the model on its device and resolves what the trial leaves open: rate, micro-batch, precision.
+
+    Raises DataError for a subset or test split without rows and for rows that are too long, and what `build_model` raises.
+    """
+    task_type, training = trial.task["type"], trial.training
+    train, test = prepared.split("train"), prepared.split("test")
+    rows = np.asarray(prepared.subset(trial.data_axis, trial.data_requested, trial.seed))
+    for name, length in (("training subset", len(rows)), ("test split", len(test))):
+        if not length:
+            raise DataError(f"the {name} has no rows; give more text or a larger data size", code="too_little_data")
+    longest = max(int(s.lengths.max(initial=0)) for s in (train, prepared.split("validation"), test))
+    allowed = trial.task["max_length"] or longest
+    if longest > allowed:
+        raise DataError(f"a row has {longest} tokens, task.max_length is {allowed}; prepare the data again", code="too_long")
+    model = build_model(
+        trial.model,
+        task_type,
+        labels=list(prepared.labels or []),
+        vocab_size=prepared.vocab_size,
+        max_length=allowed if trial.model.kind == "family" else longest,
+        seed=trial.seed,
+        checkpoint=checkpoint,
+    ).to(group.device)
+    size = measure_size(model)
+    global_batch = min(training["global_batch"], len(rows))
+    steps = training["epochs"] * math.ceil(len(rows) / global_batch)
+    job = Job(
+        trial=trial,
+        prepared=prepared,
+        objective=find_objective(task_type),
+        group=group,
+        task_type=task_type,
+        rows=rows,
+        epochs=training["epochs"],
+        global_batch=training["global_batch"],
+        micro_batch=min(math.ceil(global_batch / group.world_size), MICRO_BATCH[group.device.type]),
+        steps=steps,
+        learning_rate=resolve_rate(
+            training["learning_rate"],
+            task_type=task_type,
+            pretrained=trial.model.kind == "pretrained",
+            width=size.width,
+            global_batch=global_batch,
+            steps=steps,
+        ),
+        precision=devices.resolve_precision(training["precision"], group.device),
+        pad=getattr(model.config, "pad_token_id", None) or 0,
+        size=size,
+    )
+    return model, job

@@ -1,0 +1,245 @@
+"""Models: ladders from scratch and pretrained checkpoints, cut to their first layers, with the head of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from rayscale.checkpoints import find_checkpoint
+from rayscale.errors import InputError
+from rayscale.parameters import count, family_config
+
+if TYPE_CHECKING:
+    from rayscale.plan import ModelSpec
+
+# Per task: the Auto class, and the class of its mapping that says which architectures can do it.
+AUTO = {
+    "sequence-classification": transformers.AutoModelForSequenceClassification,
+    "causal-lm": transformers.AutoModelForCausalLM,
+}
+DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+WIDTH_KEYS = ("hidden_size", "n_embd", "dim", "d_model")
+POSITION_KEYS = ("max_position_embeddings", "n_positions")
+DECODERS_ONLY = ("causal-lm",)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a model costs. `token_params` are multiplied once per token, `example_params` once per example (see
+    rayscale.parameters.training_flops); embedding tables are in `params` only, unless tied to an output head."""
+
+    params: int
+    params_non_embedding: int
+    token_params: int
+    example_params: int
+    layers: int
+    width: int
+
+
+def build_model(
+    spec: ModelSpec,
+    task_type: str,
+    *,
+    labels: list[str],
+    vocab_size: int,
+    max_length: int,
+    seed: int,
+    checkpoint: str | Path | None = None,
+) -> nn.Module:
+    """The model of `spec` with the head of the task, float32, on the CPU, in training mode; `seed` draws new weights.
+
+    A family is built from `rayscale.parameters.family_config` with the vocabulary of `spec`; `vocab_size` is that of the
+    tokenizer and `max_length` the longest input in tokens. A pretrained model is read from `checkpoint` (a folder), or from `spec.path` (folder or
+    hub id), safetensors only and no remote code, and cut to its first `spec.layers` layers: every weight of the kept body
+    must be in the file, only the head of the task may be new.
+
+    Raises InputError, naming the path and the mend: unknown task, a family or architecture that cannot do the task, more
+    layers than there are, a body with missing weights, a tokenizer larger than the vocabulary, inputs longer than the
+    positions, no safetensors, no network for a hub id.
+    """
+    if task_type not in AUTO:
+        raise InputError(f"no model head for the task '{task_type}'; known: {', '.join(AUTO)}", code="unknown_task")
+    names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    keep = names if task_type == "sequence-classification" else {}
+    if spec.kind == "family":
+        return _from_scratch(spec, task_type, len(labels), vocab_size, max_length, seed, keep)
+    return _from_checkpoint(spec, task_type, vocab_size, max_length, seed, keep, checkpoint)
+
+
+def _from_scratch(
+    spec: ModelSpec, task_type: str, n_labels: int, vocab_size: int, max_length: int, seed: int, names: dict[str, Any]
+) -> nn.Module:
+    if spec.family is None or spec.width is None:
+        raise InputError(f"the model {spec.name} has no family or width", code="bad_model")
+    vocabulary = spec.vocabulary or vocab_size
+    if vocab_size > vocabulary:
+        raise InputError(
+            f"the tokenizer knows {vocab_size} tokens, {spec.name} has a vocabulary of {vocabulary}; prepare the data again",
+            code="wrong_tokenizer",
+        )
+    settings = family_config(spec.family, spec.layers, spec.width, vocabulary, max_length, n_labels)
+    count(settings, task_type, n_labels)  # refuses a family that cannot do the task
+    settings |= names
+    if names:
+        settings.pop("num_labels", None)  # the length of id2label, which the config class derives
+    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
+    torch.manual_seed(seed)
+    return AUTO[task_type].from_config(config, dtype=torch.float32, attn_implementation="sdpa").train()
+
+
+def _from_checkpoint(
+    spec: ModelSpec,
+    task_type: str,
+    vocab_size: int,
+    max_length: int,
+    seed: int,
+    names: dict[str, Any],
+    checkpoint: str | Path | None,
+) -> nn.Module:
+    source = str(checkpoint or spec.path)
+    folder = find_checkpoint(source, spec.revision).folder
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{folder} has a config.json that transformers {transformers.__version__} cannot read: {reason}; "
+            "give a checkpoint of an architecture that transformers itself contains",
+            code="bad_checkpoint",
+        ) from error
+    _check_fit(source, config, task_type, spec.layers, vocab_size, max_length)
+    for key, value in names.items():
+        setattr(config, key, value)
+    setattr(config, _key(config, DEPTH_KEYS, source), spec.layers)
+    if hasattr(config, "layer_types") and config.layer_types:
+        config.layer_types = config.layer_types[: spec.layers]
+    config.use_cache = False
+    if task_type == "sequence-classification" and config.pad_token_id is None and config.eos_token_id is not None:
+        config.pad_token_id = config.eos_token_id  # decoders find the last token of a padded row by it
+    torch.manual_seed(seed)
+    level = transformers_logging.get_verbosity()
+    # The report of unused weights is expected here: cut layers and heads of other tasks. What matters is checked below.
+    transformers_logging.set_verbosity_error()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model, info = AUTO[task_type].from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{folder}: the weights cannot be loaded: {reason}; fetch the checkpoint again or give another",
+            code="bad_checkpoint",
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+    _check_body(source, model, info)
+    return model.train()
+
+
+def _check_fit(
+    source: str, config: transformers.PretrainedConfig, task_type: str, layers: int, vocab_size: int, max_length: int
+) -> None:
+    kind = type(config)
+    able = kind in AUTO[task_type]._model_mapping
+    # Encoders such as BERT are in the causal mapping too, as decoders that nobody trained.
+    encoder = kind in transformers.MODEL_FOR_MASKED_LM_MAPPING
+    if not able or (task_type in DECODERS_ONLY and encoder):
+        example = "gpt2, llama or qwen2" if task_type == "causal-lm" else "bert, roberta or distilbert"
+        raise InputError(
+            f"{source} is a '{config.model_type}' checkpoint, which cannot do {task_type}; give one such as {example}",
+            code="wrong_architecture",
+        )
+    depth = getattr(config, _key(config, DEPTH_KEYS, source))
+    if not 1 <= layers <= depth:
+        raise InputError(f"{source} has {depth} layers, {layers} were asked for; ask for 1 to {depth}", code="too_many_layers")
+    if vocab_size > config.vocab_size:
+        raise InputError(
+            f"the tokenizer knows {vocab_size} tokens, {source} only {config.vocab_size}; use the tokenizer of the checkpoint",
+            code="wrong_tokenizer",
+        )
+    positions = next((getattr(config, key) for key in POSITION_KEYS if getattr(config, key, None)), None)
+    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= config.pad_token_id + 1  # their position numbers start after that of padding
+    if positions and max_length > positions:
+        raise InputError(
+            f"the longest text has {max_length} tokens, {source} reads {positions}; set task.max_length to {positions} or less",
+            code="too_long",
+        )
+
+
+def _check_body(source: str, model: nn.Module, info: Mapping[str, Any]) -> None:
+    """Nothing of the kept body may be new; a pooler counts as head: models without one get it with the task."""
+    prefix = getattr(model, "base_model_prefix", "") + "."
+    changed = [str(key[0]) for key in info.get("mismatched_keys", ())]
+    lost = [
+        key
+        for key in [*info.get("missing_keys", ()), *changed]
+        if key.startswith(prefix) and ".pooler." not in key and not key.endswith(".position_ids")
+    ]
+    if lost:
+        raise InputError(
+            f"{source} lacks {len(lost)} weights of the body that is to be kept, such as {sorted(lost)[0]}; "
+            "give a complete checkpoint of this architecture",
+            code="incomplete_checkpoint",
+        )
+
+
+def _key(config: transformers.PretrainedConfig, keys: tuple[str, ...], source: str) -> str:
+    for key in keys:
+        if isinstance(getattr(config, key, None), int):
+            return key
+    raise InputError(
+        f"the config of {source} ('{config.model_type}') has none of {', '.join(keys)}; this architecture cannot be sized",
+        code="wrong_architecture",
+    )
+
+
+def count_params(model: nn.Module) -> tuple[int, int]:
+    """(all parameters, parameters outside embedding tables); a tied weight counts once."""
+    size = measure_size(model)
+    return size.params, size.params_non_embedding
+
+
+def measure_size(model: nn.Module) -> Size:
+    """Counts of a model's parameters by how often a forward pass multiplies them (see `Size`)."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    base = getattr(model, "base_model", model)
+    body = {id(p) for name, p in base.named_parameters() if "pooler." not in name} if base is not model else set()
+    total = non_embedding = token = example = 0
+    for parameter in model.parameters():
+        total += parameter.numel()
+        if id(parameter) in tables:
+            continue
+        non_embedding += parameter.numel()
+        if id(parameter) in body:
+            token += parameter.numel()
+        else:
+            example += parameter.numel()
+    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if output is not None:
+        # The language-model head works on every token, whether tied to the embedding or not.
+        head = sum(p.numel() for p in output.parameters())
+        own = sum(p.numel() for p in output.parameters() if id(p) not in tables)
+        token, example = token + head, example - own
+    config: Any = model.config
+    depth = next(int(getattr(config, key)) for key in DEPTH_KEYS if isinstance(getattr(config, key, None), int))
+    width = next(int(getattr(config, key)) for key in WIDTH_KEYS if isinstance(getattr(config, key, None), int))
+    return Size(total, non_embedding, token, example, depth, width)

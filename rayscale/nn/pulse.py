@@ -1,0 +1,31 @@
+"""Progress: what a trial is doing, told about twice a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+PROGRESS_SECONDS = 0.5
+
+
+class Pulse:
+    """Calls `progress` with {phase, step, steps, train_loss}, at most every PROGRESS_SECONDS.
+
+    `phase` (build, train, validation, test) and `train_loss` (of the last curve point) are set by the trial.
+    """
+
+    def __init__(self, progress: Callable[[dict[str, Any]], None] | None, steps: int) -> None:
+        self.progress, self.steps, self.step = progress, steps, 0
+        self.phase = "build"
+        self.train_loss: float | None = None
+        self._next = 0.0
+
+    def beat(self, step: int | None = None) -> None:
+        """One step or batch is done; `step` is the number of optimizer steps so far, if it rose."""
+        self.step = self.step if step is None else step
+        now = time.monotonic()
+        if self.progress is None or now < self._next:
+            return
+        self._next = now + PROGRESS_SECONDS
+        self.progress({"phase": self.phase, "step": self.step, "steps": self.steps, "train_loss": self.train_loss})

@@ -1,0 +1,273 @@
+"""One trial: build the model, train it on its share of every global batch, evaluate, measure.
+
+The gradient of a step is the sum of the losses of all targets in the global batch divided by their number, which every
+rank knows from the row lengths. Accumulation, ragged batches and the number of ranks therefore change the speed of a trial
+and the order of floating-point sums, nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from rayscale.errors import TrialError
+from rayscale.nn import batches, devices
+from rayscale.nn.evaluate import evaluate
+from rayscale.nn.group import Group
+from rayscale.nn.job import Job, prepare_job
+from rayscale.nn.metrics import task_metrics
+from rayscale.nn.pulse import Pulse
+from rayscale.nn.rates import schedule_factor
+from rayscale.nn.save import save_model
+from rayscale.nn.state import seed_everything, settled
+from rayscale.parameters import training_flops
+
+if TYPE_CHECKING:
+    from rayscale.plan import Trial
+    from rayscale.text.prepared import Prepared
+
+CLIP_NORM = 1.0
+CURVE_POINTS = 50
+VALIDATIONS = 5
+# Validation during training is on part of the split, sized by the trial, so that its cost stays below a tenth.
+VALIDATION_SHARE = 1 / 50
+VALIDATION_ROWS = (16, 512)
+# GPT-2's relatives train with a shorter memory of squared gradients than AdamW's default (Brown et al. 2020, 2005.14165).
+BETAS = {"causal-lm": (0.9, 0.95), "sequence-classification": (0.9, 0.999)}
+
+
+@dataclass
+class Course:
+    """What training has measured so far; `sums` are (loss, targets) of each stretch between curve points."""
+
+    curve: list[dict[str, float | int | None]] = field(default_factory=list)
+    sums: list[tuple[float, float]] = field(default_factory=list)
+    steps: int = 0
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    error: str | None = None
+
+
+def train_trial(
+    trial: Trial,
+    prepared: Prepared,
+    *,
+    checkpoint: str | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    device: str = "cpu",
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    save_to: Path | None = None,
+) -> dict[str, Any]:
+    """Trains and evaluates one cell; returns its measured columns of the trial table and `curve`, equal on all ranks.
+
+    With `world_size` > 1 every rank of an existing process group calls it with the same trial. `progress` gets
+    {phase, step, steps, train_loss} about twice a second, and may raise to stop this rank. `save_to` is the folder of the
+    trained model (rank 0 writes it). Losses are in nats, per token for causal-lm and per example for classification;
+    `status` is ok, or diverged (a loss that is no longer a number is a result, with its reason in `error`).
+
+    `train_loss` is the mean over the last tenth of the steps. `flops` counts real tokens, not padding (see
+    rayscale.parameters.training_flops). The `validation_loss` of the curve is on the first rows of the validation split
+    (a fiftieth of the training rows, 16 to 512); that of the result is on all of it, null where it has no rows.
+
+    Raises InputError and TrialError as `build_model` does, DataError for a subset or split without rows.
+    """
+    group = Group.join(rank, world_size, device)
+    with settled(trial.seed, trial.threads, group.device):
+        tells_memory = devices.restart_memory_peak(group.device)
+        model, job = prepare_job(trial, prepared, checkpoint, group)
+        course = Course()
+        result = _run(model, job, course, Pulse(progress, job.steps))
+        result |= _describe(job, course)
+        if save_to is not None and rank == 0 and result["status"] == "ok":
+            save_model(model, prepared.path / "tokenizer", Path(save_to))
+        peak = group.largest([devices.read_memory_peak(group.device) if tells_memory else -1])[0]
+        return {**result, "peak_memory_bytes": int(peak) if peak >= 0 else None, "curve": course.curve}
+
+
+def _run(model: nn.Module, job: Job, course: Course, pulse: Pulse) -> dict[str, Any]:
+    """Trains, then evaluates if training did not diverge: status, losses, metrics."""
+    seed_everything(job.trial.seed, job.group.rank)  # building a model may draw any number of random values
+    _train(model, job, course, pulse)
+    losses: dict[str, float | None] = {"validation_loss": None, "eval_loss": None}
+    confusion = None
+    for split, column in (("validation", "validation_loss"), ("test", "eval_loss")):
+        if course.error is not None or not len(job.prepared.split(split)):
+            continue
+        pulse.phase = split
+        started = time.perf_counter()
+        loss, confusion = evaluate(model, job, split, beat=pulse.beat)
+        course.eval_seconds += time.perf_counter() - started
+        losses[column] = loss
+        if not math.isfinite(loss):
+            course.error = f"the {split} loss is {loss} after training; {_advice(job)}"
+    if losses["eval_loss"] is None or course.error is not None:
+        metrics = task_metrics(job.task_type, None, None)
+        return {"status": "diverged", "error": course.error, "validation_loss": None, "eval_loss": None, **metrics}
+    return {"status": "ok", "error": None, **losses, **task_metrics(job.task_type, losses["eval_loss"], confusion)}
+
+
+def _train(model: nn.Module, job: Job, course: Course, pulse: Pulse) -> None:
+    group = job.group
+    parallel = model
+    if group.world_size > 1:
+        parallel = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    optimizer = _make_optimizer(model, job)
+    every = max(1, math.ceil(job.steps / CURVE_POINTS))
+    validations, monitor = _validation_steps(job), _monitor_rows(job)
+    targets_of = job.objective.targets(job.prepared.split("train").lengths)
+    loss_sum, target_sum = torch.zeros((), dtype=torch.float64, device=group.device), 0.0
+    model.train()
+    started, pause_seconds = time.perf_counter(), 0.0
+    pulse.phase = "train"
+    for step, batch in enumerate(_global_batches(job)):
+        targets = float(targets_of[batch].sum())
+        rate = job.learning_rate * schedule_factor(
+            job.trial.training["schedule"], step, job.steps, job.trial.training["warmup"]
+        )
+        loss_sum += _step(parallel, model, optimizer, job, batch, targets, rate)
+        target_sum += targets
+        last = step + 1 == job.steps
+        if (step + 1) % every == 0 or last or step + 1 in validations:
+            total = float(group.add([loss_sum.item()])[0])
+            course.sums.append((total, target_sum))
+            pulse.train_loss = total / target_sum
+            point: dict[str, float | int | None] = {
+                "step": step + 1,
+                "train_loss": pulse.train_loss,
+                "validation_loss": None,
+                "learning_rate": rate,
+            }
+            if not math.isfinite(total):
+                point["train_loss"] = None
+                course.error = f"the training loss is {total} by step {step + 1} of {job.steps}; {_advice(job)}"
+            elif step + 1 in validations:
+                paused = time.perf_counter()
+                point["validation_loss"] = evaluate(model, job, "validation", rows=monitor, beat=pulse.beat)[0]
+                model.train()
+                pause_seconds += time.perf_counter() - paused
+            course.curve.append(point)
+            loss_sum.zero_()
+            target_sum = 0.0
+        course.steps = step + 1
+        if course.error is not None:
+            break
+        pulse.beat(step + 1)
+    course.train_seconds = time.perf_counter() - started - pause_seconds
+    course.eval_seconds += pause_seconds
+
+
+def _step(
+    parallel: nn.Module,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    job: Job,
+    batch: np.ndarray,
+    targets: float,
+    rate: float,
+) -> torch.Tensor:
+    """One optimizer step; returns this rank's summed loss (no synchronisation with the device)."""
+    group, split = job.group, job.prepared.split("train")
+    parts = batches.share_global_batch(batch, split.lengths, job.micro_batch, group.rank, group.world_size)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=group.device)
+    for number, part in enumerate(parts):
+        unfinished = isinstance(parallel, DistributedDataParallel) and number + 1 < len(parts)
+        with parallel.no_sync() if unfinished else contextlib.nullcontext():  # type: ignore[operator, union-attr]
+            with job.autocast():
+                loss, _ = job.objective.losses(parallel, job.to_device(split, part.rows))
+            # DDP takes the mean over ranks; the sum is wanted.
+            (loss * (part.weight * group.world_size / targets)).backward()
+        loss_sum += loss.detach().double() * part.weight
+    nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+    for group_of in optimizer.param_groups:
+        group_of["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss_sum
+
+
+def _describe(job: Job, course: Course) -> dict[str, Any]:
+    """The measured columns that do not depend on the task."""
+    lengths = job.prepared.split("train").lengths[job.rows].astype(np.int64)
+    tokens, pairs = int(lengths.sum()), int((lengths**2).sum())
+    train_seconds, eval_seconds = (float(s) for s in job.group.largest([course.train_seconds, course.eval_seconds]))
+    size, share = job.size, course.steps / job.steps  # 1 unless it diverged
+    once = training_flops(
+        size.token_params, size.example_params, size.layers, size.width, tokens, pairs, len(lengths)
+    )
+    flops = share * job.epochs * once
+    peak = devices.peak_flops(job.group.device, job.precision)
+    return {
+        "params": size.params,
+        "params_non_embedding": size.params_non_embedding,
+        "examples": len(lengths),
+        "tokens": tokens,
+        "epochs": job.epochs,
+        "steps": course.steps,
+        "global_batch": job.global_batch,
+        "micro_batch": job.micro_batch,
+        "learning_rate": job.learning_rate,
+        "optimizer": job.trial.training["optimizer"],
+        "schedule": job.trial.training["schedule"],
+        "precision": job.precision,
+        "flops": flops,
+        "train_loss": _last_tenth(course),
+        "train_seconds": train_seconds,
+        "eval_seconds": eval_seconds,
+        "examples_per_second": share * job.epochs * len(lengths) / train_seconds,
+        "tokens_per_second": share * job.epochs * tokens / train_seconds,
+        "mfu": flops / (train_seconds * peak * job.group.world_size) if peak else None,
+    }
+
+
+def _last_tenth(course: Course) -> float | None:
+    tail = course.sums[-max(1, len(course.sums) // 10) :]
+    loss = sum(s for s, _ in tail) / sum(n for _, n in tail)
+    return loss if math.isfinite(loss) else None
+
+
+def _global_batches(job: Job) -> Iterator[np.ndarray]:
+    for epoch in range(job.epochs):
+        ordered = batches.order_rows(job.rows, job.trial.seed, epoch)
+        yield from batches.cut_global_batches(ordered, job.global_batch)
+
+
+def _validation_steps(job: Job) -> set[int]:
+    """Steps after which to validate: the ends of epochs, or five evenly spaced ones if that is more."""
+    if not len(job.prepared.split("validation")):
+        return set()
+    parts = max(VALIDATIONS, job.epochs) if job.epochs == 1 else min(job.epochs, 2 * VALIDATIONS)
+    return {math.ceil(job.steps * part / parts) for part in range(1, parts + 1)}
+
+
+def _monitor_rows(job: Job) -> np.ndarray:
+    # Rows lie in the order of the hash of their text, so the first ones are a random sample.
+    low, high = VALIDATION_ROWS
+    wanted = min(high, max(low, math.ceil(len(job.rows) * VALIDATION_SHARE)))
+    return np.arange(min(wanted, len(job.prepared.split("validation"))))
+
+
+def _make_optimizer(model: nn.Module, job: Job) -> torch.optim.Optimizer:
+    if job.trial.training["optimizer"] != "adamw":
+        raise TrialError(f"unknown optimizer '{job.trial.training['optimizer']}'; known: adamw", permanent=True)
+    # Biases and norms are not decayed: they do not multiply with inputs, and have no scale to keep down.
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": job.trial.training["weight_decay"]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=job.learning_rate, betas=BETAS[job.task_type], fused=True)
+
+
+def _advice(job: Job) -> str:
+    return f"training.learning_rate was {job.learning_rate:.3g}: a smaller one may help"

@@ -1,0 +1,152 @@
+"""The rows of a table that a law is fitted to: which are used, which are held out, and why the others are not.
+
+No row vanishes: used + held out + dropped (each with its reason) = all rows of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rayscale.errors import TableError, nearest
+from rayscale.laws import Law
+
+# What a column is called when the caller does not say.
+_USUAL = {"params": ("params",), "data": ("data", "data_requested", "tokens", "examples"), "gpus": ("gpus",)}
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """Rows in a canonical order (by inputs, then target), so that the order of the table changes no result.
+
+    `inputs`: role -> (n,) float; `target`: (n,) float, positive; `held_out`: the rows kept out, all columns;
+    `dropped`: ({"row": position in the table from 0, "reason": text}, ...); `columns`: role -> column.
+    """
+
+    inputs: Mapping[str, NDArray[np.float64]]
+    target: NDArray[np.float64]
+    columns: Mapping[str, str]
+    held_out: pd.DataFrame
+    dropped: tuple[dict[str, Any], ...]
+
+    @property
+    def configurations(self) -> NDArray[np.int64]:
+        """The number of the configuration (equal inputs) that each row belongs to, (n,): its seeds are a cluster."""
+        stacked = np.stack([*self.inputs.values()], axis=1)
+        return np.unique(stacked, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+
+
+def require_columns(table: pd.DataFrame, columns: list[str]) -> None:
+    """Raises TableError for the first of `columns` that the table lacks, naming those it has."""
+    known = [str(name) for name in table.columns]
+    for column in columns:
+        if column not in known:
+            has = ", ".join(known) or "none"
+            raise TableError(f"no column '{column}' in the table{nearest(column, known)} (it has: {has})", where=column)
+
+
+def numbers(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
+    """The column as floats, (rows,), missing values as NaN; raises TableError where it holds text, dates or yes/no."""
+    require_columns(table, [column])
+    found = table[column]
+    if isinstance(found, pd.DataFrame):
+        raise TableError(f"the table has several columns named '{column}'; rename all but one", where=column)
+    kind = found.dtype.kind if isinstance(found.dtype, np.dtype) else "O"
+    values = pd.to_numeric(found, errors="coerce") if kind in "iufO" else found
+    wrong = values.isna() & found.notna() if kind in "iufO" else found.notna()
+    if kind == "O":
+        wrong |= found.map(lambda value: isinstance(value, bool | np.bool_ | complex)).astype(bool)
+    if wrong.any():
+        row = int(np.argmax(wrong.to_numpy()))
+        raise TableError(f"column '{column}' must hold numbers, but row {row} holds {found.iloc[row]!r}", where=column)
+    return values.to_numpy(dtype=float, na_value=np.nan)
+
+
+def input_columns(table: pd.DataFrame, law: Law, given: Mapping[str, str | None]) -> dict[str, str]:
+    """Role -> column for every input of the law: as given, else the usual name; raises TableError where neither is."""
+    found = {}
+    for role in law.inputs:
+        # A law of one input (power) is a law in N as well as in D: it takes whichever column is named.
+        named = given.get(role) or (next(filter(None, given.values()), None) if len(law.inputs) == 1 else None)
+        column = named or next((name for name in _USUAL[role] if name in table.columns), None)
+        if column is None:
+            has = ", ".join(map(str, table.columns)) or "none"
+            raise TableError(f"say which column holds the {role}: {role}=... (the table has: {has})", where=role)
+        require_columns(table, [column])
+        found[role] = column
+    return found
+
+
+def select(table: pd.DataFrame, query: str, option: str) -> NDArray[np.bool_]:
+    """Which rows a pandas query takes, (rows,); raises TableError naming the option when the query is wrong."""
+    numbered = table.reset_index(drop=True)
+    try:
+        return np.asarray(numbered.index.isin(numbered.query(query).index))
+    except (SyntaxError, ValueError, TypeError, LookupError, AttributeError, NameError, NotImplementedError) as error:
+        has = ", ".join(map(str, table.columns))
+        message = f"{option} '{query}' is no query of this table: {error} (it has: {has})"
+        raise TableError(message, where=option) from error
+
+
+def observe(
+    table: pd.DataFrame,
+    law: Law,
+    *,
+    target: str,
+    columns: Mapping[str, str],
+    excluded: NDArray[np.bool_],
+    held: NDArray[np.bool_],
+) -> Observations:
+    """Sort the table's rows into used, held out and dropped for a law; `excluded` and `held` are (rows,).
+
+    Dropped are the excluded rows, those with a status other than ok, and those whose target or an input is missing,
+    infinite, zero or negative. Raises TableError for a column that is missing or not numeric.
+    """
+    if target in columns.values():
+        raise TableError(f"'{target}' is both the target and an input; name two columns", where=target)
+    values = {column: numbers(table, column) for column in [*columns.values(), target]}
+    reasons = np.where(excluded, "outside where", "").astype(object)
+    if "status" in table.columns:
+        states = table["status"].astype(object).to_numpy()
+        wrong = (states != "ok") & (reasons == "")
+        reasons[wrong] = [f"status {state}" for state in states[wrong]]
+    for column, found in values.items():
+        faults = (
+            (np.isnan(found), "missing"),
+            (np.isinf(found), "infinite"),
+            (found == 0, "zero"),
+            (found < 0, "negative"),
+        )
+        for wrong, fault in faults:
+            reasons[wrong & (reasons == "")] = f"{column} is {fault}"
+    good = reasons == ""
+    used = good & ~held
+    order = np.lexsort([values[target][used], *[values[column][used] for column in reversed([*columns.values()])]])
+    return Observations(
+        inputs={role: values[column][used][order] for role, column in columns.items()},
+        target=values[target][used][order],
+        columns=columns,
+        held_out=table[good & held],
+        dropped=tuple({"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(~good)),
+    )
+
+
+def refusals(seen: Observations, law: Law) -> list[dict[str, str]]:
+    """Why these rows cannot identify the law (code, message), empty where they can."""
+    found, need = [], len(law.names) + 1
+    configurations = len(np.unique(seen.configurations)) if len(seen.target) else 0
+    if configurations < need:
+        text = f"{configurations} different configurations; {law.name} has {need - 1} parameters and needs {need}"
+        found.append({"code": "few_points", "message": text})
+    for role, values in seen.inputs.items():
+        if len(values) and len(np.unique(values)) == 1:
+            text = f"only one value of {seen.columns[role]}: what it does to the target cannot be told"
+            found.append({"code": "one_size", "message": text})
+    if len(seen.target) > 1 and np.ptp(seen.target) == 0:
+        found.append({"code": "constant_target", "message": "the target is the same in every row: no law to be read"})
+    return found

@@ -1,0 +1,427 @@
+"""Run a study: the driver. It asks for the plan's consent, prepares the text, opens lanes, and makes every record durable.
+
+Only this process writes the run's folder; workers send what they measured by actor calls.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from rayscale.checkpoints import find_checkpoint
+from rayscale.draft import draft_plan, run_store
+from rayscale.errors import ClusterError, InputError
+from rayscale.finish import finish
+from rayscale.ledger import Ledger, TrialRecord, make_record, table
+from rayscale.machine import this_machine
+from rayscale.on_ray.place import place, versions
+from rayscale.plan import Plan, Planned, remaining_seconds
+from rayscale.report.terminal import RunningTrial, Snapshot
+from rayscale.run_folder import Run, log_event
+from rayscale.storage import Store
+from rayscale.study import Study, load_study
+from rayscale.text.prepared import Prepared
+from rayscale.text.tokenise import spec_of
+
+POLL_SECONDS = 0.5
+
+
+class Observer(Protocol):
+    """Who is told how the run goes; the command line shows it, a notebook may ignore it."""
+
+    def consent(self, plan: Plan, pending: Sequence[Planned]) -> bool:
+        """Whether to go on with this plan."""
+
+    def phase(self, text: str) -> None:
+        """A new phase began."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """The state of the run, twice a second."""
+
+
+class Silent:
+    """An observer that agrees to everything and says nothing."""
+
+    def consent(self, plan: Plan, pending: Sequence[Planned]) -> bool:
+        """Always."""
+        return True
+
+    def phase(self, text: str) -> None:
+        """Not shown."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Not shown."""
+
+
+def run_study(
+    study: Study | str | Path,
+    *,
+    out: str | None = None,
+    address: str = "local",
+    retry_failed: bool = False,
+    only: str | None = None,
+    executor: str | None = None,
+    observer: Observer | None = None,
+) -> Run | None:
+    """Run what the study's ledger does not hold yet, then fit and report; returns the run, or None without consent.
+
+    `address` is local (a Ray of our own), auto, HOST:PORT or ray://...; `only` is one trial id; `executor` overrides
+    the study's. Raises InputError before Ray starts (on a cluster: before anything is scheduled) for a study that
+    cannot run, ClusterError when Ray fails. A trial that raises is a failed record, not an exception.
+    """
+    path = study if isinstance(study, (str, Path)) else None
+    study = study if isinstance(study, Study) else load_study(study)
+    store = run_store(study, out)
+    store.check_writable()
+    driver = _Driver(study, store, observer or Silent(), executor or study.run.executor, retry_failed, only)
+    run = study.run
+    with ExitStack() as stack:
+        if address == "local":
+            plan = draft_plan(study, this_machine(run.accelerator), store)
+            if driver.begin(plan, path):
+                driver.prepare_here() or driver.use(stack, address)
+                driver.execute()
+        else:
+            session = driver.connect(stack, address)
+            plan = draft_plan(study, session.machine, store)
+            if driver.begin(plan, path):
+                driver.use(stack, address)
+                driver.execute()
+    if not driver.agreed:
+        return None
+    driver.observer.phase("fitting the laws")
+    finish(store)
+    log_event(store, "run_ended")
+    return Run(store)
+
+
+@dataclass
+class _Driver:
+    study: Study
+    store: Store
+    observer: Observer
+    executor: str
+    retry_failed: bool
+    only: str | None
+    agreed: bool = False
+    session: Any = None
+    pending: list[Planned] = field(default_factory=list)
+    records: dict[str, TrialRecord] = field(default_factory=dict)
+    prepared: dict[str, Prepared] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    # ---- before
+
+    def begin(self, plan: Plan, path: str | Path | None) -> bool:
+        """Write study and plan, find what is left to run, ask. False if the answer is no."""
+        self.plan = plan
+        ledger = Ledger(self.store)
+        planned = {p.trial.trial_id: p for p in plan.trials}
+        if self.only and self.only not in planned:
+            raise InputError(
+                f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids", code="unknown_trial"
+            )
+        self.records = {r.trial_id: r for r in ledger.read()[0] if r.trial_id in planned}
+        self.pending = [
+            p
+            for p in plan.trials
+            if (p.trial.trial_id == self.only if self.only else not self._stands(p.trial.trial_id))
+        ]
+        if self.executor == "inline" and (wide := [p for p in self.pending if p.trial.gpus > 1]):
+            raise InputError(
+                f"executor inline runs in this one process; {len(wide)} of the trials want more than one GPU, such as "
+                f"{wide[0].trial.trial_id}; use --only with a trial of one GPU, or executor lanes",
+                code="inline_gpus",
+            )
+        self.agreed = self.observer.consent(plan, self.pending)
+        if self.agreed:
+            text = Path(path).read_bytes() if path else _as_yaml(self.study)
+            self.store.write("study.yaml", text)
+            self.store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
+            log_event(self.store, "run_started", host=socket.gethostname(), pending=len(self.pending))
+        return self.agreed
+
+    def _stands(self, trial_id: str) -> bool:
+        record = self.records.get(trial_id)
+        return record is not None and (record.finished or (record.row["status"] == "failed" and not self.retry_failed))
+
+    def prepare_here(self) -> bool:
+        """Whether no Ray is needed: nothing to train, or an inline run of text that is prepared already."""
+        from rayscale.text.prepared import find_prepared
+
+        if not self.pending:
+            return True
+        if self.executor != "inline":
+            return False
+        specs = {spec_of(p.trial.model) for p in self.pending}
+        found = {spec.name: find_prepared(self.study, spec, self._seeds()) for spec in specs}
+        if all(found.values()):
+            self.prepared = {name: prepared for name, prepared in found.items() if prepared}
+        return bool(self.prepared)
+
+    def _seeds(self) -> list[int]:
+        return sorted({p.trial.seed for p in self.plan.trials})
+
+    # ---- with Ray
+
+    def connect(self, stack: ExitStack, address: str) -> Any:
+        """The Ray session of this run, started or joined once."""
+        from rayscale.on_ray.session import connect
+
+        if self.session is None:
+            self.observer.phase("starting Ray" if address == "local" else f"connecting to Ray at {address}")
+            self.session = stack.enter_context(connect(address, self.study.run.accelerator, self.study.run.hang_seconds))
+        return self.session
+
+    def use(self, stack: ExitStack, address: str) -> None:
+        """Start or keep Ray, and prepare the text."""
+        from rayscale.on_ray.data import prepare
+
+        self.connect(stack, address)
+        self.observer.phase("preparing the text")
+        specs = list({spec_of(p.trial.model): None for p in self.plan.trials})
+        self.prepared = prepare(self.study, specs, self._seeds(), self.observer.phase)
+
+    def execute(self) -> None:
+        """Run what is pending; every outcome is a durable record when this returns."""
+        if not self.pending:
+            return
+        for planned in self.pending:  # refuse before the first trial what the last could not read
+            trial = planned.trial
+            self._prepared(planned).subset(trial.data_axis, trial.data_requested, trial.seed)
+        if self.executor == "inline":
+            self._execute_inline()
+        else:
+            self._execute_in_lanes()
+
+    def _prepared(self, planned: Planned) -> Prepared:
+        return self.prepared[spec_of(planned.trial.model).name]
+
+    def _execute_inline(self) -> None:
+        from rayscale.nn.train import train_trial
+
+        for planned in self.pending:
+            trial, started = planned.trial, datetime.now(UTC)
+            log_event(self.store, "trial_started", trial_id=trial.trial_id)
+
+            def progress(told: dict[str, Any], planned: Planned = planned) -> None:
+                self._show([{"trial_id": planned.trial.trial_id, "seconds": 0.0, **told}])
+
+            checkpoint = str(find_checkpoint(trial.model.path, trial.model.revision).folder) if trial.model.path else None
+            # Exceptions pass through: this executor is for the debugger.
+            measured = train_trial(
+                trial, self._prepared(planned), checkpoint=checkpoint, device=trial.device, progress=progress
+            )
+            self._keep(planned, {"status": measured["status"], "measured": {**measured, **place(started, trial.gpus)},
+                                 "exclusive": True, "attempts": 1})  # fmt: skip
+
+    def _execute_in_lanes(self) -> None:
+        import ray
+
+        from rayscale.on_ray.lanes import LaneSettings, open_pool
+        from rayscale.on_ray.tune import run_grid
+
+        self.observer.phase("starting lanes")
+        run, slots = self.study.run, self.plan.machine.slots
+        settings = LaneSettings(self.session.worker_resources, self.plan.machine.device, run.hang_seconds, run.keep)
+        pool = open_pool(
+            self._cells(), slots, run.retries, 1 if self.executor == "isolated" else None, settings
+        )
+        for trial_id, record in self.records.items():
+            if trial_id not in {p.trial.trial_id for p in self.pending}:
+                ray.get(pool.acknowledge.remote(trial_id, record.row))
+        recorded = set(self.records) - {p.trial.trial_id for p in self.pending}
+        planned = list(self.plan.trials) if not self.only else self.pending
+        grid = _Thread(lambda: run_grid(planned, recorded, slots, pool, self.store))
+        grid.start()
+        try:
+            self._collect(pool, grid)
+        finally:
+            pool.stop.remote()
+        grid.join()
+        if grid.error:
+            raise ClusterError(f"Ray Tune ended with an error: {grid.error}") from grid.error
+
+    def _cells(self) -> list[Any]:
+        from rayscale.on_ray.lanes import Handed
+        from rayscale.on_ray.parcels import wrap
+        from rayscale.on_ray.pool import Cell
+
+        several = self.session.nodes > 1 or not self.session.local
+        folders = {str(self._prepared(p).path) for p in self.pending} | {
+            p.trial.model.path for p in self.pending if p.trial.model.path
+        }
+        parcels = {folder: wrap(Path(folder), several) for folder in folders}
+        return [
+            Cell(
+                p.trial.trial_id,
+                p.trial.gpus,
+                p.alone,
+                Handed(
+                    p.trial.to_json(),
+                    parcels[str(self._prepared(p).path)],
+                    parcels[p.trial.model.path] if p.trial.model.path else None,
+                ),
+            )
+            for p in self.pending
+        ]
+
+    def _collect(self, pool: Any, grid: _Thread) -> None:
+        import ray
+
+        waited = {p.trial.trial_id: p for p in self.pending}
+        known, begun = 0, set[str]()
+        while known < len(self.pending):
+            if not grid.is_alive():
+                raise ClusterError(f"Ray Tune ended before the trials did: {grid.error}") from grid.error
+            for outcome in ray.get(pool.collect.remote(known, POLL_SECONDS)):
+                known += 1
+                self._keep(waited[outcome["trial_id"]], outcome)
+                ray.get(pool.acknowledge.remote(outcome["trial_id"], self.records[outcome["trial_id"]].row))
+            now = ray.get(pool.snapshot.remote())
+            for running in now["running"]:
+                if running["trial_id"] not in begun:
+                    begun.add(running["trial_id"])
+                    log_event(self.store, "trial_started", trial_id=running["trial_id"])
+            self._show(now["running"], "starting lanes" if now["lanes_starting"] else "training")
+
+    # ---- outcomes
+
+    def _keep(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
+        """Make one outcome durable: its model if it is wanted, curve, log, then the record, which says it is done."""
+        trial = planned.trial
+        error = outcome.get("error")
+        measured = dict(outcome.get("measured") or place(datetime.now(UTC), trial.gpus))
+        curve = measured.pop("curve", [])
+        measured.pop("status", None)
+        if error:
+            measured["error"] = error["message"]
+        if curve:
+            self._write_curve(trial.trial_id, curve)
+        if text := (error or {}).get("traceback") or (error or {}).get("message"):
+            self.store.write(f"logs/{trial.trial_id}.log", text.encode())
+        record = make_record(
+            trial,
+            status=outcome["status"],
+            exclusive=bool(outcome.get("exclusive")),
+            executor=self.executor,
+            attempts=outcome["attempts"],
+            versions=versions(),
+            **measured,
+        )
+        self._keep_model(record, outcome.get("model") or [])
+        Ledger(self.store).write(record)
+        self.records[trial.trial_id] = record
+        log_event(self.store, "trial_finished", trial_id=trial.trial_id, status=record.row["status"])
+
+    def _write_curve(self, trial_id: str, curve: list[dict[str, Any]]) -> None:
+        sink = io.BytesIO()
+        pd.DataFrame(curve).to_parquet(sink)
+        self.store.write(f"curves/{trial_id}.parquet", sink.getvalue())
+
+    def _keep_model(self, record: TrialRecord, model: list[Any]) -> None:
+        """Write models/<trial_id>/; with keep: best, only while no earlier trial validates better, and drop the loser."""
+        if not model or record.row["status"] != "ok":
+            return
+        import ray
+
+        if self.study.run.keep == "best":
+            losses = {i: r.row["validation_loss"] for i, r in self.records.items() if r.row["status"] == "ok"}
+            losses = {i: loss for i, loss in losses.items() if loss is not None}
+            mine = record.row["validation_loss"]
+            if mine is None or any(loss <= mine for i, loss in losses.items() if i != record.trial_id):
+                return
+        for name, content in ray.get(model[0]).items():
+            self.store.write(f"models/{record.trial_id}/{name}", content.tobytes())
+        if self.study.run.keep == "best":
+            for other in losses:
+                if other != record.trial_id:
+                    self.store.delete_folder(f"models/{other}")
+
+    # ---- what is seen
+
+    def _show(self, running: Sequence[Mapping[str, Any]], phase: str = "training") -> None:
+        by_id = {p.trial.trial_id: p for p in self.plan.trials}
+        finished = [r for r in self.records.values() if r.row["status"] != "failed"]
+        failed = [r for r in self.records.values() if r.row["status"] == "failed"]
+        left = [p for p in self.plan.trials if p.trial.trial_id not in self.records]
+        now_running = tuple(
+            RunningTrial(
+                trial_id=r["trial_id"],
+                model=by_id[r["trial_id"]].trial.model.name,
+                data_requested=by_id[r["trial_id"]].trial.data_requested,
+                gpus=by_id[r["trial_id"]].trial.gpus,
+                step=r.get("step"),
+                steps=r.get("steps"),
+                train_loss=r.get("train_loss"),
+                seconds=r["seconds"],
+            )
+            for r in running
+        )
+        self.observer.show(
+            Snapshot(
+                done=len(finished),
+                failed=len(failed),
+                running=now_running,
+                waiting=len(left) - len(now_running),
+                eta_seconds=self._eta(left, running),
+                gpu_seconds=sum(r.row["device_seconds"] or 0 for r in self.records.values()),
+                law_line=self._law(),
+                last_error=max(failed, key=lambda r: r.row["ended_at"] or "").row["error"] if failed else None,
+                elapsed_seconds=time.monotonic() - self.started,
+                phase=phase,
+            )
+        )
+
+    def _eta(self, left: Sequence[Planned], running: Sequence[Mapping[str, Any]]) -> float:
+        """Seconds to go, by the plan's estimates scaled to what the finished trials of this run took."""
+        by_id = {p.trial.trial_id: p for p in self.plan.trials}
+        ratios = [
+            r.row["train_seconds"] / by_id[i].seconds for i, r in self.records.items() if r.row["train_seconds"]
+        ]
+        slowness = statistics.median(ratios) if ratios else 1.0
+        total = remaining_seconds(left, self.plan.machine.slots, slowness)
+        return max(0.0, total - sum(r["seconds"] for r in running) / max(1, self.plan.machine.slots))
+
+    def _law(self) -> str | None:
+        """The law so far in one line; fitted anew only when a record came."""
+        from rayscale.forecast import law_line
+
+        if getattr(self, "_law_seen", None) != len(self.records):
+            self._law_seen = len(self.records)
+            self._law_text = law_line(table(list(self.records.values())), self.study.grid.axis)
+        return self._law_text
+
+
+class _Thread(threading.Thread):
+    """A daemon thread that keeps its error."""
+
+    def __init__(self, work: Any) -> None:
+        super().__init__(daemon=True, name="rayscale-tune")
+        self._work = work
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do the work."""
+        try:
+            self._work()
+        except BaseException as error:  # told to the main thread, which raises it
+            self.error = error
+
+
+def _as_yaml(study: Study) -> bytes:
+    import yaml
+
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False).encode()

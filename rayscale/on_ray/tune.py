@@ -1,0 +1,127 @@
+"""Ray Tune owns the grid: each cell is a Tune trial, which submits the cell to the lane pool and reports its record.
+
+Which cell comes next is decided here, so that cells waiting for one lane size never hold the places of another.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from rayscale.errors import ClusterError
+from rayscale.plan import Planned
+from rayscale.storage import Store
+
+FOLDER = "tune"
+
+
+class CellOrder(Searcher):
+    """Suggests planned cells in the plan's order, as many of each GPU count as the slots can run, and one to follow.
+
+    A cell that is recorded already is suggested at once: it only reports.
+    """
+
+    def __init__(self, planned: Sequence[Planned], recorded: set[str], slots: int) -> None:
+        super().__init__(metric="eval_loss", mode="min")
+        self._left = list(planned)
+        self._recorded, self._slots = recorded, slots
+        self._out: dict[str, int] = {}  # Tune's trial id → GPUs, 0 for a recorded cell
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The settings of the next cell; None while the slots are taken."""
+        if not self._left:
+            return Searcher.FINISHED
+        out, capacity = Counter(self._out.values()), self._slots
+        room: dict[int, bool] = {}
+        for gpus in sorted({p.trial.gpus for p in self._left} | (set(out) - {0}), reverse=True):
+            runnable = capacity // gpus
+            room[gpus] = out[gpus] < runnable + 1 if runnable else out[gpus] == 0 and gpus <= self._slots
+            capacity -= gpus * min(out[gpus], runnable)
+        for position, planned in enumerate(self._left):
+            recorded = planned.trial.trial_id in self._recorded
+            if recorded or room[planned.trial.gpus]:
+                self._left.pop(position)
+                self._out[trial_id] = 0 if recorded else planned.trial.gpus
+                return _settings(planned)
+        return None
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """A Tune trial ended: its place is free."""
+        self._out.pop(trial_id, None)
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Nothing is learnt from intermediate results."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune saves its searchers; the order comes from the plan, so an empty file is enough."""
+        open(checkpoint_path, "wb").close()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: a resumed run builds Tune's state anew from the ledger."""
+
+
+def _settings(planned: Planned) -> dict[str, Any]:
+    trial = planned.trial
+    return {
+        "trial_id": trial.trial_id,
+        "model": trial.model.name,
+        "data_requested": trial.data_requested,
+        "gpus": trial.gpus,
+        "seed": trial.seed,
+    }
+
+
+def run_cell(config: dict[str, Any], pool: Any) -> None:
+    """One Tune trial: submit the cell, wait for its durable record, report it."""
+    row = ray.get(pool.submit.remote(config["trial_id"]))
+    tune.report({name: value for name, value in row.items() if value is not None})
+
+
+def run_grid(planned: Sequence[Planned], recorded: set[str], slots: int, pool: Any, store: Store) -> Any:
+    """Run all cells through Tune and return its ResultGrid; Tune's files lie in the run's folder tune/.
+
+    The folder is written anew: after a resume it holds every cell, recorded ones included.
+    """
+    if store.local is not None:
+        shutil.rmtree(store.local / FOLDER, ignore_errors=True)
+    else:
+        store.delete_folder(FOLDER)
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        grid = tune.Tuner(
+            tune.with_resources(tune.with_parameters(run_cell, pool=pool), {"CPU": 0.01}),
+            tune_config=tune.TuneConfig(
+                search_alg=CellOrder(planned, recorded, slots), num_samples=len(planned), metric="eval_loss",
+                mode="min", reuse_actors=True, trial_dirname_creator=_folder_name,
+            ),
+            run_config=tune.RunConfig(
+                name=FOLDER, storage_path=store.root, storage_filesystem=None if store.local else store.filesystem,
+                verbose=0,
+            ),
+        ).fit()  # fmt: skip
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+    if grid.errors:
+        raise ClusterError(f"{len(grid.errors)} of Tune's trials ended with an error: {grid.errors[0]}")
+    return grid
+
+
+# The driver's own handler prints how to resume; Tune's would wait for running trials without a word.
+_ENVIRONMENT = {"TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0", "TUNE_WARN_THRESHOLD_S": "10"}
+
+
+def _folder_name(trial: Any) -> str:
+    config = trial.config
+    return f"{config['trial_id']}_{trial.trial_id}"

@@ -1,0 +1,79 @@
+"""Names → objects: what rayscale ships, what an installed plugin registers, or `package.module:attribute`.
+
+A plugin is a package with an entry point in one of the GROUPS; it has the same powers as a built-in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from rayscale.errors import InputError, nearest
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "rayscale.laws": {
+        "chinchilla": "rayscale.laws:CHINCHILLA",
+        "power": "rayscale.laws:POWER",
+    },
+    "rayscale.sources": {
+        "builtin": "rayscale.text.sources:read_builtin",
+        "csv": "rayscale.text.sources:read_csv",
+        "tsv": "rayscale.text.sources:read_tsv",
+        "jsonl": "rayscale.text.sources:read_jsonl",
+        "parquet": "rayscale.text.sources:read_parquet",
+        "txt": "rayscale.text.sources:read_txt",
+    },
+}
+GROUPS = tuple(BUILT_IN)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name: where it is defined (`module:attribute`) and who registered it."""
+
+    group: str
+    name: str
+    target: str
+    origin: str  # "rayscale" or "distribution version"
+
+
+def entries(group: str | None = None) -> list[Entry]:
+    """All registered names, built-ins first, then plugins by name. A plugin may not take a built-in's name."""
+    found = []
+    for each in [group] if group else GROUPS:
+        built_in = BUILT_IN[each]
+        found += [Entry(each, name, target, "rayscale") for name, target in sorted(built_in.items())]
+        for point in sorted(entry_points(group=each), key=lambda p: p.name):
+            origin = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+            if point.name in built_in:
+                raise InputError(
+                    f"plugin {origin} registers '{point.name}', a built-in name of {each}; rename it in the plugin",
+                    code="plugin_name_taken",
+                )
+            found.append(Entry(each, point.name, point.value, origin))
+    return found
+
+
+def resolve(group: str, name: str) -> Any:
+    """The object registered as `name`, or the one that `package.module:attribute` names.
+
+    Raises InputError: unknown name (with the known ones) or a target that cannot be imported.
+    """
+    known = {entry.name: entry.target for entry in entries(group)}
+    target = known.get(name, name if ":" in name else None)
+    if target is None:
+        raise InputError(
+            f"'{name}' is not registered in {group}{nearest(name, list(known))} (known: {', '.join(known)}; "
+            f"or give package.module:attribute)",
+            code="unknown_name",
+        )
+    module, _, attribute = target.partition(":")
+    try:
+        found = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"'{name}' of {group} points to {target}: {error}", code="broken_plugin") from error
+    return found

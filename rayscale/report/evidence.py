@@ -1,0 +1,115 @@
+"""What the figures draw: the ok rows, the models in order of size, the law that carries the curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rayscale.report.verdict import fits_of, usable
+
+_UNITS = {"causal-lm": "nats per token", "sequence-classification": "nats per example"}
+_NAMES = {"eval_loss": "test loss", "validation_loss": "validation loss", "train_loss": "training loss"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The measured rows and the fits, as every figure needs them.
+
+    `ok` has the rows with a positive target; `models` are all models of the table from small to large; `data` and
+    `params` name the columns on the two axes; `laws` are the usable fits of `target`.
+    """
+
+    task: str
+    target: str
+    data: str
+    params: str
+    ok: pd.DataFrame
+    models: tuple[str, ...]
+    laws: tuple[dict, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The data sizes asked for, ascending."""
+        return tuple(sorted(int(size) for size in self.ok["data_requested"].dropna().unique()))
+
+    @property
+    def target_label(self) -> str:
+        """`test loss, nats per token`: the quantity with its unit."""
+        name = _NAMES.get(self.target, self.target.replace("_", " "))
+        unit = _UNITS.get(self.task)
+        return f"{name}, {unit}" if unit and self.target in _NAMES else name
+
+    @property
+    def data_label(self) -> str:
+        return "training tokens" if self.data == "tokens" else "training examples"
+
+    def position(self, model: str) -> int:
+        """The place of a model among all, which sets its colour and marker in every figure."""
+        return self.models.index(model)
+
+    def law_for(self, model: str) -> dict | None:
+        """The fit whose curve belongs to this model: one over all models, else the model's own."""
+        own = [law for law in self.laws if (law.get("by") or {}).get("model") == model]
+        shared = [law for law in self.laws if not law.get("by")]
+        return next(iter([*shared, *own]), None)
+
+    def params_of(self, model: str) -> float:
+        return float(self.ok.loc[self.ok["model"] == model, self.params].median())
+
+    def cells(self, model: str) -> pd.DataFrame:
+        """Mean, least and greatest target of each data size of one model; columns data, mean, low, high, runs."""
+        rows = self.ok[self.ok["model"] == model]
+        grouped = rows.groupby("data_requested", sort=True)
+        return pd.DataFrame(
+            {
+                "data": grouped[self.data].mean(),
+                "mean": grouped[self.target].mean(),
+                "low": grouped[self.target].min(),
+                "high": grouped[self.target].max(),
+                "runs": grouped.size(),
+            }
+        )
+
+
+def gather(study: dict, trials: pd.DataFrame, fit: dict | None) -> Evidence:
+    """Pick target and axes from the study and the fits, and the rows that have them."""
+    task = str((study.get("task") or {}).get("type") or _first(trials, "task") or "")
+    quality = [item for item in fits_of(fit) if item.get("target") != "examples_per_second"]
+    good = [item for item in quality if usable(item)]
+    target = _target(study, [*good, *quality], trials)
+    data = _axis((good or quality or [{}])[0], "data", ("tokens",) if task == "causal-lm" else ("examples",), trials)
+    params = _axis((good or quality or [{}])[0], "params", ("params",), trials)
+    ok = trials[(trials["status"] == "ok") & _positive(trials, target) & _positive(trials, data)]
+    sized = trials.groupby("model")[params].median().fillna(np.inf) if len(trials) else pd.Series(dtype=float)
+    models = tuple(sorted(sized.index, key=lambda model: (sized[model], model)))
+    laws = tuple(item for item in good if item.get("target") == target)
+    return Evidence(task, target, data, params, ok, models, laws)
+
+
+def _target(study: dict, quality: Sequence[dict], trials: pd.DataFrame) -> str:
+    # Losses carry the curves; a metric such as f1 is shown beside them unless the law itself is on it.
+    for name in [item.get("target") for item in quality] + ["eval_loss"]:
+        if name in trials.columns and _positive(trials, str(name)).any():
+            return str(name)
+    return "eval_loss"
+
+
+def _axis(law: dict, role: str, usual: tuple[str, ...], trials: pd.DataFrame) -> str:
+    named = (law.get("columns") or {}).get(role)
+    for name in (named, *usual):
+        if isinstance(name, str) and name in trials.columns and _positive(trials, name).any():
+            return name
+    return "data_requested" if role == "data" else "params"
+
+
+def _positive(trials: pd.DataFrame, column: str) -> pd.Series:
+    values = pd.to_numeric(trials[column], errors="coerce").astype(float)
+    return values.gt(0) & np.isfinite(values)
+
+
+def _first(trials: pd.DataFrame, column: str) -> Any:
+    return trials[column].iloc[0] if len(trials) else None

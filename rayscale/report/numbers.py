@@ -1,0 +1,137 @@
+"""How the report writes numbers for people: few digits, a named unit, never a bare NaN.
+
+Every function takes anything that may stand in a record (None, NaN, numpy scalars, text) and returns text;
+what is missing becomes `MISSING`. Unrounded values are written by `exact`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+MISSING = "–"
+_MULTIPLES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_BYTES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+_COLOUR_CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+def number(value: Any) -> float | None:
+    """The value as a finite float, or None where it is missing, not finite or not a number."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def significant(value: Any, digits: int = 3) -> str:
+    """Rounded to `digits` significant digits; a power of ten only where plain digits would be unreadable."""
+    found = number(value)
+    if found is None:
+        return MISSING
+    if found == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(found)))
+    if exponent < -4 or exponent >= 7:
+        mantissa, power = f"{found:.{digits - 1}e}".split("e")
+        return f"{mantissa}e{int(power)}".replace("-", "−")
+    rounded = round(found, digits - 1 - exponent)
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{decimals}f}".replace(",", " ").replace("-", "−")
+
+
+def trimmed(value: Any, digits: int = 3) -> str:
+    """As `significant`, without zeros at the end: settings were typed, not measured."""
+    text = significant(value, digits)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def fixed(value: Any, decimals: int = 3) -> str:
+    """With a fixed count of decimals, so that a column of a table lines up."""
+    found = number(value)
+    return MISSING if found is None else f"{found:.{decimals}f}".replace("-", "−")
+
+
+def count(value: Any, digits: int = 3) -> str:
+    """A size such as parameters, tokens or FLOP: 85 400 becomes 85.4 k."""
+    found = number(value)
+    if found is None:
+        return MISSING
+    for scale, suffix in _MULTIPLES:
+        if abs(found) >= scale:
+            scaled = found / scale
+            if abs(scaled) >= 1e4:
+                return significant(found, digits)
+            text = f"{scaled:.{digits}g}" if abs(scaled) < 1000 else f"{scaled:.0f}"
+            return f"{text} {suffix}"
+    return f"{found:.{digits}g}"
+
+
+def percent(share: Any, digits: int = 2) -> str:
+    """A share of one as per cent."""
+    found = number(share)
+    return MISSING if found is None else f"{significant(100 * found, digits)} %"
+
+
+def whole(value: Any) -> str:
+    """A whole number in full, thousands set apart: 1 234 567."""
+    found = number(value)
+    return MISSING if found is None else f"{found:,.0f}".replace(",", " ")
+
+
+def duration(seconds: Any) -> str:
+    """Seconds in the two largest fitting units: 75 becomes 1 min 15 s."""
+    found = number(seconds)
+    if found is None:
+        return MISSING
+    if found < 10:
+        return f"{found:.2g} s" if found >= 0.1 or found == 0 else f"{found * 1000:.2g} ms"
+    if found < 59.5:
+        return f"{found:.0f} s"
+    minutes, rest = divmod(round(found), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest and minutes < 10 else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def data_volume(value: Any) -> str:
+    """Bytes in binary units."""
+    found = number(value)
+    if found is None:
+        return MISSING
+    for scale, suffix in _BYTES:
+        if found >= scale:
+            return f"{found / scale:.3g} {suffix}"
+    return f"{found:.0f} B"
+
+
+def exact(value: Any) -> str:
+    """Unrounded: the shortest text that reads back as the same number."""
+    found = number(value)
+    return MISSING if found is None else repr(found)
+
+
+def plain(text: Any) -> str:
+    """One line of text without control characters and colour codes, which SVG and terminals must not receive."""
+    bare = _COLOUR_CODES.sub("", str(text))
+    return "".join(character if character.isprintable() else " " for character in bare)
+
+
+def plural(amount: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{amount} {noun}{'' if amount == 1 else 's'}"
+
+
+def shorten(text: Any, limit: int) -> str:
+    """At most `limit` characters, the middle left out, since names of models differ at both ends."""
+    clean = plain(text)
+    if len(clean) <= limit:
+        return clean
+    head = (limit - 1) // 2
+    return f"{clean[:head]}…{clean[len(clean) - (limit - 1 - head):]}"

@@ -1,0 +1,209 @@
+"""Rows of the report's tables, as frozen values that the template only has to lay out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from rayscale.report.evidence import Evidence
+from rayscale.report.numbers import MISSING, count, duration, exact, fixed, number, percent, significant, trimmed, whole
+from rayscale.report.verdict import fit_name, interval_text, spoken_outcome, usable, warning_parts
+
+_STATUS_ORDER = {"failed": 0, "diverged": 1, "stopped": 2, "ok": 3}
+
+
+@dataclass(frozen=True)
+class FitView:
+    """One fit as the page tells it; `exact` rows are unrounded."""
+
+    name: str
+    formula: str
+    usable: bool
+    outcome: str
+    facts: tuple[tuple[str, str], ...]
+    parameters: tuple[tuple[str, str, str, str], ...]
+    exact: tuple[tuple[str, str, str, str, str], ...]
+    covariance: tuple[tuple[str, tuple[str, ...]], ...]
+    dropped: tuple[tuple[str, int, tuple[str, ...]], ...]
+    warnings: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One row of the trial table: the cells beside their columns' headers, and why it failed if it did."""
+
+    trial_id: str
+    status: str
+    cells: tuple[str, ...]
+    note: str
+
+
+def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]]) -> FitView:
+    """The fit's numbers as text; `facts` that the fit itself does not hold (which N, which D) come first."""
+    params = {name: number(value) for name, value in (item.get("params") or {}).items()}
+    errors, intervals = item.get("standard_errors") or {}, item.get("intervals") or {}
+    rows, unrounded = [], []
+    for name, value in params.items():
+        low, high = (list(intervals.get(name) or (None, None)) + [None, None])[:2]
+        rows.append((name, significant(value, 4), significant(errors.get(name), 2), interval_text(low, high)))
+        unrounded.append((name, exact(value), exact(errors.get(name)), exact(low), exact(high)))
+    return FitView(
+        name=fit_name(item),
+        formula=str(item.get("formula") or ""),
+        usable=usable(item),
+        outcome=spoken_outcome(item),
+        facts=(*facts, *_engine_facts(item)),
+        parameters=tuple(rows),
+        exact=tuple(unrounded),
+        covariance=_covariance(item, list(params)),
+        dropped=_dropped(item, trials),
+        warnings=tuple(warning_parts(warning) for warning in item.get("warnings") or []),
+    )
+
+
+def _engine_facts(item: dict) -> list[tuple[str, str]]:
+    starts, best = number(item.get("starts")), number(item.get("starts_at_best"))
+    estimate = item.get("estimate") or {}
+    share = f"{best:.0f} of {starts:.0f}" if starts and best is not None else MISSING
+    if starts and best is not None:
+        share += f" ({100 * best / starts:.0f} %)"
+    facts = [
+        ("Objective", exact(item.get("objective"))),
+        ("Starts that reached the best", share),
+        ("Bootstrap draws kept", whole(len(estimate.get("draws") or []) or None)),
+        ("Noise of one run", percent(estimate.get("noise"))),
+        ("Degrees of freedom", whole(estimate.get("degrees"))),
+        ("Rows used", whole(item.get("rows_used"))),
+        ("Rows left out", whole(len(item.get("rows_dropped") or []))),
+        ("Time to fit", duration(item.get("seconds"))),
+    ]
+    return [(name, value) for name, value in facts if value != MISSING]
+
+
+def _covariance(item: dict, names: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    matrix = item.get("covariance")
+    if isinstance(matrix, dict):
+        return tuple((str(name), tuple(exact((row or {}).get(other)) for other in names)) for name, row in matrix.items())
+    if isinstance(matrix, list) and len(matrix) == len(names):
+        return tuple((name, tuple(exact(value) for value in row)) for name, row in zip(names, matrix, strict=True))
+    return ()
+
+
+def _dropped(item: dict, trials: pd.DataFrame) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    by_reason: dict[str, list[str]] = {}
+    for entry in item.get("rows_dropped") or []:
+        row, reason = (entry.get("row"), entry.get("reason")) if isinstance(entry, dict) else tuple(entry)[:2]
+        by_reason.setdefault(str(reason), []).append(_row_name(row, trials))
+    return tuple((reason, len(rows), tuple(rows)) for reason, rows in by_reason.items())
+
+
+def _row_name(row: Any, trials: pd.DataFrame) -> str:
+    # A fit names a row by its position in the table it was given, which is the run's own.
+    return str(trials["trial_id"].iloc[row]) if isinstance(row, int) and 0 <= row < len(trials) else str(row)
+
+
+def trial_columns(evidence: Evidence, trials: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+    """(column, header) of the trial table; metrics only where the task has them."""
+    metrics = [("accuracy", "Accuracy"), ("f1_macro", "Macro F1"), ("perplexity", "Perplexity")]
+    present = [pair for pair in metrics if trials[pair[0]].notna().any()]
+    return (
+        ("model", "Model"), ("params", "Parameters"), ("data_requested", evidence.data.capitalize() if
+         evidence.data in {"tokens", "examples"} else "Data"), ("gpus", "GPUs"), ("seed", "Seed"), ("eval_loss", "Test loss"),
+        ("validation_loss", "Validation loss"), *present, ("steps", "Steps"), ("epochs", "Epochs"),
+        ("global_batch", "Batch"), ("learning_rate", "Learning rate"), ("schedule", "Schedule"),
+        ("precision", "Precision"), ("flops", "FLOP"), ("train_seconds", "Training"),
+        ("examples_per_second", "Examples/s"), ("exclusive", "Alone"), ("attempts", "Attempts"),
+    )  # fmt: skip
+
+
+def trial_views(evidence: Evidence, trials: pd.DataFrame) -> tuple[TrialView, ...]:
+    """All trials, those that are not ok first, then by model size, data, GPUs and seed."""
+    columns = [column for column, _ in trial_columns(evidence, trials)]
+    ordered = trials.assign(
+        order=trials["status"].map(_STATUS_ORDER).fillna(0),
+        place=trials["model"].map({model: place for place, model in enumerate(evidence.models)}),
+    ).sort_values(["order", "place", "data_requested", "gpus", "seed", "trial_id"], kind="stable")
+    return tuple(
+        TrialView(
+            str(row["trial_id"]), str(row["status"]), tuple(_cell(column, row[column]) for column in columns),
+            "" if _missing(row["error"]) else str(row["error"]),
+        )
+        for _, row in ordered.iterrows()
+    )  # fmt: skip
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+
+
+def _cell(column: str, value: Any) -> str:
+    if _missing(value):
+        return MISSING
+    if column == "exclusive":
+        return "yes" if value else "no"
+    if column in {"params", "data_requested", "flops"}:
+        return count(value)
+    if column in {"eval_loss", "validation_loss", "accuracy", "f1_macro"}:
+        return fixed(value, 4)
+    if column == "train_seconds":
+        return duration(value)
+    if column in {"learning_rate", "epochs"}:
+        return trimmed(value)
+    if column in {"examples_per_second", "perplexity"}:
+        return significant(value)
+    return whole(value) if number(value) is not None and not isinstance(value, str) else str(value)
+
+
+def nested_facts(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """A JSON value as (name, text) pairs, one per leaf list or scalar; missing ones are left out."""
+    if isinstance(value, dict):
+        pairs: list[tuple[str, str]] = []
+        for key, inner in value.items():
+            pairs += nested_facts(inner, f"{name}.{key}" if name else str(key))
+        return pairs
+    if value is None or value == [] or value == "":
+        return []
+    if isinstance(value, (list, tuple)):
+        if any(isinstance(inner, (dict, list, tuple)) for inner in value):
+            return [(name, json.dumps(value, ensure_ascii=False, default=str))]
+        return [(name, ", ".join(str(inner) for inner in value))]
+    return [(name, str(value))]
+
+
+def provenance_facts(given: dict, trials: pd.DataFrame) -> list[tuple[str, str]]:
+    """What the caller knows, then what the records themselves say and the caller did not."""
+    facts = nested_facts({key: value for key, value in given.items() if key != "commands"})
+    known = {name for name, _ in facts}
+    for column in ("host", "device", "executor", "seed", "data_fingerprint", "training_version"):
+        values = sorted(trials[column].dropna().unique().tolist())
+        if values and column not in known and f"{column}s" not in known:
+            facts.append((column, ", ".join(f"{value:.0f}" if isinstance(value, float) else str(value) for value in values)))
+    if not any(name.startswith("versions") for name in known):
+        facts += [("versions", text) for text in sorted(trials["versions"].dropna().astype(str).unique())]
+    return facts
+
+
+def plan_rows(plan: dict, trials: pd.DataFrame) -> list[tuple[str, str, str, str, str, str, str]]:
+    """By model and GPU count: what was asked for and what came of it.
+
+    Columns: model, parameters, data sizes with seeds, GPUs, planned, ok, expected time on the devices.
+    """
+    asked = pd.DataFrame(plan.get("trials") or [])
+    if asked.empty:
+        return []
+    asked["name"] = [model.get("name") if isinstance(model, dict) else model for model in asked["model"]]
+    done = set(trials.loc[trials["status"] == "ok", "trial_id"])
+    rows = []
+    ordered = asked.sort_values(["params", "name", "gpus", "data_requested"], kind="stable")
+    for (name, gpus), group in ordered.groupby(["name", "gpus"], sort=False):
+        seeds = group.groupby("data_requested")["seed"].nunique().sort_index()
+        sizes = ", ".join(f"{count(size)} × {seeds[size]}" for size in seeds.index)
+        rows.append(
+            (str(name), count(group["params"].iloc[0]), sizes, str(gpus), str(len(group)),
+             str(group["trial_id"].isin(done).sum()), duration(group.get("gpu_seconds", pd.Series(dtype=float)).sum()))
+        )  # fmt: skip
+    return rows

@@ -1,0 +1,95 @@
+"""What more GPUs bring, in pairs: the same model, data and seed at two GPU counts. Speed changes; quality should not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+_SAME = ["model", "data_requested", "seed", "augment"]
+
+
+def amount(value: float | None, low: float | None, high: float | None, unit: str, **more: Any) -> dict[str, Any]:
+    """A gain or a cost as the verdict holds it: value with its 95% interval (null where it cannot be said) and unit."""
+    return {"value": value, "low": low, "high": high, "unit": unit, **more}
+
+
+def mean_interval(values: NDArray[np.float64]) -> tuple[float, float | None, float | None]:
+    """Mean of (n,) values with the 95% interval by Student's t; the interval is None for a single value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, None, None
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def _pairs(rows: pd.DataFrame, column: str, fewer: int, more: int) -> pd.DataFrame:
+    """Log of `column` at `more` GPUs over that at `fewer`, one row per pair: model, params, log_ratio."""
+    values = pd.to_numeric(rows[column], errors="coerce").astype(float)
+    rows = rows[(values > 0) & np.isfinite(values)]
+    sides = [rows[rows["gpus"] == gpus].groupby(_SAME, dropna=False) for gpus in (fewer, more)]
+    before, after = (side[column].mean().astype(float) for side in sides)
+    both = before.index.intersection(after.index)
+    return pd.DataFrame(
+        {
+            "model": both.get_level_values("model"),
+            "params": sides[0]["params"].max().reindex(both).to_numpy(dtype=float),
+            "log_ratio": np.log(after.reindex(both) / before.reindex(both)).to_numpy(dtype=float),
+        }
+    )
+
+
+def speed_steps(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """The paired ratio of examples per second between every two neighbouring GPU counts, ascending.
+
+    Only rows that ran `exclusive`ly count: others measure how runs disturb each other. Each step: `from`, `to` (GPUs),
+    value, low, high (geometric mean over pairs), `pairs`, and `largest_model`, the ratio of the largest model alone.
+    """
+    rows = trials[(trials["status"] == "ok") & trials["exclusive"].eq(True).fillna(False)]
+    counts = sorted(int(gpus) for gpus in rows["gpus"].dropna().unique())
+    found = []
+    for fewer, more in zip(counts, counts[1:], strict=False):
+        pairs = _pairs(rows, "examples_per_second", fewer, more)
+        if not len(pairs):
+            continue
+        ratio, low, high = (None if v is None else float(np.exp(v)) for v in mean_interval(pairs["log_ratio"].to_numpy()))
+        largest = pairs.loc[pairs["params"] == pairs["params"].max(), "log_ratio"]
+        more_facts = {"pairs": len(pairs), "largest_model": float(np.exp(largest.mean())) if len(largest) else ratio}
+        found.append(amount(ratio, low, high, "times", **{"from": fewer, "to": more}, **more_facts))
+    return found
+
+
+def quality_change(trials: pd.DataFrame) -> dict[str, Any] | None:
+    """Paired change of eval_loss from the fewest to more GPUs, in percent; None without a pair.
+
+    The global batch is the same at every count, so this should be nothing but rounding: the check that it is.
+    """
+    rows = trials[trials["status"] == "ok"]
+    counts = sorted(int(gpus) for gpus in rows["gpus"].dropna().unique())
+    pairs = [_pairs(rows, "eval_loss", counts[0], more) for more in counts[1:]]
+    changes = np.concatenate([100 * np.expm1(each["log_ratio"].to_numpy()) for each in pairs]) if pairs else np.zeros(0)
+    return amount(*mean_interval(changes), "%", pairs=len(changes)) if len(changes) else None
+
+
+def gpu_gain(trials: pd.DataFrame) -> dict[str, Any]:
+    """What doubling the GPUs brings, at the largest counts measured: the verdict's `doubling.gpus`.
+
+    value, low, high: times the examples per second; `curve`: all steps; `quality`: what it does to the loss; `note`.
+    """
+    steps, quality = speed_steps(trials), quality_change(trials)
+    doublings = [step for step in steps if step["to"] == 2 * step["from"]]
+    if doublings:
+        step = doublings[-1]
+        note = f"from {step['from']} to {step['to']} GPUs, {step['pairs']} pairs of runs"
+        note += "" if step["low"] is not None else "; one pair gives no interval"
+        return {**step, "note": note, "curve": steps, "quality": quality}
+    if steps:
+        note = f"measured from {steps[-1]['from']} to {steps[-1]['to']} GPUs only, which is no doubling"
+    elif quality is not None:
+        note = "no two runs of the same model, data and seed at different GPU counts had the machine to themselves"
+    else:
+        note = "no model was run with the same data and seed at two GPU counts"
+    return amount(None, None, None, "times", note=note, curve=steps, quality=quality)

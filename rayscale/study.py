@@ -1,0 +1,358 @@
+"""Study: what the user asks for, as frozen pydantic models read from one YAML file.
+
+A key that this version does not act on is refused by name: nothing the user wrote is ignored.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from rayscale.errors import StudyError, nearest
+from rayscale.study_yaml import Located, locate, parse
+
+Count = Annotated[int, Strict(), Field(ge=1)]
+Share = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+Text = Annotated[str, Strict(), Field(min_length=1)]
+
+METRICS = {
+    "sequence-classification": (
+        "eval_loss",
+        "accuracy",
+        "precision_macro",
+        "recall_macro",
+        "f1_micro",
+        "f1_macro",
+        "f1_weighted",
+    ),
+    "causal-lm": ("eval_loss", "perplexity"),
+}
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"(?!\.)[A-Za-z0-9._-]{1,64}", value):
+        raise ValueError("must be 1 to 64 of the characters A-Z a-z 0-9 . _ - and not begin with a dot")
+    return value
+
+
+def _size(value: str) -> str:
+    if not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,4}", value):
+        raise ValueError("a size is layers x width, such as 2x128")
+    layers_width = value.split("x")
+    if int(layers_width[1]) % 8:
+        raise ValueError("the width must be a multiple of 8, such as 2x128")
+    return value
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(_Part):
+    """What the model learns. `text` and `label` name columns; `max_length` is in tokens (the window of causal-lm)."""
+
+    type: Literal["sequence-classification", "causal-lm"]
+    text: Text = "text"
+    label: Text = "label"
+    max_length: Annotated[int, Strict(), Field(ge=8, le=65536)] | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens per example at most (classification, default 128) or per window (causal-lm, default 64)."""
+        return self.max_length or (64 if self.type == "causal-lm" else 128)
+
+
+class Data(_Part):
+    """Where the text lies and how it is split. `train: builtin` is the built-in corpus."""
+
+    train: Text
+    validation: Text | None = None
+    test: Text | None = None
+    validation_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.1
+    test_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.1
+    format: Text | None = None
+    reader: Literal["mmap"] = "mmap"
+    on_bad_row: Literal["error", "skip"] = "error"
+    augment: tuple[Literal["none"], ...] = ("none",)
+
+
+class Pretrained(_Part):
+    """A checkpoint by folder or hub id; `layers` cuts it to its first layers, one size for each number."""
+
+    pretrained: Text
+    revision: Text | None = None
+    layers: tuple[Count, ...] | None = Field(default=None, min_length=1)
+    trust_remote_code: Literal[False] = False
+    lora: None = None
+
+
+class Ladder(_Part):
+    """Models from scratch, layers x width each; `vocabulary` is the size of the tokenizer trained for them."""
+
+    family: Literal["bert", "gpt2"]
+    sizes: tuple[Annotated[str, Strict(), AfterValidator(_size)], ...] = Field(min_length=1)
+    vocabulary: Annotated[int, Strict(), Field(ge=300, le=1_000_000)] = 2048
+
+
+def _model_kind(value: Any) -> str:
+    if isinstance(value, (Pretrained, Ladder)):
+        return "pretrained" if isinstance(value, Pretrained) else "family"
+    return "pretrained" if isinstance(value, dict) and "pretrained" in value else "family"
+
+
+Model = Annotated[
+    Annotated[Pretrained, Tag("pretrained")] | Annotated[Ladder, Tag("family")], Discriminator(_model_kind)
+]
+
+
+class Grid(_Part):
+    """The axes: one of `examples` (training rows) or `tokens` (causal-lm), GPUs per trial, seeds (all or by size)."""
+
+    examples: tuple[Count, ...] | None = Field(default=None, min_length=1)
+    tokens: tuple[Count, ...] | None = Field(default=None, min_length=1)
+    gpus: tuple[Count, ...] = Field(default=(1,), min_length=1)
+    seeds: Count | dict[Count, Count] = 1
+    design: Literal["grid"] = "grid"
+
+    @property
+    def axis(self) -> str:
+        """Name of the data axis."""
+        return "tokens" if self.tokens else "examples"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The data sizes, ascending, each once."""
+        return tuple(sorted(set(self.tokens or self.examples or ())))
+
+    def seeds_at(self, size: int) -> int:
+        """How many seeds run at this data size."""
+        return self.seeds if isinstance(self.seeds, int) else self.seeds.get(size, 1)
+
+
+class Training(_Part):
+    """How each trial trains; the global batch is in examples (windows, for causal-lm) whatever the GPU count."""
+
+    epochs: Count | None = None
+    global_batch: Count = 32
+    learning_rate: Literal["auto"] | Positive = "auto"
+    optimizer: Literal["adamw"] = "adamw"
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: Share = 0.1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    weight_decay: Annotated[float, Strict(), Field(ge=0, le=1)] = 0.01
+
+
+class Target(_Part):
+    """The metric that decides, and the value it should reach."""
+
+    metric: Text = "eval_loss"
+    reach: Annotated[float, Strict(), Field(allow_inf_nan=False)] | None = None
+
+
+class Run(_Part):
+    """How trials are run. `hang_seconds` is the longest a worker waits for another inside a step."""
+
+    executor: Literal["lanes", "isolated", "inline"] = "lanes"
+    accelerator: Literal["auto", "gpu", "cpu"] = "auto"
+    storage: Text = "runs"
+    keep: Literal["best", "all", "none"] = "best"
+    checkpoint_seconds: Literal[300] = 300
+    retries: Annotated[int, Strict(), Field(ge=0, le=100)] = 2
+    hang_seconds: Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False)] = 60
+
+
+class Budget(_Part):
+    """What the study may cost at most; cells beyond it are cut from the plan, each with the reason."""
+
+    gpu_hours: Positive | None = None
+    usd: Positive | None = None
+    deadline: None = None
+
+
+class Prices(_Part):
+    """What one GPU (or worker slot) costs for an hour."""
+
+    gpu_hour: Positive | None = None
+    currency: Annotated[str, Strict(), Field(pattern="^[A-Z]{3}$")] = "USD"
+
+
+class Study(_Part):
+    """A study file, validated. `folder` is where the file lies; paths in `data` and `models` are absolute."""
+
+    name: Annotated[str, Strict(), AfterValidator(_name)]
+    task: Task
+    data: Data
+    models: tuple[Model, ...] = Field(min_length=1)
+    grid: Grid
+    training: Training = Training()
+    target: Target = Target()
+    laws: Literal["auto"] = "auto"
+    run: Run = Run()
+    budget: Budget = Budget()
+    prices: Prices = Prices()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_target(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("target"), str):
+            return {**value, "target": {"metric": value["target"]}}
+        return value
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training rows: as given, else 1 for causal-lm and 3 for the other tasks."""
+        return self.training.epochs or (1 if self.task.type == "causal-lm" else 3)
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a study file.
+
+    Raises StudyError, whose message has a line `file:line: field: what was found; the mend` for every error found.
+    """
+    path = Path(path)
+    document = parse(path)
+    try:
+        study = Study.model_validate(document.value)
+    except ValidationError as error:
+        # A list whose only entry is wrong is also "too short" for pydantic: one mistake, one line.
+        found = [each for each in error.errors() if each["type"] != "too_short" or not each["input"]]
+        problems = [_problem(document, each) for each in found]
+        raw = document.value.get("data")
+        if isinstance(raw, dict):
+            missing = _missing_files({k: v for k, v in raw.items() if isinstance(v, str)}, path.resolve().parent)
+            problems += [(locate(document, where), _dotted(where), text) for where, text in missing]
+        raise _refusal(document, sorted(set(problems), key=lambda p: (p[0], p[1]))) from None
+    study, problems = _resolve(study, path.resolve().parent)
+    if problems:
+        raise _refusal(document, [(locate(document, where), _dotted(where), text) for where, text in problems])
+    return study
+
+
+def _refusal(document: Located, problems: list[tuple[int, str, str]]) -> StudyError:
+    lines = [f"{document.path}:{line}: {field + ': ' if field else ''}{text}" for line, field, text in problems]
+    where = f"{document.path}:{problems[0][0]}" + (f": {problems[0][1]}" if problems[0][1] else "")
+    error = StudyError("\n".join(lines), code="invalid_study")
+    error.where = where
+    return error
+
+
+def _dotted(where: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in where)
+
+
+#: Values of the interface that a later version will act on, with what this one does instead.
+_LATER = {
+    "data.reader": "this version reads prepared data by memory map only: write mmap or leave the key out",
+    "data.augment": "this version does not augment: write [none] or leave the key out",
+    "grid.design": "this version runs full grids only: write grid or leave the key out",
+    "training.optimizer": "this version trains with adamw only",
+    "training.learning_rate": "give one positive number or auto; this version runs no sweep over a list",
+    "run.checkpoint_seconds": "trials are not checkpointed in this version: write 300 or leave the key out",
+    "budget.deadline": "this version plans no deadline: leave the key out and give gpu_hours or usd",
+    "laws": "this version fits its own laws only: write auto or leave the key out",
+    "lora": "this version trains all weights: leave the key out",
+    "trust_remote_code": "this version never runs code from a checkpoint: write false or leave the key out",
+}
+
+
+def _problem(document: Located, error: Any) -> tuple[int, str, str]:
+    # The tag of the models' union is part of pydantic's location but not of the user's file.
+    where = tuple(p for i, p in enumerate(error["loc"]) if not (i == 2 and error["loc"][0] == "models"))
+    while where and locate(document, where, exact=True) is None and error["type"] != "missing":
+        where = where[:-1]  # pydantic also names the branch of a union that failed
+    field, found = _dotted(where), error.get("input")
+    later = next((text for key, text in _LATER.items() if f"{field}.".startswith(f"{key}.")), None)
+    if where and where[0] == "models":
+        later = _LATER.get(str(where[-1]))
+    if error["type"] == "extra_forbidden":
+        known = _keys_beside(where, document.value)
+        text = f"unknown key{nearest(str(where[-1]), known)} (keys here: {', '.join(known)})"
+    elif error["type"] == "missing":
+        text = "missing; add this key"
+    elif later and where[-1] != "train":
+        text = f"found {_shown(found)}; {later}"
+    else:
+        text = f"found {_shown(found)}; {error['msg'].removeprefix('Value error, ').replace('Input should', 'it should')}"
+    return locate(document, where), field, text
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _keys_beside(where: tuple[Any, ...], value: Any) -> list[str]:
+    part: Any = Study
+    for step in where[:-1]:
+        if part is Study and step == "models":
+            part = "models"
+        elif part == "models":
+            pretrained = isinstance(value, dict) and "pretrained" in value["models"][step]
+            part = Pretrained if pretrained else Ladder
+        else:
+            part = part.model_fields[step].annotation
+    return list(part.model_fields) if isinstance(part, type) else []
+
+
+def _resolve(study: Study, folder: Path) -> tuple[Study, list[tuple[tuple[Any, ...], str]]]:
+    """Make paths absolute and check what one field alone does not show; returns the study and the problems."""
+    data = study.data.model_dump()
+    problems: list[tuple[tuple[Any, ...], str]] = [*_missing_files(data, folder)]
+    data.update({key: str(folder / data[key]) for key in _local_files(data)})
+    task, grid = study.task.type, study.grid
+    if (grid.examples is None) == (grid.tokens is None):
+        problems.append((("grid",), "give exactly one data axis: examples or tokens"))
+    elif task == "causal-lm" and grid.axis != "tokens":
+        problems.append((("grid", "examples"), "the data axis of causal-lm is tokens; write tokens: [...]"))
+    elif task != "causal-lm" and grid.axis != "examples":
+        problems.append((("grid", "tokens"), f"the data axis of {task} is examples; write examples: [...]"))
+    if isinstance(grid.seeds, dict) and (strange := sorted(set(grid.seeds) - set(grid.sizes))):
+        problems.append((("grid", "seeds"), f"{strange} are no sizes of grid.{grid.axis}; use {list(grid.sizes)}"))
+    if study.target.metric not in METRICS[task]:
+        known = list(METRICS[task])
+        text = f"found '{study.target.metric}'{nearest(study.target.metric, known)} (known for {task}: {known})"
+        problems.append((("target",), text))
+    if study.budget.usd and not study.prices.gpu_hour:
+        problems.append((("budget", "usd"), "a budget in money needs prices.gpu_hour; add it"))
+    if study.budget.usd and study.prices.currency != "USD":
+        problems.append((("budget", "usd"), f"prices are in {study.prices.currency}; give budget.gpu_hours instead"))
+    models = []
+    for number, model in enumerate(study.models):
+        if isinstance(model, Ladder):
+            if (model.family == "gpt2") != (task == "causal-lm"):
+                fitting = "gpt2" if task == "causal-lm" else "bert"
+                where = ("models", number, "family")
+                problems.append((where, f"found '{model.family}'; {task} needs family: {fitting}"))
+        elif (folder / model.pretrained).is_dir():
+            model = model.model_copy(update={"pretrained": str(folder / model.pretrained)})
+        elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model.pretrained) or model.pretrained.startswith("."):
+            text = f"no such folder: {folder / model.pretrained}; give a checkpoint's folder or a hub id"
+            problems.append((("models", number, "pretrained"), text))
+        models.append(model)
+    return study.model_copy(update={"data": Data(**data), "models": tuple(models)}), problems
+
+
+def _local_files(data: dict[str, Any]) -> list[str]:
+    keys = [key for key in ("train", "validation", "test") if data.get(key) and "://" not in data[key]]
+    return [key for key in keys if (key, data[key]) != ("train", "builtin")]
+
+
+def _missing_files(data: dict[str, Any], folder: Path) -> list[tuple[tuple[str, str], str]]:
+    paths = {key: str(folder / data[key]) for key in _local_files(data)}
+    text = "no such file: {}; give a path relative to the study file"
+    return [(("data", key), text.format(path)) for key, path in paths.items() if not glob.glob(path)]

@@ -1,0 +1,298 @@
+"""Files → clean rows: list the files, read and check each, then divide all rows into train, validation and test.
+
+`read_clean` works on one file and knows nothing of the others, so it can run anywhere; `assemble` sees every row once.
+The result does not depend on how the rows were cut into tables or in which order the tables come.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rayscale import registry
+from rayscale.errors import DataError
+from rayscale.text import corpus
+from rayscale.text.normalise import NORMALISE_VERSION, keys_of, normalise
+from rayscale.text.sources import BadRow, Row, Source, checked_label, checked_text
+from rayscale.text.split import DROPPED, SPLITS, TEST, TRAIN, VALIDATION, divide
+
+if TYPE_CHECKING:
+    from rayscale.study import Data, Study, Task
+
+#: Rises when the same files would give other clean rows.
+CLEAN_VERSION = 1
+
+BUILT_IN = "builtin"
+BATCH_ROWS = 8192
+
+_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".txt": "txt",
+}
+_ROLES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+#: A row as it leaves its file. `order` is its place among all rows; `problem` (JSON) stands for a row without text.
+ROWS = pa.schema(
+    {
+        "order": pa.int64(),
+        "role": pa.int8(),
+        "key": pa.uint64(),
+        "text": pa.large_string(),
+        "label": pa.large_string(),
+        "problem": pa.large_string(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file to read: its role (train, validation, test), its number among all files, where it lies, its format."""
+
+    role: str
+    number: int
+    path: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The rows of each split in ascending order of their key (columns key, text and, with labels, label: int32).
+
+    `manifest` counts what was read, kept and dropped, and why; `bad_rows` lists what `on_bad_row: skip` passed over.
+    """
+
+    splits: dict[str, pa.Table]
+    manifest: dict[str, Any]
+    bad_rows: tuple[str, ...]
+
+
+def list_sources(data: Data) -> tuple[SourceFile, ...]:
+    """Every file of the study, test first, in a fixed order.
+
+    Raises DataError: nothing matches, a folder, an empty file, an unknown format.
+    """
+    found = []
+    for role in ("test", "validation", "train"):
+        pattern = getattr(data, role)
+        if pattern == BUILT_IN and role == "train":
+            found.append((role, BUILT_IN, BUILT_IN))
+        elif pattern:
+            paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+            if not paths:
+                raise DataError("no such file; check the path", code="missing_file", where=f"data.{role}: {pattern}")
+            found += [(role, path, _format_of(path, data.format)) for path in paths]
+    return tuple(SourceFile(role, number, path, kind) for number, (role, path, kind) in enumerate(found))
+
+
+def _format_of(path: str, given: str | None) -> str:
+    if Path(path).is_dir():
+        raise DataError(f"a folder; name its files, as in {path}/*.jsonl", code="wrong_format", where=path)
+    if Path(path).stat().st_size == 0:
+        raise DataError("the file is empty; write it again from its source", code="empty_file", where=path)
+    kind = given or _FORMATS.get(Path(path).suffix.lower())
+    if kind is None:
+        known = ", ".join(sorted(set(_FORMATS.values())))
+        raise DataError(
+            f"the ending '{Path(path).suffix}' names no format; say which with data.format ({known}, or a plugin's)",
+            code="wrong_format",
+            where=path,
+        )
+    registry.resolve("rayscale.sources", kind)  # an unknown name is said here, before any work is handed out
+    return kind
+
+
+def fingerprint(study: Study) -> str:
+    """16 hex digits that name the clean rows: content of the files and every setting that changes the outcome."""
+    data, task = study.data, study.task
+    sources = list_sources(data)
+    named = {
+        "versions": [CLEAN_VERSION, NORMALISE_VERSION],
+        "task": [task.type, *_columns(task)],
+        "sources": [[source.role, source.format, _digest(source)] for source in sources],
+        "fractions": _fractions(data),
+        "on_bad_row": data.on_bad_row,
+    }
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _digest(source: SourceFile) -> str:
+    if source.path == BUILT_IN:
+        return corpus.fingerprint()
+    with open(source.path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fractions(data: Data) -> tuple[float, float]:
+    """Shares of the training rows that become validation and test; 0 where the user gave a file."""
+    return (0.0 if data.validation else data.validation_fraction, 0.0 if data.test else data.test_fraction)
+
+
+def _columns(task: Task) -> tuple[str, ...]:
+    return (task.text,) if task.type == "causal-lm" else (task.text, task.label)
+
+
+def read_clean(source: SourceFile, task: Task, on_bad_row: str) -> Iterator[pa.Table]:
+    """The rows of one file as tables of schema ROWS, checked and normalised.
+
+    A row that cannot be used becomes a row with a `problem`, and so does what makes the whole file unusable: problems
+    travel as data, so that the first one in file order is reported whoever reads what first. Unless `on_bad_row` is
+    "skip", reading ends at the first.
+    """
+    columns = _columns(task)
+    read: Source = registry.resolve("rayscale.sources", source.format)
+    batch: list[tuple[str, str | None] | str] = []
+    total = 0
+    try:
+        for row in read(source.path, columns):
+            checked = row if isinstance(row, BadRow) else _checked(row, columns, task.type == "causal-lm")
+            total += 1
+            batch.append(_problem(source.path, checked) if isinstance(checked, BadRow) else checked)
+            if isinstance(checked, BadRow) and on_bad_row != "skip":
+                break
+            if len(batch) == BATCH_ROWS:
+                yield _table(source, batch, total)
+                batch = []
+        if not total:
+            raise DataError("the file holds no rows; write it again from its source", code="no_rows", where=source.path)
+    except DataError as error:
+        total += 1
+        batch.append(json.dumps({"message": error.message, "code": error.code, "where": error.where, "fatal": True}))
+    if batch:
+        yield _table(source, batch, total)
+
+
+def _checked(row: Row, columns: tuple[str, ...], keep_lines: bool) -> tuple[str, str | None] | BadRow:
+    text = checked_text(row.values[0], row, columns[0])
+    if isinstance(text, BadRow):
+        return text
+    text = normalise(text, keep_lines=keep_lines)
+    if len(columns) == 1:
+        return text, None
+    if not text:
+        return BadRow(row.line, columns[0], "an empty text", "fill it in, or remove the row")
+    label = checked_label(row.values[1], row, columns[1])
+    return label if isinstance(label, BadRow) else (text, label)
+
+
+def _problem(path: str, bad: BadRow) -> str:
+    where = f"{path}:{bad.line}" + (f": {bad.column}" if bad.column else "")
+    return json.dumps({"message": f"found {bad.found}; {bad.mend}", "code": "bad_row", "where": where, "fatal": False})
+
+
+def _table(source: SourceFile, batch: Sequence[tuple[str, str | None] | str], total: int) -> pa.Table:
+    first = (source.number << 40) + total - len(batch)
+    texts = ["" if isinstance(row, str) else row[0] for row in batch]
+    columns = {
+        "order": np.arange(first, first + len(batch)),
+        "role": np.full(len(batch), _ROLES[source.role], dtype=np.int8),
+        "key": keys_of(texts),
+        "text": texts,
+        "label": [None if isinstance(row, str) else row[1] for row in batch],
+        "problem": [row if isinstance(row, str) else None for row in batch],
+    }
+    return pa.table(columns, schema=ROWS)
+
+
+def assemble(tables: Sequence[pa.Table], study: Study) -> Cleaned:
+    """All rows of the study, divided; `tables` may come in any order.
+
+    Raises DataError: the first bad row in file order (unless they are skipped), an unusable file, an empty split,
+    fewer than two labels.
+    """
+    rows = pa.concat_tables(tables).combine_chunks()
+    bad_rows = _check_problems(rows, study.data.on_bad_row)
+    usable = rows.filter(pc.is_null(rows["problem"])).combine_chunks()
+    filled = usable.filter(pc.greater(pc.utf8_length(usable["text"]), 0)).combine_chunks()
+
+    with_labels = study.task.type != "causal-lm"
+    names = _sorted_labels(pc.unique(filled["label"]).to_pylist()) if with_labels else []
+    codes = pc.index_in(filled["label"], pa.array(names, pa.large_string())).to_numpy() if names else None
+    keys, roles = filled["key"].to_numpy(), filled["role"].to_numpy()
+    validation, test = _fractions(study.data)
+    division = divide(
+        keys,
+        roles,
+        filled["order"].to_numpy(),
+        codes if codes is not None else np.zeros(len(keys), dtype=np.int32),
+        validation_fraction=validation,
+        test_fraction=test,
+    )
+    if codes is not None:
+        # A label that only dropped duplicates carry is no class of the task.
+        kept = np.unique(codes[division.split != DROPPED])
+        names = [names[code] for code in kept]
+        codes = np.searchsorted(kept, codes).astype(np.int32)
+
+    splits = {}
+    for name, number in SPLITS.items():
+        chosen = np.flatnonzero(division.split == number)
+        chosen = chosen[np.argsort(keys[chosen])]
+        columns: dict[str, Any] = {"key": keys[chosen], "text": filled["text"].combine_chunks().take(pa.array(chosen))}
+        if codes is not None:
+            columns["label"] = codes[chosen]
+        splits[name] = pa.table(columns)
+    dropped = {"bad_row": len(bad_rows), "empty": len(usable) - len(filled), **division.dropped}
+    counts = {name: len(table) for name, table in splits.items()}
+    _check_splits(counts, dropped, names if with_labels else None)
+    manifest = {
+        "task": study.task.type,
+        "labels": names,
+        "rows": {"read": len(rows), **counts, "dropped": dropped, "conflicting_labels": division.conflicting_labels},
+        "characters": {name: pc.sum(pc.utf8_length(table["text"])).as_py() for name, table in splits.items()},
+        "labels_not_in_training": _absent_labels(splits, names),
+    }
+    return Cleaned(splits, manifest, bad_rows)
+
+
+def _check_problems(rows: pa.Table, on_bad_row: str) -> tuple[str, ...]:
+    found = rows.filter(pc.is_valid(rows["problem"])).sort_by("order")["problem"].to_pylist()
+    problems = [json.loads(problem) for problem in found]
+    for problem in problems:
+        if problem["fatal"] or on_bad_row != "skip":
+            mend = "" if problem["fatal"] else " (or data.on_bad_row: skip, which counts and lists such rows)"
+            raise DataError(problem["message"] + mend, code=problem["code"], where=problem["where"])
+    return tuple(f"{problem['where']}: {problem['message']}" for problem in problems)
+
+
+def _sorted_labels(labels: list[str]) -> list[str]:
+    """By number where all are whole numbers, so that class 10 comes after class 9; else by code point."""
+    if all(label.removeprefix("-").isdecimal() for label in labels):
+        return sorted(labels, key=lambda label: (int(label), label))
+    return sorted(labels)
+
+
+def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[str] | None) -> None:
+    for name, rows in counts.items():
+        if not rows:
+            lost = ", ".join(f"{reason} {number}" for reason, number in dropped.items() if number) or "none"
+            raise DataError(
+                f"the {name} split is empty (rows kept: {counts}; dropped: {lost}); "
+                + ("give more text" if name == "train" else f"give more text, a larger {name}_fraction or another file"),
+                code="empty_split",
+                where=f"data.{name}",
+            )
+    if labels is not None and len(labels) < 2:
+        raise DataError(
+            f"only one label, '{labels[0]}'; a classifier needs two or more - is this the right column?",
+            code="one_label",
+            where="task.label",
+        )
+
+
+def _absent_labels(splits: dict[str, pa.Table], names: list[str]) -> list[str]:
+    if not names:
+        return []
+    present = set(pc.unique(splits["train"]["label"]).to_pylist())
+    return [name for code, name in enumerate(names) if code not in present]

@@ -1,0 +1,242 @@
+"""Reading text files, row by row. Every row that cannot be used is a value that names file, line, column and mend.
+
+A source is a function `read(path, columns)` that yields a `Row` (the asked columns' values, in that order) or a
+`BadRow`, and raises DataError when the file as a whole is unusable. Plugins register theirs in "rayscale.sources".
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rayscale.errors import DataError, nearest
+
+
+class Row(NamedTuple):
+    """The values of the asked columns and the line (from 1; the row's number in parquet) they begin at."""
+
+    line: int
+    values: tuple[Any, ...]
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used: where it is, what was found there and what mends it."""
+
+    line: int
+    column: str | None
+    found: str
+    mend: str
+
+
+Source = Callable[[str, Sequence[str]], Iterator[Row | BadRow]]
+
+_UTF8 = "save the file as UTF-8, for instance with `iconv -f latin1 -t utf-8`"
+
+
+def read_csv(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Comma-separated rows; quoted fields may hold commas, quotes (doubled) and line breaks.
+
+    The first line names the columns. A file without such a line is read by column numbers from 0, as strings:
+    `task: {text: "0", label: "1"}`.
+    """
+    with _open_text(path) as lines:
+        yield from _read_delimited(path, columns, csv.reader(lines, strict=True))
+
+
+def read_tsv(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Tab-separated rows, one a line; quotes are plain text, as the format has no quoting. Columns as in `read_csv`."""
+    with _open_text(path) as lines:
+        yield from _read_delimited(path, columns, csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _open_text(path: str) -> Any:
+    with open(path, "rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError("found UTF-16 text; save the file as UTF-8", code="bad_encoding", where=f"{path}:1")
+    # Bytes that are no UTF-8 become lone surrogates, which `checked_text` reports with line and column: decoding
+    # strictly would end the whole file at the first of them.
+    return open(path, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _read_delimited(path: str, columns: Sequence[str], reader: Any) -> Iterator[Row | BadRow]:
+    header: list[str] | None = None
+    places: tuple[int, ...] = ()
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield BadRow(line, None, f"a row that does not parse ({error})", "close its quotes and double inner ones")
+            continue
+        if not fields:
+            continue
+        if header is None:
+            header = fields
+            places, named = _find_columns(path, line, columns, fields)
+            if named:
+                continue
+        if len(fields) != len(header):
+            found = f"{len(fields)} fields where the first line has {len(header)}"
+            yield BadRow(line, None, found, "quote fields that hold the separator (csv), or mend the row")
+            continue
+        yield Row(line, tuple(fields[place] for place in places))
+
+
+def _find_columns(path: str, line: int, columns: Sequence[str], first: list[str]) -> tuple[tuple[int, ...], bool]:
+    """Positions of the columns, and whether the first line is a header."""
+    if all(column in first for column in columns):
+        for column in columns:
+            if first.count(column) > 1:
+                raise DataError(
+                    f"{first.count(column)} columns are called '{column}'; rename all but one",
+                    code="ambiguous_column",
+                    where=f"{path}:{line}: {column}",
+                )
+        return tuple(first.index(column) for column in columns), True
+    if all(column.isascii() and column.isdigit() for column in columns):
+        places = tuple(int(column) for column in columns)
+        if max(places) >= len(first):
+            raise DataError(
+                f"column number {max(places)} asked, but the first line has {len(first)} columns, counted from 0",
+                code="missing_column",
+                where=f"{path}:{line}",
+            )
+        return places, False
+    numbers = ", ".join(f'{name}: "{number}"' for name, number in zip(("text", "label"), range(2), strict=True))
+    raise _missing(
+        path, line, columns, first, f"; if the file has no header line, give column numbers: task: {{{numbers}}}"
+    )
+
+
+def _missing(path: str, line: int, columns: Sequence[str], known: list[str], hint: str = "") -> DataError:
+    absent = next(column for column in columns if column not in known)
+    shown = ", ".join(f"'{_short(name)}'" for name in known[:20]) or "none"
+    return DataError(
+        f"no column '{absent}'{nearest(absent, known)} (found: {shown}){hint}",
+        code="missing_column",
+        where=f"{path}:{line}: {absent}",
+    )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def read_jsonl(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    """One JSON object a line; empty lines are passed over."""
+    known: list[str] | None = None
+    with open(path, "rb") as lines:
+        for line, raw in enumerate(lines, start=1):
+            raw = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
+            if not raw.strip():
+                continue
+            try:
+                value = json.loads(raw.decode())
+            except UnicodeDecodeError as error:
+                yield BadRow(line, None, f"byte 0x{raw[error.start]:02x}, which is not UTF-8", _UTF8)
+                continue
+            except (ValueError, RecursionError) as error:
+                yield BadRow(line, None, f"no JSON ({_short(error)})", "write one JSON object on each line")
+                continue
+            if not isinstance(value, dict):
+                yield BadRow(line, None, f"JSON of type {type(value).__name__}", "write one JSON object on each line")
+                continue
+            if known is None:
+                known = list(value)
+                if any(column not in value for column in columns):
+                    raise _missing(path, line, columns, known)
+            absent = [column for column in columns if column not in value]
+            if absent:
+                yield BadRow(line, absent[0], "no such key in this object", "add it, or leave the line out")
+                continue
+            yield Row(line, tuple(value[column] for column in columns))
+
+
+def read_parquet(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    """The rows of a parquet file, read in batches. A damaged file is a DataError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            names = file.schema_arrow.names
+            if any(column not in names for column in columns):
+                raise _missing(path, 1, columns, names)
+            for batch in file.iter_batches(batch_size=4096, columns=list(dict.fromkeys(columns))):
+                batch.validate(full=True)
+                for values in zip(*(batch.column(column).to_pylist() for column in columns), strict=True):
+                    row += 1
+                    yield Row(row, values)
+    except (pa.ArrowException, OSError, MemoryError, UnicodeError, OverflowError) as error:
+        raise DataError(
+            f"damaged, or no parquet file ({_short(error)}); write it again from its source",
+            code="damaged_file",
+            where=f"{path}: row {row + 1}",
+        ) from error
+
+
+def read_txt(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Documents separated by blank lines, for tasks without labels."""
+    if len(columns) > 1:
+        raise DataError(
+            f"plain text has no labels, and the task needs column '{columns[1]}'; give csv, tsv, jsonl or parquet",
+            code="missing_column",
+            where=path,
+        )
+    begun, parts = 1, list[str]()
+    with _open_text(path) as lines:
+        for line, text in enumerate(lines, start=1):
+            if text.strip():
+                begun = begun if parts else line
+                parts.append(text)
+            elif parts:
+                yield Row(begun, ("".join(parts),))
+                parts = []
+    if parts:
+        yield Row(begun, ("".join(parts),))
+
+
+def read_builtin(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    """The built-in corpus: columns `text` and `label` (the package). `path` is its cached file, read when it exists."""
+    from rayscale.text.corpus import ensure_corpus
+
+    known = ["text", "label"]
+    if any(column not in known for column in columns):
+        raise _missing("builtin", 1, columns, known)
+    lines = Path(ensure_corpus()).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        row = dict(zip(known, json.loads(line), strict=True))
+        yield Row(number, tuple(row[column] for column in columns))
+
+
+def checked_text(value: object, row: Row, column: str) -> str | BadRow:
+    """The value as text, or why it is none."""
+    if not isinstance(value, str):
+        found = "nothing (null)" if value is None else f"{type(value).__name__} {_short(value)}"
+        return BadRow(row.line, column, found, "the text must be a string; fill it in or remove the row")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        code = ord(value[error.start])
+        found = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"half a character (\\u{code:04x})"
+        line = row.line + value.count("\n", 0, error.start)
+        return BadRow(line, column, f"{found}, which is not UTF-8", _UTF8)
+    return value
+
+
+def checked_label(value: object, row: Row, column: str) -> str | BadRow:
+    """The label as a string, or why it is none. Whole numbers and booleans are labels; fractions are not."""
+    if isinstance(value, (bool, int)):
+        return str(value).lower()
+    text = checked_text(value, row, column)
+    if isinstance(text, BadRow):
+        return text if isinstance(value, str) else text._replace(mend="a label is a string or a whole number")
+    text = " ".join(text.split())
+    return text or BadRow(row.line, column, "an empty label", "fill it in, or remove the row")

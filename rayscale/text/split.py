@@ -1,0 +1,85 @@
+"""Who goes where: duplicates out, then train, validation and test by the hash of the text.
+
+Rows are numbers here (keys, roles, positions, label codes), never texts, so that a driver decides about millions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rayscale.errors import DataError
+from rayscale.text.normalise import mix
+
+#: Roles of rows as the user's files give them and splits as they come out, in the order of who wins a text.
+TEST, VALIDATION, TRAIN = 0, 1, 2
+SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+DROPPED = -1
+
+_SALT = 0x5B117
+
+
+@dataclass(frozen=True)
+class Division:
+    """`split` holds TRAIN, VALIDATION, TEST or DROPPED for each row (int8); `dropped` counts the reasons."""
+
+    split: np.ndarray
+    dropped: dict[str, int]
+    conflicting_labels: int
+
+
+def divide(
+    keys: np.ndarray,
+    roles: np.ndarray,
+    orders: np.ndarray,
+    labels: np.ndarray,
+    *,
+    validation_fraction: float = 0.0,
+    test_fraction: float = 0.0,
+) -> Division:
+    """Keep each text once and give it to one split.
+
+    All arrays have one entry per row: `keys` uint64, `roles` (the file's role), `orders` (position in the files,
+    ascending), `labels` (int codes). A text of the test file leaves the validation and training files, one of the
+    validation file leaves the training file; within a role the first occurrence stays. A fraction above 0 cuts that
+    split from the remaining training rows by hash: the decision about a text depends on nothing but the text, and a
+    larger fraction keeps all that a smaller one had. Raises DataError for fractions that leave nothing to train on.
+    """
+    if validation_fraction + test_fraction >= 1:
+        raise DataError(
+            f"validation_fraction {validation_fraction} and test_fraction {test_fraction} leave no training rows; "
+            "give fractions whose sum is below 1",
+            code="empty_split",
+        )
+    ranked = np.lexsort((orders, roles, keys))
+    first = np.ones(len(keys), dtype=bool)
+    first[1:] = keys[ranked][1:] != keys[ranked][:-1]
+    winner = np.empty(len(keys), dtype=np.int64)
+    winner[ranked] = ranked[np.maximum.accumulate(np.where(first, np.arange(len(keys)), 0))]
+    lost = np.ones(len(keys), dtype=bool)
+    lost[ranked[first]] = False
+
+    split = roles.astype(np.int8)
+    # The two cuts grow from opposite ends of the hash, so that changing one fraction never moves rows of the other.
+    place = mix(keys, _SALT)
+    of_train = roles == TRAIN
+    if test_fraction:
+        split[of_train & (place < np.uint64(int(test_fraction * 2**64)))] = TEST
+    if validation_fraction:
+        split[of_train & (place >= np.uint64(min(int((1 - validation_fraction) * 2**64), 2**64 - 1)))] = VALIDATION
+    split[lost] = DROPPED
+
+    winning_role = roles[winner]
+    same_role = winning_role == roles
+    dropped = {
+        "duplicate": int(np.sum(lost & same_role)),
+        "in_validation": int(np.sum(lost & ~same_role & (winning_role == VALIDATION))),
+        "in_test": int(np.sum(lost & ~same_role & (winning_role == TEST))),
+    }
+    return Division(split, dropped, int(np.sum(lost & (labels != labels[winner]))))
+
+
+def permutation(keys: np.ndarray, seed: int) -> np.ndarray:
+    """Row numbers (int64) in the order of this seed: subsets are its prefixes, hence nested within a seed."""
+    return np.argsort(mix(keys, seed + 1), kind="stable").astype(np.int64)

@@ -1,0 +1,107 @@
+"""A cheap look at a study's text for `plan`: how many rows, how long, which labels. No tokenizer, no Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rayscale.text import clean, prepared
+
+if TYPE_CHECKING:
+    from rayscale.study import Study
+
+#: Files up to this size are cleaned whole, which gives exact counts; of a larger one the first rows are.
+EXACT_BYTES = 50_000_000
+SAMPLE_ROWS = 32_768
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the text offers. Rows (documents, for causal-lm) and characters are those after cleaning and splitting.
+
+    `exact` is False where they are estimated from a file's first rows and its number of lines; duplicates further on
+    are then not seen. `fingerprint` names the content of all files and the settings that decide about rows.
+    """
+
+    fingerprint: str
+    rows_train: int
+    rows_validation: int
+    rows_test: int
+    characters_train: int
+    labels: tuple[str, ...]
+    dropped: dict[str, int]
+    exact: bool
+
+    @property
+    def mean_characters(self) -> float:
+        """Mean length of a training row in characters."""
+        return self.characters_train / max(1, self.rows_train)
+
+
+def survey(study: Study) -> Survey:
+    """Survey a study's text: from its prepared folder if there is one, else by reading the files.
+
+    Raises DataError as preparing would, for every row it reads.
+    """
+    folder = prepared.clean_folder(study)
+    if prepared.is_whole(folder):
+        return _survey(folder.name, prepared.read_clean_manifest(folder), {}, exact=True)
+    tables: list[pa.Table] = []
+    read, there = dict.fromkeys(prepared.SPLITS, 0), dict.fromkeys(prepared.SPLITS, 0)
+    for source in clean.list_sources(study.data):
+        part = list(_first_rows(source, study))
+        tables += part
+        rows = sum(map(len, part))
+        read[source.role] += rows
+        there[source.role] += _rows_of(source, part) if _is_sampled(source, rows) else rows
+    manifest = clean.assemble(tables, study).manifest
+    given = {role: getattr(study.data, role) for role in read}
+    scales = {name: there[role] / read[role] for name in read for role in [name if given[name] else "train"]}
+    return _survey(folder.name, manifest, scales, exact=read == there)
+
+
+def _survey(fingerprint: str, manifest: dict[str, Any], scales: dict[str, float], *, exact: bool) -> Survey:
+    rows = {name: round(manifest["rows"][name] * scales.get(name, 1.0)) for name in prepared.SPLITS}
+    return Survey(
+        fingerprint=fingerprint,
+        rows_train=rows["train"],
+        rows_validation=rows["validation"],
+        rows_test=rows["test"],
+        characters_train=round(manifest["characters"]["train"] * scales.get("train", 1.0)),
+        labels=tuple(manifest["labels"]),
+        dropped=manifest["rows"]["dropped"],
+        exact=exact,
+    )
+
+
+def _first_rows(source: clean.SourceFile, study: Study) -> Iterator[pa.Table]:
+    rows = 0
+    for table in clean.read_clean(source, study.task, study.data.on_bad_row):
+        yield table
+        rows += len(table)
+        if _is_sampled(source, rows):
+            return
+
+
+def _is_sampled(source: clean.SourceFile, rows: int) -> bool:
+    large = source.path != clean.BUILT_IN and os.path.getsize(source.path) > EXACT_BYTES
+    return large and rows >= SAMPLE_ROWS
+
+
+def _rows_of(source: clean.SourceFile, sample: list[pa.Table]) -> int:
+    """About how many rows a large file has, of which `sample` are the first."""
+    rows = sum(map(len, sample))
+    if source.format == "parquet":
+        import pyarrow.parquet as pq
+
+        return int(pq.read_metadata(source.path).num_rows)
+    if source.format == "txt":  # a document has any number of lines, but the file holds nothing else
+        read = sum(pc.sum(pc.binary_length(table["text"])).as_py() for table in sample)
+        return round(rows * os.path.getsize(source.path) / max(1, read))
+    with open(source.path, "rb") as file:
+        return max(rows, sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 22), b"")))

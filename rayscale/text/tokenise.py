@@ -1,0 +1,148 @@
+"""Texts → token ids: which tokenizer, encoding with truncation counted, and packing documents into windows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rayscale.errors import DataError
+from rayscale.text.normalise import mix
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+#: Rises when the same clean rows would give other token ids.
+TOKENISE_VERSION = 1
+
+#: Texts handed to the tokenizer at once.
+BATCH_TEXTS = 1024
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """A tokenizer to train on the training split (`family`, `vocabulary`) or a checkpoint's own (`path`, a folder)."""
+
+    kind: str  # "trained" or "pretrained"
+    family: str | None = None  # bert: WordPiece; gpt2: byte-level BPE
+    vocabulary: int | None = None
+    path: str | None = None
+    revision: str | None = None
+    digest: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Short, and different for different tokenizers of one study."""
+        if self.kind == "trained":
+            return f"{self.family}-{self.vocabulary}"
+        mark = self.digest or hashlib.sha256(f"{self.path}@{self.revision}".encode()).hexdigest()
+        return f"{Path(str(self.path)).name}@{mark[:8]}"
+
+
+def spec_of(model: Any) -> TokenizerSpec:
+    """The tokenizer that a model of the plan (`plan.ModelSpec`) reads with."""
+    if model.kind == "family":
+        return TokenizerSpec("trained", family=model.family, vocabulary=model.vocabulary)
+    return TokenizerSpec("pretrained", path=model.path, revision=model.revision, digest=model.digest)
+
+
+def fingerprint(spec: TokenizerSpec, max_length: int) -> str:
+    """16 hex digits: the tokenizer's content or recipe, the length, the version of `tokenizers`."""
+    import tokenizers
+
+    if spec.kind == "trained":
+        content: Any = [spec.family, spec.vocabulary]
+    else:
+        folder = tokenizer_folder(spec)
+        config = folder / "tokenizer_config.json"
+        content = [
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+            for path in (folder / "tokenizer.json", config)
+        ]
+    named = json.dumps([TOKENISE_VERSION, tokenizers.__version__, spec.kind, content, max_length])
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
+
+
+def tokenizer_folder(spec: TokenizerSpec) -> Path:
+    """The folder of a pretrained tokenizer. Raises DataError when it is absent or has no tokenizer.json."""
+    folder = Path(str(spec.path))
+    if not folder.is_dir():
+        raise DataError("no such folder; give the folder of a checkpoint", code="no_tokenizer", where=str(folder))
+    if not (folder / "tokenizer.json").exists():
+        raise DataError(
+            "the checkpoint has no tokenizer.json; write one with "
+            "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`",
+            code="no_tokenizer",
+            where=str(folder),
+        )
+    return folder
+
+
+def describe(spec: TokenizerSpec) -> dict[str, Any]:
+    """The spec for a manifest: without the path, which differs between machines."""
+    return {"name": spec.name, **{k: v for k, v in asdict(spec).items() if k != "path"}}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of several texts: the ids of text i are `values[offsets[i]:offsets[i + 1]]`; `truncated` says which were cut."""
+
+    values: np.ndarray  # int32
+    offsets: np.ndarray  # int64, one more than texts
+    truncated: np.ndarray  # bool, one per text
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -> Encoded:
+    """Ids with the tokenizer's special tokens, cut to `max_length` with these kept; None: no special tokens, no cut."""
+    tokenizer.no_padding()
+    if max_length is None:
+        tokenizer.no_truncation()
+    else:
+        tokenizer.enable_truncation(max_length)
+    ids: list[list[int]] = []
+    truncated: list[bool] = []
+    for first in range(0, len(texts), BATCH_TEXTS):
+        batch = list(texts[first : first + BATCH_TEXTS])
+        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=max_length is not None):
+            ids.append(encoding.ids)
+            truncated.append(bool(encoding.overflowing))
+    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in ids], out=offsets[1:])
+    values = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(offsets[-1]))
+    return Encoded(values, offsets, np.array(truncated, dtype=bool))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Windows of equal length; `values` is (windows * window,) int32, `dropped_tokens` the rest that filled none."""
+
+    values: np.ndarray
+    keys: np.ndarray  # uint64, one per window
+    dropped_tokens: int
+
+
+def pack(values: np.ndarray, offsets: np.ndarray, keys: np.ndarray, *, window: int, end: int) -> Packed:
+    """Join documents, each followed by the token `end`, and cut windows of `window` tokens.
+
+    `values`, `offsets` hold the documents' ids without special tokens, `keys` their keys. A window's key mixes the key
+    of the document it begins in with the window's number within that document.
+    """
+    lengths = np.diff(offsets) + 1
+    starts = np.zeros(len(keys) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    joined = np.full(int(starts[-1]), end, dtype=np.int32)
+    # Document i moves right by i places, one for each `end` before it.
+    joined[np.arange(len(values)) + np.repeat(np.arange(len(keys)), np.diff(offsets))] = values
+    windows = len(joined) // window
+    first = np.arange(windows, dtype=np.int64) * window
+    document = np.searchsorted(starts, first, side="right") - 1
+    number = first // window - -(-starts[document] // window)
+    window_keys = mix(keys[document] + mix(number.astype(np.uint64), 1), 0)
+    return Packed(joined[: windows * window], window_keys, len(joined) - windows * window)
+

@@ -1,0 +1,187 @@
+"""Tokenizers: train one on the training split, or take a checkpoint's; write the folder AutoTokenizer loads.
+
+Training is deterministic: the same texts in the same order give the same file, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayscale.errors import DataError
+from rayscale.text.tokenise import TokenizerSpec, tokenizer_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+#: Characters a tokenizer is trained on at most: rows lie in the order of their hash, so the first are a fair sample.
+TRAINING_CHARACTERS = 50_000_000
+
+_BERT = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+_GPT2 = {
+    "bos_token": "<|endoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "pad_token": "<|pad|>",
+}
+_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
+          "vocab.json", "merges.txt")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer, its `tokenizer_config.json` and what a model needs to know.
+
+    `size` is the number of embedding rows: the requested vocabulary, or the checkpoint's; `entries` those in use.
+    """
+
+    tokenizer: Tokenizer
+    config: dict[str, Any]
+    size: int
+    entries: int
+    origin: Path | None  # the checkpoint's folder
+
+    def token_ids(self) -> dict[str, int]:
+        """Ids of the special tokens by role: pad, unk, cls, sep, mask, bos, eos, as far as there are."""
+        found = {}
+        for role in ("pad", "unk", "cls", "sep", "mask", "bos", "eos"):
+            token = self.config.get(f"{role}_token")
+            content = token.get("content") if isinstance(token, dict) else token
+            number = self.tokenizer.token_to_id(content) if isinstance(content, str) else None
+            if number is not None:
+                found[role] = number
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Fill a folder that `transformers.AutoTokenizer.from_pretrained` loads."""
+        folder.mkdir(parents=True)
+        if self.origin is not None:
+            for name in _FILES:
+                if (self.origin / name).exists():
+                    shutil.copyfile(self.origin / name, folder / name)
+            return
+        (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(json.dumps(self.config, indent=1), encoding="utf-8")
+
+
+def make_vocabulary(spec: TokenizerSpec, texts: Iterable[list[str]], task: str, max_length: int) -> Vocabulary:
+    """Train on `texts` (batches of the training split) or load the checkpoint's tokenizer.
+
+    Raises DataError: no tokenizer.json, a damaged one, too small a vocabulary, a BERT shape for causal-lm.
+    """
+    if spec.kind == "pretrained":
+        return _load(spec)
+    if spec.family == "bert" and task == "causal-lm":
+        raise DataError("a BERT shape reads both ways and cannot be a causal-lm; use family: gpt2", code="wrong_family")
+    size = int(spec.vocabulary or 0)
+    train = {"bert": _train_wordpiece, "gpt2": _train_bpe}[str(spec.family)]
+    tokenizer, tokens = train(list(texts), size, task)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "clean_up_tokenization_spaces": False,
+        **tokens,
+    }
+    return Vocabulary(tokenizer, config, size, tokenizer.get_vocab_size(with_added_tokens=True), None)
+
+
+def _load(spec: TokenizerSpec) -> Vocabulary:
+    from tokenizers import Tokenizer
+
+    folder = tokenizer_folder(spec)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except Exception as error:  # `tokenizers` raises bare Exception
+        raise DataError(
+            f"the tokenizer cannot be read ({error}); download the checkpoint again",
+            code="no_tokenizer",
+            where=str(folder),
+        ) from error
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    return Vocabulary(tokenizer, config, max(vocabulary.values()) + 1, len(vocabulary), folder)
+
+
+def _train_wordpiece(texts: list[list[str]], size: int, task: str) -> tuple[Tokenizer, dict[str, str]]:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    specials = list(_BERT.values())
+    counts: Counter[str] = Counter()
+    for batch in texts:
+        counts.update(normalizer.normalize_str("\n".join(batch)))
+    # The trainer numbers continuation pieces ("##a") in the order of a hash map, which differs between runs and then
+    # decides ties between merges (huggingface/tokenizers#1794). Given as special tokens, they have fixed numbers.
+    frequent = sorted((c for c in counts if not c.isspace()), key=lambda c: (-counts[c], c))[: max(100, size // 16)]
+    alphabet = sorted(frequent)
+    pieces = [f"##{c}" for c in alphabet if not _stands_alone(c)]
+    if len(specials) + len(alphabet) + len(pieces) > size:
+        raise DataError(
+            f"a vocabulary of {size} cannot hold the {len(alphabet)} characters of this text; "
+            f"ask for {len(specials) + len(alphabet) + len(pieces)} or more",
+            code="small_vocabulary",
+        )
+    tokenizer = Tokenizer(models.WordPiece(unk_token=_BERT["unk_token"]))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=specials + pieces,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    # Built anew from the vocabulary, so that the pieces are no special tokens any more.
+    final = Tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token=_BERT["unk_token"]))
+    final.normalizer = normalizer
+    final.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    final.decoder = decoders.WordPiece()
+    final.add_special_tokens(specials)
+    cls, sep = ((_BERT[f"{role}_token"], final.token_to_id(_BERT[f"{role}_token"])) for role in ("cls", "sep"))
+    final.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[cls, sep]
+    )
+    return final, _BERT
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether BERT's pre-tokenizer makes the character a word of its own, so that it continues none."""
+    return unicodedata.category(character).startswith("P") or (character.isascii() and not character.isalnum())
+
+
+def _train_bpe(texts: list[list[str]], size: int, task: str) -> tuple[Tokenizer, dict[str, str]]:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    specials = list(dict.fromkeys(_GPT2.values()))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if len(specials) + len(alphabet) > size:
+        raise DataError(
+            f"a vocabulary of {size} cannot hold all bytes; ask for {len(specials) + len(alphabet)} or more",
+            code="small_vocabulary",
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=specials,
+        initial_alphabet=alphabet,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if task != "causal-lm":
+        # GPT-2 classifies from the last token: a token that always ends the text gives it one place to look at.
+        end = _GPT2["eos_token"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, tokenizer.token_to_id(end))]
+        )
+    return tokenizer, _GPT2

@@ -1,0 +1,29 @@
+"""A small study on plain files, without Ray or torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+STUDY = """\
+name: toy
+task: {type: sequence-classification, text: text, label: label}
+data:
+  train: rows.csv
+models:
+  - {family: bert, sizes: [1x32, 2x64], vocabulary: 512}
+grid: {examples: [20, 40, 80], gpus: [1], seeds: {20: 2}}
+training: {epochs: 1, learning_rate: 1e-3}
+run: {accelerator: cpu}
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Path:
+    """A study file beside its data: 200 short rows of two classes."""
+    rows = [f"row number {i} about {'cats' if i % 2 else 'dogs'},{'cat' if i % 2 else 'dog'}" for i in range(200)]
+    (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return path

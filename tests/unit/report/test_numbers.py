@@ -1,0 +1,54 @@
+"""How numbers are written."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from rayscale.report import numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"), (0.012345, "0.0123"), (-2.5, "−2.50"), (9.999, "10.0"), (1234.5, "1 230"), (5e-9, "5.00e−9"),
+        (None, "–"), (math.nan, "–"), (math.inf, "–"), (np.float64(3), "3.00"), ("many", "–"), (True, "–"),
+    ],
+)  # fmt: skip
+def test_significant_keeps_three_digits_and_never_prints_nan(value, text):
+    assert numbers.significant(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(850, "850"), (85_400, "85.4 k"), (670_000, "670 k"), (2.2e7, "22 M"), (3e18, "3.00e18")]
+)
+def test_sizes_are_counted_in_multiples(value, text):
+    assert numbers.count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.02, "20 ms"), (4.21, "4.2 s"), (59.4, "59 s"), (59.9, "1 min"), (75, "1 min 15 s"), (3600 * 5 + 60, "5 h 1 min"),
+     (3600 * 50, "2 d 2 h"), (None, "–")],
+)  # fmt: skip
+def test_durations_have_two_units(seconds, text):
+    assert numbers.duration(seconds) == text
+
+
+def test_exact_reads_back_as_the_same_number():
+    assert float(numbers.exact(0.1 + 0.2)) == 0.1 + 0.2
+
+
+def test_trimmed_drops_zeros_that_nobody_measured():
+    assert [numbers.trimmed(value) for value in (0.003, 1.0, 100, 3e-5)] == ["0.003", "1", "100", "3.00e−5"]
+
+
+def test_plain_leaves_no_control_characters_and_no_colours():
+    assert numbers.plain("\x1b[31mred\x1b[0m\ntwo\x00") == "red two "
+
+
+def test_shorten_keeps_both_ends():
+    assert numbers.shorten("a" * 30 + "-v2", 11) == "aaaaa…aa-v2"
+    assert numbers.shorten("short", 11) == "short"

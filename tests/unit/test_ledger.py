@@ -1,0 +1,104 @@
+"""The ledger and the run folder."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rayscale.errors import InputError
+from rayscale.ledger import COLUMNS, Ledger, TrialRecord, make_record, table
+from rayscale.machine import Machine
+from rayscale.plan import Supply, Trial, make_plan
+from rayscale.run_folder import load, log_event, status
+from rayscale.storage import Store
+from rayscale.study import load_study
+
+
+@pytest.fixture
+def trials(study_file: Path) -> list[Trial]:
+    plan = make_plan(load_study(study_file), Machine("cpu", 2, "x", "this machine"), Supply("f", 160, 12.0, 2))
+    return [planned.trial for planned in plan.trials]
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path, trials: list[Trial]) -> None:
+    ledger = Ledger(Store.open(tmp_path / "run"))
+    record = make_record(trials[0], status="ok", eval_loss=1.25, error="naïve \u2028 text", tokens=12)
+    ledger.write(record)
+    assert ledger.read() == ([record], [])
+
+
+def test_the_table_has_the_documented_columns_in_order(tmp_path: Path, trials: list[Trial]) -> None:
+    store = Store.open(tmp_path / "run")
+    records = [make_record(trial, status="ok", eval_loss=1.0) for trial in trials]
+    Ledger(store).write_table(records)
+    read = pq.read_table(io.BytesIO(store.read("trials.parquet"))).to_pandas()
+    assert list(read.columns) == list(COLUMNS)
+    pd.testing.assert_frame_equal(read, table(records))
+
+
+def test_numbers_that_are_not_finite_become_null(trials: list[Trial]) -> None:
+    record = make_record(trials[0], status="diverged", train_loss=float("nan"), eval_loss=float("inf"))
+    assert record.row["train_loss"] is None
+    assert record.row["eval_loss"] is None
+
+
+def test_a_wrong_column_or_status_is_a_bug_and_says_so(trials: list[Trial]) -> None:
+    with pytest.raises(ValueError, match="no such columns"):
+        make_record(trials[0], status="ok", loss=1.0)
+    with pytest.raises(ValueError, match="status must be"):
+        make_record(trials[0], status="fine")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(cut=st.integers(0, 10_000), flip=st.booleans())
+def test_a_damaged_record_is_named_and_harms_no_other(
+    tmp_path_factory: pytest.TempPathFactory, trials: list[Trial], cut: int, flip: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    ledger = Ledger(Store.open(folder))
+    good, bad = (make_record(trial, status="ok", eval_loss=0.5) for trial in trials[:2])
+    ledger.write(good)
+    ledger.write(bad)
+    file = folder / "trials" / f"{bad.trial_id}.json"
+    content = file.read_bytes()
+    place = cut % len(content)
+    file.write_bytes(content[:place] + (bytes([content[place] ^ 1]) + content[place + 1 :] if flip else b""))
+    records, damaged = ledger.read()
+    assert good in records
+    # A flipped bit in the white space between values leaves the content whole.
+    assert (bad in records) != bool([d for d in damaged if bad.trial_id in d.name])
+
+
+def test_a_run_is_loaded_without_a_cluster(tmp_path: Path, study_file: Path, trials: list[Trial]) -> None:
+    store = Store.open(tmp_path / "run")
+    plan = make_plan(load_study(study_file), Machine("cpu", 2, "x", "this machine"), Supply("f", 160, 12.0, 2))
+    store.write("plan.json", json.dumps(plan.to_json()).encode())
+    store.write("study.yaml", study_file.read_bytes())
+    records: list[TrialRecord] = [
+        make_record(trials[0], status="ok", train_seconds=3.0, device_seconds=3.5),
+        make_record(trials[1], status="failed", error="it broke", ended_at="2026-01-01T00:00:00"),
+    ]
+    for record in records:
+        Ledger(store).write(record)
+    log_event(store, "run_started")
+    for trial in trials[:3]:
+        log_event(store, "trial_started", trial_id=trial.trial_id)
+    (tmp_path / "run" / "events.jsonl").open("ab").write(b'{"at": "cut off')
+    run = load(tmp_path / "run")
+    found = status(run)
+    assert (found["done"], found["failed"], found["running"], found["waiting"]) == (1, 1, 1, len(trials) - 3)
+    assert found["last_error"] == "it broke"
+    assert set(run.trials.status) == {"ok", "failed"}
+    assert run.study["name"] == "toy"
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no run folder"):
+        load(tmp_path)

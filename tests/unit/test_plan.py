@@ -1,0 +1,103 @@
+"""Plans: stable ids, costs, cuts, and what cannot run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rayscale.errors import StudyError
+from rayscale.machine import Machine
+from rayscale.plan import Supply, Trial, make_plan, remaining_seconds
+from rayscale.study import load_study
+
+CPU = Machine("cpu", 2, "a processor", "this machine")
+SUPPLY = Supply("f" * 64, 160, 12.0, 2)
+
+
+def edited(study_file: Path, old: str, new: str) -> Path:
+    text = study_file.read_text()
+    assert old in text
+    study_file.write_text(text.replace(old, new))
+    return study_file
+
+
+def test_the_grid_is_complete_and_ids_are_unique_and_stable(study_file: Path) -> None:
+    plan = make_plan(load_study(study_file), CPU, SUPPLY)
+    ids = [p.trial.trial_id for p in plan.trials]
+    assert len(ids) == len(set(ids)) == 2 * (2 + 1 + 1)
+    assert ids == [p.trial.trial_id for p in make_plan(load_study(study_file), CPU, SUPPLY).trials]
+
+
+def test_ids_change_with_what_changes_the_result_and_with_nothing_else(study_file: Path) -> None:
+    study = load_study(study_file)
+    ids = {p.trial.trial_id for p in make_plan(study, CPU, SUPPLY).trials}
+    renamed = study.model_copy(update={"name": "other", "run": study.run.model_copy(update={"retries": 5})})
+    assert {p.trial.trial_id for p in make_plan(renamed, CPU, SUPPLY).trials} == ids
+    slower = study.model_copy(update={"training": study.training.model_copy(update={"learning_rate": 1e-4})})
+    assert not {p.trial.trial_id for p in make_plan(slower, CPU, SUPPLY).trials} & ids
+    assert not {p.trial.trial_id for p in make_plan(study, CPU, replace(SUPPLY, fingerprint="0")).trials} & ids
+    wider = study.model_copy(update={"grid": study.grid.model_copy(update={"examples": (20, 40, 80, 160)})})
+    assert ids < {p.trial.trial_id for p in make_plan(wider, CPU, SUPPLY).trials}
+
+
+def test_a_trial_survives_json(study_file: Path) -> None:
+    trial = make_plan(load_study(study_file), CPU, SUPPLY).trials[0].trial
+    assert Trial.from_json(trial.to_json()) == trial
+
+
+def test_larger_allocations_come_first_and_lone_trials_last(study_file: Path) -> None:
+    plan = make_plan(load_study(edited(study_file, "gpus: [1]", "gpus: [1, 2]")), CPU, SUPPLY)
+    keys = [(p.alone, -p.trial.gpus) for p in plan.trials]
+    assert keys == sorted(keys)
+    alone = [p for p in plan.trials if p.alone]
+    assert {p.trial.model.name for p in alone} == {"bert-1x32", "bert-2x64"}
+    assert all(p.trial.gpus == 1 for p in alone)  # two GPUs fill this machine: those trials are alone anyway
+
+
+def test_more_gpus_than_there_are_is_refused_with_both_figures(study_file: Path) -> None:
+    study = load_study(edited(study_file, "gpus: [1]", "gpus: [1, 4]"))
+    with pytest.raises(StudyError, match=r"asks for 4 GPUs a trial; this machine has 2 worker slots"):
+        make_plan(study, CPU, SUPPLY)
+
+
+def test_more_data_than_there_is_is_refused_with_both_figures(study_file: Path) -> None:
+    with pytest.raises(StudyError, match=r"asks for 80 examples; the training split has 60"):
+        make_plan(load_study(study_file), CPU, replace(SUPPLY, train_rows=60))
+
+
+def test_estimates_learn_from_measured_trials(study_file: Path) -> None:
+    study = load_study(study_file)
+    row = {"model": "bert-2x64", "gpus": 1, "train_seconds": 100.0, "tokens": 1000, "epochs": 1.0}
+    plan = make_plan(study, CPU, SUPPLY, [row])
+    told = {p.trial.model.name: p for p in plan.trials if p.trial.data_requested == 80}
+    assert told["bert-2x64"].basis.startswith("measured: 1 ")
+    assert told["bert-2x64"].seconds == pytest.approx(100.0 * 80 * 12 / 1000)
+    assert told["bert-1x32"].basis.startswith("rule")
+
+
+def test_a_budget_cuts_repeats_before_cells_and_says_so(study_file: Path) -> None:
+    whole = make_plan(load_study(study_file), CPU, SUPPLY)
+    hours = whole.gpu_hours * 0.8
+    with study_file.open("a") as file:
+        file.write(f"budget: {{gpu_hours: {hours}}}\n")
+    plan = make_plan(load_study(study_file), CPU, SUPPLY)
+    assert plan.gpu_hours <= hours
+    assert len(plan.trials) + len(plan.cut) == len(whole.trials)
+    assert all("budget" in reason for _, reason in plan.cut)
+    kept = {(p.trial.model.name, p.trial.data_requested, p.trial.seed) for p in plan.trials}
+    if any(seed for *_, seed in kept):
+        assert {cell for cell in kept if cell[2] == 0} >= {("bert-1x32", 20, 0), ("bert-2x64", 80, 0)}
+
+
+def test_lint_says_what_the_design_cannot_show(study_file: Path) -> None:
+    study = load_study(edited(study_file, "sizes: [1x32, 2x64]", "sizes: [1x32]"))
+    assert "one_size" in [code for code, _ in make_plan(study, CPU, SUPPLY).lint]
+
+
+def test_packing_runs_lone_trials_by_themselves(study_file: Path) -> None:
+    first, second, third = make_plan(load_study(study_file), CPU, SUPPLY).trials[:3]
+    timed = [replace(p, seconds=s, alone=a) for p, s, a in ((first, 4, False), (second, 2, False), (third, 1, True))]
+    assert remaining_seconds(timed, 2) == 5
+    assert remaining_seconds(timed[:2], 2, slowness=2.0) == 8

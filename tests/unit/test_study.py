@@ -1,0 +1,97 @@
+"""The study file: what is read, and what is said of mistakes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rayscale.errors import StudyError
+from rayscale.study import Ladder, Study, load_study
+
+
+def refusal(path: Path, text: str) -> str:
+    path.write_text(text)
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_a_study_is_read_with_its_defaults(study_file: Path) -> None:
+    study = load_study(study_file)
+    assert study.grid.sizes == (20, 40, 80)
+    assert [study.grid.seeds_at(size) for size in study.grid.sizes] == [2, 1, 1]
+    assert study.training.learning_rate == 1e-3  # YAML 1.1 alone would read text
+    assert study.data.train == str(study_file.parent / "rows.csv")
+    assert isinstance(study.models[0], Ladder)
+    assert study.target.metric == "eval_loss"
+
+
+def test_every_mistake_is_named_in_one_pass_with_file_line_field_and_mend(study_file: Path) -> None:
+    text = study_file.read_text()
+    text = text.replace("epochs: 1", "epoch: 1").replace("1x32", "1by32").replace("rows.csv", "row.csv")
+    text = text.replace("accelerator: cpu", "accelerator: tpu").replace("[20, 40, 80]", "[20, 40, eighty]")
+    said = refusal(study_file, text)
+    assert re.search(r"study.yaml:8: training.epoch: unknown key; did you mean 'epochs'\?", said)
+    assert re.search(r"study.yaml:6: models.0.sizes.0: found '1by32'; a size is layers x width", said)
+    assert re.search(r"study.yaml:4: data.train: no such file: .*row.csv", said)
+    assert re.search(r"study.yaml:9: run.accelerator: found 'tpu'", said)
+    assert re.search(r"study.yaml:7: grid.examples.2: found 'eighty'", said)
+    assert len(said.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "mend"),
+    [
+        ("{epochs: 1, learning_rate: 1e-3}", "{optimizer: sgd}", "trains with adamw only"),
+        ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3, 1e-4]}", "no sweep"),
+        ("{accelerator: cpu}", "{checkpoint_seconds: 60}", "not checkpointed"),
+        ("train: rows.csv", "train: rows.csv\n  reader: stream", "memory map only"),
+        ("train: rows.csv", "train: rows.csv\n  augment: [{name: syn}]", "does not augment"),
+        ("gpus: [1]", "gpus: [1], design: lean", "full grids only"),
+    ],
+)
+def test_keys_without_effect_yet_are_refused_by_name(study_file: Path, old: str, new: str, mend: str) -> None:
+    assert mend in refusal(study_file, study_file.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: [", ":1: broken YAML"),
+        ("\tname: x", "spaces, not tabs"),
+        ("", "a study is a mapping"),
+        ("- a\n- b\n", "a study is a mapping"),
+        ("name: a\nname: b\n", ":2: 'name' stands twice"),
+        ("name: !!python/object/apply:os.system [echo]\n", "broken YAML"),
+    ],
+)
+def test_broken_yaml_is_one_message(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refusal(tmp_path / "broken.yaml", text)
+
+
+def test_an_alias_bomb_is_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join(['*a' + str(i - 1)] * 10)}]" for i in range(1, 9)]
+    assert "without aliases" in refusal(tmp_path / "bomb.yaml", "\n".join(lines))
+
+
+@pytest.mark.parametrize("name", ["../x", ".hidden", "<script>", "a" * 65, "a/b"])
+def test_names_cannot_lead_out_of_the_run(study_file: Path, name: str) -> None:
+    assert "name: found" in refusal(study_file, study_file.read_text().replace("name: toy", f"name: '{name}'"))
+
+
+def test_axis_must_fit_the_task(study_file: Path) -> None:
+    said = refusal(study_file, study_file.read_text().replace("examples:", "tokens:"))
+    assert "the data axis of sequence-classification is examples" in said
+
+
+def test_a_byte_order_mark_is_no_mistake(study_file: Path) -> None:
+    study_file.write_bytes(b"\xef\xbb\xbf" + study_file.read_bytes())
+    assert load_study(study_file).name == "toy"
+
+
+def test_the_schema_is_json_schema() -> None:
+    assert Study.model_json_schema()["properties"]["grid"]
