@@ -1,1 +1,40 @@
-"""rayscale: what more data, a larger model or more GPUs would bring, measured."""
+"""rayscale: what more data, a larger model or more GPUs would bring to a fine-tune, measured.
+
+Everything here is pure: no torch, no Ray. Training is `from rayscale.on_ray import run_study`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rayscale.errors import InputError, RayscaleError
+    from rayscale.fit import fit_law
+    from rayscale.run_folder import Run, load
+    from rayscale.simulate import simulate
+    from rayscale.study import Study, load_study
+
+__all__ = ["InputError", "RayscaleError", "Run", "Study", "fit_law", "load", "load_study", "simulate"]
+
+_HOME = {
+    "InputError": "errors",
+    "RayscaleError": "errors",
+    "Run": "run_folder",
+    "Study": "study",
+    "fit_law": "fit",
+    "load": "run_folder",
+    "load_study": "study",
+    "simulate": "simulate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use: `rayscale --help` must not wait for pandas and scipy.
+    if name in _HOME:
+        return getattr(import_module(f"rayscale.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'rayscale' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -43,7 +43,7 @@ def best_cell(found: pd.DataFrame, metric: str) -> pd.Series | None:
     """The allocation with the best mean, None where there is none."""
     if not len(found):
         return None
-    return found.loc[found["metric"].idxmin() if metric in LOWER_IS_BETTER else found["metric"].idxmax()]
+    return found.iloc[int(found["metric"].argmin() if metric in LOWER_IS_BETTER else found["metric"].argmax())]
 
 
 def reaches(values: Any, metric: str, reach: float) -> Any:
@@ -62,11 +62,9 @@ def cheapest(
     good = timed[reaches(timed["metric"], metric, reach)]
     if not len(good):
         return None
-    cell = good.loc[[float(np.mean(each)) for each in good["device_seconds"]] == good["device_seconds"].map(np.mean).min()]
-    row = cell.iloc[0]
-    hours = mean_interval(row["device_seconds"] / 3600)
+    row = good.iloc[int(good["device_seconds"].map(np.mean).argmin())]
     # A cost is never negative, however wide the interval of two seeds.
-    hours = tuple(None if v is None else max(v, 0.0) for v in hours)
+    hours = [None if each is None else max(each, 0.0) for each in mean_interval(row["device_seconds"] / 3600)]
     reached = reaches(row["values"], metric, reach)
     order = np.lexsort([row["device_seconds"], ~reached])
     result = {
@@ -76,15 +74,23 @@ def cheapest(
         "data": int(row["data_requested"]),
         "gpus": int(row["gpus"]),
         "augment": row["augment"],
-        metric: amount(*mean_interval(row["values"]), ""),
+        metric: amount(mean_interval(row["values"]), ""),
         "runs": len(reached),
         "runs_reaching": int(np.sum(reached)),
-        "gpu_hours": amount(*hours, "GPU-hours"),
+        "gpu_hours": amount(hours, "GPU-hours"),
     }
     if price_gpu_hour is not None:
-        costs = (None if each is None else each * price_gpu_hour for each in hours)
-        result["money"] = amount(*costs, currency)
+        result["money"] = amount([None if each is None else each * price_gpu_hour for each in hours], currency)
     return result
+
+
+def limit(fit: Fit, fixed: dict[str, float]) -> dict[str, Any]:
+    """What the law's mean approaches with data a million times beyond the table's: value, low, high of fit.target."""
+    estimate = fit.known_estimate()
+    inputs = {role: np.array([value]) for role, value in fixed.items()}
+    point, drawn = estimate.log_values(inputs | {"data": np.array([fit.data_range["data"][1] * _FARTHEST])})
+    low, high = estimate.interval(point[0], drawn[:, 0])
+    return amount([float(each) for each in np.exp(np.clip([point[0], low, high], -700, 700))], fit.target)
 
 
 def data_needed(fit: Fit, fixed: dict[str, float], reach: float) -> dict[str, Any] | None:
@@ -93,8 +99,7 @@ def data_needed(fit: Fit, fixed: dict[str, float], reach: float) -> dict[str, An
     value, low, high in the fit's data unit and `extrapolation`; None where the law stays above `reach` for ever.
     A null `high` says that the interval has no upper end: the target may lie below the law's asymptote.
     """
-    estimate = fit.estimate
-    assert estimate is not None, "asked of a fit that was refused"
+    estimate = fit.known_estimate()
     most = fit.data_range["data"][1]
     low_end, high_end = np.log(fit.data_range["data"][0]), np.log(most * _FARTHEST)
     sizes = np.linspace(low_end, high_end, 2000)
@@ -109,4 +114,4 @@ def data_needed(fit: Fit, fixed: dict[str, float], reach: float) -> dict[str, An
     low, high = estimate.interval(crossing[0], crossing[1:])
     value = float(np.exp(crossing[0]))
     upper = float(np.exp(high)) if high < high_end else None
-    return amount(value, float(np.exp(low)), upper, fit.columns["data"], extrapolation=max(1.0, value / most))
+    return amount((value, float(np.exp(low)), upper), fit.columns["data"], extrapolation=max(1.0, value / most))

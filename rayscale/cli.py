@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from rayscale.errors import InputError, RayscaleError
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="rayscale",
-    help="Measure what more data, a larger model or more GPUs would bring, and what to buy.",
+    help="Measure what more data, a larger model or more GPUs would bring.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,7 +36,7 @@ Address = Annotated[
 
 @app.command()
 def demo(out: Out = None, yes: Yes = False, json_: Json = False) -> None:
-    """Run the whole job on the built-in corpus: offline, on any machine."""
+    """The whole job on the built-in corpus: offline, any machine."""
     study = Path(__file__).with_name("demo.yaml")
     _run(study, out or "runs/demo", "local", yes, json_, retry_failed=False, only=None, executor=None)
 
@@ -65,7 +64,7 @@ def plan(
     address: Annotated[str, typer.Option("--address", metavar="local|auto|HOST:PORT", help="Plan for a cluster.")]
     = "local",
 ) -> None:  # fmt: skip
-    """Show the trials, their memory, time, money and disk, each with its basis, and what the design cannot show."""
+    """Trials, memory, time, money, disk, and on what basis."""
     from rayscale.draft import draft_plan, run_store
     from rayscale.machine import this_machine
     from rayscale.study import load_study
@@ -106,7 +105,7 @@ def run(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Run a study; run it again to resume: nothing finished is repeated."""
+    """Run a study; run it again to resume."""
     if executor not in (None, "lanes", "isolated", "inline"):
         raise InputError(f"found '{executor}'; use lanes, isolated or inline", where="--executor")
     _run(study, out, address, yes, json_, retry_failed=retry_failed, only=only, executor=executor, planted=simulate)
@@ -114,7 +113,7 @@ def run(
 
 @app.command()
 def status(run: RunFolder, json_: Json = False) -> None:
-    """Say how far a run has come: progress, time left, spend, last error."""
+    """How far a run has come: progress, time left, spend, errors."""
     from rayscale.run_folder import load
     from rayscale.run_folder import status as read_status
 
@@ -142,7 +141,7 @@ def predict(
     gpus: Annotated[int | None, typer.Option("--gpus", metavar="G", help="GPUs, for the speed.")] = None,
     json_: Json = False,
 ) -> None:
-    """Predict the loss of a model size and data size from a fit, with 95% intervals."""
+    """The loss of a model and data size, with 95% intervals."""
     from rayscale.forecast import predict as forecast
 
     found = forecast(_saved_fit(source), params=params, data=data, gpus=gpus)
@@ -160,7 +159,7 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     json_: Json = False,
 ) -> None:
-    """Fit the recorded trials again and write the one-file HTML page."""
+    """Fit the recorded trials again and write the HTML page."""
     from rayscale.finish import finish
     from rayscale.run_folder import load
 
@@ -178,8 +177,26 @@ def report(
 
 
 @app.command()
+def submit(
+    study: StudyFile,
+    address: Annotated[str, typer.Option("--address", metavar="URL", help="The cluster's dashboard: http://HOST:8265.")],
+    out: Out = None,
+    json_: Json = False,
+) -> None:
+    """Run a study on a cluster as a Ray job, and fetch the results."""
+    from rayscale.draft import run_store
+    from rayscale.on_ray.submit import submit as submit_study
+    from rayscale.study import load_study
+
+    place = Path(out or run_store(load_study(study), None).root)
+    job = submit_study(study, address, place, lambda text: print(text, file=sys.stderr if json_ else sys.stdout))
+    if json_:
+        _print_json({"job": job, "run": str(place)})
+
+
+@app.command()
 def plugins(json_: Json = False) -> None:
-    """List what is registered under which name, and where it comes from."""
+    """What is registered under which name, and where from."""
     from rayscale.registry import entries
 
     found = entries()
@@ -268,18 +285,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _on_sigterm)
     as_json = "--json" in sys.argv[1:]
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         code = code if isinstance(code, int) else 0
     except RayscaleError as error:
         code = _refuse(error.to_json(), as_json, error.exit_code)
-    except click.ClickException as error:
-        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else None
-        message = f"{error.format_message()}" + (f"; see `{where} --help`" if where else "")
-        code = _refuse({"code": "usage", "message": message, "where": where}, as_json, 2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Stopped:
         code = 143
+    except typer.TyperException as error:  # wrong arguments
+        where = getattr(getattr(error, "ctx", None), "command_path", "rayscale")
+        text = getattr(error, "format_message", error.__str__)()
+        code = _refuse({"code": "usage", "message": f"{text} See `{where} --help`.", "where": where}, as_json, 2)
     sys.exit(code)
 
 

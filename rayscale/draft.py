@@ -18,6 +18,8 @@ def run_store(study: Study, out: str | None) -> Store:
 def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     """The plan of a study on a machine. Raises InputError: data, checkpoints or GPU counts that cannot serve it."""
     found = survey(study)
-    supply = Supply(found.fingerprint, found.train_rows, found.mean_tokens, len(found.labels))
+    # A trained tokenizer of some thousand entries gives about a token for four characters of English.
+    mean_tokens = found.mean_characters / 4 + 2
+    supply = Supply(found.fingerprint, found.rows_train, mean_tokens, len(found.labels), found.exact)
     measured = [record.row for record in Ledger(store).read()[0] if record.row["status"] == "ok"]
     return make_plan(study, machine, supply, measured)

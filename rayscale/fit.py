@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isfinite
 from time import perf_counter
 
 import numpy as np
@@ -69,16 +70,14 @@ def fit_law(
         return fit_rows(np.arange(len(table)))
     keys = [by] if isinstance(by, str) else list(by)
     require_columns(table, keys)
-    numbered = table[keys].reset_index(drop=True)
     groups = []
-    for key, group in numbered.groupby(keys, sort=True, dropna=False):
-        values = [value.item() if isinstance(value, np.generic) else str(value) for value in key]
-        groups.append(replace(fit_rows(group.index.to_numpy()), by=dict(zip(keys, values, strict=True))))
+    for key, group in table[keys].reset_index(drop=True).groupby(keys, sort=True, dropna=False):
+        plain = (value.item() if isinstance(value, np.generic) else value for value in key)
+        names = [value if isinstance(value, int | float) and isfinite(value) else str(value) for value in plain]
+        groups.append(replace(fit_rows(group.index.to_numpy()), by=dict(zip(keys, names, strict=True))))
     foretold = [each.predictions for each in groups if each.predictions is not None]
-    if not foretold:
-        return GroupedFit(tuple(groups), None)
-    predictions = pd.concat(foretold)
-    return GroupedFit(tuple(groups), score(predictions, target), predictions)
+    predictions = pd.concat(foretold) if foretold else None
+    return GroupedFit(tuple(groups), None if predictions is None else score(predictions, target), predictions)
 
 
 def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -> Fit:
@@ -102,13 +101,13 @@ def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -
         estimate, draws, misfits = _bootstrap(coordinates, seen, log_target, ends[best], at_best, bootstrap, seed)
         natural, sample = coordinates.natural(ends[best]), coordinates.natural(draws)
         is_log = coordinates.is_log
-        pairs = np.array(estimate.interval(np.where(is_log, np.log(natural), natural),
-                                           np.where(is_log, np.log(sample), sample)))  # fmt: skip
+        point, cloud = (np.where(is_log, np.log(each), each) for each in (natural, sample))
+        pairs = np.array(estimate.interval(point, cloud))
         pairs = np.where(is_log, np.exp(pairs), pairs)
         covariance = np.cov(sample, rowvar=False)
     if not (settled[best] and all(np.isfinite(each).all() for each in (natural, pairs, covariance))):
-        text = "no start reached a finite minimum; check the units and the largest values of the table"
-        return replace(refused, outcome="failed", warnings=(*refused.warnings, {"code": "flat_ridge", "message": text}))
+        text = {"code": "flat_ridge", "message": "no start reached a finite minimum; check the table's largest values"}
+        return replace(refused, outcome="failed", warnings=(*refused.warnings, text))
     outcome, findings = _findings(estimate, seen, at_best, pairs, misfits)
     return replace(
         refused,
@@ -146,7 +145,7 @@ def _bootstrap(
             misses = rng.normal(0, 1, (size, m))[:, groups] * mean
             targets, weights = fitted + misses + rng.normal(0, 1, (size, n)) * run, np.ones(1)
         start = tied[np.arange(first, first + size) % len(tied)]
-        draws.append(minimise(coordinates, seen.inputs, start, targets, weights, steps=60)[0])
+        draws.append(minimise(coordinates, seen.inputs, start, targets, weights, steps=600)[0])
     everything = np.concatenate(draws)
     widening = float(stats.t.ppf(0.975, degrees)) / Z95
     kept = np.round(everything[:SAVED_DRAWS], 7)

@@ -78,7 +78,8 @@ class Fit:
     weights: Mapping[str, float] | None = None
     by: Mapping[str, Any] | None = None
 
-    def _estimate(self) -> Estimate:
+    def known_estimate(self) -> Estimate:
+        """The estimate; raises InputError with the refusal's reasons where there is none."""
         if self.estimate is None:
             why = "; ".join(each["message"] for each in self.warnings)
             raise InputError(f"the fit of {self.law.name} to {self.target} predicts nothing: {why}", code=self.outcome)
@@ -91,7 +92,7 @@ class Fit:
         noise-free mean), all in the target's unit; extrapolation (how many times beyond the data, 1 within it).
         Raises TableError for a missing column or a size that is no positive number, InputError if the fit was refused.
         """
-        estimate = self._estimate()
+        estimate = self.known_estimate()
         inputs = {role: numbers(table, column) for role, column in self.columns.items()}
         beyond = np.ones(len(table))
         for role, values in inputs.items():
@@ -117,7 +118,7 @@ class Fit:
 
     def change(self, before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, float, float]:
         """Relative change of the mean target from one set of inputs (role -> value) to another: value, low, high."""
-        estimate = self._estimate()
+        estimate = self.known_estimate()
         inputs = {role: np.array([before[role], after[role]], dtype=float) for role in self.law.inputs}
         point, drawn = estimate.log_values(inputs)
         step = point[1] - point[0]

@@ -66,7 +66,7 @@ def minimise(
         idle[active] = np.where(gain <= 1e-9 * objective[active], idle[active] + 1, 0)
         theta[active] = np.where(better[:, None], moved, here)
         objective[active] = np.where(better, tried, objective[active])
-        damping[active] *= np.where(better, 0.25, 5.0)
+        damping[active] *= np.where(better, 0.3, 3.0)
         active = active[idle[active] < PATIENCE]
     return theta, objective, idle >= PATIENCE
 

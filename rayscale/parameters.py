@@ -28,9 +28,10 @@ def family_config(
 ) -> dict[str, Any]:
     """The Hugging Face config, as keywords, of one rung of a ladder: `layers` deep and `width` wide.
 
-    Heads are 32 wide (or the next larger size that divides the width), the feed-forward part is 4 * width. Initial weights
-    have the standard deviation `initial_deviation(width)`. Dropout is 0 for GPT-2 (one pass over the text cannot be learnt by heart) and 0.1 for BERT
-    (several passes). `max_length` is the number of positions; `n_labels` is read for BERT only.
+    Heads are 32 wide (or the next larger size that divides the width), the feed-forward part is 4 * width. Initial
+    weights have the standard deviation `initial_deviation(width)`. Dropout is 0 for GPT-2 (one pass over the text
+    cannot be learnt by heart) and 0.1 for BERT (several passes). `max_length` is the number of positions; `n_labels` is
+    read for BERT only.
 
     Raises InputError for an unknown family or a size below 1.
     """
@@ -94,18 +95,19 @@ def count(
     layers: int | None = None,
     folder: Path | str | None = None,
 ) -> tuple[int, int]:
-    """(all parameters, parameters without the embedding tables) of a model_type bert or gpt2 with the head of the task.
+    """(all parameters, parameters without the embedding tables) of a bert or gpt2 with the head of the task.
 
-    `config` has the keys of a Hugging Face config.json (missing ones have the defaults of its model type); `layers` cuts
-    the depth. With w = width, f = feed-forward width, V, P, T = vocabulary, positions, token types, L = labels, n = layers:
+    `config` has the keys of a Hugging Face config.json (missing ones have the defaults of its model type); `layers`
+    cuts the depth. With w = width, f = feed-forward width, V, P, T = vocabulary, positions, token types, L = labels
+    and n = layers:
 
         layer    = 4(w^2 + w) + (wf + f) + (fw + w) + 4w          (= 12w^2 + 13w at f = 4w)
         bert     = (V + P + T)w + 2w + n layer + (w^2 + w) + (w + 1)L      sequence-classification
         gpt2     = (V + P)w + n layer + 2w                                 causal-lm, the head tied to the embedding
         gpt2     = (V + P)w + n layer + 2w + wL                            sequence-classification, a head without bias
 
-    Other model types are counted from the weights in `folder` (see `count_from_header`). Raises InputError for BERT with
-    causal-lm, and for another model type without a folder.
+    Other model types are counted from the weights in `folder` (see `count_from_header`). Raises InputError for BERT
+    with causal-lm, and for another model type without a folder.
     """
     kind = config.get("model_type")
     if kind == "bert" and task_type == "sequence-classification":
@@ -132,7 +134,7 @@ def count(
 
 
 def count_from_header(folder: Path | str, layers: int | None = None) -> tuple[int, int]:
-    """(all, without embedding tables) parameters in the safetensors files of `folder`, layers from `layers` on left out.
+    """(all, without embedding tables) parameters in the safetensors files of `folder`, of its first `layers` layers.
 
     Reads headers only. The head of a task that the checkpoint was not trained for is not in the file, so not counted.
     Raises InputError if there is no safetensors file, a header is broken, or fewer than `layers` layers are there.
@@ -171,7 +173,9 @@ def _floating_tensors(folder: Path) -> Iterable[tuple[str, int]]:
                     raise ValueError("the header is longer than the file")
                 header: dict[str, Any] = json.loads(stream.read(length))
         except (ValueError, struct.error) as error:
-            raise InputError(f"{file} is not a safetensors file: {error}; fetch it again", code="bad_safetensors") from error
+            raise InputError(
+                f"{file} is not a safetensors file: {error}; fetch it again", code="bad_safetensors"
+            ) from error
         for name, entry in header.items():
             if name == "__metadata__" or not str(entry["dtype"]).startswith(("F", "BF")):
                 continue  # integer tensors are buffers, such as position numbers

@@ -102,12 +102,16 @@ class Planned:
 
 @dataclass(frozen=True)
 class Supply:
-    """What the text offers: rows for training and their mean length in tokens (both as far as known before tokenising)."""
+    """What the text offers: rows for training and their mean length in tokens (an estimate, before tokenising).
+
+    `exact` is False where the rows of large files were estimated; the data's own check comes after preparation then.
+    """
 
     fingerprint: str
     train_rows: int
     mean_tokens: float
     n_labels: int
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,7 @@ def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
             where="grid.gpus",
         )
     largest = study.grid.sizes[-1]
-    if study.grid.axis == "examples" and largest > supply.train_rows:
+    if supply.exact and study.grid.axis == "examples" and largest > supply.train_rows:
         raise StudyError(
             f"asks for {largest} examples; the training split has {supply.train_rows} after duplicates and the "
             f"validation and test rows are taken out; use at most {supply.train_rows}",

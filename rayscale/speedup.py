@@ -1,7 +1,9 @@
-"""What more GPUs bring, in pairs: the same model, data and seed at two GPU counts. Speed changes; quality should not."""
+"""What more GPUs bring, in pairs: the same model, data and seed at two GPU counts. Only speed should change."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ from scipy import stats
 _SAME = ["model", "data_requested", "seed", "augment"]
 
 
-def amount(value: float | None, low: float | None, high: float | None, unit: str, **more: Any) -> dict[str, Any]:
+def amount(found: Iterable[float | None], unit: str, **more: Any) -> dict[str, Any]:
     """A gain or a cost as the verdict holds it: value with its 95% interval (null where it cannot be said) and unit."""
+    value, low, high = found
     return {"value": value, "low": low, "high": high, "unit": unit, **more}
 
 
@@ -28,8 +31,8 @@ def mean_interval(values: NDArray[np.float64]) -> tuple[float, float | None, flo
 
 def _pairs(rows: pd.DataFrame, column: str, fewer: int, more: int) -> pd.DataFrame:
     """Log of `column` at `more` GPUs over that at `fewer`, one row per pair: model, params, log_ratio."""
-    values = pd.to_numeric(rows[column], errors="coerce").astype(float)
-    rows = rows[(values > 0) & np.isfinite(values)]
+    positive = rows[column].astype(float).gt(0) & rows[column].astype(float).lt(np.inf)
+    rows = rows[positive & rows["params"].notna()]
     sides = [rows[rows["gpus"] == gpus].groupby(_SAME, dropna=False) for gpus in (fewer, more)]
     before, after = (side[column].mean().astype(float) for side in sides)
     both = before.index.intersection(after.index)
@@ -37,7 +40,7 @@ def _pairs(rows: pd.DataFrame, column: str, fewer: int, more: int) -> pd.DataFra
         {
             "model": both.get_level_values("model"),
             "params": sides[0]["params"].max().reindex(both).to_numpy(dtype=float),
-            "log_ratio": np.log(after.reindex(both) / before.reindex(both)).to_numpy(dtype=float),
+            "log_ratio": np.log(after.reindex(both).to_numpy() / before.reindex(both).to_numpy()),
         }
     )
 
@@ -51,14 +54,15 @@ def speed_steps(trials: pd.DataFrame) -> list[dict[str, Any]]:
     rows = trials[(trials["status"] == "ok") & trials["exclusive"].eq(True).fillna(False)]
     counts = sorted(int(gpus) for gpus in rows["gpus"].dropna().unique())
     found = []
-    for fewer, more in zip(counts, counts[1:], strict=False):
+    for fewer, more in pairwise(counts):
         pairs = _pairs(rows, "examples_per_second", fewer, more)
         if not len(pairs):
             continue
-        ratio, low, high = (None if v is None else float(np.exp(v)) for v in mean_interval(pairs["log_ratio"].to_numpy()))
+        logs = mean_interval(pairs["log_ratio"].to_numpy())
+        ratios = [None if each is None else float(np.exp(each)) for each in logs]
         largest = pairs.loc[pairs["params"] == pairs["params"].max(), "log_ratio"]
-        more_facts = {"pairs": len(pairs), "largest_model": float(np.exp(largest.mean())) if len(largest) else ratio}
-        found.append(amount(ratio, low, high, "times", **{"from": fewer, "to": more}, **more_facts))
+        facts = {"from": fewer, "to": more, "pairs": len(pairs), "largest_model": float(np.exp(largest.mean()))}
+        found.append(amount(ratios, "times", **facts))
     return found
 
 
@@ -71,7 +75,7 @@ def quality_change(trials: pd.DataFrame) -> dict[str, Any] | None:
     counts = sorted(int(gpus) for gpus in rows["gpus"].dropna().unique())
     pairs = [_pairs(rows, "eval_loss", counts[0], more) for more in counts[1:]]
     changes = np.concatenate([100 * np.expm1(each["log_ratio"].to_numpy()) for each in pairs]) if pairs else np.zeros(0)
-    return amount(*mean_interval(changes), "%", pairs=len(changes)) if len(changes) else None
+    return amount(mean_interval(changes), "%", pairs=len(changes)) if len(changes) else None
 
 
 def gpu_gain(trials: pd.DataFrame) -> dict[str, Any]:
@@ -92,4 +96,4 @@ def gpu_gain(trials: pd.DataFrame) -> dict[str, Any]:
         note = "no two runs of the same model, data and seed at different GPU counts had the machine to themselves"
     else:
         note = "no model was run with the same data and seed at two GPU counts"
-    return amount(None, None, None, "times", note=note, curve=steps, quality=quality)
+    return amount((None, None, None), "times", note=note, curve=steps, quality=quality)

@@ -1,26 +1,19 @@
 """Which rows meet in which step, and which rank computes them: fixed by (seed, epoch), whatever the number of ranks.
 
-A global batch is cut into micro-batches of rows of similar length, dealt to the ranks in turn. The gradient is a sum over
-the items of the global batch, so this order changes how much is padded, not what is learnt.
+A global batch is cut into micro-batches of rows of similar length, dealt to the ranks in turn. The gradient is a sum
+over the items of the global batch, so this order changes how much is padded, not what is learnt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-EVALUATION_TOKENS = 4096
-
-
-class Rows(Protocol):
-    """What a batch is made from: the columns of a prepared split (rayscale.text.prepared.Split)."""
-
-    values: np.ndarray
-    offsets: np.ndarray
-    labels: np.ndarray | None
+if TYPE_CHECKING:
+    from rayscale.text.prepared import Split
 
 
 @dataclass(frozen=True)
@@ -58,9 +51,9 @@ def share_global_batch(
 
 
 def cut_evaluation(
-    rows: np.ndarray, lengths: np.ndarray, rank: int, world_size: int, tokens: int = EVALUATION_TOKENS
+    rows: np.ndarray, lengths: np.ndarray, rank: int, world_size: int, tokens: int
 ) -> Iterator[np.ndarray]:
-    """The evaluation batches of one rank: rows sorted by length, cut where padding would exceed `tokens`, dealt in turn."""
+    """The evaluation batches of one rank: rows sorted by length, cut at `tokens` padded tokens, dealt in turn."""
     ordered = rows[np.argsort(lengths[rows], kind="stable")]
     start = number = 0
     while start < len(ordered):
@@ -72,7 +65,7 @@ def cut_evaluation(
         start, number = stop, number + 1
 
 
-def pad_rows(split: Rows, rows: np.ndarray, pad: int, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def pad_rows(split: Split, rows: np.ndarray, pad: int, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """(ids int64, lengths int64) of shapes (rows, longest) and (rows,): padded with `pad` to the longest row.
 
     The width is rounded up to `multiple` (8 suits the matrix units of GPUs).

@@ -64,7 +64,7 @@ def restart_memory_peak(device: torch.device) -> bool:
 
 
 def read_memory_peak(device: torch.device) -> int:
-    """Bytes: allocated on the CUDA device, or resident in this process (libraries included), at most since the restart."""
+    """Largest since the restart, in bytes: allocated on the CUDA device, or resident in this process, libraries too."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{os.getpid()}/status").read_text())

@@ -25,7 +25,8 @@ class Group:
         there = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         if world_size > 1 and there != world_size:
             raise TrialError(
-                f"the trial wants {world_size} workers, the process group has {there}; start it in a lane of {world_size}",
+                f"the trial wants {world_size} workers, the process group has {there}; "
+                f"start it in a lane of {world_size}",
                 code="wrong_group",
             )
         return cls(rank, world_size, torch.device(device))

@@ -1,4 +1,4 @@
-"""A job: a trial resolved against its data, its model and its device, the same on every rank but for the rank itself."""
+"""A job: a trial resolved against its data, its model and its device; the same on every rank."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from rayscale.errors import DataError
 from rayscale.nn import batches, devices
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from rayscale.plan import Trial
     from rayscale.text.prepared import Prepared, Split
 
-MICRO_BATCH = {"cpu": 32, "cuda": 64}
+# Rows at once. On a CPU small micro-batches of sorted rows waste less padding and stay in the cache: measured on texts of
+# 48 tokens in global batches of 32, 8 rows take 0.6 of the time that 32 take. On a GPU nothing was measured.
+MICRO_BATCH = {"cpu": 8, "cuda": 64}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Job:
     group: Group
     task_type: str
     rows: np.ndarray
+    train_lengths: np.ndarray
     epochs: int
     global_batch: int
     micro_batch: int
@@ -64,10 +67,10 @@ class Job:
         return contextlib.nullcontext()
 
 
-def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group: Group) -> tuple[nn.Module, Job]:
+def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group: Group) -> tuple[PreTrainedModel, Job]:
     """Builds the model on its device and resolves what the trial leaves open: rate, micro-batch, precision.
 
-    Raises DataError for a subset or test split without rows and for rows that are too long, and what `build_model` raises.
+    Raises DataError for a subset or test split without rows and for too long rows, InputError as `build_model` does.
     """
     task_type, training = trial.task["type"], trial.training
     train, test = prepared.split("train"), prepared.split("test")
@@ -78,16 +81,20 @@ def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group:
     longest = max(int(s.lengths.max(initial=0)) for s in (train, prepared.split("validation"), test))
     allowed = trial.task["max_length"] or longest
     if longest > allowed:
-        raise DataError(f"a row has {longest} tokens, task.max_length is {allowed}; prepare the data again", code="too_long")
+        raise DataError(
+            f"a row has {longest} tokens, task.max_length is {allowed}; prepare the data again", code="too_long"
+        )
     model = build_model(
         trial.model,
         task_type,
-        labels=list(prepared.labels or []),
+        labels=prepared.labels,
         vocab_size=prepared.vocab_size,
         max_length=allowed if trial.model.kind == "family" else longest,
         seed=trial.seed,
+        token_ids=prepared.token_ids,
         checkpoint=checkpoint,
-    ).to(group.device)
+    )
+    model.to(device=group.device)  # type: ignore[call-arg]
     size = measure_size(model)
     global_batch = min(training["global_batch"], len(rows))
     steps = training["epochs"] * math.ceil(len(rows) / global_batch)
@@ -98,6 +105,7 @@ def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group:
         group=group,
         task_type=task_type,
         rows=rows,
+        train_lengths=train.lengths,
         epochs=training["epochs"],
         global_batch=training["global_batch"],
         micro_batch=min(math.ceil(global_batch / group.world_size), MICRO_BATCH[group.device.type]),
@@ -107,11 +115,11 @@ def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group:
             task_type=task_type,
             pretrained=trial.model.kind == "pretrained",
             width=size.width,
-            global_batch=global_batch,
-            steps=steps,
+            global_batch=training["global_batch"],
+            batch_tokens=round(training["global_batch"] * float(train.lengths[rows].mean())),
         ),
         precision=devices.resolve_precision(training["precision"], group.device),
-        pad=getattr(model.config, "pad_token_id", None) or 0,
+        pad=model.config.pad_token_id or 0,
         size=size,
     )
     return model, job

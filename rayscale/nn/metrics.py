@@ -15,7 +15,7 @@ def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
     """Accuracy and averaged scores of a confusion matrix: rows the true labels, columns the predicted, counts.
 
     As scikit-learn defines them with zero_division=0: a class without predictions has precision 0, a class without rows
-    recall 0, and the macro average is over the classes seen as either; micro averages of single-label tasks equal accuracy.
+    recall 0, the macro average is over the classes seen as either; micro averages of single-label tasks equal accuracy.
     Raises ValueError if the matrix is empty.
     """
     confusion = np.asarray(confusion, dtype=np.float64)

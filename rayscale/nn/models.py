@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from rayscale.checkpoints import find_checkpoint
@@ -51,44 +53,49 @@ def build_model(
     vocab_size: int,
     max_length: int,
     seed: int,
+    token_ids: Mapping[str, int] | None = None,
     checkpoint: str | Path | None = None,
-) -> nn.Module:
+) -> PreTrainedModel:
     """The model of `spec` with the head of the task, float32, on the CPU, in training mode; `seed` draws new weights.
 
-    A family is built from `rayscale.parameters.family_config` with the vocabulary of `spec`; `vocab_size` is that of the
-    tokenizer and `max_length` the longest input in tokens. A pretrained model is read from `checkpoint` (a folder), or from `spec.path` (folder or
-    hub id), safetensors only and no remote code, and cut to its first `spec.layers` layers: every weight of the kept body
-    must be in the file, only the head of the task may be new.
+    A family is built from `rayscale.parameters.family_config` with the vocabulary of `spec`; `vocab_size` is that of
+    the tokenizer, `token_ids` its special tokens by role (pad, bos, eos), `max_length` the longest input in tokens. A
+    pretrained model is read from `checkpoint` (a folder), or from `spec.path` (folder or hub id), safetensors only and
+    no remote code, and cut to its first `spec.layers` layers: every weight of the kept body must be in the file, only
+    the head of the task may be new.
 
-    Raises InputError, naming the path and the mend: unknown task, a family or architecture that cannot do the task, more
-    layers than there are, a body with missing weights, a tokenizer larger than the vocabulary, inputs longer than the
-    positions, no safetensors, no network for a hub id.
+    Raises InputError, naming the path and the mend: unknown task, a family or architecture that cannot do the task,
+    more layers than there are, a body with missing weights, a tokenizer larger than the vocabulary, inputs longer than
+    the positions, no safetensors, no network for a hub id.
     """
     if task_type not in AUTO:
         raise InputError(f"no model head for the task '{task_type}'; known: {', '.join(AUTO)}", code="unknown_task")
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    keep = names if task_type == "sequence-classification" else {}
+    keep: dict[str, Any] = names if task_type == "sequence-classification" else {}
     if spec.kind == "family":
+        # Windows of causal-lm are full; a padding token would make GPT-2 look for it in every batch.
+        roles = ("bos", "eos") if task_type == "causal-lm" else ("pad", "bos", "eos")
+        keep |= {f"{role}_token_id": (token_ids or {}).get(role) for role in roles}
         return _from_scratch(spec, task_type, len(labels), vocab_size, max_length, seed, keep)
     return _from_checkpoint(spec, task_type, vocab_size, max_length, seed, keep, checkpoint)
 
 
 def _from_scratch(
     spec: ModelSpec, task_type: str, n_labels: int, vocab_size: int, max_length: int, seed: int, names: dict[str, Any]
-) -> nn.Module:
+) -> PreTrainedModel:
     if spec.family is None or spec.width is None:
         raise InputError(f"the model {spec.name} has no family or width", code="bad_model")
     vocabulary = spec.vocabulary or vocab_size
     if vocab_size > vocabulary:
         raise InputError(
-            f"the tokenizer knows {vocab_size} tokens, {spec.name} has a vocabulary of {vocabulary}; prepare the data again",
+            f"the tokenizer knows {vocab_size} tokens, {spec.name} has a vocabulary of {vocabulary}; "
+            "prepare the data again",
             code="wrong_tokenizer",
         )
     settings = family_config(spec.family, spec.layers, spec.width, vocabulary, max_length, n_labels)
     count(settings, task_type, n_labels)  # refuses a family that cannot do the task
+    settings.pop("num_labels", None)  # the config class derives it from id2label
     settings |= names
-    if names:
-        settings.pop("num_labels", None)  # the length of id2label, which the config class derives
     config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
     torch.manual_seed(seed)
     return AUTO[task_type].from_config(config, dtype=torch.float32, attn_implementation="sdpa").train()
@@ -102,7 +109,7 @@ def _from_checkpoint(
     seed: int,
     names: dict[str, Any],
     checkpoint: str | Path | None,
-) -> nn.Module:
+) -> PreTrainedModel:
     source = str(checkpoint or spec.path)
     folder = find_checkpoint(source, spec.revision).folder
     try:
@@ -140,7 +147,7 @@ def _from_checkpoint(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"{folder}: the weights cannot be loaded: {reason}; fetch the checkpoint again or give another",
@@ -158,7 +165,8 @@ def _check_fit(
     source: str, config: transformers.PretrainedConfig, task_type: str, layers: int, vocab_size: int, max_length: int
 ) -> None:
     kind = type(config)
-    able = kind in AUTO[task_type]._model_mapping
+    mapping: Any = AUTO[task_type]._model_mapping
+    able = kind in mapping
     # Encoders such as BERT are in the causal mapping too, as decoders that nobody trained.
     encoder = kind in transformers.MODEL_FOR_MASKED_LM_MAPPING
     if not able or (task_type in DECODERS_ONLY and encoder):
@@ -169,25 +177,29 @@ def _check_fit(
         )
     depth = getattr(config, _key(config, DEPTH_KEYS, source))
     if not 1 <= layers <= depth:
-        raise InputError(f"{source} has {depth} layers, {layers} were asked for; ask for 1 to {depth}", code="too_many_layers")
+        raise InputError(
+            f"{source} has {depth} layers, {layers} were asked for; ask for 1 to {depth}", code="too_many_layers"
+        )
     if vocab_size > config.vocab_size:
         raise InputError(
-            f"the tokenizer knows {vocab_size} tokens, {source} only {config.vocab_size}; use the tokenizer of the checkpoint",
+            f"the tokenizer knows {vocab_size} tokens, {source} only {config.vocab_size}; "
+            "use the tokenizer of the checkpoint",
             code="wrong_tokenizer",
         )
     positions = next((getattr(config, key) for key in POSITION_KEYS if getattr(config, key, None)), None)
-    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"):
+    if positions and config.pad_token_id is not None and config.model_type in ("roberta", "xlm-roberta", "camembert"):
         positions -= config.pad_token_id + 1  # their position numbers start after that of padding
     if positions and max_length > positions:
         raise InputError(
-            f"the longest text has {max_length} tokens, {source} reads {positions}; set task.max_length to {positions} or less",
+            f"the longest text has {max_length} tokens, {source} reads {positions}; "
+            f"set task.max_length to {positions} or less",
             code="too_long",
         )
 
 
-def _check_body(source: str, model: nn.Module, info: Mapping[str, Any]) -> None:
+def _check_body(source: str, model: PreTrainedModel, info: Mapping[str, Any]) -> None:
     """Nothing of the kept body may be new; a pooler counts as head: models without one get it with the task."""
-    prefix = getattr(model, "base_model_prefix", "") + "."
+    prefix = model.base_model_prefix + "."
     changed = [str(key[0]) for key in info.get("mismatched_keys", ())]
     lost = [
         key
@@ -207,22 +219,22 @@ def _key(config: transformers.PretrainedConfig, keys: tuple[str, ...], source: s
         if isinstance(getattr(config, key, None), int):
             return key
     raise InputError(
-        f"the config of {source} ('{config.model_type}') has none of {', '.join(keys)}; this architecture cannot be sized",
+        f"the config of {source} ('{config.model_type}') has none of {', '.join(keys)}; "
+        "this architecture cannot be sized",
         code="wrong_architecture",
     )
 
 
-def count_params(model: nn.Module) -> tuple[int, int]:
+def count_params(model: PreTrainedModel) -> tuple[int, int]:
     """(all parameters, parameters outside embedding tables); a tied weight counts once."""
     size = measure_size(model)
     return size.params, size.params_non_embedding
 
 
-def measure_size(model: nn.Module) -> Size:
+def measure_size(model: PreTrainedModel) -> Size:
     """Counts of a model's parameters by how often a forward pass multiplies them (see `Size`)."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    base = getattr(model, "base_model", model)
-    body = {id(p) for name, p in base.named_parameters() if "pooler." not in name} if base is not model else set()
+    body = {id(p) for name, p in model.base_model.named_parameters() if "pooler." not in name}
     total = non_embedding = token = example = 0
     for parameter in model.parameters():
         total += parameter.numel()
@@ -233,7 +245,7 @@ def measure_size(model: nn.Module) -> Size:
             token += parameter.numel()
         else:
             example += parameter.numel()
-    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    output = model.get_output_embeddings()
     if output is not None:
         # The language-model head works on every token, whether tied to the embedding or not.
         head = sum(p.numel() for p in output.parameters())

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from rayscale.errors import InputError
 
@@ -17,7 +17,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Inputs:
-    """A padded batch on its device: ids (rows, longest), mask the same shape or None without padding, labels (rows,)."""
+    """A padded batch on its device: ids (rows, longest), mask like ids or None without padding, labels (rows,)."""
 
     ids: torch.Tensor
     mask: torch.Tensor | None
@@ -52,7 +52,7 @@ def _classify(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Ten
     if inputs.labels is None:
         raise InputError("the rows of this split have no labels; prepare the data again", code="no_labels")
     logits = model(input_ids=inputs.ids, attention_mask=inputs.mask).logits.float()
-    return F.cross_entropy(logits, inputs.labels, reduction="sum"), logits
+    return cross_entropy(logits, inputs.labels, reduction="sum"), logits
 
 
 def _predict_next(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,7 +62,7 @@ def _predict_next(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch
     targets[:, :-1] = inputs.ids[:, 1:]
     if inputs.mask is not None:
         targets[:, :-1].masked_fill_(inputs.mask[:, 1:] == 0, IGNORED)
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"), logits
+    return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"), logits
 
 
 OBJECTIVES = {

@@ -12,12 +12,12 @@ PROGRESS_SECONDS = 0.5
 class Pulse:
     """Calls `progress` with {phase, step, steps, train_loss}, at most every PROGRESS_SECONDS.
 
-    `phase` (build, train, validation, test) and `train_loss` (of the last curve point) are set by the trial.
+    `phase` (train, validation, test) and `train_loss` (of the last curve point) are set by the trial.
     """
 
     def __init__(self, progress: Callable[[dict[str, Any]], None] | None, steps: int) -> None:
         self.progress, self.steps, self.step = progress, steps, 0
-        self.phase = "build"
+        self.phase = "train"
         self.train_loss: float | None = None
         self._next = 0.0
 

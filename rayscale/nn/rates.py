@@ -27,10 +27,25 @@ def schedule_factor(schedule: str, step: int, steps: int, warmup: float) -> floa
     return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
 
+# Best of a sweep in factors of 2 (docs/LOG.md): GPT-2 ladders 32, 64 and 128 wide at 512 tokens a batch, and 64 and 128
+# wide at 256 and 2,048 tokens a batch, one pass over 50,000 to 200,000 tokens of the built-in text.
+LANGUAGE_RATE_TIMES_WIDTH = 0.32
+LANGUAGE_BATCH_TOKENS, LANGUAGE_BATCH_POWER, LANGUAGE_BATCH_FACTOR = 512, 1 / 3, 2.0
+
+
 def resolve_rate(
-    setting: str | float, *, task_type: str, pretrained: bool, width: int, global_batch: int, steps: int
+    setting: str | float,
+    *,
+    task_type: str,
+    pretrained: bool,
+    width: int,
+    global_batch: int,
+    batch_tokens: int,
 ) -> float:
     """x"""
-    if setting!="auto":
+    if setting != "auto":
         return float(setting)
-    return 0.0055*(64/width)**0.8
+    if task_type == "causal-lm":
+        batch = min(LANGUAGE_BATCH_FACTOR, (batch_tokens / LANGUAGE_BATCH_TOKENS) ** LANGUAGE_BATCH_POWER)
+        return LANGUAGE_RATE_TIMES_WIDTH / width * batch
+    return 0.001

@@ -1,8 +1,8 @@
 """One trial: build the model, train it on its share of every global batch, evaluate, measure.
 
 The gradient of a step is the sum of the losses of all targets in the global batch divided by their number, which every
-rank knows from the row lengths. Accumulation, ragged batches and the number of ranks therefore change the speed of a trial
-and the order of floating-point sums, nothing else.
+rank knows from the row lengths. Accumulation, ragged batches and the number of ranks therefore change the speed of a
+trial and the order of floating-point sums, nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ VALIDATIONS = 5
 # Validation during training is on part of the split, sized by the trial, so that its cost stays below a tenth.
 VALIDATION_SHARE = 1 / 50
 VALIDATION_ROWS = (16, 512)
-# GPT-2's relatives train with a shorter memory of squared gradients than AdamW's default (Brown et al. 2020, 2005.14165).
+# Language models forget squared gradients sooner than AdamW's default does (Brown et al. 2020, arXiv 2005.14165).
 BETAS = {"causal-lm": (0.9, 0.95), "sequence-classification": (0.9, 0.999)}
 
 
@@ -72,9 +72,9 @@ def train_trial(
     """Trains and evaluates one cell; returns its measured columns of the trial table and `curve`, equal on all ranks.
 
     With `world_size` > 1 every rank of an existing process group calls it with the same trial. `progress` gets
-    {phase, step, steps, train_loss} about twice a second, and may raise to stop this rank. `save_to` is the folder of the
-    trained model (rank 0 writes it). Losses are in nats, per token for causal-lm and per example for classification;
-    `status` is ok, or diverged (a loss that is no longer a number is a result, with its reason in `error`).
+    {phase, step, steps, train_loss} about twice a second, and may raise to stop this rank. `save_to` is the folder of
+    the trained model (rank 0 writes it). Losses are in nats, per token for causal-lm and per example for
+    classification; `status` is ok, or diverged: a loss that is no longer a number is a result, its reason in `error`.
 
     `train_loss` is the mean over the last tenth of the steps. `flops` counts real tokens, not padding (see
     rayscale.parameters.training_flops). The `validation_loss` of the curve is on the first rows of the validation split
@@ -90,12 +90,12 @@ def train_trial(
         result = _run(model, job, course, Pulse(progress, job.steps))
         result |= _describe(job, course)
         if save_to is not None and rank == 0 and result["status"] == "ok":
-            save_model(model, prepared.path / "tokenizer", Path(save_to))
+            save_model(model, prepared.tokenizer_folder, Path(save_to))
         peak = group.largest([devices.read_memory_peak(group.device) if tells_memory else -1])[0]
         return {**result, "peak_memory_bytes": int(peak) if peak >= 0 else None, "curve": course.curve}
 
 
-def _run(model: nn.Module, job: Job, course: Course, pulse: Pulse) -> dict[str, Any]:
+def _run(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> dict[str, Any]:
     """Trains, then evaluates if training did not diverge: status, losses, metrics."""
     seed_everything(job.trial.seed, job.group.rank)  # building a model may draw any number of random values
     _train(model, job, course, pulse)
@@ -117,7 +117,7 @@ def _run(model: nn.Module, job: Job, course: Course, pulse: Pulse) -> dict[str, 
     return {"status": "ok", "error": None, **losses, **task_metrics(job.task_type, losses["eval_loss"], confusion)}
 
 
-def _train(model: nn.Module, job: Job, course: Course, pulse: Pulse) -> None:
+def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> None:
     group = job.group
     parallel = model
     if group.world_size > 1:
@@ -125,11 +125,10 @@ def _train(model: nn.Module, job: Job, course: Course, pulse: Pulse) -> None:
     optimizer = _make_optimizer(model, job)
     every = max(1, math.ceil(job.steps / CURVE_POINTS))
     validations, monitor = _validation_steps(job), _monitor_rows(job)
-    targets_of = job.objective.targets(job.prepared.split("train").lengths)
+    targets_of = job.objective.targets(job.train_lengths)
     loss_sum, target_sum = torch.zeros((), dtype=torch.float64, device=group.device), 0.0
     model.train()
     started, pause_seconds = time.perf_counter(), 0.0
-    pulse.phase = "train"
     for step, batch in enumerate(_global_batches(job)):
         targets = float(targets_of[batch].sum())
         rate = job.learning_rate * schedule_factor(
@@ -178,11 +177,11 @@ def _step(
 ) -> torch.Tensor:
     """One optimizer step; returns this rank's summed loss (no synchronisation with the device)."""
     group, split = job.group, job.prepared.split("train")
-    parts = batches.share_global_batch(batch, split.lengths, job.micro_batch, group.rank, group.world_size)
+    parts = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)
     loss_sum = torch.zeros((), dtype=torch.float64, device=group.device)
     for number, part in enumerate(parts):
         unfinished = isinstance(parallel, DistributedDataParallel) and number + 1 < len(parts)
-        with parallel.no_sync() if unfinished else contextlib.nullcontext():  # type: ignore[operator, union-attr]
+        with parallel.no_sync() if unfinished else contextlib.nullcontext():  # type: ignore[operator]
             with job.autocast():
                 loss, _ = job.objective.losses(parallel, job.to_device(split, part.rows))
             # DDP takes the mean over ranks; the sum is wanted.
@@ -198,7 +197,7 @@ def _step(
 
 def _describe(job: Job, course: Course) -> dict[str, Any]:
     """The measured columns that do not depend on the task."""
-    lengths = job.prepared.split("train").lengths[job.rows].astype(np.int64)
+    lengths = job.train_lengths[job.rows].astype(np.int64)
     tokens, pairs = int(lengths.sum()), int((lengths**2).sum())
     train_seconds, eval_seconds = (float(s) for s in job.group.largest([course.train_seconds, course.eval_seconds]))
     size, share = job.size, course.steps / job.steps  # 1 unless it diverged

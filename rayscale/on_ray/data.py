@@ -7,6 +7,7 @@ blocks, workers or nodes gives the same files.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rayscale.checkpoints import find_checkpoint
+from rayscale.machine import physical_cores
 from rayscale.text import prepare as steps
-from rayscale.text.prepared import Prepared, find_prepared
+from rayscale.text.prepared import Prepared, clean_folder, find_tokens
 from rayscale.text.tokenise import TokenizerSpec
 
 if TYPE_CHECKING:
@@ -32,17 +34,18 @@ def prepare(
 ) -> dict[str, Prepared]:
     """Prepared data by tokenizer name. Ray must be initialised, unless everything is there already.
 
-    Call it before workers are started that hold all CPUs: its tasks want one CPU each. Raises DataError for wrong text
-    and InputError for a checkpoint that cannot be found.
+    Best called before workers are started that hold all CPUs: its tasks want one CPU each. Raises DataError for wrong
+    text and InputError for a checkpoint that cannot be found.
     """
     seeds = list(seeds)
     local = [_on_this_machine(spec) for spec in tokenizers]
-    found = {spec.name: find_prepared(study, spec, seeds) for spec in local}
-    if all(found.values()):
-        return {given.name: found[spec.name] for given, spec in zip(tokenizers, local, strict=True)}  # type: ignore[misc]
-    with _quiet():
-        made = steps.prepare(study, local, seeds, RayWorkers(), progress)
-    return {given.name: made[spec.name] for given, spec in zip(tokenizers, local, strict=True)}
+    cleaned = clean_folder(study)
+    found = [find_tokens(cleaned, spec, study.task.length, seeds) for spec in local]
+    if not all(found):
+        with _quiet():
+            made = steps.prepare(study, local, seeds, RayWorkers(), progress)
+        found = [made[spec.name] for spec in local]
+    return {given.name: each for given, each in zip(tokenizers, found, strict=True) if each is not None}
 
 
 def _on_this_machine(spec: TokenizerSpec) -> TokenizerSpec:
@@ -53,38 +56,35 @@ def _on_this_machine(spec: TokenizerSpec) -> TokenizerSpec:
 
 
 class RayWorkers:
-    """Workers that are tasks of Ray Data; `blocks` sets how many blocks the tables are cut into (None: as they are)."""
-
-    def __init__(self, blocks: int | None = None) -> None:
-        self.blocks = blocks
+    """Workers that are tasks of Ray Data."""
 
     def read(self, function: Callable[[Any], Iterator[pa.Table]], items: Sequence[Any]) -> Iterable[pa.Table]:
         """One task per item, on this node: the files lie here, and maybe nowhere else."""
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         def run(batch: pa.Table) -> Iterator[pa.Table]:
             for number in batch["item"].to_pylist():
                 yield from function(items[number])
 
-        numbers = ray.data.from_items([{"item": number} for number in range(len(items))], override_num_blocks=len(items))
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        return _tables(
-            numbers.map_batches(run, batch_size=None, batch_format="pyarrow", scheduling_strategy=here, num_cpus=1)
-        )
+        # Few and short tasks that must run on this one node: they ask for no CPU, of which it may offer none, and
+        # `concurrency` keeps them to its cores.
+        node = ray.get_runtime_context().get_node_id()
+        numbers = ray.data.from_items([{"item": n} for n in range(len(items))], override_num_blocks=len(items))
+        return _mapped(numbers, run, num_cpus=0, concurrency=physical_cores(), label_selector={"ray.io/node-id": node})
 
     def transform(self, function: Callable[[pa.Table], pa.Table], tables: Sequence[pa.Table]) -> Iterable[pa.Table]:
-        """One task per table (or block), anywhere on the cluster."""
+        """One task per table, anywhere on the cluster."""
         import ray
 
-        rows = ray.data.from_arrow(list(tables))
-        if self.blocks is not None:
-            rows = rows.repartition(self.blocks)
-        return _tables(rows.map_batches(function, batch_size=None, batch_format="pyarrow", num_cpus=1))
+        # Where others hold every CPU a task would wait for one without a word (ray#41603): better two that share.
+        free = ray.available_resources().get("CPU", 0) >= 1
+        share: dict[str, Any] = {"num_cpus": 1} if free else {"num_cpus": 0, "concurrency": min(len(tables), 2)}
+        return _mapped(ray.data.from_arrow(list(tables)), function, **share)
 
 
-def _tables(dataset: Any) -> Iterator[pa.Table]:
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+def _mapped(rows: Any, function: Callable[[pa.Table], Any], **options: Any) -> Iterator[pa.Table]:
+    mapped = rows.map_batches(function, batch_size=None, batch_format="pyarrow", **options)
+    for table in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
         if len(table):
             yield table
 
@@ -95,7 +95,9 @@ def _quiet() -> Iterator[None]:
     from ray.data import DataContext
 
     context = DataContext.get_current()
-    settings = {"enable_progress_bars": False, "enable_operator_progress_bars": False, "print_on_execution_start": False}
+    settings = dict.fromkeys(
+        ("enable_progress_bars", "enable_operator_progress_bars", "print_on_execution_start"), False
+    )
     before = {name: getattr(context, name) for name in settings}
     logger = logging.getLogger("ray.data")
     level = logger.level
@@ -103,7 +105,10 @@ def _quiet() -> Iterator[None]:
         for name, value in settings.items():
             setattr(context, name, value)
         logger.setLevel(logging.ERROR)
-        yield
+        with warnings.catch_warnings():
+            # It counts the inputs before all have come, and then calls a limit of two tasks too high.
+            warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks", category=UserWarning)
+            yield
     finally:
         for name, value in before.items():
             setattr(context, name, value)

@@ -45,47 +45,58 @@ class Handed:
     checkpoint: Parcel | None
 
 
+def open_host() -> Any:
+    """Start the actor in which all lanes' trainers wait; it imports torch once, while the text is prepared."""
+    host = ray.remote(num_cpus=0, max_concurrency=1000)(_TrainerHost).remote()
+    host.warm_up.remote()
+    return host
+
+
 def open_pool(
-    cells: Sequence[Cell], slots: int, retries: int, trials_per_lane: int | None, settings: LaneSettings
+    cells: Sequence[Cell], slots: int, retries: int, trials_per_lane: int | None, settings: LaneSettings, host: Any
 ) -> Any:
     """Start the pool's actor; returns its handle. It and all lanes end with the driver."""
     actor = ray.remote(num_cpus=0, max_concurrency=10_000)(_PoolActor)
-    return actor.remote(list(cells), slots, retries, trials_per_lane, settings)
+    return actor.remote(list(cells), slots, retries, trials_per_lane, settings, host)
 
 
 class _PoolActor(LanePool):
     def __init__(
-        self, cells: list[Cell], slots: int, retries: int, trials_per_lane: int | None, settings: LaneSettings
+        self,
+        cells: list[Cell],
+        slots: int,
+        retries: int,
+        trials_per_lane: int | None,
+        settings: LaneSettings,
+        host: Any,
     ) -> None:
-        super().__init__(cells, slots, retries, trials_per_lane, _open_lane)
-        self.settings = settings
+        super().__init__(cells, slots, retries, trials_per_lane, self._start_lane)
+        self.settings, self.host = settings, host
         self.watches: set[Any] = set()
 
+    def _start_lane(self, pool: LanePool, lane_id: int, size: int) -> None:
+        import asyncio
 
-def _open_lane(pool: LanePool, lane_id: int, size: int) -> None:
-    import asyncio
+        handle = ray.get_runtime_context().current_actor
 
-    assert isinstance(pool, _PoolActor)
-    handle = ray.get_runtime_context().current_actor
+        async def watch() -> None:
+            try:
+                error = await self.host.run.remote(handle, lane_id, size, self.settings)
+            except ray.exceptions.RayError as failure:
+                error = str(failure).splitlines()[0]
+            await self.lane_ended(lane_id, error)
 
-    async def watch() -> None:
-        error = None
-        lane = ray.remote(num_cpus=0)(_Lane).remote()
-        try:
-            error = await lane.run.remote(handle, lane_id, size, pool.settings)
-        except ray.exceptions.RayError as failure:
-            error = str(failure).splitlines()[0]
-        finally:
-            ray.kill(lane)
-        await pool.lane_ended(lane_id, error)
-
-    task = asyncio.get_running_loop().create_task(watch())
-    pool.watches.add(task)  # the loop itself holds tasks weakly
-    task.add_done_callback(pool.watches.discard)
+        task = asyncio.get_running_loop().create_task(watch())
+        self.watches.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self.watches.discard)
 
 
-class _Lane:
-    """Holds one TorchTrainer.fit()."""
+class _TrainerHost:
+    """Waits in one TorchTrainer.fit() per lane, a thread each."""
+
+    def warm_up(self) -> None:
+        """Import what every lane needs."""
+        import ray.train.torch  # noqa: F401
 
     def run(self, pool: Any, lane_id: int, size: int, settings: LaneSettings) -> str | None:
         """Serve until the pool closes the lane; returns the error it ended with, if any."""

@@ -129,12 +129,13 @@ class LanePool:
         }
 
     async def stop(self) -> None:
-        """Hand out nothing more; every lane closes after its trial."""
+        """Hand out nothing more, let every lane close after its trial, and wait until all are gone."""
         async with self._changed:
             self._stopped = True
             for lane in self._lanes.values():
                 lane.closed = True
             self._changed.notify_all()
+            await self._changed.wait_for(lambda: not self._lanes)
 
     # ---- the workers' side
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 
+import rayscale
 from rayscale.errors import ClusterError
-from rayscale.machine import Machine, cpu_name, nvidia_gpus, physical_cores, this_machine
+from rayscale.machine import Machine, cpu_name, physical_cores, this_machine
 
 SLOT = "slot"  # custom resource: one one-thread worker on a machine without GPUs
 
@@ -92,14 +93,13 @@ def _start(accelerator: str) -> Session:
 
 
 def _join(address: str, accelerator: str, hang_seconds: float) -> Session:
-    environment = {**settings(hang_seconds), **_import_path()}
     try:
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
             namespace="rayscale",
-            runtime_env={"env_vars": environment},
+            runtime_env={"env_vars": settings(hang_seconds), **_code()},
         )
     except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError) as error:
         reason = str(error).splitlines()[0]
@@ -121,11 +121,11 @@ def _join(address: str, accelerator: str, hang_seconds: float) -> Session:
     return Session(Machine("cpu", slots, cpu_name(), f"the cluster at {address}"), worker, nodes, False)
 
 
-def _import_path() -> dict[str, str]:
-    """Let the cluster's workers import the rayscale that runs here, where they see the same files."""
-    extra = [path for path in sys.path if path and os.path.isdir(os.path.join(path, "rayscale"))]
-    inherited = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": os.pathsep.join([*extra, *([inherited] if inherited else [])])} if extra else {}
+def _code() -> dict[str, list[str]]:
+    """The rayscale that runs here, for the cluster's workers; a submitted job has brought its own."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return {}
+    return {"py_modules": [str(Path(rayscale.__file__).parent)]}
 
 
 def _measure_slots() -> tuple[int, float]:
@@ -142,8 +142,5 @@ def _measure_slots() -> tuple[int, float]:
     )
     per_slot = max((max(1.0, node["Resources"]["CPU"] / cores) for node, cores in zip(nodes, found, strict=True)),
                    default=1.0)  # fmt: skip
-    # One CPU of a node stays free for the processes that serve the trials (Tune, data).
-    return sum(int((node["Resources"]["CPU"]) // per_slot) for node in nodes), per_slot
+    return sum(int(node["Resources"]["CPU"] // per_slot) for node in nodes), per_slot
 
-
-__all__ = ["SLOT", "Session", "connect", "nvidia_gpus", "settings"]

@@ -117,6 +117,7 @@ class _Driver:
     only: str | None
     agreed: bool = False
     session: Any = None
+    host: Any = None
     pending: list[Planned] = field(default_factory=list)
     records: dict[str, TrialRecord] = field(default_factory=dict)
     prepared: dict[str, Prepared] = field(default_factory=dict)
@@ -188,8 +189,11 @@ class _Driver:
     def use(self, stack: ExitStack, address: str) -> None:
         """Start or keep Ray, and prepare the text."""
         from rayscale.on_ray.data import prepare
+        from rayscale.on_ray.lanes import open_host
 
         self.connect(stack, address)
+        if self.pending and self.executor != "inline":
+            self.host = open_host()
         self.observer.phase("preparing the text")
         specs = list({spec_of(p.trial.model): None for p in self.plan.trials})
         self.prepared = prepare(self.study, specs, self._seeds(), self.observer.phase)
@@ -237,7 +241,7 @@ class _Driver:
         run, slots = self.study.run, self.plan.machine.slots
         settings = LaneSettings(self.session.worker_resources, self.plan.machine.device, run.hang_seconds, run.keep)
         pool = open_pool(
-            self._cells(), slots, run.retries, 1 if self.executor == "isolated" else None, settings
+            self._cells(), slots, run.retries, 1 if self.executor == "isolated" else None, settings, self.host
         )
         for trial_id, record in self.records.items():
             if trial_id not in {p.trial.trial_id for p in self.pending}:
@@ -246,11 +250,9 @@ class _Driver:
         planned = list(self.plan.trials) if not self.only else self.pending
         grid = _Thread(lambda: run_grid(planned, recorded, slots, pool, self.store))
         grid.start()
-        try:
-            self._collect(pool, grid)
-        finally:
-            pool.stop.remote()
+        self._collect(pool, grid)
         grid.join()
+        ray.wait([pool.stop.remote()], timeout=0.0 if self.session.local else 30.0)  # a Ray of our own ends anyway
         if grid.error:
             raise ClusterError(f"Ray Tune ended with an error: {grid.error}") from grid.error
 

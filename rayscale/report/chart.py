@@ -11,9 +11,10 @@ import base64
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -30,7 +31,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 INK, FAINT, GRID, CARD = "#1f2733", "#5d6876", "#e3e7ec", "#ffffff"
 BEYOND = "#f1f1ec"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "rayscale",
     "path.simplify": True,
@@ -49,6 +50,7 @@ _STYLE = {
     "xtick.labelsize": 9.5,
     "ytick.labelsize": 9.5,
     "figure.facecolor": CARD,
+    "figure.constrained_layout.h_pad": 0.06,
     "axes.facecolor": CARD,
     "legend.frameon": False,
     "legend.fontsize": 9.5,
@@ -67,15 +69,14 @@ class Shape:
     width: float
     height: float
     ticks: int
-    legend_columns: int
 
     @property
     def narrow(self) -> bool:
         return self.name == "narrow"
 
 
-WIDE = Shape("wide", 6.3, 4.1, 7, 4)
-NARROW = Shape("narrow", 4.3, 4.4, 5, 2)
+WIDE = Shape("wide", 6.3, 4.1, 7)
+NARROW = Shape("narrow", 4.3, 4.4, 5)
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,19 @@ def house_style() -> Iterator[None]:
 
 
 def draw(
-    key: str, title: str, caption: str, reading: str, alt: str, paint: Callable[[Figure, Shape], None]
+    key: str,
+    title: str,
+    caption: str,
+    reading: str,
+    alt: str,
+    paint: Callable[[Figure, Shape], None],
+    tall: float = 1.0,
 ) -> Drawn:
-    """Let `paint` draw on an empty figure once per shape, and serialise both."""
+    """Let `paint` draw on an empty figure once per shape, `tall` times its usual height, and serialise both."""
     images = []
     for shape in (WIDE, NARROW):
         with house_style():
-            figure = Figure(figsize=(shape.width, shape.height), layout="constrained")
+            figure = Figure(figsize=(shape.width, tall * shape.height), layout="constrained")
             FigureCanvasSVG(figure)
             paint(figure, shape)
             images.append(_data_uri(figure))
@@ -148,7 +155,7 @@ def title_axes(axes: Axes, x: str, y: str) -> None:
 
 
 def log_x(axes: Axes, values: Sequence[float], low: float, high: float, ticks: int) -> None:
-    """Log x axis from `low` to `high`, labelled at `values` (what was run) as far as they fit, else at round numbers."""
+    """Log x axis from `low` to `high`, labelled at `values` (what was run) where they fit, else at round numbers."""
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     least = math.log(high / low) / ticks
@@ -199,7 +206,7 @@ def _spread(values: Sequence[float], least: float) -> list[float]:
     return kept[::-1]
 
 
-def margins(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
+def margins(values: Iterable[float], share: float = 0.06) -> tuple[float, float]:
     """Positive limits around positive values with a margin in log space; a lone value gets a tenth either side."""
     positive = np.asarray([value for value in values if np.isfinite(value) and value > 0], dtype=float)
     if positive.size == 0:
@@ -213,7 +220,9 @@ def legend_above(figure: Figure, axes: Axes, shape: Shape, handles: Sequence, la
     """The key above the plot, in rows, so that it never hides a point."""
     if len(handles) < 2:
         return
+    # About 6 points a letter of this size and 30 for the sign: as many columns as surely fit.
+    columns = int(72 * shape.width / (30 + 6 * max(map(len, labels))))
     figure.legend(
-        handles, labels, loc="outside upper left", ncols=min(shape.legend_columns, len(handles)),
+        handles, labels, loc="outside upper left", ncols=max(1, min(columns, len(handles))),
         handlelength=1.6, columnspacing=1.4, handletextpad=0.5, borderaxespad=0.3, labelcolor=INK,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ class Evidence:
     """The measured rows and the fits, as every figure needs them.
 
     `ok` has the rows with a positive target; `models` are all models of the table from small to large; `data` and
-    `params` name the columns on the two axes; `laws` are the usable fits of `target`.
+    `params` name the columns on the two axes; `laws` are the usable fits of `target`; `cells` has for each model with
+    ok rows its mean, least and greatest target at each data size (index; columns data, mean, low, high, runs).
     """
 
     task: str
@@ -30,6 +31,12 @@ class Evidence:
     ok: pd.DataFrame
     models: tuple[str, ...]
     laws: tuple[dict, ...]
+    cells: Mapping[str, pd.DataFrame]
+
+    @property
+    def measured(self) -> list[str]:
+        """The models with ok rows, from small to large."""
+        return [model for model in self.models if model in self.cells]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -60,20 +67,6 @@ class Evidence:
     def params_of(self, model: str) -> float:
         return float(self.ok.loc[self.ok["model"] == model, self.params].median())
 
-    def cells(self, model: str) -> pd.DataFrame:
-        """Mean, least and greatest target of each data size of one model; columns data, mean, low, high, runs."""
-        rows = self.ok[self.ok["model"] == model]
-        grouped = rows.groupby("data_requested", sort=True)
-        return pd.DataFrame(
-            {
-                "data": grouped[self.data].mean(),
-                "mean": grouped[self.target].mean(),
-                "low": grouped[self.target].min(),
-                "high": grouped[self.target].max(),
-                "runs": grouped.size(),
-            }
-        )
-
 
 def gather(study: dict, trials: pd.DataFrame, fit: dict | None) -> Evidence:
     """Pick target and axes from the study and the fits, and the rows that have them."""
@@ -87,7 +80,20 @@ def gather(study: dict, trials: pd.DataFrame, fit: dict | None) -> Evidence:
     sized = trials.groupby("model")[params].median().fillna(np.inf) if len(trials) else pd.Series(dtype=float)
     models = tuple(sorted(sized.index, key=lambda model: (sized[model], model)))
     laws = tuple(item for item in good if item.get("target") == target)
-    return Evidence(task, target, data, params, ok, models, laws)
+    cells = {str(model): _cells(rows, target, data) for model, rows in ok.groupby("model")}
+    return Evidence(task, target, data, params, ok, models, laws, cells)
+
+
+def _cells(rows: pd.DataFrame, target: str, data: str) -> pd.DataFrame:
+    grouped = rows.groupby("data_requested", sort=True)
+    columns = {
+        "data": grouped[data].mean(),
+        "mean": grouped[target].mean(),
+        "low": grouped[target].min(),
+        "high": grouped[target].max(),
+        "runs": grouped.size(),
+    }
+    return pd.DataFrame(columns)
 
 
 def _target(study: dict, quality: Sequence[dict], trials: pd.DataFrame) -> str:

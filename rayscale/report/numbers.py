@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 MISSING = "–"
+_GAP = "\u00a0"  # a number and its unit stay on one line; `plain` makes it an ordinary space for terminals
 _MULTIPLES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _BYTES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _COLOUR_CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
@@ -40,7 +41,7 @@ def significant(value: Any, digits: int = 3) -> str:
         return f"{mantissa}e{int(power)}".replace("-", "−")
     rounded = round(found, digits - 1 - exponent)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
-    return f"{rounded:,.{decimals}f}".replace(",", " ").replace("-", "−")
+    return f"{rounded:,.{decimals}f}".replace(",", _GAP).replace("-", "−")
 
 
 def trimmed(value: Any, digits: int = 3) -> str:
@@ -66,20 +67,20 @@ def count(value: Any, digits: int = 3) -> str:
             if abs(scaled) >= 1e4:
                 return significant(found, digits)
             text = f"{scaled:.{digits}g}" if abs(scaled) < 1000 else f"{scaled:.0f}"
-            return f"{text} {suffix}"
+            return f"{text}{_GAP}{suffix}"
     return f"{found:.{digits}g}"
 
 
 def percent(share: Any, digits: int = 2) -> str:
     """A share of one as per cent."""
     found = number(share)
-    return MISSING if found is None else f"{significant(100 * found, digits)} %"
+    return MISSING if found is None else f"{significant(100 * found, digits)}{_GAP}%"
 
 
 def whole(value: Any) -> str:
     """A whole number in full, thousands set apart: 1 234 567."""
     found = number(value)
-    return MISSING if found is None else f"{found:,.0f}".replace(",", " ")
+    return MISSING if found is None else f"{found:,.0f}".replace(",", _GAP)
 
 
 def duration(seconds: Any) -> str:
@@ -88,16 +89,16 @@ def duration(seconds: Any) -> str:
     if found is None:
         return MISSING
     if found < 10:
-        return f"{found:.2g} s" if found >= 0.1 or found == 0 else f"{found * 1000:.2g} ms"
+        return f"{found:.2g}{_GAP}s" if found >= 0.1 or found == 0 else f"{found * 1000:.2g}{_GAP}ms"
     if found < 59.5:
-        return f"{found:.0f} s"
+        return f"{found:.0f}{_GAP}s"
     minutes, rest = divmod(round(found), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s" if rest and minutes < 10 else f"{minutes} min"
+        return f"{minutes}{_GAP}min{_GAP}{rest}{_GAP}s" if rest and minutes < 10 else f"{minutes}{_GAP}min"
     hours, minutes = divmod(minutes, 60)
     if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    return f"{hours // 24} d {hours % 24} h"
+        return f"{hours}{_GAP}h{_GAP}{minutes}{_GAP}min" if minutes else f"{hours}{_GAP}h"
+    return f"{hours // 24}{_GAP}d{_GAP}{hours % 24}{_GAP}h"
 
 
 def data_volume(value: Any) -> str:
@@ -107,8 +108,8 @@ def data_volume(value: Any) -> str:
         return MISSING
     for scale, suffix in _BYTES:
         if found >= scale:
-            return f"{found / scale:.3g} {suffix}"
-    return f"{found:.0f} B"
+            return f"{found / scale:.3g}{_GAP}{suffix}"
+    return f"{found:.0f}{_GAP}B"
 
 
 def exact(value: Any) -> str:

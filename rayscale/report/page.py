@@ -13,14 +13,30 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rayscale.fitted import Fit
 from rayscale.ledger import COLUMNS
 from rayscale.report.chart import Drawn
-from rayscale.report.checks import residuals
+from rayscale.report.checks import held_out, residuals
 from rayscale.report.evidence import Evidence, gather
 from rayscale.report.numbers import count, duration, number, plain, significant
-from rayscale.report.quality import loss_against_data, loss_against_size, metrics_against_data
+from rayscale.report.quality import Predict, loss_against_data, loss_against_size, metrics_against_data
 from rayscale.report.speed import speed_against_gpus
-from rayscale.report.tables import fit_view, nested_facts, plan_rows, provenance_facts, trial_columns, trial_views
+from rayscale.report.tables import (
+    constant_settings,
+    fit_view,
+    nested_facts,
+    plan_rows,
+    provenance_facts,
+    trial_columns,
+    trial_views,
+)  # fmt: skip
 from rayscale.report.verdict import (
-    Gain, amount, cheapest_facts, fits_of, gains, interval_text, notices, sentences, target_facts,
+    Gain,
+    amount,
+    cheapest_facts,
+    fits_of,
+    gains,
+    interval_text,
+    notices,
+    sentences,
+    target_facts,
 )  # fmt: skip
 from rayscale.storage import Store
 
@@ -31,6 +47,7 @@ class GainView:
     value: float | None
     change: str
     interval: str
+    span: str
     note: str
 
 
@@ -72,10 +89,13 @@ def render(
     verdict = (fit or {}).get("verdict") or {}
     drawn, absent = _figures(evidence, trials, verdict)
     said = notices(fit)
+    first, *others = sentences(fit)
+    headline, _, rest = first.partition(". ")
     context = {
         "name": plain(study.get("name") or "study"),
         "lede": _lede(study, evidence, trials),
-        "sentences": sentences(fit),
+        "headline": headline,
+        "sentences": [rest, *others] if rest else others,
         "gains": [_gain_view(gain) for gain in found],
         "target": target_facts(fit),
         "cheapest": cheapest_facts(fit),
@@ -88,6 +108,7 @@ def render(
         "trials": trial_views(evidence, trials),
         "trial_headers": [header for _, header in trial_columns(evidence, trials)],
         "trials_sentence": _trials_sentence(trials),
+        "constants": constant_settings(trials),
         "snippet": _snippet(evidence),
         "plan_rows": plan_rows(plan, trials),
         "cut": [(item.get("cell", ""), item.get("reason", "")) for item in plan.get("cut") or []],
@@ -110,8 +131,16 @@ def _environment() -> Environment:
     )
 
 
-def _predict(saved: dict, rows: pd.DataFrame) -> pd.DataFrame:
-    return Fit.from_json(saved).predict(rows)
+def _predictor() -> Predict:
+    """Predictions of saved fits, each read back once."""
+    fits: dict[int, Fit] = {}
+
+    def predict(saved: dict, rows: pd.DataFrame) -> pd.DataFrame:
+        if id(saved) not in fits:
+            fits[id(saved)] = Fit.from_json(saved)
+        return fits[id(saved)].predict(rows)
+
+    return predict
 
 
 def _figures(
@@ -119,24 +148,27 @@ def _figures(
 ) -> tuple[list[Drawn], list[tuple[str, str]]]:
     """The figures that can be drawn, and for each of the others its title and the reason."""
     speed_gain = (verdict.get("doubling") or {}).get("gpus") or {}
+    check = verdict.get("held_out") or {}
+    predict = _predictor()
     no_rows = "no trial is ok yet"
     wanted: list[tuple[str, Drawn | None, str]] = [
-        ("Loss against data", loss_against_data(evidence, _predict), no_rows),
-        ("Loss against model size", loss_against_size(evidence, _predict),
+        ("Loss against data", loss_against_data(evidence, predict), no_rows),
+        ("Loss against model size", loss_against_size(evidence, predict),
          no_rows if evidence.ok.empty else "only one model size has ok trials"),
         ("Accuracy and F1", metrics_against_data(evidence), ""),
         ("Speed against GPUs", speed_against_gpus(evidence, trials, speed_gain),
          "fewer than two GPU counts have trials that ran alone on the machine"),
-        ("Residuals", residuals(evidence, _predict), "no law could be fitted"),
+        ("Residuals", residuals(evidence, predict), "no law could be fitted"),
+        ("Held-out check", held_out(evidence, check),
+         str(check.get("note") or "the largest data size was not predicted without itself")),
     ]  # fmt: skip
     drawn = [figure for _, figure, _ in wanted if figure is not None]
     return drawn, [(title, reason) for title, figure, reason in wanted if figure is None and reason]
 
 
 def _gain_view(gain: Gain) -> GainView:
-    return GainView(
-        gain.title, gain.value, amount(gain.value, gain.unit), interval_text(gain.low, gain.high, gain.unit), gain.note
-    )
+    between = interval_text(gain.low, gain.high, gain.unit)
+    return GainView(gain.title, gain.value, amount(gain.value, gain.unit), between, gain.span, gain.note)
 
 
 def _law_facts(item: dict) -> list[tuple[str, str]]:
@@ -157,7 +189,7 @@ def _meaning(role: str, column: str) -> str:
         "params_non_embedding": "parameters without embeddings (column params_non_embedding)",
         "tokens": "distinct training tokens, further passes not counted again (column tokens)",
         "examples": "distinct training examples, further passes not counted again (column examples)",
-        "data_requested": "the size asked for on the data axis, further passes not counted again (column data_requested)",
+        "data_requested": "the size asked for, further passes not counted again (column data_requested)",
         "gpus": "GPUs, or one-thread worker slots where there are none (column gpus)",
     }
     return known.get(column, f"column {column}")
@@ -180,17 +212,16 @@ def _lede(study: dict, evidence: Evidence, trials: pd.DataFrame) -> str:
 
 def _tiles(evidence: Evidence, trials: pd.DataFrame) -> list[tuple[str, str]]:
     ok = trials[trials["status"] == "ok"]
-    tiles = [("of %d trials ok" % len(trials), str(len(ok)))]
+    tiles = [(f"of {len(trials)} trials ok", str(len(ok)))]
     if not len(ok):
         return tiles
     params = ok.groupby("model")["params"].median()
-    tiles.append((f"models, {_reach(params)} parameters" if len(params) > 1 else f"model, {_reach(params)} parameters", str(len(params))))
+    tiles.append((f"{'models' if len(params) > 1 else 'model'}, {_reach(params)} parameters", str(len(params))))
     sizes = ok["data_requested"].dropna()
     tiles.append((f"data sizes, {_reach(sizes)} {evidence.data}", str(sizes.nunique())))
     tiles.append(("GPUs or worker slots", ", ".join(str(int(value)) for value in sorted(ok["gpus"].dropna().unique()))))
-    best = ok.loc[ok[evidence.target].astype(float).idxmin()] if ok[evidence.target].notna().any() else None
-    if best is not None:
-        tiles.append((f"lowest {evidence.target_label}", significant(best[evidence.target], 4)))
+    if ok[evidence.target].notna().any():
+        tiles.append((f"lowest {evidence.target_label}", significant(ok[evidence.target].min(), 4)))
     if trials["device_seconds"].notna().any():
         tiles.append(("device time, all trials", duration(trials["device_seconds"].sum())))
     return tiles

@@ -10,7 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rayscale.report.chart import (
-    BEYOND, FAINT, Drawn, Shape, colour, draw, legend_above, log_x, log_y, margins, marker, shade, title_axes,
+    BEYOND,
+    FAINT,
+    Drawn,
+    Shape,
+    colour,
+    draw,
+    legend_above,
+    log_x,
+    log_y,
+    margins,
+    marker,
+    shade,
+    title_axes,
 )  # fmt: skip
 from rayscale.report.evidence import Evidence
 from rayscale.report.numbers import count, fixed, shorten
@@ -23,7 +35,7 @@ _BANDS = 4  # with more models than these, bands hide each other: only the large
 
 def loss_against_data(evidence: Evidence, predict: Predict) -> Drawn | None:
     """Figure 1; None where no trial has the target."""
-    shown = [model for model in evidence.models if len(evidence.cells(model))]
+    shown = evidence.measured
     if not shown:
         return None
     curves = {model: _curve(evidence, model, predict) for model in shown}
@@ -42,7 +54,8 @@ def loss_against_data(evidence: Evidence, predict: Predict) -> Drawn | None:
                 if model in band and curve[["low", "high"]].notna().all(axis=None):
                     axes.fill_between(curve["x"], curve["low"], curve["high"], color=colour(place), alpha=0.13, lw=0)
                 for part, dashes in ((curve["x"] <= largest, "-"), (curve["x"] >= largest, (0, (4, 3)))):
-                    axes.plot(curve["x"][part], curve["predicted"][part], color=colour(place), lw=1.6, linestyle=dashes)
+                    inside = curve[part]
+                    axes.plot(inside["x"], inside["predicted"], color=colour(place), lw=1.6, linestyle=dashes)
             handles.append(_points(axes, evidence, model))
         least = float(evidence.ok[evidence.data].min())
         right = largest * (REACH if beyond else 1.15)
@@ -59,7 +72,7 @@ def loss_against_data(evidence: Evidence, predict: Predict) -> Drawn | None:
 
 def loss_against_size(evidence: Evidence, predict: Predict) -> Drawn | None:
     """Figure 2; None with fewer than two model sizes."""
-    shown = [model for model in evidence.models if len(evidence.cells(model))]
+    shown = evidence.measured
     if len({evidence.params_of(model) for model in shown}) < 2:
         return None
     law = next((law for law in evidence.laws if not law.get("by") and "alpha" in law.get("params", {})), None)
@@ -74,7 +87,8 @@ def loss_against_size(evidence: Evidence, predict: Predict) -> Drawn | None:
             rows = evidence.ok[evidence.ok["data_requested"] == size]
             if law is not None:
                 sweep = np.geomspace(least, largest * REACH, 60)
-                curve = predict(law, pd.DataFrame({evidence.params: sweep, evidence.data: float(rows[evidence.data].mean())}))
+                frame = pd.DataFrame({evidence.params: sweep, evidence.data: float(rows[evidence.data].mean())})
+                curve = predict(law, frame)
                 heights += list(curve["predicted"])
                 if place == len(evidence.sizes) - 1 and curve[["low", "high"]].notna().all(axis=None):
                     axes.fill_between(sweep, curve["low"], curve["high"], color=tint, alpha=0.13, lw=0)
@@ -90,8 +104,8 @@ def loss_against_size(evidence: Evidence, predict: Predict) -> Drawn | None:
         log_x(axes, sorted({evidence.params_of(model) for model in shown}), least / 1.2, right, shape.ticks)
         if law is not None:
             _shade_beyond(axes, largest, right)
-        title_axes(axes, "parameters, embeddings included" if evidence.params == "params" else evidence.params.replace("_", " "),
-                   evidence.target_label)  # fmt: skip
+        included = ", embeddings included" if evidence.params == "params" else ", embeddings left out"
+        title_axes(axes, f"parameters{included}", evidence.target_label)
         legend_above(figure, axes, shape, handles, [f"{count(size)} {evidence.data}" for size in evidence.sizes])
 
     return draw("loss-size", "Loss against model size", _size_caption(evidence, shown), _size_reading(law is not None),
@@ -103,18 +117,19 @@ def metrics_against_data(evidence: Evidence) -> Drawn | None:
     found = [name for name in ("accuracy", "f1_macro") if evidence.ok[name].notna().any() and name != evidence.target]
     if not found:
         return None
-    shown = [model for model in evidence.models if len(evidence.cells(model))]
+    shown = evidence.measured
     spoken = {"accuracy": "accuracy", "f1_macro": "macro F1"}
 
     def paint(figure: Figure, shape: Shape) -> None:
-        grid = figure.subplots(len(found), 1, sharex=True) if shape.narrow else figure.subplots(1, len(found), sharey=True)
-        handles = []
+        rows, columns = (len(found), 1) if shape.narrow else (1, len(found))
+        grid = figure.subplots(rows, columns, sharex=shape.narrow, sharey=not shape.narrow)
+        handles: list = []
         sizes = [float(size) for size in evidence.sizes]
         for axes, metric in zip(np.atleast_1d(grid), found, strict=True):
             handles = []
             for model in shown:
-                rows = evidence.ok[(evidence.ok["model"] == model) & evidence.ok[metric].notna()]
-                cell = rows.groupby("data_requested")[metric].agg(["mean", "min", "max"]).sort_index()
+                own = evidence.ok[(evidence.ok["model"] == model) & evidence.ok[metric].notna()]
+                cell = own.groupby("data_requested")[metric].agg(["mean", "min", "max"]).sort_index()
                 place = evidence.position(model)
                 axes.vlines(cell.index, cell["min"], cell["max"], color=colour(place), lw=1.4)
                 handles += axes.plot(cell.index, cell["mean"], marker=marker(place), color=colour(place), ms=6,
@@ -124,13 +139,14 @@ def metrics_against_data(evidence: Evidence) -> Drawn | None:
         legend_above(figure, np.atleast_1d(grid)[0], shape, handles, [_label(evidence, model) for model in shown])
 
     metric = found[0]
-    best = evidence.ok.loc[evidence.ok[metric].idxmax()]
+    best = evidence.ok.sort_values(metric, ascending=False, kind="stable").iloc[0]
     caption = (
         f"The best run reaches {spoken[metric]} {fixed(best[metric])} ({shorten(best['model'], 40)} on "
         f"{count(best['data_requested'])} {evidence.data})."
     )
     reading = "Points: mean over seeds and GPU counts; bars: worst to best run; lines only join the means."
-    return draw("metrics", "Accuracy and F1", caption, reading, f"Task metrics against {evidence.data_label}, one line per model.", paint)
+    alt = f"Task metrics against {evidence.data_label}, one line per model."
+    return draw("metrics", "Accuracy and F1", caption, reading, alt, paint)
 
 
 def _curve(evidence: Evidence, model: str, predict: Predict) -> pd.DataFrame | None:
@@ -146,7 +162,7 @@ def _curve(evidence: Evidence, model: str, predict: Predict) -> pd.DataFrame | N
 
 
 def _points(axes: Axes, evidence: Evidence, model: str):
-    place, cell = evidence.position(model), evidence.cells(model)
+    place, cell = evidence.position(model), evidence.cells[model]
     axes.vlines(cell["data"], cell["low"], cell["high"], color=colour(place), lw=1.4)
     (handle,) = axes.plot(
         cell["data"], cell["mean"], marker(place), color=colour(place), ms=6.5, mec="white", mew=0.8, zorder=3
@@ -170,8 +186,8 @@ def _label(evidence: Evidence, model: str) -> str:
 
 
 def _data_caption(evidence: Evidence, shown: list[str]) -> str:
-    falls = [model for model in shown if _falls(evidence.cells(model))]
-    measured = [model for model in shown if len(evidence.cells(model)) > 1]
+    falls = [model for model in shown if _falls(evidence.cells[model])]
+    measured = [model for model in shown if len(evidence.cells[model]) > 1]
     if not measured:
         return "Only one data size was run, so nothing can be said about more data."
     if falls == measured:
@@ -193,7 +209,7 @@ def _data_alt(evidence: Evidence, shown: list[str]) -> str:
         f"{shorten(model, 40)}: {fixed(cell['mean'].iloc[0])} at {count(cell.index[0])} to "
         f"{fixed(cell['mean'].iloc[-1])} at {count(cell.index[-1])} {evidence.data}"
         for model in shown
-        for cell in (evidence.cells(model),)
+        for cell in (evidence.cells[model],)
     ]
     return f"{evidence.target_label} against {evidence.data_label}. " + "; ".join(parts) + "."
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rayscale.report.chart import (
-    FAINT, GRID, INK, Drawn, Shape, colour, draw, legend_above, log_y, margins, marker, title_axes,
+    FAINT,
+    INK,
+    Drawn,
+    Shape,
+    colour,
+    draw,
+    legend_above,
+    log_y,
+    margins,
+    marker,
+    title_axes,
 )  # fmt: skip
 from rayscale.report.evidence import Evidence
 from rayscale.report.numbers import number, plain, shorten, significant
@@ -27,7 +39,7 @@ def paired_ratios(rows: pd.DataFrame) -> pd.DataFrame:
     """Speed over that at the next smaller GPU count, for runs equal in all else; columns model, before, gpus, ratio."""
     parts = [pd.DataFrame({"model": [], "before": [], "gpus": [], "ratio": []})]
     counts = sorted(int(value) for value in rows["gpus"].unique())
-    for before, after in zip(counts, counts[1:], strict=False):
+    for before, after in pairwise(counts):
         pairs = rows[rows["gpus"] == after].merge(rows[rows["gpus"] == before], on=_PAIR, suffixes=("", "_before"))
         ratio = pairs["examples_per_second"] / pairs["examples_per_second_before"]
         parts.append(pd.DataFrame({"model": pairs["model"], "before": before, "gpus": after, "ratio": ratio}))
@@ -45,7 +57,10 @@ def speed_against_gpus(evidence: Evidence, trials: pd.DataFrame, gain: dict) -> 
     shown = [model for model in evidence.models if (rows["model"] == model).any()]
 
     def paint(figure: Figure, shape: Shape) -> None:
-        panels = figure.subplots(2, 1, height_ratios=(1.25, 1)) if shape.narrow else figure.subplots(1, 2, width_ratios=(1.3, 1))
+        if shape.narrow:
+            panels = figure.subplots(2, 1, height_ratios=(1.25, 1))
+        else:
+            panels = figure.subplots(1, 2, width_ratios=(1.3, 1))
         handles = _speeds(panels[0], evidence, rows, shown, counts)
         _ratios(panels[1], evidence, pairs, shown, counts, steps)
         legend_above(figure, panels[0], shape, handles, [shorten(model, 28) for model in shown])
@@ -74,10 +89,10 @@ def _speeds(axes: Axes, evidence: Evidence, rows: pd.DataFrame, shown: list[str]
 def _ratios(axes: Axes, evidence: Evidence, pairs: pd.DataFrame, shown: list[str], counts: list[int],
             steps: list[dict]) -> None:  # fmt: skip
     taken = {(int(step["from"]), int(step["to"])): step for step in steps}
-    ideals = [after / before for before, after in zip(counts, counts[1:], strict=False)]
-    for place, (before, after) in enumerate(zip(counts, counts[1:], strict=False)):
+    ideals = [after / before for before, after in pairwise(counts)]
+    for place, (before, after) in enumerate(pairwise(counts)):
         axes.hlines(ideals[place], place - 0.4, place + 0.4, color=FAINT, lw=1.1, linestyle=(0, (4, 3)))
-        axes.annotate("ideal", (place - 0.4, ideals[place]), (0, 3), textcoords="offset points", fontsize=9, color=FAINT)
+        axes.text(place - 0.4, 1.01 * ideals[place], "ideal", fontsize=9, color=FAINT)
         step = taken.get((before, after))
         if step is not None:
             if number(step.get("low")) is not None and number(step.get("high")) is not None:
@@ -87,13 +102,14 @@ def _ratios(axes: Axes, evidence: Evidence, pairs: pd.DataFrame, shown: list[str
             own = pairs[(pairs["model"] == model) & (pairs["gpus"] == after)]
             # Models stand side by side, so that their points do not cover each other.
             aside = place + 0.6 * (order - (len(shown) - 1) / 2) / max(len(shown), 2)
-            axes.plot(np.full(len(own), aside), own["ratio"], marker(evidence.position(model)), ms=6, mec="white", mew=0.7,
-                      color=colour(evidence.position(model)))  # fmt: skip
+            sign = evidence.position(model)
+            beside = np.full(len(own), aside)
+            axes.plot(beside, own["ratio"], marker(sign), color=colour(sign), ms=6, mec="white", mew=0.7)
     axes.axhline(1.0, color="#9aa4b0", lw=0.8)
     heights = [*pairs["ratio"], *ideals, 1.0]
     axes.set_ylim(min(0.93, 0.95 * min(heights)), 1.09 * max(heights))
     axes.set_xlim(-0.6, len(ideals) - 0.4)
-    axes.set_xticks(range(len(ideals)), [f"{a} to {b}" for a, b in zip(counts, counts[1:], strict=False)])
+    axes.set_xticks(range(len(ideals)), [f"{a} to {b}" for a, b in pairwise(counts)])
     title_axes(axes, "GPUs or worker slots", "times the speed")
 
 
@@ -115,6 +131,6 @@ def _caption(gain: dict) -> str:
 def _reading(steps: list[dict]) -> str:
     band = "; grey: their mean and its 95% interval" if steps else ""
     return (
-        "Left: runs that had the machine to themselves; dashed: ideal scaling. Right: pairs of runs that differ in the GPU "
-        f"count alone{band}."
+        "Only runs that had the machine to themselves; dashed: ideal scaling. Ratio points: pairs of runs that differ "
+        f"in the GPU count alone{band}."
     )

@@ -24,6 +24,7 @@ class FitView:
     formula: str
     usable: bool
     outcome: str
+    outline: str
     facts: tuple[tuple[str, str], ...]
     parameters: tuple[tuple[str, str, str, str], ...]
     exact: tuple[tuple[str, str, str, str, str], ...]
@@ -48,7 +49,7 @@ def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]])
     errors, intervals = item.get("standard_errors") or {}, item.get("intervals") or {}
     rows, unrounded = [], []
     for name, value in params.items():
-        low, high = (list(intervals.get(name) or (None, None)) + [None, None])[:2]
+        low, high = intervals.get(name) or (None, None)
         rows.append((name, significant(value, 4), significant(errors.get(name), 2), interval_text(low, high)))
         unrounded.append((name, exact(value), exact(errors.get(name)), exact(low), exact(high)))
     return FitView(
@@ -56,12 +57,13 @@ def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]])
         formula=str(item.get("formula") or ""),
         usable=usable(item),
         outcome=spoken_outcome(item),
+        outline=", ".join([str(item.get("outcome")), *(f"{name} {value}" for name, value, _, _ in rows)]),
         facts=(*facts, *_engine_facts(item)),
         parameters=tuple(rows),
         exact=tuple(unrounded),
         covariance=_covariance(item, list(params)),
         dropped=_dropped(item, trials),
-        warnings=tuple(warning_parts(warning) for warning in item.get("warnings") or []),
+        warnings=tuple(warning_parts(item)),
     )
 
 
@@ -85,19 +87,14 @@ def _engine_facts(item: dict) -> list[tuple[str, str]]:
 
 
 def _covariance(item: dict, names: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    matrix = item.get("covariance")
-    if isinstance(matrix, dict):
-        return tuple((str(name), tuple(exact((row or {}).get(other)) for other in names)) for name, row in matrix.items())
-    if isinstance(matrix, list) and len(matrix) == len(names):
-        return tuple((name, tuple(exact(value) for value in row)) for name, row in zip(names, matrix, strict=True))
-    return ()
+    matrix = item.get("covariance") or []
+    return tuple((name, tuple(exact(value) for value in row)) for name, row in zip(names, matrix, strict=True))
 
 
 def _dropped(item: dict, trials: pd.DataFrame) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
     by_reason: dict[str, list[str]] = {}
     for entry in item.get("rows_dropped") or []:
-        row, reason = (entry.get("row"), entry.get("reason")) if isinstance(entry, dict) else tuple(entry)[:2]
-        by_reason.setdefault(str(reason), []).append(_row_name(row, trials))
+        by_reason.setdefault(str(entry["reason"]), []).append(_row_name(entry["row"], trials))
     return tuple((reason, len(rows), tuple(rows)) for reason, rows in by_reason.items())
 
 
@@ -106,17 +103,32 @@ def _row_name(row: Any, trials: pd.DataFrame) -> str:
     return str(trials["trial_id"].iloc[row]) if isinstance(row, int) and 0 <= row < len(trials) else str(row)
 
 
+_SETTINGS = (
+    ("epochs", "Epochs"), ("global_batch", "Batch"), ("learning_rate", "Learning rate"), ("optimizer", "Optimizer"),
+    ("schedule", "Schedule"), ("precision", "Precision"), ("augment", "Augmentation"), ("attempts", "Attempts"),
+    ("executor", "Executor"),
+)  # fmt: skip
+
+
+def constant_settings(trials: pd.DataFrame) -> list[tuple[str, str]]:
+    """Settings that every trial shares, said once instead of in every row."""
+    return [
+        (header, _cell(column, trials[column].dropna().iloc[0]))
+        for column, header in _SETTINGS
+        if trials[column].nunique() == 1
+    ]
+
+
 def trial_columns(evidence: Evidence, trials: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    """(column, header) of the trial table; metrics only where the task has them."""
+    """(column, header) of the trial table; metrics where the task has them, settings where they differ."""
     metrics = [("accuracy", "Accuracy"), ("f1_macro", "Macro F1"), ("perplexity", "Perplexity")]
+    data = evidence.data.capitalize() if evidence.data in {"tokens", "examples"} else "Data"
     present = [pair for pair in metrics if trials[pair[0]].notna().any()]
     return (
-        ("model", "Model"), ("params", "Parameters"), ("data_requested", evidence.data.capitalize() if
-         evidence.data in {"tokens", "examples"} else "Data"), ("gpus", "GPUs"), ("seed", "Seed"), ("eval_loss", "Test loss"),
-        ("validation_loss", "Validation loss"), *present, ("steps", "Steps"), ("epochs", "Epochs"),
-        ("global_batch", "Batch"), ("learning_rate", "Learning rate"), ("schedule", "Schedule"),
-        ("precision", "Precision"), ("flops", "FLOP"), ("train_seconds", "Training"),
-        ("examples_per_second", "Examples/s"), ("exclusive", "Alone"), ("attempts", "Attempts"),
+        ("model", "Model"), ("params", "Parameters"), ("data_requested", data), ("gpus", "GPUs"), ("seed", "Seed"),
+        ("eval_loss", "Test loss"), ("validation_loss", "Validation loss"), *present, ("steps", "Steps"),
+        *(pair for pair in _SETTINGS if trials[pair[0]].nunique() > 1), ("flops", "FLOP"),
+        ("train_seconds", "Training"), ("examples_per_second", "Examples/s"), ("exclusive", "Alone"),
     )  # fmt: skip
 
 
@@ -181,7 +193,8 @@ def provenance_facts(given: dict, trials: pd.DataFrame) -> list[tuple[str, str]]
     for column in ("host", "device", "executor", "seed", "data_fingerprint", "training_version"):
         values = sorted(trials[column].dropna().unique().tolist())
         if values and column not in known and f"{column}s" not in known:
-            facts.append((column, ", ".join(f"{value:.0f}" if isinstance(value, float) else str(value) for value in values)))
+            words = (whole(value) if isinstance(value, float) else str(value) for value in values)
+            facts.append((column, ", ".join(words)))
     if not any(name.startswith("versions") for name in known):
         facts += [("versions", text) for text in sorted(trials["versions"].dropna().astype(str).unique())]
     return facts

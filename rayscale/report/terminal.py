@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rayscale.report.numbers import count, data_volume, duration, fixed, number, plain, plural, shorten, significant
+from rayscale.report.verdict import notices, sentences
 
 _PLAIN_SIGNS = str.maketrans(
     {
@@ -93,12 +94,8 @@ class Words:
 
 
 def verdict_lines(fit: dict | None, encoding: str = "utf-8") -> list[str]:
-    """The verdict in plain sentences, the gains of doubling, then every warning; writable in `encoding`."""
-    from rayscale.report.verdict import gain_text, gains, notices, sentences
-
-    lines = list(sentences(fit))
-    lines += [f"{gain.title}: {gain_text(gain)}" for gain in gains(fit)]
-    lines += [f"{notice.kind} ({notice.code}): {notice.message}" for notice in notices(fit)]
+    """The verdict in plain sentences, then what was refused and every warning; writable in `encoding`."""
+    lines = [*sentences(fit), *(f"{notice.kind} ({notice.code}): {notice.message}" for notice in notices(fit))]
     return [encodable(line, encoding) for line in lines]
 
 
@@ -109,9 +106,10 @@ def plan_table(plan: dict) -> Table:
     """The plan by model: sizes, seeds, GPUs, trials and device time, with the totals and their basis below."""
     trials = list(plan.get("trials") or [])
     total = plan.get("total") or {}
+    caption = Words(_plan_caption(plan, trials, total))  # rich renders any renderable here, though it names only text
     table = Table(
         box=box.SIMPLE_HEAD, show_footer=bool(trials), show_edge=False, padding=(0, 1), pad_edge=False,
-        collapse_padding=True, caption=Words(_plan_caption(plan, trials, total)), caption_justify="left",
+        collapse_padding=True, caption=caption, caption_justify="left",  # type: ignore[arg-type]
     )  # fmt: skip
     columns: tuple[tuple[str, str, bool], ...] = (
         ("Model", "Total", False),
@@ -203,7 +201,8 @@ class ProgressView:
         yield Words(f"{now.phase}: {_counts(now)}", "bold")
         finished, total = now.done + now.failed, max(now.total, 1)
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(ProgressBar(total=total, completed=finished, width=min(width, 100) - 6), f"{100 * finished // total} %")
+        share = f"{100 * finished // total} %"
+        bar.add_row(ProgressBar(total=total, completed=finished, width=min(width, 100) - 6), share)
         yield bar
         yield Words(_clock(now), "dim")
         if now.running:
@@ -219,7 +218,8 @@ class ProgressView:
         for right in (False, True, True, True, True, True):
             table.add_column(justify="right" if right else "left", no_wrap=True, overflow="fold")
         for trial in shown:
-            step = "starting" if trial.step is None else f"{'step ' if width >= 90 else ''}{trial.step}/{trial.steps or '?'}"
+            step = f"{trial.step}/{trial.steps or '?'}"
+            step = "starting" if trial.step is None else f"step {step}" if width >= 90 else step
             loss = "" if number(trial.train_loss) is None else f"{trial.train_loss:.3f}"
             words = (
                 (shorten(trial.model, 30), count(trial.data_requested), f"{trial.gpus} GPU", step,

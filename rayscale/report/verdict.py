@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rayscale.report.numbers import MISSING, count, duration, number, significant
+from rayscale.report.numbers import MISSING, count, duration, fixed, number, plain, significant
 
 _TITLES = {"data": "Twice the data", "params": "Twice the model", "gpus": "Twice the GPUs"}
 _RATIOS = {"x", "×", "times", "ratio", "factor"}
+_SIZES = {"tokens", "examples", "params"}
 _SPOKEN_OUTCOME = {
     "converged": "converged",
     "flat": "flat: the law's floor or exponent is hardly held by the data",
@@ -32,19 +33,19 @@ _ADVICE = {
     "dropped_rows": "The rows are listed with their reasons under the trials.",
     "constant_target": "The target does not move over this design: widen the sizes or choose another target.",
 }
-GOOD_OUTCOMES = frozenset({"converged", "flat", "at_bound"})
+_GOOD_OUTCOMES = frozenset({"converged", "flat", "at_bound"})
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What doubling one thing brings; `low` and `high` bound 95%."""
+    """What doubling one thing brings; `low` and `high` bound 95%, `span` says from where to where."""
 
-    axis: str
     title: str
     value: float | None
     low: float | None
     high: float | None
     unit: str
+    span: str
     note: str
 
 
@@ -73,7 +74,7 @@ def fits_of(fit: dict | None) -> list[dict]:
 
 def usable(item: dict) -> bool:
     """Whether curves and predictions may be drawn from this fit."""
-    return item.get("outcome") in GOOD_OUTCOMES and bool(item.get("params"))
+    return item.get("outcome") in _GOOD_OUTCOMES and bool(item.get("params")) and bool(item.get("estimate"))
 
 
 def sentences(fit: dict | None) -> list[str]:
@@ -93,10 +94,10 @@ def gains(fit: dict | None) -> list[Gain]:
 
 
 def _gain(axis: str, item: dict) -> Gain:
-    note = item.get("note") or item.get("reason") or item.get("message") or ""
+    span = "" if number(item.get("from")) is None else f"{count(item['from'])} to {count(item.get('to'))}"
     return Gain(
-        axis, _TITLES[axis], number(item.get("value")), number(item.get("low")), number(item.get("high")),
-        str(item.get("unit") or ""), str(note),
+        _TITLES[axis], number(item.get("value")), number(item.get("low")), number(item.get("high")),
+        str(item.get("unit") or ""), span, str(item.get("note") or ""),
     )  # fmt: skip
 
 
@@ -109,26 +110,38 @@ def amount(value: float | None, unit: str) -> str:
     if unit in {"s", "seconds"}:
         return duration(value)
     if unit == "%":
-        return f"{significant(value)} %"
+        return f"{percentage(value)}\u00a0%"
+    if unit in _SIZES:
+        return f"{count(value)} {unit}"
     return f"{significant(value)} {unit}".strip()
 
 
-def gain_text(gain: Gain) -> str:
-    """`−0.31 nats (95%: −0.35 to −0.27)`, or the reason why there is no number."""
-    if gain.value is None:
-        return gain.note or "cannot be told from this study"
-    text = amount(gain.value, gain.unit)
-    between = interval_text(gain.low, gain.high, gain.unit)
-    return text + (f" (95%: {between})" if between else "") + (f"; {gain.note}" if gain.note else "")
+def amount_text(item: Any) -> str:
+    """`−6.1 % (95%: −7.2 to −4.9 %)` of an object with value, low, high and unit, or of a bare number."""
+    item = item if isinstance(item, dict) else {"value": item}
+    unit = str(item.get("unit") or "")
+    text = amount(number(item.get("value")), unit)
+    between = interval_text(item.get("low"), item.get("high"), unit)
+    return text + (f" (95%: {between})" if between else "")
 
 
 def interval_text(low: Any, high: Any, unit: str = "") -> str:
     """`−0.35 to −0.27`, empty where a bound is missing."""
     if number(low) is None or number(high) is None:
-        return ""
+        return "" if number(low) is None else f"{amount(number(low), unit)} or more"
+    if unit in _SIZES:
+        return f"{count(low)} to {count(high)}"
     if unit in _RATIOS:
         return f"×{significant(low)} to ×{significant(high)}"
+    if unit == "%":
+        return f"{percentage(low)} to {percentage(high)}\u00a0%"
     return f"{significant(low)} to {significant(high)}"
+
+
+def percentage(value: Any) -> str:
+    """A percentage to one decimal: finer than any interval of such a study."""
+    found = number(value)
+    return MISSING if found is None else fixed(found, 1) if abs(found) < 1000 else significant(found)
 
 
 def notices(fit: dict | None) -> list[Notice]:
@@ -139,25 +152,28 @@ def notices(fit: dict | None) -> list[Notice]:
 
 
 def _notices(fit: dict | None) -> Iterator[Notice]:
-    for item in fits_of(fit):
+    for item in _speaking(fits_of(fit)):
         law = fit_name(item)
         outcome = str(item.get("outcome") or "failed")
-        warned = [warning_parts(warning) for warning in item.get("warnings") or []]
+        warned = warning_parts(item)
         if not usable(item):
-            reason = item.get("reason") or item.get("message") or _SPOKEN_OUTCOME.get(outcome, outcome)
-            yield Notice("Refused", outcome, f"{law}: {reason}", "", law)
+            yield Notice("Refused", outcome, f"{law}: {_SPOKEN_OUTCOME.get(outcome, outcome)}", "", law)
         elif outcome != "converged" and not any(code.startswith(outcome) for code, _ in warned):
             yield Notice("Doubt", outcome, f"{law}: {_SPOKEN_OUTCOME[outcome]}", "", law)
         for code, message in warned:
-            yield Notice("Warning", code, f"{law}: {message}", _ADVICE.get(code, ""), law)
+            kind = "Warning" if usable(item) else "Refused"
+            yield Notice(kind, code, f"{law}: {message}", _ADVICE.get(code, ""), law)
 
 
-def warning_parts(warning: Any) -> tuple[str, str]:
-    """(code, message) of a warning saved as a mapping or as a pair."""
-    if isinstance(warning, dict):
-        return str(warning.get("code", "")), str(warning.get("message", ""))
-    code, message = (list(warning) + ["", ""])[:2]
-    return str(code), str(message)
+def _speaking(fits: list[dict]) -> list[dict]:
+    """The fits that the verdict stands on: the law over all models where it could be fitted, else all there are."""
+    shared = [item for item in fits if not item.get("by")]
+    return shared if any(usable(item) for item in shared) else fits
+
+
+def warning_parts(item: dict) -> list[tuple[str, str]]:
+    """(code, message) of every warning of a fit."""
+    return [(str(each.get("code", "")), str(each.get("message", ""))) for each in item.get("warnings") or []]
 
 
 def fit_name(item: dict) -> str:
@@ -165,7 +181,8 @@ def fit_name(item: dict) -> str:
     name = f"{item.get('law', 'law')} on {item.get('target', 'target')}"
     by = item.get("by")
     if isinstance(by, dict) and by:
-        name += " (" + ", ".join(f"{column} {value}" for column, value in by.items()) + ")"
+        parts = (f"{column} {value if isinstance(value, str) else count(value)}" for column, value in by.items())
+        name += f" ({', '.join(parts)})"
     return name
 
 
@@ -176,40 +193,54 @@ def spoken_outcome(item: dict) -> str:
 
 def cheapest_facts(fit: dict | None) -> list[tuple[str, str]]:
     """The cheapest allocation as (what, how much) pairs; empty where no target was given or none reaches it."""
-    cheapest = ((fit or {}).get("verdict") or {}).get("cheapest")
-    return named_facts(cheapest) if isinstance(cheapest, dict) else []
+    found = ((fit or {}).get("verdict") or {}).get("cheapest")
+    if not isinstance(found, dict):
+        return []
+    metric = str((((fit or {}).get("verdict") or {}).get("target") or {}).get("metric") or "")
+    pairs = [
+        ("Model", text_of(found.get("model"))),
+        ("Parameters", count(found.get("params"))),
+        ("Data", count(found.get("data"))),
+        ("GPUs", text_of(found.get("gpus"))),
+        ("Augmentation", "" if found.get("augment") == "none" else text_of(found.get("augment"))),
+        (metric, amount_text(found.get(metric))),
+        ("Runs that reach it", f"{text_of(found.get('runs_reaching'))} of {text_of(found.get('runs'))}"),
+        ("GPU-hours a run", amount_text({**(found.get("gpu_hours") or {}), "unit": ""})),
+        ("Cost of a run", amount_text(found["money"]) if found.get("money") else ""),
+        ("Trial", text_of(found.get("trial_id"))),
+    ]
+    return [(name, value) for name, value in pairs if value and value != MISSING]
 
 
 def target_facts(fit: dict | None) -> list[tuple[str, str]]:
-    """What was to be reached and how far it is, as (what, how much) pairs."""
-    target = ((fit or {}).get("verdict") or {}).get("target")
-    return named_facts(target) if isinstance(target, dict) else []
+    """What was to be reached, what was, and what the law says would be needed, as (what, how much) pairs."""
+    found = ((fit or {}).get("verdict") or {}).get("target")
+    if not isinstance(found, dict):
+        return []
+    needed = found.get("needed") or {}
+    direction = f" ({found['direction']} is better)" if found.get("direction") else ""
+    away = f"no, {significant(found.get('gap'))} away"
+    reached = "" if found.get("reached") is None else "yes" if found["reached"] else away
+    note = text_of(found.get("note"))
+    pairs = [
+        ("Measure", text_of(found.get("metric")) + direction),
+        ("To reach", significant(found.get("reach"), 4)),
+        ("Best measured", amount_text(found["best"]) if found.get("best") else ""),
+        ("Best measured with", _cell_text(found)),
+        ("Reached", reached),
+        ("Data that would reach it", amount_text(needed) if needed else ""),
+        ("By which law", " for ".join(text_of(needed[key]) for key in ("law", "model") if needed.get(key))),
+        ("Beyond the data", f"×{significant(needed['extrapolation'])}" if number(needed.get("extrapolation")) else ""),
+        ("Note", "" if any(note in line for line in sentences(fit)) else note),
+    ]
+    return [(name, value) for name, value in pairs if value and value != MISSING]
 
 
-def named_facts(item: dict, prefix: str = "") -> list[tuple[str, str]]:
-    """A JSON object as readable pairs: names without underscores, quantities with their interval."""
-    pairs: list[tuple[str, str]] = []
-    for key, value in item.items():
-        name = f"{prefix}{str(key).replace('_', ' ')}"
-        if isinstance(value, dict) and "value" in value:
-            pairs.append((name, gain_text(_gain("data", value))))
-        elif isinstance(value, dict):
-            pairs += named_facts(value, prefix=f"{name}: ")
-        elif value is not None and value != [] and value != "":
-            pairs.append((name, fact_text(key, value)))
-    return pairs
+def _cell_text(found: dict) -> str:
+    model, data = text_of(found.get("best_model")), found.get("best_data")
+    return f"{model} at {count(data)}" if model and data else model
 
 
-def fact_text(key: str, value: Any) -> str:
-    """One value of a JSON object, sizes with their multiple, times in minutes and hours."""
-    if isinstance(value, (list, tuple)):
-        return ", ".join(fact_text(key, part) for part in value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if number(value) is None or isinstance(value, str):
-        return str(value)
-    if key.endswith("seconds"):
-        return duration(value)
-    if key in {"params", "tokens", "examples", "data", "data_requested", "flops"}:
-        return count(value)
-    return str(value) if isinstance(value, int) else significant(value, 4)
+def text_of(value: Any) -> str:
+    """The value as one line of text, empty where it is missing."""
+    return "" if value is None else plain(value)

@@ -130,8 +130,12 @@ def fingerprint(study: Study) -> str:
 def _digest(source: SourceFile) -> str:
     if source.path == BUILT_IN:
         return corpus.fingerprint()
-    with open(source.path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(source.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror}); check its rights", code="unreadable_file",
+                        where=source.path) from error  # fmt: skip
 
 
 def _fractions(data: Data) -> tuple[float, float]:
@@ -279,7 +283,7 @@ def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[
             lost = ", ".join(f"{reason} {number}" for reason, number in dropped.items() if number) or "none"
             raise DataError(
                 f"the {name} split is empty (rows kept: {counts}; dropped: {lost}); "
-                + ("give more text" if name == "train" else f"give more text, a larger {name}_fraction or another file"),
+                f"give more text{'' if name == 'train' else f', a larger {name}_fraction or another file'}",
                 code="empty_split",
                 where=f"data.{name}",
             )

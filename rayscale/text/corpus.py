@@ -5,8 +5,8 @@ is a fixed rule, so the same packages give the same corpus:
 
 - files are taken in the order of the SHA-256 of their relative path, test and vendored folders left out, and only
   those of which docstrings are at least three tenths; a package ends at PARAGRAPHS_PER_PACKAGE paragraphs;
-- a docstring is cut at blank lines, at changes of indentation and at list items; names and types in front of a
-  description, bullets and headings are taken off;
+- a docstring is cut at blank lines, at changes of indentation and at list items; names and types of parameters,
+  bullets and headings are taken off;
 - a paragraph stays if it has 40 to 600 characters, begins with a capital letter, a quote or a back-tick, ends with
   punctuation, is at least 85% letters and spaces, has 6 words or more and every sixth is among the commonest of
   English. That drops doctests, code, tables, formulas and bare parameter lists.
@@ -42,17 +42,20 @@ PACKAGES = ("numpy", "pandas", "python", "ray", "scipy", "sympy", "torch", "tran
 
 PARAGRAPHS_PER_PACKAGE = 4000
 
-_LEFT_OUT = frozenset(
-    "tests test testing _testing _vendor _vendored vendored thirdparty thirdparty_files third_party externals "
-    "site-packages dist-packages __pycache__ idlelib lib2to3 ensurepip pydoc_data".split()
+_WORD = re.compile(r"[a-z]+")
+_LEFT_OUT = re.compile(
+    r"_?tests?|_?testing|_?vendor(ed)?|third_?party(_files)?|externals|(site|dist)-packages|__pycache__|idlelib|lib2to3"
+    r"|ensurepip|pydoc_data"
 )
 _COMMON = frozenset(
-    "the a an of to and in is for that this it with as be are or on by if not from can when which will has at used "
-    "you we its should have all but no into may one any only does must than then other these so was".split()
+    _WORD.findall(
+        "the a an of to and in is for that this it with as be are or on by if not from can when which will has at used "
+        "you we its should have all but no into may one any only does must than then other these so was"
+    )
 )
 _DOCUMENTATION = re.compile(rb'"""(.*?)"""', re.DOTALL)
-_WORD = re.compile(r"[a-z]+")
 _ITEM = re.compile(r"(?:[-*+•]|\(?\w{1,2}[.)])\s+|[*`]{0,2}[\w.]+[*`]{0,2}(?: ?\([^)]*\))? ?: |:\w[^:]*: ")
+_DECLARATION = re.compile(r"[*`\w.]+(?:, [*`\w.]+)* : ")
 _RULED = re.compile(r"[-=~^*+#`|.<>_ ]+$")
 _NO_PROSE = re.compile(r">>>|\.\.\. |```|\.\. |\||::$")
 
@@ -144,9 +147,11 @@ def _chunks(docstring: str) -> Iterator[list[str]]:
         text = line.strip()
         here = len(line) - len(line.lstrip())
         item = _ITEM.match(text)
-        if not text or _RULED.match(text):
-            # A ruled line is a heading's underline or a table's edge: what stands above it goes, too.
-            if chunk and not text:
+        ruled = _RULED.match(text)
+        if not text or ruled or _DECLARATION.match(text):
+            # A ruled line is a heading's underline or a table's edge: what stands above it goes, too. A declaration
+            # ("x : int, optional") goes alone.
+            if chunk and not ruled:
                 yield chunk
             chunk = []
             continue
@@ -173,10 +178,11 @@ def _is_prose(text: str) -> bool:
 
 def _files(package: str) -> list[Path]:
     root = _root(package)
-    assert root is not None, package  # `ensure_corpus` asks for installed packages only
+    if root is None:
+        return []
     found = []
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name not in _LEFT_OUT]
+        folders[:] = [name for name in folders if not _LEFT_OUT.fullmatch(name)]
         found += [Path(folder, name) for name in files if name.endswith(".py")]
     return sorted(found, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from rayscale.errors import DataError
 from rayscale.text import clean, corpus, prepared, tokenise, tokens
 from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import TokenizerSpec
@@ -65,10 +66,13 @@ def prepare(
         sources = clean.list_sources(study.data)
         if any(source.path == clean.BUILT_IN for source in sources):
             say("parsing the built-in corpus")
-            corpus.ensure_corpus(partial(_harvest, workers))
+            corpus.ensure_corpus(partial(map_packages, workers))
         say(f"reading {len(sources)} source{'s' * (len(sources) > 1)}")
         read = partial(_read, task=study.task, on_bad_row=study.data.on_bad_row)
-        prepared.publish_clean(folder, clean.assemble(list(workers.read(read, sources)), study))
+        cleaned = clean.assemble(list(workers.read(read, sources)), study)
+        if prepared.clean_folder(study) != folder:
+            raise DataError("a source file changed while it was read; run again when it is written", code="changed")
+        prepared.publish_clean(folder, cleaned)
     found = {}
     for spec in specs:
         path = prepared.tokens_folder(folder, spec, study.task.length)
@@ -105,7 +109,7 @@ def _read(source: clean.SourceFile, *, task: Any, on_bad_row: str) -> Iterator[p
     return clean.read_clean(source, task, on_bad_row)
 
 
-def _harvest(workers: Workers, function: Callable[[str], list[str]], packages: list[str]) -> list[list[str]]:
+def map_packages(workers: Workers, function: Callable[[str], list[str]], packages: list[str]) -> list[list[str]]:
     """`map` for `ensure_corpus`, by the workers: packages in their order, though results come in any."""
     found: dict[str, list[str]] = {package: [] for package in packages}
     for table in workers.read(partial(_harvest_one, function), packages):

@@ -139,7 +139,12 @@ def tokens_folder(cleaned: Path, spec: TokenizerSpec, max_length: int) -> Path:
 
 def find_prepared(study: Study, spec: TokenizerSpec, seeds: Iterable[int]) -> Prepared | None:
     """The prepared data if it is there, whole, with an index for every seed."""
-    folder = tokens_folder(clean_folder(study), spec, study.task.length)
+    return find_tokens(clean_folder(study), spec, study.task.length, seeds)
+
+
+def find_tokens(cleaned: Path, spec: TokenizerSpec, max_length: int, seeds: Iterable[int]) -> Prepared | None:
+    """As `find_prepared`, for clean rows whose folder is known: it hashes no source file again."""
+    folder = tokens_folder(cleaned, spec, max_length)
     if not is_whole(folder) or not all(_index_path(folder, seed).exists() for seed in seeds):
         return None
     return Prepared.open(folder)
@@ -267,4 +272,3 @@ def _column(table: pa.Table, name: str) -> np.ndarray | None:
     if name not in table.column_names:
         return None
     return table[name].combine_chunks().to_numpy() if len(table) else np.empty(0, dtype=np.int64)
-

@@ -91,7 +91,7 @@ def describe(spec: TokenizerSpec) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of several texts: the ids of text i are `values[offsets[i]:offsets[i + 1]]`; `truncated` says which were cut."""
+    """Token ids of several texts: text i has `values[offsets[i]:offsets[i + 1]]` and was cut where `truncated[i]`."""
 
     values: np.ndarray  # int32
     offsets: np.ndarray  # int64, one more than texts
@@ -145,4 +145,3 @@ def pack(values: np.ndarray, offsets: np.ndarray, keys: np.ndarray, *, window: i
     number = first // window - -(-starts[document] // window)
     window_keys = mix(keys[document] + mix(number.astype(np.uint64), 1), 0)
     return Packed(joined[: windows * window], window_keys, len(joined) - windows * window)
-

@@ -48,7 +48,7 @@ def make_trials(
                     rows.append(_row(task, model, params, size, count, seed, noise))
     for row in rows[:failed]:
         row.update(
-            {key: None for key in ("eval_loss", "train_loss", "accuracy", "f1_macro", "examples_per_second")},
+            dict.fromkeys(("eval_loss", "train_loss", "accuracy", "f1_macro", "examples_per_second")),
             status="failed", error="RuntimeError: worker 1 was killed (out of memory?)", attempts=3,
         )  # fmt: skip
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))

@@ -9,7 +9,13 @@ import pytest
 from rich.console import Console
 
 from rayscale.report.terminal import (
-    RunningTrial, Snapshot, encodable, plan_table, progress_line, progress_view, verdict_lines,
+    RunningTrial,
+    Snapshot,
+    encodable,
+    plan_table,
+    progress_line,
+    progress_view,
+    verdict_lines,
 )  # fmt: skip
 
 STRANGE = "[red]模型[/red]"
@@ -51,8 +57,10 @@ def test_views_fit_the_terminal(plan, width, encoding):
 def test_plan_is_one_row_per_model_with_totals(plan):
     text = printed(plan_table(plan), 120, "utf-8")
     assert STRANGE in text, "names are not markup"
-    assert text.count("100 k to 800 k") == 3 and text.count("seeds 3/2/1/1") == 3
-    assert "Total" in text and " 42 " in text
+    assert text.count("100 k to 800 k") == 3
+    assert text.count("seeds 3/2/1/1") == 3
+    assert "Total" in text
+    assert " 42 " in text
     for said in ("on cpu", "GPU-hours", "Basis of the estimate", "Cut: 1 cell ", "two_gpu_counts"):
         assert said in " ".join(text.split())
 
@@ -66,20 +74,23 @@ def test_plan_without_trials_and_with_one_size(plan):
     assert "Model" in printed(plan_table({"trials": [], "total": {}}), 60, "ascii")
     plan["trials"] = plan["trials"][:1]
     text = printed(plan_table(plan), 60, "ascii")
-    assert "100 k" in text and "seeds 1" in text
+    assert "100 k" in text
+    assert "seeds 1" in text
 
 
 def test_progress_shows_what_runs():
     text = printed(progress_view(SNAPSHOT), 120, "utf-8")
     for said in ("12 of 42 done, 1 failed, 2 running, 27 waiting", "gpt2-3x128", "step 120/195", "5.310", "starting",
-                 "about 2 min 31 s left", "30 %", "Law so far", "Last error: RuntimeError: worker 1 was killed"):  # fmt: skip
+                 "about 2 min 31 s left", "30 %", "Law so far",
+                 "Last error: RuntimeError: worker 1 was killed"):  # fmt: skip
         assert said in text
 
 
 def test_progress_of_many_lanes_is_cut_and_says_so():
     running = tuple(replace(SNAPSHOT.running[0], trial_id=str(place)) for place in range(20))
     text = printed(progress_view(replace(SNAPSHOT, running=running)), 60, "ascii")
-    assert "and 12 more" in text and text.count("gpt2-3x128") == 8
+    assert "and 12 more" in text
+    assert text.count("gpt2-3x128") == 8
 
 
 def test_progress_before_anything_is_known():
@@ -90,7 +101,8 @@ def test_progress_before_anything_is_known():
 
 def test_progress_line_is_one_ascii_line():
     line = progress_line(replace(SNAPSHOT, law_line="E ≈ 2.1, −6 % × 2", phase="training 模"))
-    assert line.isascii() and line.isprintable()
+    assert line.isascii()
+    assert line.isprintable()
     assert "E ~ 2.1, -6 % x 2" in line
 
 
@@ -104,7 +116,7 @@ def test_verdict_is_sentences_in_any_encoding():
         "fits": [{"law": "chinchilla", "target": "eval_loss", "outcome": "not_identifiable", "params": {},
                   "warnings": [{"code": "one_size", "message": "only one value of params"}]}],
         "verdict": {"sentences": ["Twice the data lowers the loss by 6 % (−7 to −5)."],
-                    "doubling": {"params": {"value": None, "low": None, "high": None, "unit": "%", "reason": "one size"}}},
+                    "doubling": {"params": {"value": None, "low": None, "high": None, "unit": "%", "note": "one"}}},
     }  # fmt: skip
     lines = verdict_lines(fit, "ascii")
     assert lines[0] == "Twice the data lowers the loss by 6 % (-7 to -5)."

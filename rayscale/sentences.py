@@ -1,0 +1,138 @@
+"""The verdict in plain English: what was found, with its interval, its unit and how far it reaches beyond the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Facts = Mapping[str, Any]
+
+
+def spoken(verdict: Facts, fits: Sequence[Facts], task_type: str, data_axis: str) -> list[str]:
+    """The sentences of a verdict (its other keys as in fit.json) and of the outcomes of its fits, most useful first."""
+    doubling = verdict["doubling"]
+    said = [
+        _aim(verdict, data_axis),
+        _gain(doubling["data"], f"Twice the {data_axis}", task_type),
+        _gain(doubling["params"], "A model twice as large", task_type),
+        _which(doubling["data"], doubling["params"], data_axis),
+        _gpus(doubling["gpus"]),
+        _quality(doubling["gpus"].get("quality")),
+        _foretold(verdict["held_out"], data_axis),
+        *(_doubt(fit) for fit in fits[:1]),
+    ]
+    return [sentence for sentence in said if sentence]
+
+
+def number(value: float) -> str:
+    """A value to four significant digits, thousands set apart."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _between(facts: Facts, style: str = "{}", sign: bool = False) -> str:
+    if facts["low"] is None and facts["high"] is None:
+        return "no interval from a single run"
+    words = [("no limit" if each is None else style.format(f"{each:+.3g}" if sign else number(each)))
+             for each in (facts["low"], facts["high"])]  # fmt: skip
+    return f"95%: {words[0]} to {words[1]}"
+
+
+def _gain(gain: Facts, what: str, task_type: str) -> str:
+    if gain["value"] is None:
+        return f"{what}: what it brings cannot be said, since {gain['note']}."
+    loss = "loss per token" if task_type == "causal-lm" else "loss"
+    verb = "lowers" if gain["value"] <= 0 else "raises"
+    size = f"{abs(gain['value']):.3g}%"
+    certain = "" if gain["low"] * gain["high"] > 0 else ", so even its sign is uncertain"
+    return (
+        f"{what} ({number(gain['from'])} to {number(gain['to'])}) {verb} the test {loss} of {gain['model']} by {size} "
+        f"(change {_between(gain, '{}%', sign=True)}{certain}); "
+        f"the {gain['law']} law says so, {number(gain['extrapolation'])} times beyond the data."
+    )
+
+
+def _which(data: Facts, params: Facts, data_axis: str) -> str:
+    if data["value"] is None or params["value"] is None:
+        return ""
+    first, second = (data, params) if data["value"] < params["value"] else (params, data)
+    if first["high"] < second["low"]:
+        better, other = (f"the {data_axis}", "the model") if first is data else ("the model", f"the {data_axis}")
+        return f"Doubling {better} buys more than doubling {other}: the intervals do not overlap."
+    return "Which of these two buys more cannot be told from these trials: the intervals overlap."
+
+
+def _gpus(gain: Facts) -> str:
+    if gain["value"] is None:
+        return f"More GPUs: what they bring cannot be said, since {gain['note']}."
+    curve = "; a scaling curve would need three GPU counts" if len(gain["curve"]) < 2 else ""
+    return (
+        f"Going from {gain['from']} to {gain['to']} GPUs trains {number(gain['value'])} times as many examples "
+        f"per second ({_between(gain)}, {gain['pairs']} pairs of runs{curve})."
+    )
+
+
+def _quality(change: Facts | None) -> str:
+    if change is None:
+        return ""
+    text = f"At the same global batch more GPUs changed the test loss by {change['value']:+.2g}%"
+    if change["low"] is None:
+        return f"{text} in the one pair of runs there is."
+    within = change["low"] <= 0 <= change["high"]
+    size = max(abs(change["low"]), abs(change["high"]))
+    meaning = "speed changes, quality does not" if within or size < 0.1 else "more than the pairs scatter; look into it"
+    return f"{text} ({_between(change, '{}%', sign=True)}, {change['pairs']} pairs): {meaning}."
+
+
+def _aim(verdict: Facts, data_axis: str) -> str:
+    aim, cheapest = verdict["target"], verdict["cheapest"]
+    if aim["best"] is None:
+        return f"Nothing can be said about {aim['metric']} yet: {aim['note']}."
+    best = f"{number(aim['best']['value'])} ({aim['best_model']}, {aim['best_data']:,} {data_axis})"
+    if aim["reach"] is None:
+        return f"The best {aim['metric']} measured is {best}; the study names no value to reach."
+    wanted = f"{aim['metric']} {number(aim['reach'])}"
+    if aim["reached"] and cheapest is None:
+        return f"The {wanted} was reached: {best}; what it cost is unknown, since its runs were not timed."
+    if cheapest is not None:
+        cost = f"{number(cheapest['gpu_hours']['value'])} GPU-hours ({_between(cheapest['gpu_hours'])})"
+        money = f", {number(cheapest['money']['value'])} {cheapest['money']['unit']}" if "money" in cheapest else ""
+        workers = f"{cheapest['gpus']} GPU" + ("s" if cheapest["gpus"] > 1 else "")
+        return (
+            f"The cheapest allocation that reaches {wanted} is {cheapest['model']} with {cheapest['data']:,} "
+            f"{data_axis} on {workers}: {number(cheapest[aim['metric']]['value'])}, for {cost}{money} a run; "
+            f"{cheapest['runs_reaching']} of {cheapest['runs']} runs reach it."
+        )
+    text = f"No allocation reaches {wanted}: the best is {best}, {number(aim['gap'])} away"
+    if aim["needed"] is None:
+        return f"{text}; {aim['note']}."
+    needed = aim["needed"]
+    return (
+        f"{text}. By the {needed['law']} law {needed['model']} would need {number(needed['value'])} {needed['unit']} "
+        f"({_between(needed)}), {number(needed['extrapolation'])} times beyond the data."
+    )
+
+
+def _foretold(held: Facts, data_axis: str) -> str:
+    if not held["n"]:
+        return f"The law could not be tested on data it had not seen: {held['note']}."
+    rivals = [
+        f"{words} {100 * held['rivals'][name]['rmse_log']:.2g}%"
+        for name, words in (("power", "a law for each model"), ("constant", "keeping the last value"))
+        if name in held["rivals"]
+    ]
+    against = f" ({', '.join(rivals)})" if rivals else ""
+    return (
+        f"Fitted without the largest data size, {held['law']} missed the {held['n']} runs at {number(held['data'])} "
+        f"{data_axis} by {100 * held['rmse_log']:.2g}%{against}; {100 * held['covered']:.0f}% of them lie in its 95% "
+        "interval."
+    )
+
+
+def _doubt(fit: Facts) -> str:
+    about = {
+        "flat": "its predictions can be used, its exponents not be quoted",
+        "at_bound": "a parameter ran to the edge of the search, so predictions far beyond the data are weak",
+        "failed": "no minimum was found",
+    }
+    doubt = about.get(fit["outcome"])
+    return f"The {fit['law']} law's outcome is {fit['outcome']}: {doubt}." if doubt else ""

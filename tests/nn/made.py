@@ -1,0 +1,116 @@
+"""Prepared data and trials made for the tests of the model floor, with the attributes of the real ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rayscale.plan import ModelSpec, Trial
+from rayscale.text.prepared import Split
+
+VOCABULARY = 40
+LABELS = ("cat", "dog", "owl")
+LENGTH = 12
+
+
+@dataclass(frozen=True)
+class Made:
+    """Prepared data in memory; subsets are prefixes of a seeded permutation, as those of Prepared are."""
+
+    path: Path
+    splits: dict[str, Split]
+    labels: list[str]
+    vocab_size: int = VOCABULARY
+    token_ids: dict[str, int] = field(default_factory=lambda: {"pad": 0, "eos": 1})
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        return self.path / "tokenizer"
+
+    def split(self, name: str) -> Split:
+        return self.splits[name]
+
+    def subset(self, axis: str, requested: int, seed: int) -> np.ndarray:
+        rows = requested // LENGTH if axis == "tokens" else requested
+        return np.random.default_rng(seed).permutation(len(self.splits["train"]))[:rows]
+
+    def having(self, **splits: Split) -> Made:
+        """The same with other splits."""
+        return replace(self, splits={**self.splits, **splits})
+
+
+def make_split(rows: list[np.ndarray], labels: np.ndarray | None = None) -> Split:
+    """A split of these rows of token ids."""
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    values = np.concatenate(rows).astype(np.int32) if rows else np.zeros(0, np.int32)
+    return Split(values, offsets, labels, np.arange(len(rows), dtype=np.uint64))
+
+
+def make_classification(folder: Path) -> Made:
+    """Texts of 3 to 12 tokens; the label is the class of words (10-12, 13-15, 16-18) that fill most of the text."""
+    draw = np.random.default_rng(7)
+
+    def make(n: int) -> Split:
+        labels = draw.integers(0, 3, n).astype(np.int32)
+        rows = []
+        for label in labels:
+            body = draw.integers(19, VOCABULARY, draw.integers(1, 11))
+            body[draw.random(len(body)) < 0.7] = 10 + 3 * label + draw.integers(0, 3)
+            rows.append(np.concatenate([[2], body, [3]]))
+        return make_split(rows, labels)
+
+    return Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, list(LABELS))
+
+
+def make_language(folder: Path, ragged: bool = False) -> Made:
+    """Windows of a chain in which every token has two successors: the loss can fall from ln 40 to ln 2.
+
+    Ragged windows have 4 to 12 tokens.
+    """
+    draw = np.random.default_rng(11)
+    follow = draw.integers(0, VOCABULARY, (VOCABULARY, 2))
+
+    def make(n: int) -> Split:
+        rows = []
+        for _ in range(n):
+            row = [int(draw.integers(0, VOCABULARY))]
+            for _ in range(int(draw.integers(3, LENGTH)) if ragged else LENGTH - 1):
+                row.append(int(follow[row[-1], draw.integers(0, 2)]))
+            rows.append(np.asarray(row))
+        return make_split(rows)
+
+    return Made(folder, {"train": make(300), "validation": make(20), "test": make(31)}, [])
+
+
+def make_trial(task_type: str = "sequence-classification", *, training: dict[str, Any] | None = None, **fields: Any) -> Trial:
+    """A tiny trial; keywords replace fields, those of `training` one by one."""
+    family = "gpt2" if task_type == "causal-lm" else "bert"
+    settings = {
+        "epochs": 2,
+        "global_batch": 8,
+        "learning_rate": 3e-3,
+        "optimizer": "adamw",
+        "schedule": "linear",
+        "warmup": 0.1,
+        "precision": "auto",
+        "weight_decay": 0.01,
+    }
+    values: dict[str, Any] = {
+        "trial_id": "t",
+        "study": "s",
+        "task": {"type": task_type, "text": "text", "label": "label", "max_length": LENGTH},
+        "model": ModelSpec(f"{family}-1x16", "family", family, 1, 16, VOCABULARY),
+        "data_axis": "tokens" if task_type == "causal-lm" else "examples",
+        "data_requested": 12 * 53 if task_type == "causal-lm" else 53,
+        "gpus": 1,
+        "seed": 3,
+        "augment": "none",
+        "training": settings | (training or {}),
+        "device": "cpu",
+        "threads": 1,
+        "data_fingerprint": "f",
+    }
+    return Trial(**(values | fields))

@@ -1,0 +1,39 @@
+"""One rank of a trial in its own process: `python rank_worker.py RANK WORLD_SIZE FOLDER`; results go to FOLDER."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from made import Made, make_classification, make_language, make_trial
+
+from rayscale.nn.train import train_trial
+from rayscale.plan import ModelSpec, Trial
+
+
+def cases(folder: Path) -> Iterator[tuple[str, Trial, Made]]:
+    """Trials with dropout 0 whose last batch is ragged; 49 rows leave a single one to two ranks."""
+    bert = ModelSpec("tiny", "pretrained", "bert", 2, path=str(folder / "bert"))
+    for rows in (49, 53):
+        yield f"classify-{rows}", make_trial(model=bert, data_requested=rows), make_classification(folder)
+    yield "continue", make_trial("causal-lm"), make_language(folder, ragged=True)
+    yield "diverge", make_trial("causal-lm", training={"learning_rate": 1e30}), make_language(folder)
+
+
+def run(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
+    """The results of all cases; the models of rank 0 are saved."""
+    return {
+        name: train_trial(trial, made, rank=rank, world_size=world_size, save_to=folder / f"{name}-{world_size}")
+        for name, trial, made in cases(folder)
+    }
+
+
+if __name__ == "__main__":
+    rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
+    (folder / f"rank-{rank}.json").write_text(json.dumps(run(rank, world_size, folder)))
+    dist.destroy_process_group()

@@ -1,0 +1,68 @@
+"""Metrics held against hand computation and scikit-learn's definitions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from rayscale.nn.metrics import classification_metrics, task_metrics
+
+
+def test_by_hand() -> None:
+    # Two classes: 3 of 4 rows of the first right, 1 of 2 of the second.
+    metrics = classification_metrics(np.array([[3, 1], [1, 1]]))
+    assert metrics["accuracy"] == pytest.approx(4 / 6)
+    assert metrics["precision_macro"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert metrics["recall_macro"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert metrics["f1_macro"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert metrics["f1_weighted"] == pytest.approx((4 * 3 / 4 + 2 * 1 / 2) / 6)
+    assert metrics["f1_micro"] == metrics["accuracy"]
+
+
+# scikit-learn 1.9.1 with zero_division=0, on np.random.default_rng(seed): 30 labels below 4, then 30 predictions below 6.
+SCIKIT_LEARN = {
+    0: {
+        "accuracy": 0.166666666667,
+        "precision_macro": 0.140476190476,
+        "recall_macro": 0.090277777778,
+        "f1_micro": 0.166666666667,
+        "f1_macro": 0.106837606838,
+        "f1_weighted": 0.205128205128,
+    },
+    1: {
+        "accuracy": 0.1,
+        "precision_macro": 0.088888888889,
+        "recall_macro": 0.078703703704,
+        "f1_micro": 0.1,
+        "f1_macro": 0.081481481481,
+        "f1_weighted": 0.10962962963,
+    },
+}
+
+
+@pytest.mark.parametrize("seed", SCIKIT_LEARN)
+def test_as_scikit_learn(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    true, predicted = draw.integers(0, 4, 30), draw.integers(0, 6, 30)  # classes 4 and 5 are only predicted, 6 unseen
+    confusion = np.zeros((7, 7))
+    np.add.at(confusion, (true, predicted), 1)
+    assert classification_metrics(confusion) == pytest.approx(SCIKIT_LEARN[seed], abs=1e-11)
+
+
+def test_null_where_the_task_has_none() -> None:
+    language = task_metrics("causal-lm", 2.0, None)
+    assert language.pop("perplexity") == pytest.approx(math.exp(2))
+    assert set(language.values()) == {None}
+    classes = task_metrics("sequence-classification", 0.5, np.eye(2))
+    assert (classes["accuracy"], classes["perplexity"], classes["bleu"]) == (1.0, None, None)
+
+
+def test_perplexity_beyond_floating_point_is_null() -> None:
+    assert task_metrics("causal-lm", 1e4, None)["perplexity"] is None
+
+
+def test_no_rows() -> None:
+    with pytest.raises(ValueError, match="without rows"):
+        classification_metrics(np.zeros((2, 2)))

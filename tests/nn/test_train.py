@@ -1,0 +1,196 @@
+"""A trial: it learns, accumulates exactly, reports what it did, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made import LABELS, LENGTH, Made, make_split, make_trial
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from rayscale.errors import DataError, TrialError
+from rayscale.nn import job
+from rayscale.nn.train import train_trial
+from rayscale.plan import ModelSpec
+
+CLOCKED = {"train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes"}
+
+
+def numbers(result: dict[str, Any]) -> str:
+    """All that a trial measured but time and memory, bit for bit."""
+    return json.dumps({k: v for k, v in result.items() if k not in CLOCKED})
+
+
+def test_classifier_learns(classification: Made) -> None:
+    trial = make_trial(data_requested=300, training={"epochs": 6, "learning_rate": "auto"})
+    result = train_trial(trial, classification)
+    majority = np.bincount(classification.split("test").labels).max() / 61
+    assert result["status"] == "ok"
+    assert result["eval_loss"] < 0.7 < math.log(3)
+    assert result["accuracy"] > majority + 0.2
+    assert result["validation_loss"] < result["curve"][0]["train_loss"]
+
+
+def test_language_model_learns(language: Made) -> None:
+    trial = make_trial("causal-lm", data_requested=300 * LENGTH, training={"epochs": 4, "learning_rate": 1e-2})
+    result = train_trial(trial, language)
+    tokens = language.split("test").values
+    shares = np.bincount(tokens) / len(tokens)
+    unigram = -float(np.sum(shares[shares > 0] * np.log(shares[shares > 0])))
+    assert result["eval_loss"] < unigram - 1
+    assert result["perplexity"] == pytest.approx(math.exp(result["eval_loss"]))
+
+
+def test_record_says_what_was_done(language: Made) -> None:
+    result = train_trial(make_trial("causal-lm"), language)
+    assert (result["examples"], result["tokens"], result["epochs"]) == (53, 53 * LENGTH, 2)
+    assert (result["steps"], result["global_batch"], result["micro_batch"]) == (14, 8, 8)
+    assert (result["optimizer"], result["schedule"], result["precision"]) == ("adamw", "linear", "fp32")
+    per_token = 6 * (result["params_non_embedding"] + 40 * 16) + 12 * 1 * 16 * LENGTH
+    assert result["flops"] == 2 * 53 * LENGTH * per_token
+    assert result["tokens_per_second"] == pytest.approx(2 * 53 * LENGTH / result["train_seconds"])
+    assert (result["mfu"], result["accuracy"], result["error"]) == (None, None, None)
+    assert result["peak_memory_bytes"] is None or result["peak_memory_bytes"] > 1 << 20
+    json.dumps(result, allow_nan=False)
+
+
+def test_curve(classification: Made) -> None:
+    curve = train_trial(make_trial(data_requested=300, training={"epochs": 3}), classification)["curve"]
+    assert 38 <= len(curve) <= 53
+    assert [point["step"] for point in curve if point["validation_loss"] is not None] == [38, 76, 114]
+    assert max(point["learning_rate"] for point in curve) <= 3e-3
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_accumulation_changes_nothing(
+    classification: Made, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, micro_batch: int
+) -> None:
+    trial = make_trial(model=ModelSpec("tiny", "pretrained", "bert", 2, path=str(tiny_bert)))
+    whole = train_trial(trial, classification)
+    monkeypatch.setitem(job.MICRO_BATCH, "cpu", micro_batch)
+    pieces = train_trial(trial, classification)
+    assert pieces["micro_batch"] == micro_batch
+    for key in ("train_loss", "validation_loss", "eval_loss", "flops"):
+        assert pieces[key] == pytest.approx(whole[key], rel=1e-5)
+
+
+def test_divergence_is_a_result(language: Made) -> None:
+    result = train_trial(make_trial("causal-lm", training={"learning_rate": 1e30}), language)
+    assert result["status"] == "diverged"
+    assert "learning_rate was 1e+30" in result["error"]
+    assert result["eval_loss"] is None
+    assert result["steps"] < 14
+    json.dumps(result, allow_nan=False)
+
+
+def test_progress(language: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayscale.nn.pulse.PROGRESS_SECONDS", 0.0)
+    told: list[dict[str, Any]] = []
+    train_trial(make_trial("causal-lm"), language, progress=told.append)
+    assert list(dict.fromkeys(each["phase"] for each in told)) == ["train", "validation", "test"]
+    assert [each["step"] for each in told if each["phase"] == "train"][-1] == 14
+    assert told[-1]["steps"] == 14
+    assert told[-1]["train_loss"] is not None
+
+
+@pytest.mark.parametrize("task", ["sequence-classification", "causal-lm"])
+def test_saved_model_loads_and_repeats_the_loss(
+    task: str, classification: Made, language: Made, tmp_path: Path
+) -> None:
+    made = language if task == "causal-lm" else classification
+    made.tokenizer_folder.mkdir()
+    (made.tokenizer_folder / "tokenizer.json").write_text("{}")
+    folder = tmp_path / "models" / "t"
+    folder.mkdir(parents=True)
+    result = train_trial(make_trial(task), made, save_to=folder)
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["t"]
+    assert (folder / "tokenizer.json").exists()
+    auto = AutoModelForCausalLM if task == "causal-lm" else AutoModelForSequenceClassification
+    model = auto.from_pretrained(folder).eval()
+    test, losses = made.split("test"), []
+    with torch.inference_mode():
+        for number, row in enumerate(test.rows(range(len(test)))):
+            ids = torch.tensor(row[None], dtype=torch.int64)
+            labels = ids if task == "causal-lm" else torch.tensor(test.labels[number : number + 1], dtype=torch.int64)
+            losses.append(float(model(input_ids=ids, labels=labels).loss))
+    assert np.mean(losses) == pytest.approx(result["eval_loss"], rel=1e-4)
+    if task != "causal-lm":
+        assert model.config.id2label == dict(enumerate(LABELS))
+
+
+def test_a_trial_leaves_nothing_behind(classification: Made, language: Made, tiny_bert: Path) -> None:
+    trials = [
+        (make_trial(), classification),
+        (make_trial("causal-lm"), language),
+        (make_trial(model=ModelSpec("tiny", "pretrained", "bert", 2, path=str(tiny_bert))), classification),
+    ]
+    first = [numbers(train_trial(*each)) for each in trials]
+
+    def fail(_: dict[str, Any]) -> None:
+        raise RuntimeError("stopped in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        train_trial(make_trial("causal-lm", seed=9), language, progress=fail)
+    # What a careless neighbour may have left.
+    torch.manual_seed(5)
+    random.seed(5)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert [numbers(train_trial(*each)) for each in reversed(trials)] == first[::-1]
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_global_state_comes_back(language: Made) -> None:
+    def state() -> list[Any]:
+        return [
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_rng_state().sum().item(),
+            torch.is_grad_enabled(),
+            np.random.get_state()[1].sum(),
+            random.getstate(),
+        ]
+
+    before = state()
+    train_trial(make_trial("causal-lm", threads=2, data_requested=2 * LENGTH), language)
+    assert state() == before
+    with pytest.raises(DataError):
+        train_trial(make_trial("causal-lm", data_requested=3), language)
+    assert state() == before
+
+
+def test_seeds_differ(language: Made) -> None:
+    losses = {train_trial(make_trial("causal-lm", seed=seed), language)["eval_loss"] for seed in range(3)}
+    assert len(losses) == 3
+
+
+def test_bf16_on_a_cpu(language: Made) -> None:
+    result = train_trial(make_trial("causal-lm", training={"precision": "bf16"}), language)
+    full = train_trial(make_trial("causal-lm"), language)
+    assert result["precision"] == "bf16"
+    assert result["eval_loss"] == pytest.approx(full["eval_loss"], rel=0.02)
+
+
+def test_without_validation_rows(language: Made) -> None:
+    result = train_trial(make_trial("causal-lm"), language.having(validation=make_split([])))
+    assert (result["status"], result["validation_loss"]) == ("ok", None)
+
+
+def test_wrong_data(language: Made, classification: Made) -> None:
+    for made, code in (
+        (language.having(test=make_split([])), "too_little_data"),
+        (language.having(test=make_split([np.arange(LENGTH + 1)])), "too_long"),
+    ):
+        with pytest.raises(DataError) as caught:
+            train_trial(make_trial("causal-lm"), made)
+        assert caught.value.code == code
+    with pytest.raises(TrialError, match="tokenizer"):
+        train_trial(make_trial(), classification, save_to=classification.path / "m")

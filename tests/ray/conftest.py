@@ -1,0 +1,42 @@
+"""One small study on a local Ray. Tiny models, two worker slots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rayscale.on_ray.session import Session, connect
+
+WORDS = "the a cat dog bird runs sleeps eats fast slow red blue big small house garden river tree".split()
+
+STUDY = """\
+name: toy
+task: {type: sequence-classification, text: text, label: label, max_length: 32}
+data: {train: rows.csv}
+models:
+  - {family: bert, sizes: [1x32, 2x32], vocabulary: 400}
+grid: {examples: [40, 80, 160], gpus: [1, 2]}
+training: {epochs: 1, global_batch: 16, learning_rate: 2e-3}
+run: {accelerator: cpu}
+"""
+
+
+def write_study(folder: Path, text: str = STUDY) -> Path:
+    """A study file beside 400 different rows of two learnable classes."""
+    rows = []
+    for i in range(400):
+        words = [WORDS[(i * 7 + j * j * 3 + i // 18) % len(WORDS)] for j in range(4 + i % 9)]
+        rows.append(f"{' '.join(words)} number {i},{'animal' if i % 2 else 'place'}{' ' if i % 3 else ''}")
+    (folder / "rows.csv").write_text("text,label\n" + "\n".join(row.strip() for row in rows) + "\n")
+    path = folder / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    """A local Ray with this machine's slots."""
+    with connect("local", "cpu", 60) as found:
+        yield found

@@ -1,0 +1,92 @@
+"""Lanes on a real Ray: what a trial measures does not depend on where, when and after what it runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from rayscale.draft import draft_plan
+from rayscale.machine import this_machine
+from rayscale.on_ray.data import prepare
+from rayscale.on_ray.lanes import Handed, LaneSettings, open_host, open_pool
+from rayscale.on_ray.parcels import wrap
+from rayscale.on_ray.pool import Cell
+from rayscale.on_ray.session import Session, connect
+from rayscale.plan import Plan, Trial
+from rayscale.storage import Store
+from rayscale.study import load_study
+from rayscale.text.tokenise import spec_of
+from tests.ray.conftest import write_study
+
+TIMES = {
+    "train_seconds", "eval_seconds", "device_seconds", "examples_per_second", "tokens_per_second", "started_at",
+    "ended_at", "peak_memory_bytes", "mfu",
+}  # fmt: skip
+
+
+def planned(folder: Path) -> Plan:
+    study = load_study(write_study(folder))
+    return draft_plan(study, this_machine("cpu"), Store.open(folder / "run"))
+
+
+def run_cells(
+    session: Session, plan: Plan, trials: list[Trial], *, isolated: bool = False, hang_seconds: float = 60,
+    pause: float = 0.0,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Run these trials one after the other, each under a name of its own, so that equal trials may run twice."""
+    prepared = prepare(plan.study, [spec_of(trial.model) for trial in trials], [0])
+    cells = []
+    for number, trial in enumerate(trials):
+        parcel = wrap(prepared[spec_of(trial.model).name].path, several_nodes=False)
+        cells.append(Cell(str(number), trial.gpus, True, Handed(trial.to_json(), parcel, None)))
+    settings = LaneSettings(session.worker_resources, "cpu", hang_seconds, "none")
+    pool = open_pool(cells, session.machine.slots, 0, 1 if isolated else None, settings, open_host())
+    outcomes: list[dict[str, Any]] = []
+    for cell in cells:
+        waiting = pool.submit.remote(cell.trial_id)
+        while len(outcomes) <= int(cell.trial_id):
+            outcomes += ray.get(pool.collect.remote(len(outcomes), 5.0))
+        ray.get(pool.acknowledge.remote(cell.trial_id, {}))
+        ray.get(waiting)
+        time.sleep(pause)
+    ray.get(pool.stop.remote())
+    return outcomes
+
+
+def numbers(outcome: dict[str, Any]) -> dict[str, Any]:
+    assert outcome["status"] == "ok", outcome
+    return {name: value for name, value in outcome["measured"].items() if name not in TIMES}
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_trial_measures_the_same_alone_first_last_after_a_failure_and_after_another_model(
+    tmp_path: Path, session: Session, gpus: int
+) -> None:
+    plan = planned(tmp_path)
+    if session.machine.slots < gpus:
+        pytest.skip(f"needs {gpus} physical cores, this machine has {session.machine.slots}")
+    trials = [p.trial for p in plan.trials if p.trial.gpus == gpus]
+    mine = next(t for t in trials if t.model.name == "bert-2x32" and t.data_requested == 80)
+    other = next(t for t in trials if t.model.name == "bert-1x32" and t.data_requested == 160)
+    broken = replace(mine, data_requested=10**6)
+    outcomes = run_cells(session, plan, [mine, broken, mine, other, mine])
+    alone = run_cells(session, plan, [mine], isolated=True)[0]
+    assert outcomes[1]["status"] == "failed"
+    assert "1000000" in outcomes[1]["error"]["message"].replace(",", "")
+    assert numbers(outcomes[0]) == numbers(outcomes[2]) == numbers(outcomes[4]) == numbers(alone)
+
+
+def test_a_lane_that_waited_longer_than_its_process_groups_time_out_still_works(tmp_path: Path) -> None:
+    with connect("local", "cpu", 3) as session:
+        if session.machine.slots < 2:
+            pytest.skip("needs two physical cores")
+        plan = planned(tmp_path)
+        trial = next(p.trial for p in plan.trials if p.trial.gpus == 2 and p.trial.data_requested == 40)
+        first, second = run_cells(session, plan, [trial, trial], hang_seconds=3, pause=8)
+    assert numbers(first) == numbers(second)
+    assert (first["attempts"], second["attempts"]) == (1, 1)

@@ -1,0 +1,87 @@
+"""A whole study on a local Ray: records, resume, Tune's own result, failures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ray.tune import ExperimentAnalysis
+
+import rayscale as rs
+from rayscale.ledger import COLUMNS
+from rayscale.machine import physical_cores
+from rayscale.on_ray import run_study
+from rayscale.run_folder import status
+from tests.ray.conftest import STUDY, write_study
+
+pytestmark = pytest.mark.skipif(physical_cores() < 2, reason="the study wants two worker slots")
+
+
+def test_a_study_runs_to_a_report_resumes_and_is_read_by_tune_and_pandas(tmp_path: Path) -> None:
+    study, out = write_study(tmp_path), tmp_path / "run"
+    run = run_study(study, out=str(out))
+    assert run is not None
+    trials = run.trials
+    assert list(trials.columns) == list(COLUMNS)
+    assert set(trials.status) == {"ok"}
+    assert len(trials) == 12
+    assert trials.exclusive[trials.gpus == 2].all()
+    assert trials.eval_loss.notna().all()
+    assert trials.f1_macro.between(0, 1).all()
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "trials.parquet"), trials)
+    assert json.loads((out / "fit.json").read_text())["verdict"]["sentences"]
+    assert "<html" in (out / "report.html").read_text()
+    assert len(run.curves(trials.trial_id[0])) > 0
+    assert status(run)["done"] == 12
+
+    analysis = ExperimentAnalysis(str(out / "tune"))
+    frame = analysis.dataframe()
+    assert set(frame["config/trial_id"]) == set(trials.trial_id)
+    by_id = trials.set_index("trial_id").eval_loss
+    assert all(by_id[row["trial_id"] if row["trial_id"] in by_id else row["config/trial_id"]] == row["eval_loss"]
+               for _, row in frame.iterrows())  # fmt: skip
+
+    # A record deleted is the only one run again; Tune's folder holds all cells afterwards.
+    lost = trials.trial_id[3]
+    (out / "trials" / f"{lost}.json").unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "trials").iterdir()}
+    again = run_study(study, out=str(out))
+    assert again is not None
+    after = {path.name: path.stat().st_mtime_ns for path in (out / "trials").iterdir()}
+    assert {name for name in after if after[name] != before.get(name)} == {f"{lost}.json"}
+    same = again.trials.set_index("trial_id").eval_loss
+    assert (same == by_id).all()
+    assert len(ExperimentAnalysis(str(out / "tune")).dataframe()) == 12
+    kept = [path.name for path in (out / "models").iterdir()]
+    assert len(kept) == 1
+
+    loaded = rs.load(out)
+    assert loaded.trials.validation_loss.min() == loaded.trials.set_index("trial_id").validation_loss[kept[0]]
+
+
+def test_a_trial_that_raises_is_a_failed_record_and_the_others_go_on(tmp_path: Path) -> None:
+    # 4 labels seen in training, but a model whose folder lies about its weights: that cell fails, the ladder goes on.
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text(json.dumps({
+        "model_type": "bert", "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 1,
+        "intermediate_size": 64, "vocab_size": 400, "max_position_embeddings": 64,
+    }))  # fmt: skip
+    (broken / "model.safetensors").write_bytes(b"no weights at all")
+    study = write_study(tmp_path, STUDY.replace("gpus: [1, 2]", "gpus: [1]").replace("[40, 80, 160]", "[40, 80]"))
+    run = run_study(study, out=str(tmp_path / "good"))
+    assert run is not None
+    tokenizer = next(iter((tmp_path / "good" / "models").iterdir())) / "tokenizer.json"
+    (broken / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    text = study.read_text().replace("models:\n", f"models:\n  - {{pretrained: {broken}}}\n")
+    study.write_text(text)
+    run = run_study(study, out=str(tmp_path / "run"))
+    assert run is not None
+    trials = run.trials
+    assert set(trials.status[trials.model == "broken"]) == {"failed"}
+    assert set(trials.status[trials.model != "broken"]) == {"ok"}
+    assert trials.error[trials.model == "broken"].str.contains("safetensors|weights").all()
+    for trial_id in trials.trial_id[trials.status == "failed"]:
+        assert "Traceback" in (tmp_path / "run" / "logs" / f"{trial_id}.log").read_text()

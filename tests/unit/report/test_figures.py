@@ -1,0 +1,107 @@
+"""Single figures: what they show, what they say about it, and when there is none."""
+
+from __future__ import annotations
+
+import base64
+
+import pandas as pd
+import pytest
+
+from rayscale.report.chart import colour, marker
+from rayscale.report.checks import held_out, residual_rows
+from rayscale.report.evidence import gather
+from rayscale.report.quality import loss_against_data, loss_against_size
+from rayscale.report.speed import exclusive_rows, paired_ratios, speed_against_gpus
+
+
+def refuse(saved, rows):
+    raise AssertionError("there is no law to predict from")
+
+
+def svg(drawn) -> str:
+    return base64.b64decode(drawn.wide.partition(",")[2]).decode()
+
+
+@pytest.fixture
+def gathered(simulated):
+    """Evidence of a table without a fit."""
+    return lambda table: gather(simulated.study(), table.reset_index(drop=True), None)
+
+
+def test_rising_loss_is_not_called_falling(simulated, gathered):
+    table = simulated.trials(gpus=(1,))
+    table.loc[(table["model"] == "gpt2-2x32") & (table["data_requested"] == 800_000), "eval_loss"] = 9.0
+    assert loss_against_data(gathered(table), refuse).caption == "More data does not lower the loss of gpt2-2x32."
+
+
+def test_one_data_size_says_nothing_about_more(simulated, gathered):
+    drawn = loss_against_data(gathered(simulated.trials(sizes=(100_000,))), refuse)
+    assert drawn.caption.startswith("Only one data size was run")
+
+
+def test_a_smaller_model_may_be_best(simulated, gathered):
+    table = simulated.trials(gpus=(1,))
+    table.loc[table["model"] == "gpt2-2x64", "eval_loss"] *= 0.5
+    assert loss_against_size(gathered(table), refuse).caption.startswith("gpt2-2x64, not the largest model, is best")
+
+
+def test_figures_need_something_to_show(simulated, gathered):
+    failed = gathered(simulated.trials(failed=100))
+    assert loss_against_data(failed, refuse) is None
+    assert loss_against_size(failed, refuse) is None
+    assert loss_against_size(gathered(simulated.trials(models={"only": 81_000})), refuse) is None
+    one = simulated.trials(gpus=(1,))
+    assert speed_against_gpus(gathered(one), one, {}) is None
+    assert held_out(failed, {}) is None
+    assert held_out(failed, {"n": 0, "note": "one size", "rivals": {"constant": {"rmse_log": 0.1}}}) is None
+
+
+def test_speed_counts_only_exclusive_rows_and_pairs_like_with_like(simulated):
+    table = simulated.trials(gpus=(1, 2, 4), failed=0)
+    rows = exclusive_rows(table)
+    assert rows["exclusive"].all()
+    assert len(rows) < len(table)
+    pairs = paired_ratios(rows)
+    assert list(pairs["gpus"].unique()) == [2, 4]
+    assert len(pairs) == 2 * 3 * 4, "one pair per step, model and data size; seed 0 alone ran exclusively"
+    assert pairs["ratio"].between(1.2, 2.2).all()
+    missing = table.assign(exclusive=None)
+    assert exclusive_rows(missing).empty
+
+
+def test_three_gpu_counts_have_two_steps(simulated, gathered):
+    table = simulated.trials(gpus=(1, 2, 4))
+    step = {"from": 2, "to": 4, "value": 1.6, "low": None, "high": None, "unit": "times"}
+    drawn = speed_against_gpus(gathered(table), table, {**step, "curve": [step]})
+    assert "1 to 2" in svg(drawn)
+    assert "2 to 4" in svg(drawn)
+    assert drawn.caption == "Twice the GPUs give 1.60 times the speed; the ideal is 2."
+
+
+def test_speed_without_a_ratio_gives_the_reason(simulated, gathered):
+    table = simulated.trials()
+    drawn = speed_against_gpus(gathered(table), table, {"value": None, "note": "no two runs alike"})
+    assert drawn.caption == "No two runs alike."
+
+
+def test_residuals_are_logs_of_measured_over_predicted(simulated):
+    table = simulated.trials(gpus=(1,), failed=0)
+    law = {"target": "eval_loss", "outcome": "converged", "params": {"E": 4.0}, "estimate": {"noise": 0.1}}
+    evidence = gather(simulated.study(), table, {"fits": [law]})
+    rows = residual_rows(evidence, lambda saved, rows: pd.DataFrame({"predicted": [1.0] * len(rows)}))
+    assert len(rows) == len(table)
+    assert rows["residual"].gt(1.0).all()
+
+
+def test_held_out_compares_with_rivals(gathered, simulated):
+    check = {"law": "power", "n": 3, "rmse_log": 0.02, "data": 800_000, "unit": "tokens",
+             "rivals": {"constant": {"rmse_log": 0.1}}}  # fmt: skip
+    drawn = held_out(gathered(simulated.trials()), check)
+    assert drawn.caption.replace("\u00a0", " ") == (
+        "Fitted without 800 k tokens, a power law per model misses these runs by 2.0 %; the best rival misses by 10 %."
+    )
+    assert "the last value kept: 10\u00a0%" in svg(drawn)
+
+
+def test_many_models_stay_apart():
+    assert len({(colour(place), marker(place)) for place in range(64)}) == 64
