@@ -44,7 +44,9 @@ def demo(out: Out = None, yes: Yes = False, json_: Json = False) -> None:
 @app.command()
 def init(
     task: Annotated[str, typer.Option("--task", metavar="T", help="sequence-classification or causal-lm.")] = "",
-    data: Annotated[Path | None, typer.Option("--data", metavar="FILE", help="Your data; its columns are read.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="Your data; its columns are read.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the study file goes.")] = Path("study.yaml"),
     json_: Json = False,
 ) -> None:
@@ -179,7 +181,9 @@ def report(
 @app.command()
 def submit(
     study: StudyFile,
-    address: Annotated[str, typer.Option("--address", metavar="URL", help="The cluster's dashboard: http://HOST:8265.")],
+    address: Annotated[
+        str, typer.Option("--address", metavar="URL", help="The cluster's dashboard: http://HOST:8265.")
+    ],
     out: Out = None,
     json_: Json = False,
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 
 class RayscaleError(Exception):
-    """Base of all errors; `code` is a stable word for machines, `where` the place (file:line: field) if there is one."""
+    """Base of all errors; `code` is a stable word for machines, `where` the place (file:line: field) if any."""
 
     exit_code = 1
 

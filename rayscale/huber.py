@@ -17,7 +17,7 @@ from rayscale.laws import Coordinates
 Array = NDArray[np.float64]
 
 DELTA = 1e-3
-PATIENCE = 5  # steps in a row without a gain of 1e-9 of the objective: settled
+PATIENCE = 5  # steps in a row that gained no more than `tolerance` of the objective: settled
 
 
 def huber_sum(residuals: Array, weights: Array | float = 1.0, delta: float = DELTA) -> Array:
@@ -35,6 +35,7 @@ def minimise(
     *,
     steps: int = 2000,
     delta: float = DELTA,
+    tolerance: float = 1e-9,
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """From every row of `start` (batch, p): where it ended, the objective there (batch,), and whether it settled.
 
@@ -63,7 +64,7 @@ def minimise(
         tried = huber_sum(np.log(coordinates.value(moved, inputs)) - log_target[active], weight, delta)
         better = tried < objective[active]
         gain = np.where(better, objective[active] - tried, 0.0)
-        idle[active] = np.where(gain <= 1e-9 * objective[active], idle[active] + 1, 0)
+        idle[active] = np.where(gain <= tolerance * objective[active], idle[active] + 1, 0)
         theta[active] = np.where(better[:, None], moved, here)
         objective[active] = np.where(better, tried, objective[active])
         damping[active] *= np.where(better, 0.3, 3.0)

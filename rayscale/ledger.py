@@ -126,7 +126,7 @@ class Ledger:
         self.store.write(f"trials/{record.trial_id}.json", content.encode())
 
     def read(self) -> tuple[list[TrialRecord], list[Damaged]]:
-        """All records by trial id, and the files that are no whole record, with the reason. Nothing is skipped unsaid."""
+        """All records by trial id, and the files that are no whole record, each with the reason."""
         records, damaged = [], []
         for name in self.store.names("trials", ".json"):
             try:

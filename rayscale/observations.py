@@ -40,6 +40,11 @@ class Observations:
         stacked = np.stack([*self.inputs.values()], axis=1)
         return np.unique(stacked, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
 
+    def warnings(self) -> list[dict[str, str]]:
+        """That rows were dropped, if any were."""
+        text = f"{len(self.dropped)} rows are not used; rows_dropped gives the reason of each"
+        return [{"code": "dropped_rows", "message": text}] if self.dropped else []
+
 
 def require_columns(table: pd.DataFrame, columns: list[str]) -> None:
     """Raises TableError for the first of `columns` that the table lacks, naming those it has."""

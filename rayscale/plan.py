@@ -182,15 +182,13 @@ def model_specs(study: Study) -> list[ModelSpec]:
                 raise StudyError(f"models: {found.name} has {depth} layers, {layers} asked for; use {depth} or fewer")
             name = found.name if layers == depth else f"{found.name}@{layers}"
             family = str(found.config.get("model_type"))
-            width = found.config.get("hidden_size") or found.config.get("n_embd")
+            wide = found.config.get("hidden_size") or found.config.get("n_embd")
             path = str(found.folder)
-            specs.append(ModelSpec(name, "pretrained", family, layers, width, None, path, model.revision, found.digest))
+            specs.append(ModelSpec(name, "pretrained", family, layers, wide, None, path, model.revision, found.digest))
     return list(dict.fromkeys(specs))
 
 
-def make_plan(
-    study: Study, machine: Machine, supply: Supply, measured: Sequence[Mapping[str, Any]] = ()
-) -> Plan:
+def make_plan(study: Study, machine: Machine, supply: Supply, measured: Sequence[Mapping[str, Any]] = ()) -> Plan:
     """All cells of the grid with id and cost; `measured` are rows of finished trials that estimates learn from.
 
     Raises StudyError: more GPUs asked for than there are, more data than there is.
@@ -250,9 +248,7 @@ def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
         )
 
 
-def _trial(
-    study: Study, spec: ModelSpec, size: int, gpus: int, seed: int, device: str, fingerprint: str
-) -> Trial:
+def _trial(study: Study, spec: ModelSpec, size: int, gpus: int, seed: int, device: str, fingerprint: str) -> Trial:
     task = {**study.task.model_dump(), "max_length": study.task.length}
     training = {**study.training.model_dump(), "epochs": study.epochs}
     trial = Trial(
@@ -269,7 +265,8 @@ def _trial(
 
 def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int]:
     if spec.kind == "family":
-        assert spec.width and spec.vocabulary  # a ladder's spec has both
+        assert spec.width is not None
+        assert spec.vocabulary is not None
         config = family_config(spec.family, spec.layers, spec.width, spec.vocabulary, study.task.length, n_labels)
     else:
         assert spec.path
@@ -288,6 +285,7 @@ def _cost(
 ) -> Planned:
     epochs, batch = study.epochs, study.training.global_batch
     length = min(supply.mean_tokens, study.task.length)
+    tokens: float
     if trial.data_axis == "tokens":
         tokens, rows = trial.data_requested, trial.data_requested // study.task.length
     else:
@@ -348,7 +346,8 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
     hours = study.budget.gpu_hours
     if study.budget.usd and study.prices.gpu_hour:
         hours = min(hours or float("inf"), study.budget.usd / study.prices.gpu_hour)
-    kept, cut = list(cells), []
+    kept = list(cells)
+    cut: list[tuple[str, str]] = []
     if hours is None:
         return kept, cut
     spent = sum(p.seconds * p.trial.gpus for p in kept) / 3600
@@ -377,7 +376,7 @@ def _lint(study: Study, planned: Sequence[Planned]) -> list[tuple[str, str]]:
         found.append(("few_sizes", f"{axis} span a factor of {sizes[-1] / sizes[0]:.2g}: 8 or more fixes the exponent"))
     if len(params) == 1:
         found.append(("one_size", "one model size: nothing can be said about larger models"))
-    if params and 1 < len(params) and params[-1] < 8 * params[0]:
+    if params and len(params) > 1 and params[-1] < 8 * params[0]:
         text = f"model sizes span a factor of {params[-1] / params[0]:.2g}: 8 or more fixes the exponent"
         found.append(("few_sizes", text))
     if not any(p.trial.seed for p in planned):

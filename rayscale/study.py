@@ -237,9 +237,9 @@ def load_study(path: str | Path) -> Study:
             missing = _missing_files({k: v for k, v in raw.items() if isinstance(v, str)}, path.resolve().parent)
             problems += [(locate(document, where), _dotted(where), text) for where, text in missing]
         raise _refusal(document, sorted(set(problems), key=lambda p: (p[0], p[1]))) from None
-    study, problems = _resolve(study, path.resolve().parent)
-    if problems:
-        raise _refusal(document, [(locate(document, where), _dotted(where), text) for where, text in problems])
+    study, found_later = _resolve(study, path.resolve().parent)
+    if found_later:
+        raise _refusal(document, [(locate(document, where), _dotted(where), text) for where, text in found_later])
     return study
 
 
@@ -287,7 +287,9 @@ def _problem(document: Located, error: Any) -> tuple[int, str, str]:
     elif later and where[-1] != "train":
         text = f"found {_shown(found)}; {later}"
     else:
-        text = f"found {_shown(found)}; {error['msg'].removeprefix('Value error, ').replace('Input should', 'it should')}"
+        text = (
+            f"found {_shown(found)}; {error['msg'].removeprefix('Value error, ').replace('Input should', 'it should')}"
+        )
     return locate(document, where), field, text
 
 
@@ -306,7 +308,7 @@ def _keys_beside(where: tuple[Any, ...], value: Any) -> list[str]:
             part = Pretrained if pretrained else Ladder
         else:
             part = part.model_fields[step].annotation
-    return list(part.model_fields) if isinstance(part, type) else []
+    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
 
 
 def _resolve(study: Study, folder: Path) -> tuple[Study, list[tuple[tuple[Any, ...], str]]]:

@@ -1,7 +1,7 @@
 """Create .venv from the lock file; standard library only. Run by `make`.
 
 Every package is pinned and hashed in requirements.lock. Without an NVIDIA GPU the CPU build of torch is taken
-(requirements-cpu.lock) where pip is offered one, and the CUDA packages are left out. A torch that is already in .venv stays.
+(requirements-cpu.lock) where pip is offered one, and the CUDA packages are left out. A torch already in .venv stays.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PIP = ["-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 def main() -> None:
     """Install and mark .venv as ready."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this script is the first to meet an old Python
         sys.exit(f"rayscale needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. "
                  "Name another with `make PYTHON=python3.12 ...`.")  # fmt: skip
     if not PYTHON.exists():

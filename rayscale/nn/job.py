@@ -16,14 +16,14 @@ from rayscale.nn import batches, devices
 from rayscale.nn.group import Group
 from rayscale.nn.models import Size, build_model, measure_size
 from rayscale.nn.objectives import Inputs, Objective, find_objective
-from rayscale.nn.rates import resolve_rate
+from rayscale.nn.rates import HEAD_FACTOR, resolve_rate
 
 if TYPE_CHECKING:
     from rayscale.plan import Trial
     from rayscale.text.prepared import Prepared, Split
 
-# Rows at once. On a CPU small micro-batches of sorted rows waste less padding and stay in the cache: measured on texts of
-# 48 tokens in global batches of 32, 8 rows take 0.6 of the time that 32 take. On a GPU nothing was measured.
+# Rows at once. On a CPU small micro-batches of sorted rows waste less padding and stay in the cache: measured on texts
+# of 48 tokens in global batches of 32, 8 rows take 0.6 of the time that 32 take. On a GPU nothing was measured.
 MICRO_BATCH = {"cpu": 8, "cuda": 64}
 
 
@@ -43,6 +43,7 @@ class Job:
     micro_batch: int
     steps: int
     learning_rate: float
+    head_factor: float
     precision: str
     pad: int
     size: Size
@@ -97,6 +98,7 @@ def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group:
     model.to(device=group.device)  # type: ignore[call-arg]
     size = measure_size(model)
     global_batch = min(training["global_batch"], len(rows))
+    automatic = training["learning_rate"] == "auto"
     steps = training["epochs"] * math.ceil(len(rows) / global_batch)
     job = Job(
         trial=trial,
@@ -118,6 +120,7 @@ def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group:
             global_batch=training["global_batch"],
             batch_tokens=round(training["global_batch"] * float(train.lengths[rows].mean())),
         ),
+        head_factor=HEAD_FACTOR if automatic and trial.model.kind == "pretrained" else 1.0,
         precision=devices.resolve_precision(training["precision"], group.device),
         pad=model.config.pad_token_id or 0,
         size=size,

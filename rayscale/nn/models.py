@@ -231,10 +231,15 @@ def count_params(model: PreTrainedModel) -> tuple[int, int]:
     return size.params, size.params_non_embedding
 
 
+def body_parameters(model: PreTrainedModel) -> set[int]:
+    """`id` of every parameter of the body; the rest, a pooler included, is the head of the task."""
+    return {id(p) for name, p in model.base_model.named_parameters() if "pooler." not in name}
+
+
 def measure_size(model: PreTrainedModel) -> Size:
     """Counts of a model's parameters by how often a forward pass multiplies them (see `Size`)."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    body = {id(p) for name, p in model.base_model.named_parameters() if "pooler." not in name}
+    body = body_parameters(model)
     total = non_embedding = token = example = 0
     for parameter in model.parameters():
         total += parameter.numel()

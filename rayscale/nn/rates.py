@@ -32,6 +32,8 @@ def schedule_factor(schedule: str, step: int, steps: int, warmup: float) -> floa
 LANGUAGE_RATE_TIMES_WIDTH = 0.32
 LANGUAGE_BATCH_TOKENS, LANGUAGE_BATCH_POWER, LANGUAGE_BATCH_FACTOR = 512, 1 / 3, 2.0
 
+HEAD_FACTOR = 10.0
+
 
 def resolve_rate(
     setting: str | float,

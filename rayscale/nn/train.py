@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
 
 from rayscale.errors import TrialError
 from rayscale.nn import batches, devices
@@ -26,6 +27,7 @@ from rayscale.nn.evaluate import evaluate
 from rayscale.nn.group import Group
 from rayscale.nn.job import Job, prepare_job
 from rayscale.nn.metrics import task_metrics
+from rayscale.nn.models import body_parameters
 from rayscale.nn.pulse import Pulse
 from rayscale.nn.rates import schedule_factor
 from rayscale.nn.save import save_model
@@ -119,7 +121,7 @@ def _run(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> dict
 
 def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> None:
     group = job.group
-    parallel = model
+    parallel: nn.Module = model
     if group.world_size > 1:
         parallel = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
     optimizer = _make_optimizer(model, job)
@@ -128,6 +130,7 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> No
     targets_of = job.objective.targets(job.train_lengths)
     loss_sum, target_sum = torch.zeros((), dtype=torch.float64, device=group.device), 0.0
     model.train()
+    group.add([0.0])  # all ranks are here: nobody's clock runs while another still builds
     started, pause_seconds = time.perf_counter(), 0.0
     for step, batch in enumerate(_global_batches(job)):
         targets = float(targets_of[batch].sum())
@@ -188,8 +191,8 @@ def _step(
             (loss * (part.weight * group.world_size / targets)).backward()
         loss_sum += loss.detach().double() * part.weight
     nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-    for group_of in optimizer.param_groups:
-        group_of["lr"] = rate
+    for settings in optimizer.param_groups:
+        settings["lr"] = rate * settings["factor"]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss_sum
@@ -201,9 +204,7 @@ def _describe(job: Job, course: Course) -> dict[str, Any]:
     tokens, pairs = int(lengths.sum()), int((lengths**2).sum())
     train_seconds, eval_seconds = (float(s) for s in job.group.largest([course.train_seconds, course.eval_seconds]))
     size, share = job.size, course.steps / job.steps  # 1 unless it diverged
-    once = training_flops(
-        size.token_params, size.example_params, size.layers, size.width, tokens, pairs, len(lengths)
-    )
+    once = training_flops(size.token_params, size.example_params, size.layers, size.width, tokens, pairs, len(lengths))
     flops = share * job.epochs * once
     peak = devices.peak_flops(job.group.device, job.precision)
     return {
@@ -256,14 +257,17 @@ def _monitor_rows(job: Job) -> np.ndarray:
     return np.arange(min(wanted, len(job.prepared.split("validation"))))
 
 
-def _make_optimizer(model: nn.Module, job: Job) -> torch.optim.Optimizer:
+def _make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
     if job.trial.training["optimizer"] != "adamw":
         raise TrialError(f"unknown optimizer '{job.trial.training['optimizer']}'; known: adamw", permanent=True)
     # Biases and norms are not decayed: they do not multiply with inputs, and have no scale to keep down.
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    decays, body = {True: job.trial.training["weight_decay"], False: 0.0}, body_parameters(model)
+    sorted_out: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        sorted_out.setdefault((parameter.ndim > 1, id(parameter) in body), []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": job.trial.training["weight_decay"]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": found, "weight_decay": decays[matrix], "factor": 1.0 if in_body else job.head_factor}
+        for (matrix, in_body), found in sorted_out.items()
     ]
     return torch.optim.AdamW(groups, lr=job.learning_rate, betas=BETAS[job.task_type], fused=True)
 

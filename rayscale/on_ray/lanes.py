@@ -47,7 +47,8 @@ class Handed:
 
 def open_host() -> Any:
     """Start the actor in which all lanes' trainers wait; it imports torch once, while the text is prepared."""
-    host = ray.remote(num_cpus=0, max_concurrency=1000)(_TrainerHost).remote()
+    host: Any = ray.remote(_TrainerHost)
+    host = host.options(num_cpus=0, max_concurrency=1000).remote()
     host.warm_up.remote()
     return host
 
@@ -56,7 +57,7 @@ def open_pool(
     cells: Sequence[Cell], slots: int, retries: int, trials_per_lane: int | None, settings: LaneSettings, host: Any
 ) -> Any:
     """Start the pool's actor; returns its handle. It and all lanes end with the driver."""
-    actor = ray.remote(num_cpus=0, max_concurrency=10_000)(_PoolActor)
+    actor = ray.remote(_PoolActor).options(num_cpus=0, max_concurrency=10_000)
     return actor.remote(list(cells), slots, retries, trials_per_lane, settings, host)
 
 
@@ -114,7 +115,8 @@ class _TrainerHost:
                 run_config=RunConfig(
                     name=f"lane-{lane_id}",
                     storage_path=scratch,
-                    failure_config=FailureConfig(max_failures=RESTARTS_PER_LANE, controller_failure_limit=3),
+                    # Train V2's own class at run time; its types still show the one before.
+                    failure_config=FailureConfig(max_failures=RESTARTS_PER_LANE, controller_failure_limit=3),  # type: ignore[call-arg]
                 ),
                 torch_config=TorchConfig(
                     backend="nccl" if cuda else "gloo", timeout_s=max(1, round(settings.hang_seconds))
@@ -192,7 +194,11 @@ class _Worker:
                 progress=progress, save_to=kept,
             )  # fmt: skip
             model = ray.put(read_files(kept)) if kept is not None and kept.is_dir() else None
-        return {"status": measured["status"], "measured": {**measured, **place(started, self.size)}, "model": [model] if model else []}
+        return {
+            "status": measured["status"],
+            "measured": {**measured, **place(started, self.size)},
+            "model": [model] if model else [],
+        }
 
 
 def describe(failure: BaseException) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def wrap(folder: Path, several_nodes: bool) -> Parcel:
         digest.update(f"{name}\0{size}\0".encode())
         if several_nodes:
             contents[name] = np.fromfile(file, dtype=np.uint8)
-            digest.update(hashlib.sha256(contents[name]).digest())
+            digest.update(hashlib.sha256(contents[name].data).digest())
     reference = ray.put(contents) if several_nodes else None
     return Parcel(str(folder), digest.hexdigest(), ray.get_runtime_context().get_node_id(), reference)
 

@@ -192,7 +192,7 @@ class LanePool:
             self._end(lane, {**outcome, "exclusive": running.exclusive, "size": lane.size})
 
     async def fail(self, lane_id: int, serial: int, error: dict[str, Any], restart: bool) -> None:
-        """A rank raised: the trial is tried again or, when its attempts are used up or the error is permanent, ends failed.
+        """A rank raised: the trial is tried again, or ends failed when attempts are used up or the error is permanent.
 
         `restart` says that this group of processes ends now, and with it every rank that waits in a collective.
         """

@@ -1,4 +1,4 @@
-"""Ray itself: start it here or connect to a cluster, with settings that suit many short trials, and say what it offers."""
+"""Ray itself: start it here or join a cluster, with settings that suit many short trials, and say what it offers."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ def settings(hang_seconds: float) -> dict[str, str]:
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
         "RAY_TRAIN_METRICS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Lanes hold few CPUs and several processes; by default the raylet warns of that on the terminal.
+        "RAY_worker_maximum_startup_concurrency": "8",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -101,7 +103,7 @@ def _join(address: str, accelerator: str, hang_seconds: float) -> Session:
             namespace="rayscale",
             runtime_env={"env_vars": settings(hang_seconds), **_code()},
         )
-    except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError) as error:
+    except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
         reason = str(error).splitlines()[0]
         raise ClusterError(
             f"no Ray cluster at {address}: {reason}; check `ray status` there, and RAY_AUTH_TOKEN if it wants a token",
@@ -143,4 +145,3 @@ def _measure_slots() -> tuple[int, float]:
     per_slot = max((max(1.0, node["Resources"]["CPU"] / cores) for node, cores in zip(nodes, found, strict=True)),
                    default=1.0)  # fmt: skip
     return sum(int(node["Resources"]["CPU"] // per_slot) for node in nodes), per_slot
-

@@ -1,4 +1,4 @@
-"""Run a study: the driver. It asks for the plan's consent, prepares the text, opens lanes, and makes every record durable.
+"""Run a study: the driver. It asks for consent, prepares the text, opens lanes, and makes every record durable.
 
 Only this process writes the run's folder; workers send what they measured by actor calls.
 """
@@ -91,7 +91,8 @@ def run_study(
         if address == "local":
             plan = draft_plan(study, this_machine(run.accelerator), store)
             if driver.begin(plan, path):
-                driver.prepare_here() or driver.use(stack, address)
+                if not driver.prepare_here():
+                    driver.use(stack, address)
                 driver.execute()
         else:
             session = driver.connect(stack, address)
@@ -183,7 +184,9 @@ class _Driver:
 
         if self.session is None:
             self.observer.phase("starting Ray" if address == "local" else f"connecting to Ray at {address}")
-            self.session = stack.enter_context(connect(address, self.study.run.accelerator, self.study.run.hang_seconds))
+            self.session = stack.enter_context(
+                connect(address, self.study.run.accelerator, self.study.run.hang_seconds)
+            )
         return self.session
 
     def use(self, stack: ExitStack, address: str) -> None:
@@ -223,7 +226,9 @@ class _Driver:
             def progress(told: dict[str, Any], planned: Planned = planned) -> None:
                 self._show([{"trial_id": planned.trial.trial_id, "seconds": 0.0, **told}])
 
-            checkpoint = str(find_checkpoint(trial.model.path, trial.model.revision).folder) if trial.model.path else None
+            checkpoint = (
+                str(find_checkpoint(trial.model.path, trial.model.revision).folder) if trial.model.path else None
+            )
             # Exceptions pass through: this executor is for the debugger.
             measured = train_trial(
                 trial, self._prepared(planned), checkpoint=checkpoint, device=trial.device, progress=progress
@@ -257,15 +262,15 @@ class _Driver:
             raise ClusterError(f"Ray Tune ended with an error: {grid.error}") from grid.error
 
     def _cells(self) -> list[Any]:
+        from rayscale.on_ray import parcels
         from rayscale.on_ray.lanes import Handed
-        from rayscale.on_ray.parcels import wrap
         from rayscale.on_ray.pool import Cell
 
         several = self.session.nodes > 1 or not self.session.local
         folders = {str(self._prepared(p).path) for p in self.pending} | {
             p.trial.model.path for p in self.pending if p.trial.model.path
         }
-        parcels = {folder: wrap(Path(folder), several) for folder in folders}
+        wrapped = {folder: parcels.wrap(Path(folder), several) for folder in folders}
         return [
             Cell(
                 p.trial.trial_id,
@@ -273,8 +278,8 @@ class _Driver:
                 p.alone,
                 Handed(
                     p.trial.to_json(),
-                    parcels[str(self._prepared(p).path)],
-                    parcels[p.trial.model.path] if p.trial.model.path else None,
+                    wrapped[str(self._prepared(p).path)],
+                    wrapped[p.trial.model.path] if p.trial.model.path else None,
                 ),
             )
             for p in self.pending
@@ -334,7 +339,7 @@ class _Driver:
         self.store.write(f"curves/{trial_id}.parquet", sink.getvalue())
 
     def _keep_model(self, record: TrialRecord, model: list[Any]) -> None:
-        """Write models/<trial_id>/; with keep: best, only while no earlier trial validates better, and drop the loser."""
+        """Write models/<trial_id>/; with keep: best, only if no earlier trial validates better, and drop the loser."""
         if not model or record.row["status"] != "ok":
             return
         import ray
@@ -390,9 +395,7 @@ class _Driver:
     def _eta(self, left: Sequence[Planned], running: Sequence[Mapping[str, Any]]) -> float:
         """Seconds to go, by the plan's estimates scaled to what the finished trials of this run took."""
         by_id = {p.trial.trial_id: p for p in self.plan.trials}
-        ratios = [
-            r.row["train_seconds"] / by_id[i].seconds for i, r in self.records.items() if r.row["train_seconds"]
-        ]
+        ratios = [r.row["train_seconds"] / by_id[i].seconds for i, r in self.records.items() if r.row["train_seconds"]]
         slowness = statistics.median(ratios) if ratios else 1.0
         total = remaining_seconds(left, self.plan.machine.slots, slowness)
         return max(0.0, total - sum(r["seconds"] for r in running) / max(1, self.plan.machine.slots))

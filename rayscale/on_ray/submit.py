@@ -32,10 +32,10 @@ LEFT_THERE = ("tune", "checkpoints", "models")  # large; their place is said ins
 
 
 def submit(study_file: Path, address: str, out: Path, say: Callable[[str], None]) -> str:
-    """Run a study on the cluster whose dashboard is at `address` (http://HOST:8265); the run folder comes back to `out`.
+    """Run a study on the cluster with the dashboard `address` (http://HOST:8265); the run folder comes back to `out`.
 
     Returns the job's id. Raises InputError for a wrong study before anything is sent, ClusterError when the cluster
-    cannot be reached or the job fails. With a storage URI in the study nothing is brought back: it can be read from here.
+    cannot be reached or the job fails. With a storage URI in the study nothing is brought back.
     """
     study = load_study(study_file)
     client = _client(address)
@@ -60,8 +60,8 @@ def submit(study_file: Path, address: str, out: Path, say: Callable[[str], None]
     return job
 
 
-
 def _client(address: str) -> Any:
+    from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
     if not address.startswith(("http://", "https://")):
@@ -72,7 +72,7 @@ def _client(address: str) -> Any:
         )
     try:
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, OSError) as error:
+    except (ConnectionError, RuntimeError, OSError, RayError) as error:
         raise ClusterError(
             f"no Ray dashboard answers at {address} ({str(error).splitlines()[0]}); check the address, and "
             "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN if the cluster wants a token",

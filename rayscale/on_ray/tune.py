@@ -34,7 +34,7 @@ class CellOrder(Searcher):
         self._recorded, self._slots = recorded, slots
         self._out: dict[str, int] = {}  # Tune's trial id → GPUs, 0 for a recorded cell
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The settings of the next cell; None while the slots are taken."""
         if not self._left:
             return Searcher.FINISHED

@@ -135,4 +135,4 @@ def shorten(text: Any, limit: int) -> str:
     if len(clean) <= limit:
         return clean
     head = (limit - 1) // 2
-    return f"{clean[:head]}…{clean[len(clean) - (limit - 1 - head):]}"
+    return f"{clean[:head]}…{clean[len(clean) - (limit - 1 - head) :]}"

@@ -143,9 +143,7 @@ def _predictor() -> Predict:
     return predict
 
 
-def _figures(
-    evidence: Evidence, trials: pd.DataFrame, verdict: dict
-) -> tuple[list[Drawn], list[tuple[str, str]]]:
+def _figures(evidence: Evidence, trials: pd.DataFrame, verdict: dict) -> tuple[list[Drawn], list[tuple[str, str]]]:
     """The figures that can be drawn, and for each of the others its title and the reason."""
     speed_gain = (verdict.get("doubling") or {}).get("gpus") or {}
     check = verdict.get("held_out") or {}

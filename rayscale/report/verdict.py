@@ -161,7 +161,7 @@ def _notices(fit: dict | None) -> Iterator[Notice]:
         elif outcome != "converged" and not any(code.startswith(outcome) for code, _ in warned):
             yield Notice("Doubt", outcome, f"{law}: {_SPOKEN_OUTCOME[outcome]}", "", law)
         for code, message in warned:
-            kind = "Warning" if usable(item) else "Refused"
+            kind = "Warning" if usable(item) or code == "dropped_rows" else "Refused"
             yield Notice(kind, code, f"{law}: {message}", _ADVICE.get(code, ""), law)
 
 

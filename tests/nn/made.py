@@ -85,7 +85,9 @@ def make_language(folder: Path, ragged: bool = False) -> Made:
     return Made(folder, {"train": make(300), "validation": make(20), "test": make(31)}, [])
 
 
-def make_trial(task_type: str = "sequence-classification", *, training: dict[str, Any] | None = None, **fields: Any) -> Trial:
+def make_trial(
+    task_type: str = "sequence-classification", *, training: dict[str, Any] | None = None, **fields: Any
+) -> Trial:
     """A tiny trial; keywords replace fields, those of `training` one by one."""
     family = "gpt2" if task_type == "causal-lm" else "bert"
     settings = {

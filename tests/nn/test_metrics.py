@@ -21,7 +21,7 @@ def test_by_hand() -> None:
     assert metrics["f1_micro"] == metrics["accuracy"]
 
 
-# scikit-learn 1.9.1 with zero_division=0, on np.random.default_rng(seed): 30 labels below 4, then 30 predictions below 6.
+# scikit-learn 1.9.1, zero_division=0, on np.random.default_rng(seed): 30 labels below 4, then 30 predictions below 6.
 SCIKIT_LEARN = {
     0: {
         "accuracy": 0.166666666667,

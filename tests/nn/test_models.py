@@ -30,7 +30,9 @@ def cut(folder: Path | str, layers: int) -> ModelSpec:
     return ModelSpec("checkpoint", "pretrained", "", layers, path=str(folder))
 
 
-def build(spec: ModelSpec, task: str = CLASSIFY, seed: int = 0, vocab_size: int = 40, max_length: int = 12) -> PreTrainedModel:
+def build(
+    spec: ModelSpec, task: str = CLASSIFY, seed: int = 0, vocab_size: int = 40, max_length: int = 12
+) -> PreTrainedModel:
     labels = list(LABELS) if task == CLASSIFY else []
     return build_model(spec, task, labels=labels, vocab_size=vocab_size, max_length=max_length, seed=seed)
 
@@ -63,9 +65,7 @@ def test_labels_are_in_the_config() -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_cut_checkpoint_keeps_its_first_layers(
-    tiny_bert: Path, layers: int, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_cut_checkpoint_keeps_its_first_layers(tiny_bert: Path, layers: int, capfd: pytest.CaptureFixture[str]) -> None:
     model = build(cut(tiny_bert, layers))
     stored = load_file(tiny_bert / "model.safetensors")
     body = model.base_model.state_dict()

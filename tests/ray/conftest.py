@@ -9,7 +9,7 @@ import pytest
 
 from rayscale.on_ray.session import Session, connect
 
-WORDS = "the a cat dog bird runs sleeps eats fast slow red blue big small house garden river tree".split()
+WORDS = ("the", "a", "cat", "dog", "bird", "runs", "sleeps", "eats", "fast", "slow", "red", "blue", "big", "house")
 
 STUDY = """\
 name: toy

@@ -49,7 +49,7 @@ def text_of(found):
 
 @pytest.fixture(scope="module")
 def whole():
-    return settle(study(), reach=4.2, bootstrap=400)
+    return settle(study(noise=0.003, seed=1), reach=4.2, bootstrap=200)
 
 
 def test_the_fits_are_chinchilla_over_all_and_power_for_each_model(whole):
@@ -123,7 +123,7 @@ def test_accuracy_is_reached_from_below_and_forecast_by_the_law_of_its_error():
 
 
 def test_perplexity_comes_from_the_law_of_the_loss(whole):
-    aim = settle(study(), target="perplexity", reach=float(np.exp(4.2)))["verdict"]["target"]
+    aim = settle(study(noise=0.003, seed=1), target="perplexity", reach=float(np.exp(4.2)))["verdict"]["target"]
     assert aim["needed"]["value"] == pytest.approx(whole["verdict"]["target"]["needed"]["value"], rel=1e-6)
 
 
@@ -189,7 +189,7 @@ def test_one_model_size_gives_its_own_law_and_says_what_is_missing():
         predict(found, params=9e4, data=1e6)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(st.integers(0, 47), max_size=30, unique=True), metric=st.sampled_from(["eval_loss", "accuracy"]))
 def test_any_part_of_a_study_gives_a_verdict(rows, metric):
     trials = study().assign(accuracy=0.7)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayscale.errors import InputError
@@ -37,6 +37,7 @@ def test_starts_lie_inside_the_bounds(law):
     assert ((coordinates.starts() > low) & (coordinates.starts() < high)).all()
 
 
+@settings(deadline=None)
 @given(centre=st.floats(-20, 40), theta=st.lists(st.floats(-3, 3), min_size=5, max_size=5))
 def test_natural_parameters_predict_what_the_coordinates_predict(centre, theta):
     coordinates = Coordinates(CHINCHILLA, {"params": centre, "data": centre / 2}, 0.0)

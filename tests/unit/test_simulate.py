@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayscale.errors import InputError, TableError
@@ -49,6 +49,7 @@ def test_the_design_given_is_left_alone():
     pd.testing.assert_frame_equal(DESIGN, before)
 
 
+@settings(max_examples=30, deadline=None)
 @given(values=st.tuples(*[st.floats(0, 1e6, allow_nan=False)] * 5))
 def test_a_planted_law_is_read_back_from_its_text(values):
     parameters = dict(zip(CHINCHILLA.names, values, strict=True))

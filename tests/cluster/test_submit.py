@@ -1,0 +1,112 @@
+"""A head with token authentication on this machine: `ray job submit` of jobs/, `rayscale submit`, results back."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import rayscale as rs
+from rayscale.on_ray.submit import pack, unpack
+from tests.ray.conftest import STUDY, write_study
+
+ROOT = Path(__file__).parents[2]
+SMALL = STUDY.replace("[40, 80, 160]", "[40, 80]").replace("[1x32, 2x32]", "[1x32]").replace("[1, 2]", "[1]")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def command(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """The dashboard's address and the environment of a user who has the token."""
+    folder = tmp_path_factory.mktemp("head")
+    token = folder / "token"
+    token.write_text("0123456789abcdef" * 4)
+    token.chmod(0o600)
+    port, dashboard = free_port(), free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_TMPDIR": str(tmp_path_factory.mktemp("r")),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HOME": str(folder),
+        "RAYSCALE_CACHE": str(folder / "cache"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    subprocess.run(
+        [command("ray"), "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=4",
+         '--resources={"slot": 2}', "--disable-usage-stats", "--dashboard-host=127.0.0.1"],
+        env=environment, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    yield f"http://127.0.0.1:{dashboard}", environment
+    subprocess.run([command("ray"), "stop", "--force"], env=environment, capture_output=True, timeout=60)
+
+
+def test_jobs_run_by_ray_job_submit_with_a_token(tmp_path: Path, head: tuple[str, dict[str, str]]) -> None:
+    address, environment = head
+    write_study(tmp_path, SMALL)
+    arguments = [command("ray"), "job", "submit", f"--address={address}", f"--working-dir={tmp_path}",
+                 "--runtime-env-json", f'{{"py_modules": ["{ROOT / "rayscale"}"]}}', "--",
+                 "python", str(ROOT / "jobs" / "run_study.py"), "study.yaml"]  # fmt: skip
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Report:" in done.stdout
+    run = rs.load(Path(environment["HOME"]) / "rayscale-runs" / "toy")
+    assert set(run.trials.status) == {"ok"}
+
+
+def test_submit_brings_the_results_back_and_a_second_one_repeats_nothing(
+    tmp_path: Path, head: tuple[str, dict[str, str]]
+) -> None:
+    address, environment = head
+    study = write_study(tmp_path, SMALL.replace("name: toy", "name: sent"))
+    out = tmp_path / "results"
+    arguments = [sys.executable, "-m", "rayscale.cli", "submit", str(study), "--address", address, "--out", str(out)]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(rs.load(out).trials) == 2
+    assert (out / "report.html").is_file()
+    assert "rayscale-archive" not in done.stdout
+    again = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=400)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "All 2 trials have a record already" in re.sub(r"\s+", " ", again.stdout)
+
+    without = {name: value for name, value in environment.items() if name != "RAY_AUTH_TOKEN_PATH"}
+    refused = subprocess.run(arguments, env={**without, "HOME": str(tmp_path)}, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert "token" in refused.stderr
+
+
+def test_a_run_folder_survives_the_way_through_a_log(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "trials").mkdir(parents=True)
+    (run / "trials" / "a.json").write_bytes(bytes(range(256)) * 50)
+    (run / "tune").mkdir()
+    (run / "tune" / "big").write_text("stays")
+    unpack(f"a line before\n{pack(run)}\na line after", tmp_path / "back")
+    assert (tmp_path / "back" / "trials" / "a.json").read_bytes() == (run / "trials" / "a.json").read_bytes()
+    assert not (tmp_path / "back" / "tune").exists()
+
+
+def test_cluster_yaml_is_valid_for_ray_up() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text())))

@@ -1,0 +1,61 @@
+"""Schedules and the rate that `auto` stands for."""
+
+from __future__ import annotations
+
+import pytest
+
+from rayscale.errors import InputError
+from rayscale.nn.rates import resolve_rate, schedule_factor
+
+
+def factors(schedule: str, steps: int = 20, warmup: float = 0.2) -> list[float]:
+    return [schedule_factor(schedule, step, steps, warmup) for step in range(steps)]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_shape(schedule: str) -> None:
+    values = factors(schedule)
+    assert values[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert max(values) == 1.0
+    assert min(values) > 0, "no step may be wasted"
+    assert values[4:] == sorted(values[4:], reverse=True)
+
+
+def test_ends() -> None:
+    assert factors("linear")[-1] == pytest.approx(1 / 16)
+    assert factors("cosine")[12] == pytest.approx(0.5)
+    assert factors("constant")[-1] == 1.0
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.9])
+def test_a_single_step_has_the_full_rate(warmup: float) -> None:
+    assert schedule_factor("linear", 0, 1, warmup) == 1.0
+
+
+def test_unknown_schedule() -> None:
+    with pytest.raises(InputError, match="linear, cosine, constant"):
+        schedule_factor("zigzag", 0, 1, 0.1)
+
+
+def auto(**change: object) -> float:
+    settings = {"task_type": "causal-lm", "pretrained": False, "width": 64, "global_batch": 8, "batch_tokens": 512}
+    return resolve_rate("auto", **(settings | change))  # type: ignore[arg-type]
+
+
+def test_given_rate_is_taken() -> None:
+    assert resolve_rate(
+        1e-3, task_type="causal-lm", pretrained=False, width=64, global_batch=8, batch_tokens=512
+    ) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("task_type", ["causal-lm", "sequence-classification"])
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_auto_falls_with_width(task_type: str, pretrained: bool) -> None:
+    rates = [auto(task_type=task_type, pretrained=pretrained, width=width) for width in (64, 128, 768)]
+    assert rates == sorted(rates, reverse=True)
+    assert auto(task_type=task_type, pretrained=True) <= auto(task_type=task_type, pretrained=False)
+
+
+def test_auto_rises_with_the_batch_up_to_a_limit() -> None:
+    rates = [auto(global_batch=tokens // 64, batch_tokens=tokens) for tokens in (256, 512, 4096, 1 << 20)]
+    assert rates[0] < rates[1] < rates[2] == rates[3]
