@@ -15,15 +15,7 @@ from rayscale.errors import InputError
 from rayscale.fitted import Z95, Estimate, Fit, GroupedFit, score
 from rayscale.huber import DELTA, Array, minimise
 from rayscale.laws import Coordinates, Law, find_law
-from rayscale.observations import (
-    Observations,
-    input_columns,
-    observe,
-    refusals,
-    require_columns,
-    row_warnings,
-    select,
-)  # fmt: skip
+from rayscale.observations import Observations, input_columns, observe, refusals, require_columns, select
 
 # With this many configurations per parameter, whole configurations are resampled; with fewer, when most resamples would
 # lack some size, noise around the fitted law is drawn: by simulation it covers better there.

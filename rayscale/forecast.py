@@ -50,7 +50,7 @@ def conclude(
         raise InputError(f"the data axis is '{data_axis}'; it must be examples or tokens", where="data_axis")
     trials = trials.reindex(columns=list(dict.fromkeys([*trials.columns, *_NEEDED, target]))).reset_index(drop=True)
     shared, own = _fit_all(trials, data_axis, bootstrap, seed)
-    held_out, shared = _held_out(trials, shared, data_axis, seed)
+    held_out, shared = _held_out(trials, shared, data_axis, min(bootstrap, HOLDOUT_BOOTSTRAP), seed)
     aim, on_target = _target(trials, shared, own, data_axis, target, reach, bootstrap, seed)
     found = cells(trials, target)
     verdict: dict[str, Any] = {
@@ -206,7 +206,9 @@ def _doubling(trials: pd.DataFrame, shared: Fit | None, own: list[Fit], column: 
     return found
 
 
-def _held_out(trials: pd.DataFrame, shared: Fit | None, column: str, seed: int) -> tuple[dict[str, Any], Fit | None]:
+def _held_out(
+    trials: pd.DataFrame, shared: Fit | None, column: str, bootstrap: int, seed: int
+) -> tuple[dict[str, Any], Fit | None]:
     """Fits without the largest data size, and how they foretell it: the law, power per model, and the last value kept.
 
     Returns the verdict's `held_out` and the law over all models with that score attached: `shared` itself still rests
@@ -217,7 +219,7 @@ def _held_out(trials: pd.DataFrame, shared: Fit | None, column: str, seed: int) 
     if len(sizes) < 2:
         return {"n": 0, "note": "fewer than two data sizes: none can be held out"}, shared
     last, before = float(sizes[-1]), float(sizes[-2])
-    without, alone = _fit_all(trials, column, HOLDOUT_BOOTSTRAP, seed, holdout=f"{column} >= {last!r}")
+    without, alone = _fit_all(trials, column, bootstrap, seed, holdout=f"{column} >= {last!r}")
     held = rows[rows[column] >= last]
     kept = rows[rows[column] < last].sort_values(column, kind="stable")
     latest = kept[kept[column] == kept.groupby("model")[column].transform("max")].groupby("model")[LOSS].mean()

@@ -16,7 +16,7 @@ from rayscale.nn import batches, devices
 from rayscale.nn.group import Group
 from rayscale.nn.models import Size, build_model, measure_size
 from rayscale.nn.objectives import Inputs, Objective, find_objective
-from rayscale.nn.rates import HEAD_FACTOR, resolve_rate
+from rayscale.nn.rates import resolve_head_factor, resolve_rate
 
 if TYPE_CHECKING:
     from rayscale.plan import Trial
@@ -98,7 +98,7 @@ def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group:
     model.to(device=group.device)  # type: ignore[call-arg]
     size = measure_size(model)
     global_batch = min(training["global_batch"], len(rows))
-    automatic = training["learning_rate"] == "auto"
+    pretrained = trial.model.kind == "pretrained"
     steps = training["epochs"] * math.ceil(len(rows) / global_batch)
     job = Job(
         trial=trial,
@@ -115,12 +115,12 @@ def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group:
         learning_rate=resolve_rate(
             training["learning_rate"],
             task_type=task_type,
-            pretrained=trial.model.kind == "pretrained",
+            pretrained=pretrained,
             width=size.width,
             global_batch=training["global_batch"],
             batch_tokens=round(training["global_batch"] * float(train.lengths[rows].mean())),
         ),
-        head_factor=HEAD_FACTOR if automatic and trial.model.kind == "pretrained" else 1.0,
+        head_factor=resolve_head_factor(training["learning_rate"], task_type=task_type, pretrained=pretrained),
         precision=devices.resolve_precision(training["precision"], group.device),
         pad=model.config.pad_token_id or 0,
         size=size,

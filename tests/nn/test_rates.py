@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rayscale.errors import InputError
-from rayscale.nn.rates import resolve_rate, schedule_factor
+from rayscale.nn.rates import resolve_head_factor, resolve_rate, schedule_factor
 
 
 def factors(schedule: str, steps: int = 20, warmup: float = 0.2) -> list[float]:
@@ -59,3 +59,10 @@ def test_auto_falls_with_width(task_type: str, pretrained: bool) -> None:
 def test_auto_rises_with_the_batch_up_to_a_limit() -> None:
     rates = [auto(global_batch=tokens // 64, batch_tokens=tokens) for tokens in (256, 512, 4096, 1 << 20)]
     assert rates[0] < rates[1] < rates[2] == rates[3]
+
+
+def test_only_a_new_head_on_a_pretrained_body_learns_faster() -> None:
+    assert resolve_head_factor("auto", task_type="sequence-classification", pretrained=True) > 1
+    assert resolve_head_factor("auto", task_type="sequence-classification", pretrained=False) == 1
+    assert resolve_head_factor("auto", task_type="causal-lm", pretrained=True) == 1
+    assert resolve_head_factor(1e-4, task_type="sequence-classification", pretrained=True) == 1

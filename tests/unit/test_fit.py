@@ -159,7 +159,7 @@ def test_intervals_cover():
     far = truth(7.2e5, 3.2e6)
     covered = {"new run": 0, "mean": 0, "data": 0, "params": 0}
     for study in range(60):
-        fit = fit_law(planted(0.005, study, seeds=2), "chinchilla", **AXES, bootstrap=60, seed=study)
+        fit = fit_law(planted(0.005, study, seeds=2), "chinchilla", **AXES, bootstrap=40, seed=study)
         found = fit.predict(pd.DataFrame({"params": [7.2e5], "tokens": [3.2e6]})).iloc[0]
         run = far * np.exp(np.random.default_rng(1000 + study).normal(0, 0.005))
         covered["new run"] += found["low"] <= run <= found["high"]
