@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint lock clean
+.PHONY: help demo test lint lock docs clean
 
 help:
 	@echo "make demo   create .venv and run the main job on the built-in corpus (5 minutes on 2 cores)"
 	@echo "make test   create .venv, lint, type-check and run all tests (under 20 minutes on 2 cores)"
 	@echo "make lint   the checks without the tests"
 	@echo "make lock   pin all dependencies anew (needs uv)"
+	@echo "make docs   write docs/cli.md from the commands' help"
 
 .venv/ready: requirements.lock requirements-cpu.lock pyproject.toml scripts/install.py
 	@$(PYTHON) scripts/install.py
@@ -31,6 +32,9 @@ lock:
 	uv pip compile --universal --extra dev --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  --constraint .torch-pin --no-header pyproject.toml -o requirements.lock
 	rm .torch-pin
+
+docs: .venv/ready
+	$(BIN)/python scripts/cli_help.py
 
 clean:
 	rm -rf .venv

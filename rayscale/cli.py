@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -167,7 +168,7 @@ def report(
 
     loaded = load(run)
     finish(loaded.store)
-    page = loaded.store.path("report.html")
+    page = f"{loaded.folder}/report.html"
     if json_:
         _print_json({"report": page})
     else:
@@ -192,7 +193,7 @@ def submit(
     from rayscale.on_ray.submit import submit as submit_study
     from rayscale.study import load_study
 
-    place = Path(out or run_store(load_study(study), None).root)
+    place = Path(out or run_store(load_study(study), None).location)
     job = submit_study(study, address, place, lambda text: print(text, file=sys.stderr if json_ else sys.stdout))
     if json_:
         _print_json({"job": job, "run": str(place)})
@@ -234,11 +235,13 @@ def _run(
     except BaseException as error:
         terminal.close()
         if isinstance(error, KeyboardInterrupt | Stopped):
-            place = out or run_store(loaded, None).root
+            place = run_store(loaded, out).location
             terminal.say(f"Stopped. Finished trials are safe; go on with: rayscale run {study} --out {place}")
         raise
     if done is None:
         terminal.say("Not started.")
+        if json_:
+            _print_json({"run": None})
         return
     _conclude(done, terminal, json_)
 
@@ -247,15 +250,15 @@ def _conclude(done: Run, terminal: Any, json_: bool) -> None:
     from rayscale.run_folder import status as read_status
 
     fit, counts = done.fit or {}, read_status(done)
-    place = done.store.root
+    place = done.folder
     files = [f"Report: {place}/report.html", f"Trials: {place}/trials.parquet", f"Fit: {place}/fit.json"]
     if counts["failed"]:
         files.insert(0, f"{counts['failed']} trials failed; the last error: {counts['last_error']}")
     terminal.verdict(fit, files)
-    if json_:
-        _print_json({"run": place, **counts, "verdict": fit.get("verdict")})
     if not counts["done"]:
         raise RayscaleError(f"no trial succeeded; the last error: {counts['last_error']}", code="no_trial_ok")
+    if json_:
+        _print_json({"run": place, **counts, "verdict": fit.get("verdict")})
 
 
 def _saved_fit(source: str) -> dict[str, Any]:
@@ -301,6 +304,9 @@ def main() -> None:
         where = getattr(getattr(error, "ctx", None), "command_path", "rayscale")
         text = getattr(error, "format_message", error.__str__)()
         code = _refuse({"code": "usage", "message": f"{text} See `{where} --help`.", "where": where}, as_json, 2)
+    except Exception as error:  # a defect of ours: the traceback is what a report of it needs
+        traceback.print_exc()
+        code = _refuse({"code": "internal", "message": f"{type(error).__name__}: {error}", "where": None}, as_json, 1)
     sys.exit(code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rayscale.errors import StudyError
 from rayscale.ledger import Ledger
 from rayscale.machine import Machine
 from rayscale.plan import Plan, Supply, make_plan
@@ -20,6 +21,14 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     found = survey(study)
     # A trained tokenizer of some thousand entries gives about a token for four characters of English.
     mean_tokens = found.mean_characters / 4 + 2
-    supply = Supply(found.fingerprint, found.rows_train, mean_tokens, len(found.labels), found.exact)
+    if study.task.type == "sequence-classification" and len(found.labels) > found.rows_train / 2:
+        raise StudyError(
+            f"column '{study.task.label}' has {len(found.labels)} different labels in {found.rows_train} rows; "
+            "name the column that holds the classes",
+            code="not_a_label",
+            where=study.where("task", "label"),
+        )
+    held_out = found.rows_validation + found.rows_test
+    supply = Supply(found.fingerprint, found.rows_train, mean_tokens, len(found.labels), found.exact, held_out)
     measured = [record.row for record in Ledger(store).read()[0] if record.row["status"] == "ok"]
     return make_plan(study, machine, supply, measured)

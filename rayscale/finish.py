@@ -38,9 +38,11 @@ def finish(store: Store, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, A
 
 
 def _provenance(run: Run) -> dict[str, Any]:
-    place = run.folder
+    begun = [event for event in run.events if event["event"] == "run_started" and event.get("study")]
+    study = begun[-1]["study"] if begun else "STUDY"
+    planted = f" --simulate '{begun[-1]['simulated']}'" if begun and "simulated" in begun[-1] else ""
     return {
-        "commands": [f"rayscale run {place}/study.yaml --out {place}", f"rayscale report {place}"],
+        "commands": [f"rayscale run {study} --out {run.folder}{planted}", f"rayscale report {run.folder}"],
         "plan": {key: run.plan[key] for key in ("machine", "data_fingerprint")},
         "record files that cannot be trusted": [f"{damaged.name}: {damaged.reason}" for damaged in run.damaged],
     }

@@ -65,10 +65,17 @@ def conclude(
 
 
 def law_line(trials: pd.DataFrame, data_axis: str) -> str | None:
-    """The law so far in one line for the live view, in well under a second; None while there is none."""
+    """The law so far in one line for the live view: that of the largest model so far; None while there is none.
+
+    One curve with few resamples, since it is fitted while trials train on the same cores.
+    """
     trials = trials.reindex(columns=list(dict.fromkeys([*trials.columns, *_NEEDED]))).reset_index(drop=True)
-    shared, own = _fit_all(trials, data_axis, 100, 0)
-    gain = _doubling(trials, shared, own, data_axis)["data"]
+    models = _models(trials)
+    if not len(models):
+        return None
+    largest = trials[trials["model"] == models.index[-1]].reset_index(drop=True)
+    _, own = _fit_all(largest, data_axis, 50, 0)
+    gain = _doubling(largest, None, own, data_axis)["data"]
     if gain["value"] is None:
         return None
     between = f"95%: {gain['low']:+.1f} to {gain['high']:+.1f}%"
@@ -243,7 +250,17 @@ def _held_out(
         if "constant" in scores and chosen["rmse_log"] >= scores["constant"]["rmse_log"]:
             text = "on the held-out largest data size the law foretold less well than the last value kept constant"
             shared = replace(shared, warnings=(*shared.warnings, {"code": "misspecified", "message": text}))
-    return {"law": law, **chosen, **facts, "rivals": scores}, shared
+    predicted = pd.concat(each) if law == "power" or without is None else without.predictions
+    return {"law": law, **chosen, **facts, "rivals": scores, "rows": _held_rows(predicted)}, shared
+
+
+def _held_rows(predicted: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """What each held-out run measured and what was foretold: trial_id, model, measured, predicted, low, high."""
+    if predicted is None:
+        return []
+    named = predicted.rename(columns={LOSS: "measured"})
+    names = ("trial_id", "model", "measured", "predicted", "low", "high")
+    return [dict(zip(names, row, strict=True)) for row in named[list(names)].itertuples(index=False)]
 
 
 def _target(

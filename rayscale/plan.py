@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -112,6 +113,7 @@ class Supply:
     mean_tokens: float
     n_labels: int
     exact: bool = True
+    held_out_rows: int = 0  # validation and test rows: each trial evaluates all of them
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def model_specs(study: Study) -> list[ModelSpec]:
     Raises InputError for a checkpoint that cannot be found or read, or that has fewer layers than asked for.
     """
     specs: list[ModelSpec] = []
-    for model in study.models:
+    for number, model in enumerate(study.models):
         if isinstance(model, Ladder):
             for size in model.sizes:
                 layers, width = map(int, size.split("x"))
@@ -179,13 +181,25 @@ def model_specs(study: Study) -> list[ModelSpec]:
         depth = int(found.config.get("num_hidden_layers") or found.config.get("n_layer") or 0)
         for layers in model.layers or (depth,):
             if layers > depth:
-                raise StudyError(f"models: {found.name} has {depth} layers, {layers} asked for; use {depth} or fewer")
+                raise StudyError(
+                    f"{found.name} has {depth} layers, {layers} asked for; use {depth} or fewer",
+                    code="too_many_layers",
+                    where=study.where("models", number, "layers"),
+                )
             name = found.name if layers == depth else f"{found.name}@{layers}"
             family = str(found.config.get("model_type"))
             wide = found.config.get("hidden_size") or found.config.get("n_embd")
             path = str(found.folder)
             specs.append(ModelSpec(name, "pretrained", family, layers, wide, None, path, model.revision, found.digest))
-    return list(dict.fromkeys(specs))
+    specs = list(dict.fromkeys(specs))
+    names = Counter(spec.name for spec in specs)
+    # Two models must not share a row of the table: what tells them apart joins the name.
+    return [
+        replace(spec, name=f"{spec.name}-{spec.digest[:6] if spec.digest else f'v{spec.vocabulary}'}")
+        if names[spec.name] > 1
+        else spec
+        for spec in specs
+    ]
 
 
 def make_plan(study: Study, machine: Machine, supply: Supply, measured: Sequence[Mapping[str, Any]] = ()) -> Plan:
@@ -201,8 +215,9 @@ def make_plan(study: Study, machine: Machine, supply: Supply, measured: Sequence
             for gpus in sorted(set(study.grid.gpus)):
                 for seed in range(study.grid.seeds_at(size)):
                     trial = _trial(study, spec, size, gpus, seed, machine.device, supply.fingerprint)
-                    cells.append(_cost(trial, study, params, non_embedding, supply, measured))
+                    cells.append(_cost(trial, study, params, non_embedding, supply))
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
+    kept = [_learn(each, measured) for each in kept]
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
     weights = {p.trial.model: 4 * p.params for p in ordered}
     models_kept = {"none": 0, "best": max(weights.values(), default=0)}
@@ -230,13 +245,19 @@ def _wall_seconds(planned: Sequence[Planned], slots: int) -> float:
 
 def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
     most = max(study.grid.gpus)
+    if machine.device == "cuda" and not machine.slots:
+        raise StudyError(
+            f"asks for GPUs; {machine.origin} has none; write auto or cpu, or give --address of a cluster with GPUs",
+            code="no_gpu",
+            where=study.where("run", "accelerator"),
+        )
     if most > machine.slots:
         what = "GPUs" if machine.device == "cuda" else "worker slots (physical cores, as there is no GPU)"
         raise StudyError(
             f"asks for {most} GPUs a trial; {machine.origin} has {machine.slots} {what}; "
             f"use at most {machine.slots}, or give --address of a larger cluster",
             code="infeasible_gpus",
-            where="grid.gpus",
+            where=study.where("grid", "gpus"),
         )
     largest = study.grid.sizes[-1]
     if supply.exact and study.grid.axis == "examples" and largest > supply.train_rows:
@@ -244,7 +265,7 @@ def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
             f"asks for {largest} examples; the training split has {supply.train_rows} after duplicates and the "
             f"validation and test rows are taken out; use at most {supply.train_rows}",
             code="too_little_data",
-            where="grid.examples",
+            where=study.where("grid", "examples"),
         )
 
 
@@ -280,9 +301,8 @@ def find_checkpoint_config(folder: str) -> dict[str, Any]:
         return json.load(file)
 
 
-def _cost(
-    trial: Trial, study: Study, params: int, non_embedding: int, supply: Supply, measured: Sequence[Mapping[str, Any]]
-) -> Planned:
+def _cost(trial: Trial, study: Study, params: int, non_embedding: int, supply: Supply) -> Planned:
+    """What the rule says; pairs and cuts are chosen by it alone, so that results do not change the plan."""
     epochs, batch = study.epochs, study.training.global_batch
     length = min(supply.mean_tokens, study.task.length)
     tokens: float
@@ -292,33 +312,28 @@ def _cost(
         tokens, rows = trial.data_requested * length, trial.data_requested
     steps = epochs * -(-rows // batch)
     head = (trial.model.vocabulary or 0) * (trial.model.width or 0) if study.task.type == "causal-lm" else 0
-    flops = 6 * (non_embedding + head) * tokens * epochs
+    # Forward and backward are 6 FLOP per parameter and token, forward alone 2 (Kaplan et al. 2020, arXiv 2001.08361).
+    flops = (6 * tokens * epochs + 2 * supply.held_out_rows * supply.mean_tokens) * (non_embedding + head)
     seconds = flops / FLOP_PER_SECOND[trial.device] / trial.gpus + steps * SECONDS_PER_STEP[trial.device]
-    basis = "rule: 6 FLOP x parameters x tokens at an assumed speed, plus time per step"
-    if ratio := _measured_ratio(trial, seconds, tokens * epochs, measured):
-        seconds, basis = seconds * ratio[0], f"measured: {ratio[1]} finished trials of this model"
+    basis = "rule: 6 FLOP x parameters x tokens at an assumed speed, plus evaluation and time per step"
     micro = -(-batch // trial.gpus)
     activations = 4 * micro * length * (trial.model.width or 256) * (trial.model.layers * 16 + 4)
     logits = 12 * micro * length * (trial.model.vocabulary or 0) if study.task.type == "causal-lm" else 0
     return Planned(trial, params, float(seconds), int(16 * params + activations + logits), basis, False)
 
 
-def _measured_ratio(
-    trial: Trial, seconds: float, tokens: float, measured: Sequence[Mapping[str, Any]]
-) -> tuple[float, int] | None:
-    """How much slower trials of this model and GPU count were than the rule says, per token; None before any."""
-    alike = [
-        row["train_seconds"] / (row["tokens"] * row["epochs"])
+def _learn(planned: Planned, measured: Sequence[Mapping[str, Any]]) -> Planned:
+    """The estimate scaled to what finished trials of this model and GPU count took per token."""
+    trial = planned.trial
+    alike = sorted(
+        (row["train_seconds"] + (row.get("eval_seconds") or 0.0)) / row["data_requested"]
         for row in measured
-        if row.get("model") == trial.model.name
-        and row.get("gpus") == trial.gpus
-        and row.get("train_seconds")
-        and row.get("tokens")
-        and row.get("epochs")
-    ]
+        if (row.get("model"), row.get("gpus")) == (trial.model.name, trial.gpus) and row.get("train_seconds")
+    )
     if not alike:
-        return None
-    return sorted(alike)[len(alike) // 2] * tokens / seconds, len(alike)
+        return planned
+    seconds = alike[len(alike) // 2] * trial.data_requested
+    return replace(planned, seconds=seconds, basis=f"measured: {len(alike)} finished trials of this model")
 
 
 def _pair_alone(cells: Sequence[Planned], machine: Machine) -> list[Planned]:
@@ -359,6 +374,13 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
         cut.append((cell, f"over the budget of {hours:g} GPU-hours"))
         kept.remove(each)
         spent -= each.seconds * t.gpus / 3600
+    if not kept:
+        cheapest = min(each.seconds * each.trial.gpus for each in cells) / 3600
+        raise StudyError(
+            f"leaves no trial: the cheapest takes about {cheapest:.2g} GPU-hours, the budget is {hours:.2g}",
+            code="budget_too_small",
+            where=study.where("budget"),
+        )
     return kept, cut
 
 
@@ -381,6 +403,4 @@ def _lint(study: Study, planned: Sequence[Planned]) -> list[tuple[str, str]]:
         found.append(("few_sizes", text))
     if not any(p.trial.seed for p in planned):
         found.append(("no_replicates", "one seed everywhere: seed noise is guessed from residuals, not measured"))
-    if not planned:
-        found.append(("few_points", "no trial is left; raise the budget"))
     return found

@@ -27,11 +27,13 @@ def run_planted(study_file: str | Path, planted: str, *, out: str | None, observ
     """
     study = load_study(study_file)
     law, parameters = parse_planted(planted)
-    store = run_store(study, out)
+    store = run_store(study, out or f"{study.run.storage.rstrip('/')}/{study.name}-simulated")
     store.check_writable()
     earlier = Ledger(store).read()[0]
     if any(record.row["executor"] != "simulated" for record in earlier):
-        raise InputError(f"{store.root} holds real trials; simulate into another folder with --out", code="real_run")
+        raise InputError(
+            f"{store.location} holds real trials; simulate into another folder with --out", code="real_run"
+        )
     plan = draft_plan(study, this_machine(study.run.accelerator), store)
     if not observer.consent(plan, plan.trials):
         return None
@@ -39,7 +41,7 @@ def run_planted(study_file: str | Path, planted: str, *, out: str | None, observ
     measured = simulate(law, parameters, design, noise=NOISE, seed=seed)
     store.write("study.yaml", Path(study_file).read_bytes())
     store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
-    log_event(store, "run_started", simulated=planted)
+    log_event(store, "run_started", study=str(Path(study_file).absolute()), simulated=planted)
     for planned, loss in zip(plan.trials, measured["eval_loss"], strict=True):
         trial = planned.trial
         Ledger(store).write(

@@ -27,8 +27,8 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """Where the run lies: a path, or the path part of its URI."""
-        return self.store.root
+        """Where the run lies: a path or URI."""
+        return self.store.location
 
     @property
     def study(self) -> dict[str, Any]:
@@ -104,12 +104,14 @@ def log_event(store: Store, event: str, **details: Any) -> None:
 
 def status(run: Run) -> dict[str, Any]:
     """Progress of a run: the object of `status --json`; trials run now only while a run has not ended."""
+    if not run.store.exists("plan.json"):
+        raise InputError(f"{run.folder} has no plan.json, so there is no progress to tell", code="no_plan")
     rows = run.plan["trials"]
     planned = {row["trial_id"]: row for row in rows}
     records = {r.trial_id: r for r in run.records if r.trial_id in planned}
     running: set[str] = set()
     for event in run.events:
-        if event["event"] in ("run_started", "run_ended"):
+        if event["event"] in ("run_started", "run_stopped", "run_ended"):
             running.clear()
         elif event["event"] == "trial_started":
             running.add(event["trial_id"])
@@ -120,7 +122,7 @@ def status(run: Run) -> dict[str, Any]:
     left = [row for row in rows if row["trial_id"] not in records]
     slowness = statistics.median(
         [
-            r.row["train_seconds"] / planned[i]["seconds"]
+            (r.row["train_seconds"] + (r.row["eval_seconds"] or 0)) / planned[i]["seconds"]
             for i, r in records.items()
             if r.row["train_seconds"] and planned[i]["seconds"]
         ]

@@ -19,22 +19,27 @@ from rayscale.errors import InputError
 
 @dataclass(frozen=True)
 class Store:
-    """A root folder on a filesystem; names are relative to it, with forward slashes."""
+    """A root folder on a filesystem; names are relative to it, with forward slashes.
+
+    `location` is what a user would type to open it again: the absolute path or the URI.
+    """
 
     filesystem: fs.FileSystem
     root: str
+    location: str
 
     @classmethod
     def open(cls, location: str | Path) -> Store:
         """Open a path or a URI such as s3://bucket/folder. Raises InputError for a URI that pyarrow cannot serve."""
         text = str(location)
         if "://" not in text:
-            return cls(fs.LocalFileSystem(), str(Path(text).absolute()))
+            place = str(Path(text).expanduser().absolute())
+            return cls(fs.LocalFileSystem(), place, place)
         try:
             filesystem, root = fs.FileSystem.from_uri(text)
         except (ValueError, OSError, NotImplementedError) as error:
             raise InputError(f"storage {text}: {error}", code="bad_storage") from None
-        return cls(filesystem, root)
+        return cls(filesystem, root, text)
 
     @property
     def local(self) -> Path | None:

@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PrivateAttr,
     Strict,
     Tag,
     ValidationError,
@@ -205,6 +206,12 @@ class Study(_Part):
     run: Run = Run()
     budget: Budget = Budget()
     prices: Prices = Prices()
+    _document: Located | None = PrivateAttr(default=None)
+
+    def where(self, *field: Any) -> str:
+        """`file:line: field` of a field, for messages; the field alone if the study came from no file."""
+        document = self._document
+        return f"{document.path}:{locate(document, field)}: {_dotted(field)}" if document else _dotted(field)
 
     @model_validator(mode="before")
     @classmethod
@@ -238,6 +245,7 @@ def load_study(path: str | Path) -> Study:
             problems += [(locate(document, where), _dotted(where), text) for where, text in missing]
         raise _refusal(document, sorted(set(problems), key=lambda p: (p[0], p[1]))) from None
     study, found_later = _resolve(study, path.resolve().parent)
+    study._document = document
     if found_later:
         raise _refusal(document, [(locate(document, where), _dotted(where), text) for where, text in found_later])
     return study
@@ -284,6 +292,8 @@ def _problem(document: Located, error: Any) -> tuple[int, str, str]:
         text = f"unknown key{nearest(str(where[-1]), known)} (keys here: {', '.join(known)})"
     elif error["type"] == "missing":
         text = "missing; add this key"
+    elif error["type"] == "too_short":
+        text = f"found {_shown(found)}; give at least one"
     elif later and where[-1] != "train":
         text = f"found {_shown(found)}; {later}"
     else:

@@ -91,9 +91,10 @@ def train_trial(
         course = Course()
         result = _run(model, job, course, Pulse(progress, job.steps))
         result |= _describe(job, course)
+        # The last collective comes before saving: a long write must not run into the others' time-out.
+        peak = group.largest([devices.read_memory_peak(group.device) if tells_memory else -1])[0]
         if save_to is not None and rank == 0 and result["status"] == "ok":
             save_model(model, prepared.tokenizer_folder, Path(save_to))
-        peak = group.largest([devices.read_memory_peak(group.device) if tells_memory else -1])[0]
         return {**result, "peak_memory_bytes": int(peak) if peak >= 0 else None, "curve": course.curve}
 
 

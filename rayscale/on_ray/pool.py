@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +51,7 @@ class _Lane:
     current: _Running | None = None
     closed: bool = False
     served: int = 0
+    holding: set[str] = field(default_factory=set)  # trials whose model lives in this lane's workers
 
     @property
     def starting(self) -> bool:
@@ -80,6 +81,7 @@ class LanePool:
         self._lanes: dict[int, _Lane] = {}
         self._numbers, self._serials = itertools.count(), itertools.count(1)
         self._attempts: Counter[str] = Counter()
+        self._lost_seconds: defaultdict[str, float] = defaultdict(float)  # device-seconds of attempts that failed
         self._lane_failures: Counter[int] = Counter()
         self._outcomes: list[dict[str, Any]] = []  # in the order of finishing
         self._by_id: dict[str, dict[str, Any]] = {}
@@ -115,6 +117,8 @@ class LanePool:
             self._rows[trial_id] = row
             if trial_id in self._by_id:
                 self._by_id[trial_id].pop("model", None)  # the pool no longer holds the weights
+            for lane in self._lanes.values():
+                lane.holding.discard(trial_id)
             self._changed.notify_all()
 
     async def snapshot(self) -> dict[str, Any]:
@@ -154,6 +158,9 @@ class LanePool:
                     return lane.current.serial, lane.current.cell.payload
                 if lane.current is None:
                     if lane.closed:
+                        if lane.holding:  # its worker owns a model that the driver has not written yet
+                            await self._changed.wait()
+                            continue
                         return None
                     if self._assign(lane):
                         continue
@@ -189,6 +196,8 @@ class LanePool:
                 return
             running = lane.current
             self._attempts[running.cell.trial_id] += 1
+            if outcome.get("model"):
+                lane.holding.add(running.cell.trial_id)
             self._end(lane, {**outcome, "exclusive": running.exclusive, "size": lane.size})
 
     async def fail(self, lane_id: int, serial: int, error: dict[str, Any], restart: bool) -> None:
@@ -212,7 +221,8 @@ class LanePool:
                 self._fail(lane, {"message": f"the lane ended: {error}", "code": "lane_ended"})
             if error and not lane.served:
                 self._lane_failures[lane.size] += 1
-                if self._lane_failures[lane.size] >= LANE_FAILURES:
+                others = any(other.size == lane.size and not other.starting for other in self._lanes.values())
+                if self._lane_failures[lane.size] >= LANE_FAILURES and not others:
                     self._give_up(lane.size, error)
             self._settle()
 
@@ -259,6 +269,7 @@ class LanePool:
         running = lane.current
         assert running is not None
         self._attempts[running.cell.trial_id] += 1
+        self._lost_seconds[running.cell.trial_id] += (self._now() - running.started) * lane.size
         if error.get("permanent") or self._attempts[running.cell.trial_id] > self._retries:
             self._end(lane, {"status": "failed", "error": error, "size": lane.size})
             return
@@ -279,12 +290,16 @@ class LanePool:
 
     def _record(self, cell: Cell, outcome: dict[str, Any]) -> None:
         outcome = {**outcome, "trial_id": cell.trial_id, "attempts": max(1, self._attempts[cell.trial_id])}
+        outcome["lost_seconds"] = float(self._lost_seconds[cell.trial_id])
         self._by_id[cell.trial_id] = outcome
         self._outcomes.append(outcome)
 
     def _give_up(self, size: int, error: str) -> None:
         text = f"{LANE_FAILURES} lanes of {size} workers ended before a trial: {error}"
-        for cell in [cell for cell in self._cells.values() if cell.gpus == size and cell.trial_id not in self._by_id]:
+        running = {lane.current.cell.trial_id for lane in self._lanes.values() if lane.current}
+        for cell in self._cells.values():
+            if cell.gpus != size or cell.trial_id in self._by_id or cell.trial_id in running:
+                continue
             if cell in self._waiting:
                 self._waiting.remove(cell)
             self._record(cell, {"status": "failed", "error": {"message": text, "code": "lane_failed"}, "size": size})

@@ -49,7 +49,7 @@ def settings(hang_seconds: float) -> dict[str, str]:
 
 @contextmanager
 def connect(address: str, accelerator: str, hang_seconds: float) -> Iterator[Session]:
-    """Start a local Ray (`address` local) or join a cluster (auto, HOST:PORT, ray://...); leave it at the end.
+    """Start a local Ray (`address` local) or join a cluster (auto, HOST:PORT); leave it at the end.
 
     Raises ClusterError when Ray cannot be started or reached.
     """
@@ -119,7 +119,7 @@ def _join(address: str, accelerator: str, hang_seconds: float) -> Session:
         slots, worker = int(resources[SLOT]), {"CPU": 0.0, SLOT: 1.0}
     else:
         slots, per_slot = _measure_slots()
-        worker = {"CPU": per_slot}
+        worker = {"CPU": 0.9 * per_slot}  # a little stays for Tune's own actors; the pool counts the slots
     return Session(Machine("cpu", slots, cpu_name(), f"the cluster at {address}"), worker, nodes, False)
 
 

@@ -36,6 +36,7 @@ from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import spec_of
 
 POLL_SECONDS = 0.5
+LAW_EVERY_SECONDS = 15.0
 
 
 class Observer(Protocol):
@@ -77,7 +78,7 @@ def run_study(
 ) -> Run | None:
     """Run what the study's ledger does not hold yet, then fit and report; returns the run, or None without consent.
 
-    `address` is local (a Ray of our own), auto, HOST:PORT or ray://...; `only` is one trial id; `executor` overrides
+    `address` is local (a Ray of our own), auto or HOST:PORT; `only` is one trial id; `executor` overrides
     the study's. Raises InputError before Ray starts (on a cluster: before anything is scheduled) for a study that
     cannot run, ClusterError when Ray fails. A trial that raises is a failed record, not an exception.
     """
@@ -86,24 +87,21 @@ def run_study(
     store = run_store(study, out)
     store.check_writable()
     driver = _Driver(study, store, observer or Silent(), executor or study.run.executor, retry_failed, only)
-    run = study.run
-    with ExitStack() as stack:
-        if address == "local":
-            plan = draft_plan(study, this_machine(run.accelerator), store)
-            if driver.begin(plan, path):
-                if not driver.prepare_here():
-                    driver.use(stack, address)
-                driver.execute()
-        else:
-            session = driver.connect(stack, address)
-            plan = draft_plan(study, session.machine, store)
-            if driver.begin(plan, path):
+    try:
+        with ExitStack() as stack:
+            local = address == "local"
+            machine = this_machine(study.run.accelerator) if local else driver.connect(stack, address).machine
+            if not driver.begin(draft_plan(study, machine, store), path):
+                return None
+            if not driver.prepare_here():
                 driver.use(stack, address)
-                driver.execute()
-    if not driver.agreed:
-        return None
-    driver.observer.phase("fitting the laws")
-    finish(store)
+            driver.execute()
+        driver.observer.phase("fitting the laws")
+        finish(store)
+    except BaseException as error:
+        if driver.agreed:
+            log_event(store, "run_stopped", reason=type(error).__name__)
+        raise
     log_event(store, "run_ended")
     return Run(store)
 
@@ -123,6 +121,9 @@ class _Driver:
     records: dict[str, TrialRecord] = field(default_factory=dict)
     prepared: dict[str, Prepared] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    law_text: str | None = None
+    law_records: int = 0
+    law_fitted: float = float("-inf")
 
     # ---- before
 
@@ -135,7 +136,12 @@ class _Driver:
             raise InputError(
                 f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids", code="unknown_trial"
             )
-        self.records = {r.trial_id: r for r in ledger.read()[0] if r.trial_id in planned}
+        earlier = ledger.read()[0]
+        if any(r.row["executor"] == "simulated" for r in earlier):
+            raise InputError(
+                f"{self.store.location} holds simulated trials; give another folder with --out", code="simulated_run"
+            )
+        self.records = {r.trial_id: r for r in earlier if r.trial_id in planned}
         self.pending = [
             p
             for p in plan.trials
@@ -152,7 +158,8 @@ class _Driver:
             text = Path(path).read_bytes() if path else _as_yaml(self.study)
             self.store.write("study.yaml", text)
             self.store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
-            log_event(self.store, "run_started", host=socket.gethostname(), pending=len(self.pending))
+            source = str(Path(path).absolute()) if path else None
+            log_event(self.store, "run_started", host=socket.gethostname(), study=source, pending=len(self.pending))
         return self.agreed
 
     def _stands(self, trial_id: str) -> bool:
@@ -252,7 +259,7 @@ class _Driver:
             if trial_id not in {p.trial.trial_id for p in self.pending}:
                 ray.get(pool.acknowledge.remote(trial_id, record.row))
         recorded = set(self.records) - {p.trial.trial_id for p in self.pending}
-        planned = list(self.plan.trials) if not self.only else self.pending
+        planned = [p for p in self.plan.trials if not self.only or p.trial.trial_id in {*recorded, self.only}]
         grid = _Thread(lambda: run_grid(planned, recorded, slots, pool, self.store))
         grid.start()
         self._collect(pool, grid)
@@ -311,6 +318,7 @@ class _Driver:
         trial = planned.trial
         error = outcome.get("error")
         measured = dict(outcome.get("measured") or place(datetime.now(UTC), trial.gpus))
+        measured["device_seconds"] += outcome.get("lost_seconds", 0.0)  # attempts that failed were paid for too
         curve = measured.pop("curve", [])
         measured.pop("status", None)
         if error:
@@ -350,7 +358,13 @@ class _Driver:
             mine = record.row["validation_loss"]
             if mine is None or any(loss <= mine for i, loss in losses.items() if i != record.trial_id):
                 return
-        for name, content in ray.get(model[0]).items():
+        try:
+            files = ray.get(model[0])
+        except ray.exceptions.RayError as error:  # its worker died meanwhile; what it measured stands all the same
+            reason = str(error).splitlines()[0]
+            log_event(self.store, "model_lost", trial_id=record.trial_id, reason=reason)
+            return
+        for name, content in files.items():
             self.store.write(f"models/{record.trial_id}/{name}", content.tobytes())
         if self.study.run.keep == "best":
             for other in losses:
@@ -395,19 +409,24 @@ class _Driver:
     def _eta(self, left: Sequence[Planned], running: Sequence[Mapping[str, Any]]) -> float:
         """Seconds to go, by the plan's estimates scaled to what the finished trials of this run took."""
         by_id = {p.trial.trial_id: p for p in self.plan.trials}
-        ratios = [r.row["train_seconds"] / by_id[i].seconds for i, r in self.records.items() if r.row["train_seconds"]]
+        ratios = [
+            (r.row["train_seconds"] + (r.row["eval_seconds"] or 0)) / by_id[i].seconds
+            for i, r in self.records.items()
+            if r.row["train_seconds"]
+        ]
         slowness = statistics.median(ratios) if ratios else 1.0
         total = remaining_seconds(left, self.plan.machine.slots, slowness)
         return max(0.0, total - sum(r["seconds"] for r in running) / max(1, self.plan.machine.slots))
 
     def _law(self) -> str | None:
-        """The law so far in one line; fitted anew only when a record came."""
+        """The law so far in one line; fitted anew when a record came, but not often: it takes CPU from the trials."""
         from rayscale.forecast import law_line
 
-        if getattr(self, "_law_seen", None) != len(self.records):
-            self._law_seen = len(self.records)
-            self._law_text = law_line(table(list(self.records.values())), self.study.grid.axis)
-        return self._law_text
+        due = time.monotonic() - self.law_fitted >= LAW_EVERY_SECONDS
+        if self.law_records != len(self.records) and due:
+            self.law_records, self.law_fitted = len(self.records), time.monotonic()
+            self.law_text = law_line(table(list(self.records.values())), self.study.grid.axis)
+        return self.law_text
 
 
 class _Thread(threading.Thread):

@@ -49,7 +49,11 @@ def submit(study_file: Path, address: str, out: Path, say: Callable[[str], None]
         )
         job = _start(client, command, Path(folder))
         say(f"Submitted {job}; the run lies in {'' if elsewhere else '~/'}{place} there. Its log follows.")
-        _follow(client, job, say)
+        try:
+            _follow(client, job, say)
+        except KeyboardInterrupt:
+            say(f"The job goes on; stop it with: ray job stop {job} --address {address}")
+            raise
         if elsewhere:
             say(f"Results: {place}")
             return job
@@ -88,9 +92,10 @@ def _stage(study: Study, study_file: Path, folder: Path) -> None:
         if given and given != "builtin" and "://" not in given:
             target = folder / "data" / key
             target.mkdir(parents=True)
-            for file in sorted(glob.glob(given)):
-                shutil.copy(file, target)
-            content["data"][key] = f"data/{key}/{Path(given).name}"
+            files = sorted(glob.glob(given))
+            for number, file in enumerate(files):  # numbered, as files of several folders may share a name
+                shutil.copy(file, target / f"{number:06d}-{Path(file).name}")
+            content["data"][key] = f"data/{key}/*{Path(given).suffix}"
     for number, model in enumerate(study.models):
         if isinstance(model, Pretrained) and Path(model.pretrained).is_dir():
             name = f"models/{number}/{Path(model.pretrained).name}"
@@ -103,10 +108,11 @@ def _start(client: Any, command: str, folder: Path) -> str:
     import rayscale
 
     package = str(Path(rayscale.__file__).parent)
-    return client.submit_job(
-        entrypoint=command,
-        runtime_env={"working_dir": str(folder), "py_modules": [package], "env_vars": {"PYTHONUNBUFFERED": "1"}},
-    )
+    environment = {"working_dir": str(folder), "py_modules": [package], "env_vars": {"PYTHONUNBUFFERED": "1"}}
+    try:
+        return client.submit_job(entrypoint=command, runtime_env=environment)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ClusterError(f"the cluster did not take the job: {error}", code="submit_refused") from error
 
 
 def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:

@@ -118,8 +118,14 @@ def run_grid(planned: Sequence[Planned], recorded: set[str], slots: int, pool: A
     return grid
 
 
-# The driver's own handler prints how to resume; Tune's would wait for running trials without a word.
-_ENVIRONMENT = {"TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0", "TUNE_WARN_THRESHOLD_S": "10"}
+_ENVIRONMENT = {
+    # The driver's own handler prints how to resume; Tune's would wait for running trials without a word.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_WARN_THRESHOLD_S": "10",
+    # A failed or diverged trial has no eval_loss; by default that would end Tune and with it the study.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+}
 
 
 def _folder_name(trial: Any) -> str:

@@ -58,7 +58,9 @@ def test_larger_allocations_come_first_and_lone_trials_last(study_file: Path) ->
 
 def test_more_gpus_than_there_are_is_refused_with_both_figures(study_file: Path) -> None:
     study = load_study(edited(study_file, "gpus: [1]", "gpus: [1, 4]"))
-    with pytest.raises(StudyError, match=r"asks for 4 GPUs a trial; this machine has 2 worker slots"):
+    with pytest.raises(
+        StudyError, match=r"study.yaml:7: grid.gpus: asks for 4 GPUs a trial; this machine has 2 worker"
+    ):
         make_plan(study, CPU, SUPPLY)
 
 
@@ -69,11 +71,11 @@ def test_more_data_than_there_is_is_refused_with_both_figures(study_file: Path) 
 
 def test_estimates_learn_from_measured_trials(study_file: Path) -> None:
     study = load_study(study_file)
-    row = {"model": "bert-2x64", "gpus": 1, "train_seconds": 100.0, "tokens": 1000, "epochs": 1.0}
+    row = {"model": "bert-2x64", "gpus": 1, "train_seconds": 90.0, "eval_seconds": 10.0, "data_requested": 40}
     plan = make_plan(study, CPU, SUPPLY, [row])
     told = {p.trial.model.name: p for p in plan.trials if p.trial.data_requested == 80}
     assert told["bert-2x64"].basis.startswith("measured: 1 ")
-    assert told["bert-2x64"].seconds == pytest.approx(100.0 * 80 * 12 / 1000)
+    assert told["bert-2x64"].seconds == pytest.approx(200.0)
     assert told["bert-1x32"].basis.startswith("rule")
 
 
@@ -89,6 +91,27 @@ def test_a_budget_cuts_repeats_before_cells_and_says_so(study_file: Path) -> Non
     kept = {(p.trial.model.name, p.trial.data_requested, p.trial.seed) for p in plan.trials}
     if any(seed for *_, seed in kept):
         assert {cell for cell in kept if cell[2] == 0} >= {("bert-1x32", 20, 0), ("bert-2x64", 80, 0)}
+
+
+def test_results_change_no_pairs_and_no_cuts(study_file: Path) -> None:
+    study = load_study(edited(study_file, "gpus: [1]", "gpus: [1, 2]"))
+    slow = [{"model": "bert-2x64", "gpus": g, "train_seconds": 1e4, "data_requested": 20} for g in (1, 2)]
+    chosen = [{p.trial.trial_id for p in make_plan(study, CPU, SUPPLY, m).trials if p.alone} for m in ([], slow)]
+    assert chosen[0] == chosen[1] != set()
+
+
+def test_a_budget_that_leaves_nothing_is_refused(study_file: Path) -> None:
+    with study_file.open("a") as file:
+        file.write("budget: {gpu_hours: 1.0e-9}\n")
+    with pytest.raises(StudyError, match=r"study.yaml:10: budget: leaves no trial"):
+        make_plan(load_study(study_file), CPU, SUPPLY)
+
+
+def test_models_that_share_a_name_are_told_apart(study_file: Path) -> None:
+    text = "  - {family: bert, sizes: [1x32], vocabulary: 1024}\ngrid:"
+    study = load_study(edited(study_file, "grid:", text))
+    names = {p.trial.model.name for p in make_plan(study, CPU, SUPPLY).trials}
+    assert names == {"bert-1x32-v512", "bert-1x32-v1024", "bert-2x64"}
 
 
 def test_lint_says_what_the_design_cannot_show(study_file: Path) -> None:

@@ -1,0 +1,120 @@
+"""The command line: exit codes, one JSON object on stdout, and what it must not import."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rayscale.machine import nvidia_gpus
+from tests.unit.conftest import STUDY
+
+PLANTED = "chinchilla:A=20,B=30,E=0.8,alpha=0.3,beta=0.35"
+
+
+def rayscale(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rayscale.cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "COLUMNS": "100"},
+    )  # fmt: skip
+
+
+def answer(*arguments: str, cwd: Path, code: int = 0) -> dict[str, Any]:
+    done = rayscale(*arguments, "--json", cwd=cwd)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return json.loads(done.stdout)  # one object and nothing else
+
+
+def test_plan_imports_neither_torch_nor_ray(study_file: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['rayscale', 'plan', 'study.yaml']\n"
+        "from rayscale.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'ray', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=study_file.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['rayscale', '--help']\n"
+        "from rayscale.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'pandas', 'scipy', 'numpy', 'pydantic', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "submit" in done.stdout
+
+
+def test_a_study_from_init_to_predict_with_json_on_every_verb(study_file: Path) -> None:
+    home = study_file.parent
+    made = answer("init", "--data", "rows.csv", "--out", "mine.yaml", cwd=home)
+    assert made == {"study": "mine.yaml", "task": "sequence-classification", "text": "text", "label": "label"}
+    again = answer("init", "--data", "rows.csv", "--out", "mine.yaml", cwd=home, code=2)
+    assert "exists" in again["error"]["message"]
+    plan = answer("plan", "study.yaml", cwd=home)
+    assert plan["total"]["trials"] == len(plan["trials"]) == 8
+    assert set(plan["trials"][0]) >= {
+        "trial_id", "model", "params", "data_requested", "gpus", "seed", "seconds", "gpu_seconds", "peak_memory_bytes",
+        "basis",
+    }  # fmt: skip
+    assert set(plan) >= {"trials", "cut", "total", "lint"}
+    run = answer("run", "study.yaml", "--simulate", PLANTED, "--yes", "--out", "run", cwd=home)
+    assert (run["done"], run["failed"], run["waiting"]) == (8, 0, 0)
+    assert run["verdict"]["sentences"]
+    seen = answer("status", "run", cwd=home)
+    assert set(seen) >= {"done", "failed", "running", "waiting", "eta_seconds", "gpu_hours", "last_error"}
+    told = answer("predict", "run", "--params", "2e5", "--data", "200", cwd=home)
+    assert told["low"] < told["predicted"] < told["high"]
+    assert told["extrapolation"] > 1
+    assert Path(answer("report", "run", cwd=home)["report"]).is_file()
+    assert {each["name"] for each in answer("plugins", cwd=home)["plugins"]} >= {"chinchilla", "csv"}
+    real = answer("run", "study.yaml", "--out", "run", "--yes", cwd=home, code=2)
+    assert "simulated" in real["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("epochs: 1", "epoch: 1", "study.yaml:8: training.epoch: unknown key; did you mean 'epochs'?"),
+        ("label: label", "label: lable", "lable"),
+        ("label: label", "label: text", "study.yaml:2: task.label: column 'text' has"),
+        ("rows.csv", "row.csv", "study.yaml:4: data.train: no such file"),
+        ("gpus: [1]", "gpus: [64]", "study.yaml:7: grid.gpus: asks for 64 GPUs"),
+        ("[20, 40, 80]", "[20, 40, 8000]", "study.yaml:7: grid.examples: asks for 8000 examples"),
+        ("examples: [20, 40, 80]", "examples: []", "study.yaml:7: grid.examples: found []; give at least one"),
+        ("accelerator: cpu", "accelerator: gpu", "study.yaml:9: run.accelerator"),
+    ],
+)
+def test_wrong_studies_are_refused_in_one_message_before_ray_starts(
+    study_file: Path, old: str, new: str, said: str
+) -> None:
+    if "accelerator" in new and nvidia_gpus():
+        pytest.skip("this machine has a GPU")
+    study_file.write_text(STUDY.replace(old, new))
+    done = rayscale("run", "study.yaml", "--yes", cwd=study_file.parent)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (study_file.parent / "runs" / "toy" / "plan.json").exists()
+    error = answer("run", "study.yaml", "--yes", cwd=study_file.parent, code=2)["error"]
+    assert set(error) == {"code", "message", "where"}
+
+
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
+    assert answer("plan", cwd=tmp_path, code=2)["error"]["code"] == "usage"
+    assert answer("bogus", cwd=tmp_path, code=2)["error"]["code"] == "usage"
+    assert "no such file" in answer("plan", "none.yaml", cwd=tmp_path, code=2)["error"]["message"]
+    assert "no run folder" in answer("status", str(tmp_path), cwd=tmp_path, code=2)["error"]["message"]
