@@ -85,3 +85,12 @@ def test_a_trial_that_raises_is_a_failed_record_and_the_others_go_on(tmp_path: P
     assert trials.error[trials.model == "broken"].str.contains("safetensors|weights").all()
     for trial_id in trials.trial_id[trials.status == "failed"]:
         assert "Traceback" in (tmp_path / "run" / "logs" / f"{trial_id}.log").read_text()
+
+    # A resume over failed records goes on too, and leaves them as they are; --retry-failed alone runs them again.
+    (tmp_path / "run" / "trials" / f"{trials.trial_id[trials.status == 'ok'].iloc[0]}.json").unlink()
+    again = run_study(study, out=str(tmp_path / "run"))
+    assert again is not None
+    pd.testing.assert_series_equal(again.trials.status, trials.status)
+    failed = trials.status == "failed"
+    pd.testing.assert_series_equal(again.trials.ended_at[failed], trials.ended_at[failed])
+    assert (trials.device_seconds[failed] > 0).all()
