@@ -79,6 +79,11 @@ def _quality(change: Facts | None) -> str:
         return f"{text} in the one pair of runs there is."
     within = change["low"] <= 0 <= change["high"]
     size = max(abs(change["low"]), abs(change["high"]))
+    if size < 0.001:  # the order of floating-point sums
+        return (
+            f"At the same global batch more GPUs changed the test loss by less than 0.001% ({change['pairs']} pairs): "
+            "speed changes, quality does not."
+        )
     meaning = "speed changes, quality does not" if within or size < 0.1 else "more than the pairs scatter; look into it"
     return f"{text} ({_between(change, '{}%', sign=True)}, {change['pairs']} pairs): {meaning}."
 

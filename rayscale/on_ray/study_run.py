@@ -8,9 +8,8 @@ from __future__ import annotations
 import io
 import json
 import socket
-import statistics
+import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,11 +23,12 @@ from rayscale.checkpoints import find_checkpoint
 from rayscale.draft import draft_plan, run_store
 from rayscale.errors import ClusterError, InputError
 from rayscale.finish import finish
-from rayscale.ledger import Ledger, TrialRecord, make_record, table
+from rayscale.ledger import Ledger, TrialRecord, make_record
 from rayscale.machine import this_machine
 from rayscale.on_ray.place import place, versions
-from rayscale.plan import Plan, Planned, remaining_seconds
-from rayscale.report.terminal import RunningTrial, Snapshot
+from rayscale.on_ray.progress import Progress
+from rayscale.plan import Plan, Planned
+from rayscale.report.terminal import Snapshot
 from rayscale.run_folder import Run, log_event
 from rayscale.storage import Store
 from rayscale.study import Study, load_study
@@ -36,7 +36,6 @@ from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import spec_of
 
 POLL_SECONDS = 0.5
-LAW_EVERY_SECONDS = 15.0
 
 
 class Observer(Protocol):
@@ -120,16 +119,12 @@ class _Driver:
     pending: list[Planned] = field(default_factory=list)
     records: dict[str, TrialRecord] = field(default_factory=dict)
     prepared: dict[str, Prepared] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
-    law_text: str | None = None
-    law_records: int = 0
-    law_fitted: float = float("-inf")
 
     # ---- before
 
     def begin(self, plan: Plan, path: str | Path | None) -> bool:
         """Write study and plan, find what is left to run, ask. False if the answer is no."""
-        self.plan = plan
+        self.plan, self.progress = plan, Progress(plan)
         ledger = Ledger(self.store)
         planned = {p.trial.trial_id: p for p in plan.trials}
         if self.only and self.only not in planned:
@@ -225,6 +220,7 @@ class _Driver:
 
     def _execute_inline(self) -> None:
         from rayscale.nn.train import train_trial
+        from rayscale.on_ray import parcels
 
         for planned in self.pending:
             trial, started = planned.trial, datetime.now(UTC)
@@ -236,12 +232,17 @@ class _Driver:
             checkpoint = (
                 str(find_checkpoint(trial.model.path, trial.model.revision).folder) if trial.model.path else None
             )
-            # Exceptions pass through: this executor is for the debugger.
-            measured = train_trial(
-                trial, self._prepared(planned), checkpoint=checkpoint, device=trial.device, progress=progress
-            )
-            self._keep(planned, {"status": measured["status"], "measured": {**measured, **place(started, trial.gpus)},
-                                 "exclusive": True, "attempts": 1})  # fmt: skip
+            with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
+                kept = Path(scratch) / "model" if self.study.run.keep != "none" else None
+                # Exceptions pass through: this executor is for the debugger.
+                measured = train_trial(
+                    trial, self._prepared(planned), checkpoint=checkpoint, device=trial.device, progress=progress,
+                    save_to=kept,
+                )  # fmt: skip
+                files = parcels.read_files(kept) if kept is not None and kept.is_dir() else None
+            measured |= place(started, trial.gpus)
+            outcome = {"status": measured["status"], "measured": measured, "exclusive": True, "attempts": 1}
+            self._keep(planned, {**outcome, "model": [files] if files else []})
 
     def _execute_in_lanes(self) -> None:
         import ray
@@ -347,86 +348,35 @@ class _Driver:
         self.store.write(f"curves/{trial_id}.parquet", sink.getvalue())
 
     def _keep_model(self, record: TrialRecord, model: list[Any]) -> None:
-        """Write models/<trial_id>/; with keep: best, only if no earlier trial validates better, and drop the loser."""
+        """Write models/<trial_id>/; with keep: best, only if no kept model validates better, and drop the loser.
+
+        `model` holds the files by name, or the reference to them that a worker put; it is empty if none was saved.
+        """
         if not model or record.row["status"] != "ok":
             return
-        import ray
-
+        others = []
         if self.study.run.keep == "best":
-            losses = {i: r.row["validation_loss"] for i, r in self.records.items() if r.row["status"] == "ok"}
-            losses = {i: loss for i, loss in losses.items() if loss is not None}
+            others = [i for i in self.records if i != record.trial_id and self.store.exists(f"models/{i}")]
             mine = record.row["validation_loss"]
-            if mine is None or any(loss <= mine for i, loss in losses.items() if i != record.trial_id):
+            if mine is None or any((self.records[i].row["validation_loss"] or 0) <= mine for i in others):
                 return
-        try:
-            files = ray.get(model[0])
-        except ray.exceptions.RayError as error:  # its worker died meanwhile; what it measured stands all the same
-            reason = str(error).splitlines()[0]
-            log_event(self.store, "model_lost", trial_id=record.trial_id, reason=reason)
-            return
+        files = model[0]
+        if not isinstance(files, dict):
+            import ray
+
+            try:
+                files = ray.get(files)
+            except ray.exceptions.RayError as error:  # its worker died meanwhile; what it measured stands all the same
+                reason = str(error).splitlines()[0]
+                log_event(self.store, "model_lost", trial_id=record.trial_id, reason=reason)
+                return
         for name, content in files.items():
             self.store.write(f"models/{record.trial_id}/{name}", content.tobytes())
-        if self.study.run.keep == "best":
-            for other in losses:
-                if other != record.trial_id:
-                    self.store.delete_folder(f"models/{other}")
-
-    # ---- what is seen
+        for other in others:
+            self.store.delete_folder(f"models/{other}")
 
     def _show(self, running: Sequence[Mapping[str, Any]], phase: str = "training") -> None:
-        by_id = {p.trial.trial_id: p for p in self.plan.trials}
-        finished = [r for r in self.records.values() if r.row["status"] != "failed"]
-        failed = [r for r in self.records.values() if r.row["status"] == "failed"]
-        left = [p for p in self.plan.trials if p.trial.trial_id not in self.records]
-        now_running = tuple(
-            RunningTrial(
-                trial_id=r["trial_id"],
-                model=by_id[r["trial_id"]].trial.model.name,
-                data_requested=by_id[r["trial_id"]].trial.data_requested,
-                gpus=by_id[r["trial_id"]].trial.gpus,
-                step=r.get("step"),
-                steps=r.get("steps"),
-                train_loss=r.get("train_loss"),
-                seconds=r["seconds"],
-            )
-            for r in running
-        )
-        self.observer.show(
-            Snapshot(
-                done=len(finished),
-                failed=len(failed),
-                running=now_running,
-                waiting=len(left) - len(now_running),
-                eta_seconds=self._eta(left, running),
-                gpu_seconds=sum(r.row["device_seconds"] or 0 for r in self.records.values()),
-                law_line=self._law(),
-                last_error=max(failed, key=lambda r: r.row["ended_at"] or "").row["error"] if failed else None,
-                elapsed_seconds=time.monotonic() - self.started,
-                phase=phase,
-            )
-        )
-
-    def _eta(self, left: Sequence[Planned], running: Sequence[Mapping[str, Any]]) -> float:
-        """Seconds to go, by the plan's estimates scaled to what the finished trials of this run took."""
-        by_id = {p.trial.trial_id: p for p in self.plan.trials}
-        ratios = [
-            (r.row["train_seconds"] + (r.row["eval_seconds"] or 0)) / by_id[i].seconds
-            for i, r in self.records.items()
-            if r.row["train_seconds"]
-        ]
-        slowness = statistics.median(ratios) if ratios else 1.0
-        total = remaining_seconds(left, self.plan.machine.slots, slowness)
-        return max(0.0, total - sum(r["seconds"] for r in running) / max(1, self.plan.machine.slots))
-
-    def _law(self) -> str | None:
-        """The law so far in one line; fitted anew when a record came, but not often: it takes CPU from the trials."""
-        from rayscale.forecast import law_line
-
-        due = time.monotonic() - self.law_fitted >= LAW_EVERY_SECONDS
-        if self.law_records != len(self.records) and due:
-            self.law_records, self.law_fitted = len(self.records), time.monotonic()
-            self.law_text = law_line(table(list(self.records.values())), self.study.grid.axis)
-        return self.law_text
+        self.observer.show(self.progress.look(self.records, running, phase))
 
 
 class _Thread(threading.Thread):
