@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import tempfile
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Give Ray a token of the tests' own, before it looks for one: it keeps the first it finds in this process.
+
+    Else it writes ~/.ray/auth_token, and a later Ray of the same process wants another token than the first had.
+    """
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        path = Path(tempfile.mkdtemp(prefix="rayscale-tests-")) / "auth_token"
+        path.write_text(secrets.token_hex(32))
+        path.chmod(0o600)
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
 @pytest.fixture(scope="session")

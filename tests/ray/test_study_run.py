@@ -73,8 +73,9 @@ def test_a_trial_that_raises_is_a_failed_record_and_the_others_go_on(tmp_path: P
     study = write_study(tmp_path, STUDY.replace("gpus: [1, 2]", "gpus: [1]").replace("[40, 80, 160]", "[40, 80]"))
     run = run_study(study, out=str(tmp_path / "good"))
     assert run is not None
-    tokenizer = next(iter((tmp_path / "good" / "models").iterdir())) / "tokenizer.json"
-    (broken / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    kept = next(iter((tmp_path / "good" / "models").iterdir()))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (broken / name).write_bytes((kept / name).read_bytes())
     text = study.read_text().replace("models:\n", f"models:\n  - {{pretrained: {broken}}}\n")
     study.write_text(text)
     run = run_study(study, out=str(tmp_path / "run"))
