@@ -66,6 +66,10 @@ def connect(address: str, accelerator: str, hang_seconds: float) -> Iterator[Ses
         else:
             session = _join(address, accelerator, hang_seconds)
         yield session
+    except BaseException:
+        # Tune's thread may still call Ray while this process ends; that must not start another Ray.
+        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+        raise
     finally:
         ray.shutdown()
         for name, value in before.items():
