@@ -32,17 +32,17 @@ def finish(store: Store, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, A
         seed=seed,
     )
     store.write("fit.json", json.dumps(fit, indent=1, allow_nan=False).encode())
-    page = render(run.study, plan, trials, fit, _provenance(run), datetime.now(UTC))
+    page = render(run.study, plan, trials, fit, _provenance(run, plan), datetime.now(UTC))
     store.write("report.html", page.encode())
     return fit
 
 
-def _provenance(run: Run) -> dict[str, Any]:
+def _provenance(run: Run, plan: dict[str, Any]) -> dict[str, Any]:
     begun = [event for event in run.events if event["event"] == "run_started" and event.get("study")]
     study = begun[-1]["study"] if begun else "STUDY"
     planted = f" --simulate '{begun[-1]['simulated']}'" if begun and "simulated" in begun[-1] else ""
     return {
         "commands": [f"rayscale run {study} --out {run.folder}{planted}", f"rayscale report {run.folder}"],
-        "plan": {key: run.plan[key] for key in ("machine", "data_fingerprint")},
+        "plan": {key: plan[key] for key in ("machine", "data_fingerprint")},
         "record files that cannot be trusted": [f"{damaged.name}: {damaged.reason}" for damaged in run.damaged],
     }

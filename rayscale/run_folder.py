@@ -106,7 +106,8 @@ def status(run: Run) -> dict[str, Any]:
     """Progress of a run: the object of `status --json`; trials run now only while a run has not ended."""
     if not run.store.exists("plan.json"):
         raise InputError(f"{run.folder} has no plan.json, so there is no progress to tell", code="no_plan")
-    rows = run.plan["trials"]
+    plan = run.plan
+    rows = plan["trials"]
     planned = {row["trial_id"]: row for row in rows}
     records = {r.trial_id: r for r in run.records if r.trial_id in planned}
     running: set[str] = set()
@@ -128,10 +129,10 @@ def status(run: Run) -> dict[str, Any]:
         ]
         or [1.0]
     )
-    slots = run.plan["machine"]["slots"]
+    slots = plan["machine"]["slots"]
     last = max(failed, key=lambda r: r.row["ended_at"] or "", default=None)
     return {
-        "study": run.plan["study"],
+        "study": plan["study"],
         "done": len(records) - len(failed),
         "failed": len(failed),
         "running": len(running),

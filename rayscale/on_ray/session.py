@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,27 +56,36 @@ def connect(address: str, accelerator: str, hang_seconds: float) -> Iterator[Ses
     local = address == "local"
     for name in ("ray", "ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    before = {name: os.environ.get(name) for name in [*settings(hang_seconds), "PYTHONDONTWRITEBYTECODE"]}
+    # Without .pyc files every Ray process would compile its imports anew, at 2.6 times the cost.
+    ours: dict[str, str | None] = {**settings(hang_seconds), "PYTHONDONTWRITEBYTECODE": None} if local else {}
+    with environment(ours):
+        try:
+            yield _start(accelerator) if local else _join(address, accelerator, hang_seconds)
+        except BaseException:
+            # Tune's thread may still call Ray while this process ends; that must not start another Ray.
+            os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+            raise
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables (None takes one away) and put back what was there."""
+    before = {name: os.environ.get(name) for name in values}
+    _put(values)
     try:
-        if local:
-            os.environ.update(settings(hang_seconds))
-            # Without .pyc files every Ray process would compile its imports anew, at 2.6 times the cost.
-            os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-            session = _start(accelerator)
-        else:
-            session = _join(address, accelerator, hang_seconds)
-        yield session
-    except BaseException:
-        # Tune's thread may still call Ray while this process ends; that must not start another Ray.
-        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
-        raise
+        yield
     finally:
-        ray.shutdown()
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _put(before)
+
+
+def _put(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _start(accelerator: str) -> Session:

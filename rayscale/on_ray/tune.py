@@ -5,7 +5,6 @@ Which cell comes next is decided here, so that cells waiting for one lane size n
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from rayscale.errors import ClusterError
+from rayscale.on_ray.session import environment
 from rayscale.plan import Planned
 from rayscale.storage import Store
 
@@ -93,9 +93,7 @@ def run_grid(planned: Sequence[Planned], recorded: set[str], slots: int, pool: A
         shutil.rmtree(store.local / FOLDER, ignore_errors=True)
     else:
         store.delete_folder(FOLDER)
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
-    try:
+    with environment(_ENVIRONMENT):
         grid = tune.Tuner(
             tune.with_resources(tune.with_parameters(run_cell, pool=pool), {"CPU": 0.01}),
             tune_config=tune.TuneConfig(
@@ -107,12 +105,6 @@ def run_grid(planned: Sequence[Planned], recorded: set[str], slots: int, pool: A
                 verbose=0,
             ),
         ).fit()  # fmt: skip
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
     if grid.errors:
         raise ClusterError(f"{len(grid.errors)} of Tune's trials ended with an error: {grid.errors[0]}")
     return grid
