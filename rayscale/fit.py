@@ -11,10 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from rayscale.coordinates import Coordinates, link
 from rayscale.errors import InputError
 from rayscale.fitted import Z95, Estimate, Fit, GroupedFit, score
 from rayscale.huber import DELTA, Array, minimise
-from rayscale.laws import Coordinates, Law, find_law
+from rayscale.laws import Law, find_law
 from rayscale.observations import Observations, input_columns, observe, refusals, require_columns, select
 
 # With this many configurations per parameter, whole configurations are resampled; with fewer, when most resamples would
@@ -32,6 +33,10 @@ def fit_law(
     target: str,
     params: str | None = None,
     data: str | None = None,
+    unique: str | None = None,
+    compute: str | None = None,
+    gpus: str | None = None,
+    loss: str | None = None,
     by: str | list[str] | None = None,
     where: str | None = None,
     holdout: str | None = None,
@@ -40,6 +45,7 @@ def fit_law(
 ) -> Fit | GroupedFit:
     """Fit `law` to the columns `params` and `data` (sizes, any unit) and `target` (positive) of a table.
 
+    `unique` (distinct data among `data`), `compute`, `gpus` and `loss` name the columns of laws that need them.
     `where` says which rows to use at all, `holdout` which of these to keep out and predict, both as pandas queries.
     With `by` (columns) the result is a GroupedFit, one fit per group. `bootstrap` is the number of resamples; the
     same `seed` gives the same result, whatever the order of the rows.
@@ -50,7 +56,8 @@ def fit_law(
     law = find_law(law)
     if bootstrap < 2:
         raise InputError(f"bootstrap is {bootstrap}; an interval needs 2 resamples or more", where="bootstrap")
-    columns = input_columns(table, law, {"params": params, "data": data})
+    given = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss}
+    columns = input_columns(table, law, given)
     excluded = ~select(table, where, "where") if where else np.zeros(len(table), dtype=bool)
     held = select(table, holdout, "holdout") if holdout else np.zeros(len(table), dtype=bool)
 
@@ -87,17 +94,16 @@ def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -
                   rows_used=len(seen.target), warnings=(*warnings, *seen.warnings()))  # fmt: skip
     if warnings:
         return replace(refused, seconds=perf_counter() - began)
-    log_target = np.log(seen.target)
-    centre = {role: float(np.log(values).mean()) for role, values in seen.inputs.items()}
-    coordinates = Coordinates(law, centre, float(np.median(log_target)))
+    linked = link(law.link, seen.target)
+    coordinates = Coordinates.of(law, seen.inputs, seen.target)
     with np.errstate(all="ignore"):  # far steps may overflow; whatever is not finite in the end is refused below
         ends = coordinates.starts()
         for delta in DELTAS:
-            ends, objective, settled = minimise(coordinates, seen.inputs, ends, log_target, np.ones(1), delta=delta)
+            ends, objective, settled = minimise(coordinates, seen.inputs, ends, linked, np.ones(1), delta=delta)
         objective = np.where(np.isfinite(objective), objective, np.inf)
         best = int(np.argmin(objective))
         at_best = ends[objective <= objective[best] * 1.001 + 1e-12]
-        estimate, draws, misfits = _bootstrap(coordinates, seen, log_target, ends[best], at_best, bootstrap, seed)
+        estimate, draws, misfits = _bootstrap(coordinates, seen, linked, ends[best], at_best, bootstrap, seed)
         natural, sample = coordinates.natural(ends[best]), coordinates.natural(draws)
         is_log = coordinates.is_log
         point, cloud = (np.where(is_log, np.log(each), each) for each in (natural, sample))
@@ -125,21 +131,21 @@ def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -
 
 
 def _bootstrap(
-    coordinates: Coordinates, seen: Observations, log_target: Array, theta: Array, tied: Array, count: int, seed: int
+    coordinates: Coordinates, seen: Observations, linked: Array, theta: Array, tied: Array, count: int, seed: int
 ) -> tuple[Estimate, Array, bool]:
     """The estimate, all its draws (count, p), and whether the law misfits; the seeds of a configuration go together.
 
     Resamples start in turn from every solution as good as the best (`tied`): along a ridge these differ, and the
     intervals must know it.
     """
-    fitted, groups = np.log(coordinates.value(theta, seen.inputs)), seen.configurations
-    run, mean, degrees, misfits = _noise(log_target - fitted, groups, len(theta))
+    fitted, groups = coordinates.linked(theta, seen.inputs), seen.configurations
+    run, mean, degrees, misfits = _noise(linked - fitted, groups, len(theta))
     rng, m, n, draws = np.random.default_rng(seed), int(groups.max()) + 1, len(groups), []
     batch = max(1, BATCH_VALUES // n)
     for first in range(0, count, batch):
         size = min(batch, count - first)
         if m >= MANY_PER_PARAMETER * len(theta):
-            targets, weights = log_target, rng.multinomial(m, np.full(m, 1 / m), size)[:, groups].astype(float)
+            targets, weights = linked, rng.multinomial(m, np.full(m, 1 / m), size)[:, groups].astype(float)
         else:
             misses = rng.normal(0, 1, (size, m))[:, groups] * mean
             targets, weights = fitted + misses + rng.normal(0, 1, (size, n)) * run, np.ones(1)

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rayscale.coordinates import Coordinates, unlink
 from rayscale.errors import InputError, TableError
-from rayscale.laws import Coordinates, Law, find_law
+from rayscale.laws import Law, find_law
 from rayscale.observations import numbers
 
 Z95 = 1.959963984540054  # the normal quantile that the t quantile is measured against
@@ -21,7 +22,7 @@ Z95 = 1.959963984540054  # the normal quantile that the t quantile is measured a
 class Estimate:
     """What predictions need: the point, its bootstrap draws and the noise of one run, in the fit's coordinates.
 
-    `theta` (p,), `draws` (resamples, p), `noise` the standard deviation of log target of one new run,
+    `theta` (p,), `draws` (resamples, p), `noise` the deviation of one new run on the law's scale of residuals,
     `degrees` the degrees of freedom behind that noise, `widening` what they make of a large-sample 95% interval.
     """
 
@@ -45,6 +46,11 @@ class Estimate:
     def log_values(self, inputs: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Log target at the inputs: of the point (n,) and of every draw (resamples, n)."""
         everything = np.log(self.coordinates.value(np.vstack([self.theta, self.draws]), inputs))
+        return everything[0], everything[1:]
+
+    def linked_values(self, inputs: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The same on the law's scale of residuals: log target, or its log odds."""
+        everything = self.coordinates.linked(np.vstack([self.theta, self.draws]), inputs)
         return everything[0], everything[1:]
 
 
@@ -96,24 +102,23 @@ class Fit:
         inputs = {role: numbers(table, column) for role, column in self.columns.items()}
         beyond = np.ones(len(table))
         for role, values in inputs.items():
-            wrong = ~(np.isfinite(values) & (values > 0))
+            allowed, bound = (values >= 0, "0 or more") if role in self.law.zero else (values > 0, "positive")
+            wrong = ~(np.isfinite(values) & allowed)
             if wrong.any():
                 row = int(np.argmax(wrong))
-                raise TableError(f"row {row}: {self.columns[role]} is {values[row]:g}; it must be positive", where=role)
-            least, most = self.data_range[role]
-            beyond = np.maximum(beyond, np.maximum(values / most, least / values))
-        point, drawn = estimate.log_values(inputs)
+                raise TableError(f"row {row}: {self.columns[role]} is {values[row]:g}; it must be {bound}", where=role)
+            beyond = np.maximum(beyond, _times_beyond(values, *self.data_range[role]))
+        point, drawn = estimate.linked_values(inputs)
         mean_low, mean_high = estimate.interval(point, drawn)
         noise = Z95 * estimate.widening * estimate.noise
-        logs = {
+        linked = {
             "predicted": point,
             "low": point - np.hypot(point - mean_low, noise),
             "high": point + np.hypot(mean_high - point, noise),
             "mean_low": mean_low,
             "mean_high": mean_high,
         }
-        # Clipped at e**700, so that an absurdly wide interval stays a finite number.
-        columns = {name: np.exp(np.clip(value, -700, 700)) for name, value in logs.items()}
+        columns = {name: unlink(self.law.link, value) for name, value in linked.items()}
         return pd.DataFrame({**columns, "extrapolation": beyond}, index=table.index)
 
     def change(self, before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, float, float]:
@@ -206,6 +211,13 @@ class GroupedFit:
             "groups": [each.to_json() for each in self.groups],
             "held_out": None if self.held_out is None else dict(self.held_out),
         }
+
+
+def _times_beyond(values: NDArray[np.float64], least: float, most: float) -> NDArray[np.float64]:
+    """How many times sizes lie above the most or below the least of the data; a size of 0 counts as a billionth."""
+    floor = 1e-9 * (least or most or 1.0)
+    sizes = np.maximum(values, floor)
+    return np.asarray(np.maximum(sizes / max(most, floor), max(least, floor) / sizes))
 
 
 def score(rows: pd.DataFrame, target: str) -> dict[str, Any]:

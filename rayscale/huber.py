@@ -1,4 +1,4 @@
-"""Minimise the sum of Huber losses on log residuals, for a whole batch of starts or resamples at once.
+"""Minimise the sum of Huber losses on log (or log odds) residuals, for a whole batch of starts or resamples at once.
 
 The sum, not the mean: the mean made published fits stop early (Hoffmann et al. 2022, arXiv 2203.15556; Besiroglu et al.
 2024, arXiv 2404.10102).
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscale.laws import Coordinates
+from rayscale.coordinates import Coordinates
 
 Array = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def minimise(
     coordinates: Coordinates,
     inputs: Mapping[str, Array],
     start: Array,
-    log_target: Array,
+    target: Array,
     weights: Array,
     *,
     steps: int = 2000,
@@ -39,7 +39,8 @@ def minimise(
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """From every row of `start` (batch, p): where it ended, the objective there (batch,), and whether it settled.
 
-    `log_target` and `weights` are (n,) or (batch, n). A row whose objective is not finite at its start stays there.
+    `target` (on the law's scale of residuals) and `weights` are (n,) or (batch, n). A row whose objective is not finite
+    at its start stays there.
 
     Each step solves with the curvature of the residuals inside delta plus `damping` times the curvature that
     reweighting gives to those outside. At damping 1 this is iteratively reweighted least squares, which goes downhill
@@ -48,20 +49,20 @@ def minimise(
     """
     low, high = coordinates.bounds()
     theta, batch = np.clip(start, low, high), len(start)
-    log_target = np.broadcast_to(log_target, (batch, log_target.shape[-1]))
-    weights = np.broadcast_to(weights, log_target.shape)
-    objective = huber_sum(np.log(coordinates.value(theta, inputs)) - log_target, weights, delta)
+    target = np.broadcast_to(target, (batch, target.shape[-1]))
+    weights = np.broadcast_to(weights, target.shape)
+    objective = huber_sum(coordinates.linked(theta, inputs) - target, weights, delta)
     damping, idle = np.ones(batch), np.zeros(batch, dtype=int)
     active = np.flatnonzero(np.isfinite(objective))
     for _ in range(steps):
         if not len(active):
             break
         here, weight = theta[active], weights[active]
-        log_value, jacobian = coordinates.log_jacobian(here, inputs)
-        residual = log_value - log_target[active]
+        value, jacobian = coordinates.jacobian(here, inputs)
+        residual = value - target[active]
         step = _step(residual, jacobian, weight, damping[active, None], delta, here <= low, here >= high)
         moved = np.clip(here - step, low, high)
-        tried = huber_sum(np.log(coordinates.value(moved, inputs)) - log_target[active], weight, delta)
+        tried = huber_sum(coordinates.linked(moved, inputs) - target[active], weight, delta)
         better = tried < objective[active]
         gain = np.where(better, objective[active] - tried, 0.0)
         idle[active] = np.where(gain <= tolerance * objective[active], idle[active] + 1, 0)

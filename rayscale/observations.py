@@ -17,15 +17,23 @@ from rayscale.errors import TableError, nearest
 from rayscale.laws import Law
 
 # What a column is called when the caller does not say.
-_USUAL = {"params": ("params",), "data": ("data", "data_requested", "tokens", "examples"), "gpus": ("gpus",)}
+_USUAL = {
+    "params": ("params",),
+    "data": ("data", "data_requested", "tokens", "examples"),
+    "unique": ("unique", "unique_tokens", "unique_examples"),
+    "compute": ("compute", "flops"),
+    "gpus": ("gpus",),
+    "loss": ("loss", "eval_loss"),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Observations:
     """Rows in a canonical order (by inputs, then target), so that the order of the table changes no result.
 
-    `inputs`: role -> (n,) float; `target`: (n,) float, positive; `held_out`: the rows kept out, all columns;
-    `dropped`: ({"row": position in the table from 0, "reason": text}, ...); `columns`: role -> column.
+    `inputs`: role -> (n,) float; `target`: (n,) float, positive (below 1 for a law in log odds);
+    `held_out`: the rows kept out, all columns; `columns`: role -> column;
+    `dropped`: ({"row": position in the table from 0, "reason": text}, ...).
     """
 
     inputs: Mapping[str, NDArray[np.float64]]
@@ -110,7 +118,8 @@ def observe(
     """Sort the table's rows into used, held out and dropped for a law; `excluded` and `held` are (rows,).
 
     Dropped are the excluded rows, those with a status other than ok, and those whose target or an input is missing,
-    infinite, zero or negative. Raises TableError for a column that is missing or not numeric.
+    infinite, zero (unless the law takes it) or negative; for a law in log odds also a target of 1
+    or more. Raises TableError for a column that is missing or not numeric.
     """
     if target in columns.values():
         raise TableError(f"'{target}' is both the target and an input; name two columns", where=target)
@@ -120,12 +129,14 @@ def observe(
         states = table["status"].astype(object).to_numpy()
         wrong = (states != "ok") & (reasons == "")
         reasons[wrong] = [f"status {state}" for state in states[wrong]]
+    may_be_zero = {columns[role] for role in law.zero}
     for column, found in values.items():
         faults = (
             (np.isnan(found), "missing"),
             (np.isinf(found), "infinite"),
-            (found == 0, "zero"),
+            ((found == 0) & (column not in may_be_zero), "zero"),
             (found < 0, "negative"),
+            ((found >= 1) & (law.link == "logit" and column == target), "1 or more"),
         )
         for wrong, fault in faults:
             reasons[wrong & (reasons == "")] = f"{column} is {fault}"

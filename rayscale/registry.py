@@ -14,8 +14,8 @@ from rayscale.errors import InputError, nearest
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "rayscale.laws": {
-        "chinchilla": "rayscale.laws:CHINCHILLA",
-        "power": "rayscale.laws:POWER",
+        "chinchilla": "rayscale.catalogue:CHINCHILLA",
+        "power": "rayscale.catalogue:POWER",
     },
     "rayscale.sources": {
         "builtin": "rayscale.text.sources:read_builtin",

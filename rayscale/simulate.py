@@ -96,5 +96,5 @@ def _check(law: Law, parameters: Mapping[str, float]) -> None:
         raise InputError(f"{law.name} needs also {', '.join(missing)}", where=missing[0])
     for parameter in law.parameters:
         value = parameters[parameter.name]
-        if not np.isfinite(value) or (parameter.kind == "coefficient" and value < 0):
+        if not np.isfinite(value) or (parameter.kind != "exponent" and value < 0):
             raise InputError(f"{parameter.name} is {value}; it must be finite, 0 or more", where=parameter.name)

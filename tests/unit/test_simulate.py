@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rayscale.catalogue import CHINCHILLA, POWER
 from rayscale.errors import InputError, TableError
-from rayscale.laws import CHINCHILLA, POWER
 from rayscale.simulate import parse_planted, simulate
 
 TRUE = {"A": 60.0, "B": 300.0, "E": 2.5, "alpha": 0.33, "beta": 0.4}
