@@ -48,6 +48,8 @@ class Coordinates:
             positive = inputs[role][inputs[role] > 0]
             if role not in law.unscaled and len(positive):
                 centre[role] = float(np.log(positive).mean())
+        if "unique" in centre and "data" in centre:
+            centre["unique"] = centre["data"]  # both count the same thing, and a law may divide one by the other
         return cls(law, centre, float(np.median(np.log(target))))
 
     @property
@@ -97,11 +99,16 @@ class Coordinates:
             derivative[..., j] = self.value(shifted, inputs).imag * 1e20 * slope
         return np.asarray(link(self.law.link, value)), derivative
 
+    def _exponent(self, theta: Array, exponent: str | float) -> Any:
+        if not isinstance(exponent, str):
+            return exponent
+        value = theta[..., self.law.names.index(exponent.removeprefix("-"))]
+        return -value if exponent.startswith("-") else value
+
     def natural(self, theta: Array) -> Array:
         """Parameters in the units of the table, (..., p), from theta (..., p)."""
         found = theta.copy()
         for j, parameter in enumerate(self.law.parameters):
             for role, exponent in parameter.unit:
-                power = theta[..., self.law.names.index(exponent)] if isinstance(exponent, str) else exponent
-                found[..., j] += power * self.centre[role]
+                found[..., j] += self._exponent(theta, exponent) * self.centre[role]
         return np.where(self.is_log, np.exp(np.where(self.is_log, found, 0.0)), found)

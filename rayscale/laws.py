@@ -27,9 +27,9 @@ class Parameter:
     kind "exponent": a plain number without a unit.
 
     The bounds and starts of the first two hold where every input is at its geometric mean, so they mean the same in
-    any unit. `unit` says which powers of the inputs the parameter carries, as (role, exponent) with the exponent a
-    number or another parameter's name: A of A * N ** -alpha carries (("params", "alpha"),), D0 of (D + D0) ** -beta
-    carries (("data", 1.0),).
+    any unit. `unit` says which powers of the inputs the parameter carries, as (role, exponent); the exponent is a
+    number or another parameter's name ("-" before it if negative): A of A * N ** -alpha carries
+    (("params", "alpha"),), D0 of (D + D0) ** -beta carries (("data", 1.0),).
     """
 
     name: str

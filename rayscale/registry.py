@@ -14,8 +14,21 @@ from rayscale.errors import InputError, nearest
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "rayscale.laws": {
+        "amdahl": "rayscale.catalogue:AMDAHL",
+        "bnsl": "rayscale.catalogue:BNSL",
         "chinchilla": "rayscale.catalogue:CHINCHILLA",
+        "chinchilla_tied": "rayscale.catalogue:CHINCHILLA_TIED",
+        "logit_chinchilla": "rayscale.catalogue:LOGIT_CHINCHILLA",
+        "logit_power": "rayscale.catalogue:LOGIT_POWER",
+        "metric_sigmoid": "rayscale.catalogue:METRIC_SIGMOID",
+        "multiplicative": "rayscale.catalogue:MULTIPLICATIVE",
         "power": "rayscale.catalogue:POWER",
+        "ratio": "rayscale.catalogue:RATIO",
+        "rectified": "rayscale.catalogue:RECTIFIED",
+        "repeated_data": "rayscale.catalogue:REPEATED_DATA",
+        "shifted": "rayscale.catalogue:SHIFTED",
+        "speedup": "rayscale.catalogue:SPEEDUP",
+        "transfer": "rayscale.catalogue:TRANSFER",
     },
     "rayscale.sources": {
         "builtin": "rayscale.text.sources:read_builtin",
