@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
 from time import perf_counter
@@ -14,14 +15,17 @@ from scipy import stats
 from rayscale.coordinates import Coordinates, link
 from rayscale.errors import InputError
 from rayscale.fitted import Z95, Estimate, Fit, GroupedFit, score
-from rayscale.huber import DELTA, Array, minimise
+from rayscale.huber import DELTA, Array, huber_sum, minimise
 from rayscale.laws import Law, find_law
 from rayscale.observations import Observations, input_columns, observe, refusals, require_columns, select
+from rayscale.starts import grid
 
 # With this many configurations per parameter, whole configurations are resampled; with fewer, when most resamples would
 # lack some size, noise around the fitted law is drawn: by simulation it covers better there.
 MANY_PER_PARAMETER = 8
 SAVED_DRAWS = 1000
+POLISHED = (24, 12, 12)  # how many starts go on to each delta
+TOLERANCES = (1e-4, 1e-4, 1e-9)  # only the last must be exact
 DELTAS = (0.1, 0.01, DELTA)  # from near least squares to the objective: more starts end at the best
 BATCH_VALUES = 2_000_000  # rows x resamples worked on at once: about 500 MB for five parameters
 
@@ -97,10 +101,7 @@ def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -
     linked = link(law.link, seen.target)
     coordinates = Coordinates.of(law, seen.inputs, seen.target)
     with np.errstate(all="ignore"):  # far steps may overflow; whatever is not finite in the end is refused below
-        ends = coordinates.starts()
-        for delta in DELTAS:
-            ends, objective, settled = minimise(coordinates, seen.inputs, ends, linked, np.ones(1), delta=delta)
-        objective = np.where(np.isfinite(objective), objective, np.inf)
+        ends, objective, settled = search(coordinates, seen.inputs, seen.target)
         best = int(np.argmin(objective))
         at_best = ends[objective <= objective[best] * 1.001 + 1e-12]
         estimate, draws, misfits = _bootstrap(coordinates, seen, linked, ends[best], at_best, bootstrap, seed)
@@ -128,6 +129,21 @@ def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -
         estimate=estimate,
         seconds=perf_counter() - began,
     )
+
+
+def search(
+    coordinates: Coordinates, inputs: Mapping[str, Array], target: Array
+) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Where the best few starts end, (starts, p), their objective (infinite if it is not finite), and which settled."""
+    linked, ends = link(coordinates.law.link, target), grid(coordinates, inputs, target)
+    for rank, delta in enumerate(DELTAS):
+        here = huber_sum(coordinates.linked(ends, inputs) - linked, 1.0, delta)
+        here = np.where(np.isfinite(here), here, np.inf)
+        ends = ends[np.argsort(here, kind="stable")[: POLISHED[rank]]]
+        ends, objective, settled = minimise(
+            coordinates, inputs, ends, linked, np.ones(1), delta=delta, tolerance=TOLERANCES[rank]
+        )
+    return ends, np.where(np.isfinite(objective), objective, np.inf), settled
 
 
 def _bootstrap(
