@@ -137,23 +137,84 @@ def status(run: RunFolder, json_: Json = False) -> None:
 
 
 @app.command()
+def fit(
+    source: Annotated[str, typer.Argument(metavar="RUN|TABLE", help="A run folder, or a CSV, TSV, JSONL or parquet.")],
+    law: Annotated[str, typer.Option("--law", metavar="NAME|auto", help="See `rayscale plugins`; auto weighs laws.")],
+    params: Annotated[str | None, typer.Option("--params", metavar="COLUMN", help="Model parameters N.")] = None,
+    data: Annotated[str | None, typer.Option("--data", metavar="COLUMN", help="Examples or tokens D.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="COLUMN", help="What is fitted; eval_loss in a run.")
+    ] = None,
+    unique: Annotated[str | None, typer.Option("--unique", metavar="COLUMN", help="Distinct data among D.")] = None,
+    compute: Annotated[str | None, typer.Option("--compute", metavar="COLUMN", help="FLOP.")] = None,
+    gpus: Annotated[str | None, typer.Option("--gpus", metavar="COLUMN", help="Workers G.")] = None,
+    loss: Annotated[str | None, typer.Option("--loss", metavar="COLUMN", help="The loss a metric follows.")] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="QUERY", help="Rows to use at all: 'N > 1e6 and split == \"a\"'.")
+    ] = None,
+    holdout: Annotated[
+        str | None, typer.Option("--holdout", metavar="QUERY", help="Rows kept out of the fit, and predicted.")
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", metavar="COLUMN,..", help="One fit per group.")] = None,
+    bootstrap: Annotated[int, typer.Option("--bootstrap", metavar="K", help="Resamples for the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="The same seed gives the same result.")] = 0,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", metavar="FILE", help="Held-out rows, predicted: .csv or .parquet.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FIT.json", help="Save it, for `predict`.")] = None,
+    json_: Json = False,
+) -> None:
+    """Fit a law to any table of runs, or to a run folder."""
+    from rayscale.table_fit import Asked, fit_and_save
+
+    named = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss}
+    columns = {role: column for role, column in named.items() if column is not None}
+    asked = Asked(law, columns, target, where, holdout, by, bootstrap, seed)
+    done = fit_and_save(source, asked, predictions, out)
+    saved = done.to_json()
+    if json_:
+        _print_json(saved)
+    else:
+        from rayscale.report.fit_text import fit_lines
+
+        _print_lines(fit_lines(saved.get("groups", [saved]), saved["held_out"], _width()))
+        for file in (predictions, out):
+            if file is not None:
+                print(f"Wrote {file}")
+    if done.refused:
+        raise _RefusedError(done.refusal())
+
+
+@app.command()
 def predict(
-    source: Annotated[str, typer.Argument(metavar="RUN|FIT", help="A run folder, or a fit.json.")],
-    params: Annotated[float, typer.Option("--params", metavar="N", help="Parameters of the model.")],
-    data: Annotated[float, typer.Option("--data", metavar="D", help="Examples, or tokens for causal-lm.")],
+    source: Annotated[str, typer.Argument(metavar="RUN|FIT", help="A run folder, or a file of `fit --out`.")],
+    params: Annotated[float | None, typer.Option("--params", metavar="N", help="Parameters of the model.")] = None,
+    data: Annotated[
+        float | None, typer.Option("--data", metavar="D", help="Examples, or tokens for causal-lm.")
+    ] = None,
+    unique: Annotated[float | None, typer.Option("--unique", metavar="U", help="Distinct data among D.")] = None,
+    compute: Annotated[float | None, typer.Option("--compute", metavar="C", help="FLOP.")] = None,
     gpus: Annotated[int | None, typer.Option("--gpus", metavar="G", help="GPUs, for the speed.")] = None,
+    loss: Annotated[float | None, typer.Option("--loss", metavar="L", help="The loss a metric follows.")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", metavar="COLUMN=VALUE", help="Which group of a fit by groups.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """The loss of a model and data size, with 95% intervals."""
-    from rayscale.forecast import predict as forecast
+    from rayscale.prediction import parse_by, saved_fit
+    from rayscale.prediction import predict as forecast
 
-    found = forecast(_saved_fit(source), params=params, data=data, gpus=gpus)
+    found = forecast(
+        saved_fit(source), params=params, data=data, unique=unique, compute=compute, gpus=gpus, loss=loss,
+        by=parse_by(by or []),
+    )  # fmt: skip
     if json_:
         _print_json(found)
         return
-    print(f"Predicted loss {found['predicted']:.4f}, 95% for a new run {found['low']:.4f} to {found['high']:.4f}.")
-    beyond = found["extrapolation"]
-    print("Within the measured data." if beyond <= 1 else f"{beyond:.3g} times beyond the measured data.")
+    from rayscale.report.fit_text import prediction_lines
+
+    _print_lines(prediction_lines(found, _width()))
 
 
 @app.command()
@@ -261,22 +322,29 @@ def _conclude(done: Run, terminal: Any, json_: bool) -> None:
         _print_json({"run": place, **counts, "verdict": fit.get("verdict")})
 
 
-def _saved_fit(source: str) -> dict[str, Any]:
-    from rayscale.run_folder import load
+def _width() -> int:
+    from shutil import get_terminal_size
 
-    if source.endswith(".json"):
-        try:
-            return json.loads(Path(source).read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{source} cannot be read as a fit: {error}", code="no_fit") from None
-    fit = load(source).fit
-    if fit is None:
-        raise InputError(f"{source} has no fit.json yet; `rayscale report {source}` writes it", code="no_fit")
-    return fit
+    return get_terminal_size((80, 24)).columns
+
+
+def _print_lines(lines: list[str]) -> None:
+    from rayscale.report.terminal import encodable
+
+    for line in lines:
+        print(encodable(line, sys.stdout.encoding or "utf-8"))
 
 
 def _print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, allow_nan=False, indent=1))
+
+
+class _RefusedError(Exception):
+    """An answer that is a refusal: it is on stdout already, the reason goes to stderr, and the exit code follows."""
+
+    def __init__(self, error: RayscaleError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Stopped(BaseException):
@@ -296,6 +364,8 @@ def main() -> None:
         code = code if isinstance(code, int) else 0
     except RayscaleError as error:
         code = _refuse(error.to_json(), as_json, error.exit_code)
+    except _RefusedError as refused:
+        code = _refuse(refused.error.to_json(), False, refused.error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Stopped:

@@ -6,7 +6,7 @@ unknown, with the reason, and no number in the result is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -22,7 +22,6 @@ from rayscale.sentences import spoken
 from rayscale.speedup import amount, gpu_gain, mean_interval
 
 LOSS = "eval_loss"
-FAR = 10.0  # times beyond the data: from here a prediction carries a warning
 HOLDOUT_BOOTSTRAP = 200
 _NEEDED = ["trial_id", "status", "model", "params", "data_requested", "examples", "tokens", "gpus", "seed", "augment",
            LOSS, "device_seconds", "examples_per_second", "exclusive"]  # fmt: skip
@@ -82,58 +81,14 @@ def law_line(trials: pd.DataFrame, data_axis: str) -> str | None:
     return f"twice the data: {gain['value']:+.1f}% loss ({between}; {gain['law']} law)"
 
 
-def predict(saved: Mapping[str, Any], *, params: float, data: float, gpus: int | None = None) -> dict[str, Any]:
-    """The loss of a model size and data size from a saved fit.json (or one fit of it), without refitting.
-
-    predicted, low, high (95% for a new run), mean_low, mean_high (for the mean), extrapolation (times beyond the data),
-    law, target, warnings. `gpus` adds `speedup` over the fewest GPUs measured: GPUs change no loss at a fixed global
-    batch. Raises InputError where no fit can say, with its reasons.
-    """
-    listed = saved["fits"] if "fits" in saved else saved.get("groups", [saved])
-    known = [Fit.from_json(each) for each in listed if each.get("target") == LOSS or "fits" not in saved]
-    usable = [fit for fit in known if fit.estimate is not None]
-    shared = [fit for fit in usable if "params" in fit.columns]
-    of_size = [fit for fit in usable if (fit.by or {}).get("params") == params]
-    alone = [fit for fit in usable if len(listed) == 1 and not fit.by]
-    if not (chosen := [*shared, *of_size, *alone]):
-        sizes = sorted(fit.by["params"] for fit in usable if fit.by and "params" in fit.by)
-        text = f"no law over model sizes was fitted, and none for {params:g} parameters (sizes with their own: {sizes})"
-        raise InputError(f"{text}: {_reasons(known)}", code="not_identifiable")
-    fit = chosen[0]
-    values = {"params": params, "data": data}
-    asked = pd.DataFrame({column: [float(values[role])] for role, column in fit.columns.items()})
-    found: dict[str, Any] = {str(name): float(value) for name, value in fit.predict(asked).iloc[0].items()}
-    warnings = list(fit.warnings)
-    if found["extrapolation"] > FAR:
-        text = f"{found['extrapolation']:.3g} times beyond the data: the interval holds only if the law does"
-        warnings.append({"code": "far_extrapolation", "message": text})
-    found |= {"law": fit.law.name, "target": fit.target, "params": params, "data": data, "warnings": warnings}
-    if gpus is not None:
-        found |= {"gpus": gpus, "speedup": _speedup(saved, gpus)}
-    return found
-
-
-def _reasons(fits: Iterable[Fit]) -> str:
+def reasons(fits: Iterable[Fit]) -> str:
     """Why these fits were refused, each reason once."""
     refused = [fit for fit in fits if fit.estimate is None]
     said = [each["message"] for fit in refused for each in fit.warnings if each["code"] != "dropped_rows"]
     return "; ".join(dict.fromkeys(said))
 
 
-def _speedup(saved: Mapping[str, Any], gpus: int) -> float | None:
-    """The measured ratio of speed at `gpus` over the fewest measured; None where this count was not measured."""
-    steps = saved.get("verdict", {}).get("doubling", {}).get("gpus", {}).get("curve", [])
-    ratio = 1.0
-    for step in steps:
-        if step["from"] == gpus:
-            return ratio
-        ratio *= step["value"]
-        if step["to"] == gpus:
-            return ratio
-    return None
-
-
-def _unfit(trials: pd.DataFrame) -> NDArray[Any]:
+def unfit(trials: pd.DataFrame) -> NDArray[Any]:
     """Why an ok trial is not among the rows of a law, (rows,), empty where it is.
 
     A seed counts once, at its fewest GPUs: the same run at more GPUs is the same mathematics, no second sample of the
@@ -173,7 +128,7 @@ def _models(trials: pd.DataFrame) -> pd.Series:
 def _fit_all(trials: pd.DataFrame, column: str, bootstrap: int, seed: int, holdout: str | None = None
              ) -> tuple[Fit | None, list[Fit]]:  # fmt: skip
     """Chinchilla over all models (None with fewer than two sizes), and power for each model, smallest first."""
-    reasons, models = _unfit(trials), _models(trials)
+    reasons, models = unfit(trials), _models(trials)
     own = []
     for model, params in models.items():
         rows = (trials["model"] == model).to_numpy(dtype=bool, na_value=False)
@@ -203,7 +158,7 @@ def _doubling(trials: pd.DataFrame, shared: Fit | None, own: list[Fit], column: 
         usable = [fit for fit in able if fit.estimate is not None]
         if not usable:
             missing = "only one model size was run" if role == "params" else "no law was fitted"
-            found[role] = amount((None, None, None), "%", note=_reasons(able) or missing)
+            found[role] = amount((None, None, None), "%", note=reasons(able) or missing)
             continue
         fit, after = usable[0], {**cell, role: 2 * cell[role]}
         beyond = max(1.0, after[role] / fit.data_range[role][1])
@@ -221,7 +176,7 @@ def _held_out(
     Returns the verdict's `held_out` and the law over all models with that score attached: `shared` itself still rests
     on all rows, the score belongs to the same law fitted without the largest size.
     """
-    rows = trials[(trials["status"] == "ok") & (_unfit(trials) == "")].dropna(subset=[LOSS, column, "params"])
+    rows = trials[(trials["status"] == "ok") & (unfit(trials) == "")].dropna(subset=[LOSS, column, "params"])
     sizes = sorted(rows[column].unique())
     if len(sizes) < 2:
         return {"n": 0, "note": "fewer than two data sizes: none can be held out"}, shared
@@ -242,7 +197,7 @@ def _held_out(
     law = next((name for name in ("chinchilla", "power") if name in scores), None)
     if law is None:
         fits = [fit for fit in (without, *alone) if fit is not None]
-        note = f"without the largest data size no law can be fitted: {_reasons(fits)}"
+        note = f"without the largest data size no law can be fitted: {reasons(fits)}"
         return {"n": 0, "note": note, **facts, "rivals": scores}, shared
     chosen = scores.pop(law)
     if shared is not None and law == "chinchilla":
@@ -284,7 +239,7 @@ def _target(
     if not lower:
         errors = trials.assign(**{f"1 - {metric}": 1 - pd.to_numeric(trials[metric], errors="coerce").astype(float)})
         mine = (trials["model"] == best["model"]).to_numpy(dtype=bool, na_value=False)
-        fit = _fit_rows(errors, mine, _unfit(trials), "power", column, f"1 - {metric}", bootstrap, seed)
+        fit = _fit_rows(errors, mine, unfit(trials), "power", column, f"1 - {metric}", bootstrap, seed)
         fit = replace(fit, by={"model": best["model"], "params": float(best["params"])})
         asked, level = fit, None if reach is None else 1 - reach
     else:
@@ -299,7 +254,7 @@ def _target(
     if reached:
         return aim, fit
     if asked.estimate is None:
-        return {**aim, "note": f"no law can say how much data would reach it: {_reasons([asked])}"}, fit
+        return {**aim, "note": f"no law can say how much data would reach it: {reasons([asked])}"}, fit
     if level is None or level <= 0 or metric in ("train_loss", "validation_loss"):
         return {**aim, "note": "no law of this study is on that quantity, or it lies where no law reaches"}, fit
     size = {"params": float(best["params"])} if "params" in asked.columns else {}

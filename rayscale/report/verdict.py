@@ -21,7 +21,7 @@ _SPOKEN_OUTCOME = {
     "not_identifiable": "not identifiable: this design cannot tell the law's parameters apart",
     "failed": "failed",
 }
-_ADVICE = {
+ADVICE = {
     "few_points": "Add configurations: more data sizes teach more than more seeds.",
     "few_sizes": "Add a data size or a model size well below the smallest; small runs are cheap.",
     "one_size": "Add a second and third model size to learn what a larger model brings.",
@@ -162,7 +162,7 @@ def _notices(fit: dict | None) -> Iterator[Notice]:
             yield Notice("Doubt", outcome, f"{law}: {_SPOKEN_OUTCOME[outcome]}", "", law)
         for code, message in warned:
             kind = "Warning" if usable(item) or code == "dropped_rows" else "Refused"
-            yield Notice(kind, code, f"{law}: {message}", _ADVICE.get(code, ""), law)
+            yield Notice(kind, code, f"{law}: {message}", ADVICE.get(code, ""), law)
 
 
 def _speaking(fits: list[dict]) -> list[dict]:

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rayscale.errors import InputError
-from rayscale.forecast import conclude, law_line, predict
+from rayscale.forecast import conclude, law_line
+from rayscale.prediction import predict
 from rayscale.ledger import COLUMNS
 from rayscale.simulate import simulate
 

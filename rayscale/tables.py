@@ -1,0 +1,282 @@
+"""Tables of runs from any CSV, TSV, JSONL or parquet file, with every fault named by file, line and column.
+
+Nothing is guessed silently: a row with too many fields, two columns of one name or text that is no UTF-8 ends the
+reading with a TableError that says where and what mends it. Empty fields become missing values, which a fit drops and
+lists.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rayscale.errors import TableError, nearest
+
+_DELIMITED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_JSON_LINES = (".jsonl", ".ndjson")
+_PARQUET = (".parquet", ".pq")
+SUFFIXES = (*_DELIMITED, *_JSON_LINES, *_PARQUET)
+_SHOWN = 20  # columns named in a message; a table may have thousands
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table with the place of each row: `lines[i]` is the line of the file (from 1) that row i begins at.
+
+    `lines` is None where rows have no lines (parquet, a run folder): messages then count rows from 0, as a fit does.
+    """
+
+    rows: pd.DataFrame
+    name: str
+    lines: tuple[int, ...] | None = None
+
+    def place(self, row: int) -> str:
+        """`runs.csv:7` or `runs.parquet: row 5`."""
+        return f"{self.name}: row {row}" if self.lines is None else f"{self.name}:{self.lines[row]}"
+
+
+def read_table(path: str | Path) -> Table:
+    """The table in a file, its kind told by the suffix; raises TableError for anything that is no table of rows."""
+    place = Path(path)
+    suffix = place.suffix.lower()
+    if place.is_dir():
+        raise TableError("is a folder, and neither a run folder nor a table", code="no_table", where=str(path))
+    if not place.exists():
+        beside = sorted(each.name for each in place.parent.iterdir()) if place.parent.is_dir() else []
+        raise TableError(f"no such file{nearest(place.name, beside)}", code="no_table", where=str(path))
+    if suffix not in SUFFIXES:
+        found = f"'{suffix}' is" if suffix else "a name without suffix is"
+        mend = f"save the table as one of {', '.join(SUFFIXES)}"
+        raise TableError(f"{found} no kind of table that can be read; {mend}", code="wrong_file_type", where=str(path))
+    try:
+        if suffix in _PARQUET:
+            table = Table(_parquet(place), str(path))
+        elif suffix in _JSON_LINES:
+            table = _json_lines(str(path), _text(place))
+        else:
+            table = _delimited(str(path), _text(place), _DELIMITED[suffix])
+    except OSError as error:
+        raise TableError(f"cannot be read: {error.strerror or error}", code="no_table", where=str(path)) from error
+    if not len(table.rows):
+        raise TableError("the table has no rows", code="empty_table", where=str(path))
+    return table
+
+
+def check_writable(path: str | Path) -> None:
+    """Raises TableError, before any work, for a suffix that `write_table` does not write and for a missing folder."""
+    place = Path(path)
+    if (suffix := place.suffix.lower()) not in (".csv", *_PARQUET):
+        found = f"'{suffix}'" if suffix else "a name without suffix"
+        raise TableError(f"found {found}; name a .csv or .parquet file", code="wrong_file_type", where=str(path))
+    if not place.absolute().parent.is_dir():
+        raise TableError("its folder does not exist; make it first", code="not_writable", where=str(path))
+
+
+def write_table(rows: pd.DataFrame, path: str | Path) -> None:
+    """Write rows as CSV or parquet, told by the suffix, whole or not at all; raises TableError as `check_writable`."""
+    check_writable(path)
+    place = Path(path)
+    suffix = place.suffix.lower()
+    part = place.with_name(f".{place.name}.part")
+    try:
+        rows.to_csv(part, index=False) if suffix == ".csv" else rows.to_parquet(part, index=False)
+        part.replace(place)
+    except OSError as error:
+        message = f"cannot be written: {error.strerror or error}"
+        raise TableError(message, code="not_writable", where=str(path)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_columns(table: Table, asked: Mapping[str, str | None]) -> None:
+    """Raises TableError for the first option (`--params` -> column) whose column is missing or holds no numbers."""
+    known = [str(name) for name in table.rows.columns]
+    for option, column in asked.items():
+        if column is None:
+            continue
+        if column not in known:
+            raise TableError(
+                f"no column '{column}'{nearest(column, known)} (it has: {listed(known)})",
+                code="missing_column", where=f"{table.name}: {option}",
+            )  # fmt: skip
+        values = table.rows[column]
+        if values.dtype.kind in "iuf":
+            continue
+        if values.dtype.kind in "bmM":
+            kind = "yes/no values" if values.dtype.kind == "b" else "dates or times"
+            raise TableError(
+                f"column '{column}' holds {kind}; it must hold numbers",
+                code="not_numbers", where=f"{table.name}: {option}",
+            )  # fmt: skip
+        for row, value in enumerate(values.tolist()):
+            if _is_number(value):
+                continue
+            raise TableError(
+                f"{option} column '{column}' must hold numbers; found {_short(value)}; {_mend(value)}",
+                code="not_numbers", where=table.place(row),
+            )  # fmt: skip
+
+
+def check_query(table: Table, query: str | None, option: str) -> None:
+    """Raises TableError for a pandas query that is wrong, names an unknown column, or is no yes or no for each row."""
+    if query is None:
+        return
+    rows, known = table.rows.reset_index(drop=True), [str(name) for name in table.rows.columns]
+    mend = "write a pandas query such as 'N > 1e6 and split == \"train\"' (a name with spaces in backticks)"
+    try:
+        found = rows.eval(query)
+    except Exception as error:  # pandas lets whatever its parser meets escape
+        if (undefined := getattr(error, "name", None)) is None:
+            undefined = re.search(r"name '(\w+)' is not defined", str(error))
+            undefined = undefined and undefined.group(1)
+        if undefined:
+            what = f"no column '{undefined}'{nearest(undefined, known)} (it has: {listed(known)})"
+        else:
+            what = f"{str(error).splitlines()[0][:120] if str(error) else type(error).__name__}; {mend}"
+    else:
+        if isinstance(found, pd.Series) and found.dtype.kind == "b" and len(found) == len(rows):
+            return
+        what = f"this is no condition that is true or false for each row; {mend}"
+    if re.search(r"(?<![=<>!])=(?!=)", query):
+        what = f"'=' compares nothing; write '=='. Columns: {listed(known)}"
+    raise TableError(f"'{query}': {what}", code="wrong_query", where=f"{table.name}: {option}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names as one line, the first twenty of them."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (", ".join(names[:_SHOWN]) or "none") + more
+
+
+def _is_number(value: Any) -> bool:
+    if value is None or value is pd.NA:
+        return True  # missing: a fit drops and lists it
+    if isinstance(value, bool | complex):
+        return False
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _mend(value: Any) -> str:
+    text = str(value).strip()
+    if text.endswith("%"):
+        return "write a fraction or a plain number, without the % sign"
+    if "," in text and _is_number(text.replace(",", "")):
+        return "write numbers with a decimal point and without thousands separators"
+    return "correct it, or leave the field empty"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:36]}...'"
+
+
+def _text(place: Path) -> str:
+    content = place.read_bytes()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise TableError("found UTF-16 text; save the file as UTF-8", code="bad_encoding", where=f"{place}:1")
+    if b"\0" in content:
+        line = content[: content.index(b"\0")].count(b"\n") + 1
+        message = "found a NUL byte: this is no text file; save the table again as CSV"
+        raise TableError(message, code="bad_encoding", where=f"{place}:{line}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        found = f"found byte 0x{content[error.start]:02x}, which is not UTF-8; save the file as UTF-8"
+        raise TableError(found, code="bad_encoding", where=f"{place}:{line}") from error
+
+
+def _delimited(name: str, text: str, separator: str) -> Table:
+    first = text.lstrip("\r\n").partition("\n")[0]
+    if separator == "," and "," not in first:  # spreadsheets of many countries write semicolons
+        separator = next((sign for sign in ";\t" if sign in first), separator)
+    header, lines = _shape(name, text, separator)
+    twice = next((column for column in header if header.count(column) > 1), None)
+    if twice is not None:
+        message = f"{header.count(twice)} columns are called '{twice}'; rename all but one"
+        raise TableError(message, code="ambiguous_column", where=f"{name}:1")
+    if not lines:
+        return Table(pd.DataFrame(columns=header), name, ())
+    rows = pd.read_csv(io.StringIO(text, newline=""), sep=separator, index_col=False, low_memory=False)
+    # A single empty field is a row to the csv module and none to pandas; then the lines would not match.
+    return Table(rows, name, tuple(lines) if len(lines) == len(rows) else None)
+
+
+def _shape(name: str, text: str, separator: str) -> tuple[list[str], list[int]]:
+    """The header and the line at which each row begins; raises TableError where a row has more or fewer fields."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    header: list[str] = []
+    lines: list[int] = []
+    line = 1
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            message = f"this row does not parse ({error}); close its quotes and double inner ones"
+            raise TableError(message, code="bad_row", where=f"{name}:{line}") from error
+        if fields and not header:
+            header = fields
+        elif fields:
+            if len(fields) != len(header):
+                found = f"{len(fields)} fields where the header has {len(header)}"
+                message = f"{found}; quote fields that hold the separator, or mend the row"
+                raise TableError(message, code="bad_row", where=f"{name}:{line}")
+            lines.append(line)
+        line = reader.line_num + 1
+    if not header:
+        raise TableError("the file is empty", code="empty_table", where=name)
+    return header, lines
+
+
+def _json_lines(name: str, text: str) -> Table:
+    records, lines = [], []
+    for line, raw in enumerate(text.splitlines(), start=1):
+        if not raw.strip():
+            continue
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            message = f"no JSON ({error}); write one JSON object on each line"
+            raise TableError(message, code="bad_row", where=f"{name}:{line}") from error
+        if not isinstance(value, dict):
+            message = f"found JSON of type {type(value).__name__}; write one JSON object on each line"
+            raise TableError(message, code="bad_row", where=f"{name}:{line}")
+        records.append({key: math.nan if each is None else each for key, each in value.items()})
+        lines.append(line)
+    return Table(pd.DataFrame(records), name, tuple(lines))
+
+
+def _parquet(place: Path) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(place, page_checksum_verification=True) as file:
+            found = file.read()
+            found.validate(full=True)
+            # Without pandas' own metadata every column comes back as a column, a former index too.
+            rows = found.replace_schema_metadata(None).to_pandas()
+    except (pa.ArrowException, OSError, MemoryError, UnicodeError, OverflowError, ValueError) as error:
+        message = f"damaged, or no parquet file ({str(error)[:200]}); write it again from its source"
+        raise TableError(message, code="damaged_file", where=str(place)) from error
+    names = found.column_names
+    twice = next((column for column in names if names.count(column) > 1), None)
+    if twice is not None:
+        raise TableError(f"several columns are called '{twice}'; rename all but one", code="ambiguous_column",
+                         where=str(place))  # fmt: skip
+    return rows
