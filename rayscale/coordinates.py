@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -99,7 +99,9 @@ class Coordinates:
             derivative[..., j] = self.value(shifted, inputs).imag * 1e20 * slope
         return np.asarray(link(self.law.link, value)), derivative
 
-    def _exponent(self, theta: Array, exponent: str | float) -> Any:
+    def _exponent(self, theta: Array, exponent: str | float | Callable[[Values], Any]) -> Any:
+        if callable(exponent):
+            return exponent(dict(zip(self.law.names, np.moveaxis(theta, -1, 0), strict=True)))
         if not isinstance(exponent, str):
             return exponent
         value = theta[..., self.law.names.index(exponent.removeprefix("-"))]

@@ -28,8 +28,8 @@ class Parameter:
 
     The bounds and starts of the first two hold where every input is at its geometric mean, so they mean the same in
     any unit. `unit` says which powers of the inputs the parameter carries, as (role, exponent); the exponent is a
-    number or another parameter's name ("-" before it if negative): A of A * N ** -alpha carries
-    (("params", "alpha"),), D0 of (D + D0) ** -beta carries (("data", 1.0),).
+    number, another parameter's name ("-" before it if negative) or a function of the parameters: A of A * N ** -alpha
+    carries (("params", "alpha"),), D0 of (D + D0) ** -beta carries (("data", 1.0),).
     """
 
     name: str
@@ -37,7 +37,7 @@ class Parameter:
     low: float
     high: float
     starts: tuple[float, ...]
-    unit: tuple[tuple[str, str | float], ...] = ()
+    unit: tuple[tuple[str, str | float | Callable[[Values], Any]], ...] = ()
 
 
 @dataclass(frozen=True)
