@@ -24,6 +24,8 @@ from pydantic import (
 )
 
 from rayscale.errors import StudyError, nearest
+from rayscale.laws import Law
+from rayscale.study_laws import MEND, Laws, UserLaw, read
 from rayscale.study_yaml import Located, locate, parse
 
 Count = Annotated[int, Strict(), Field(ge=1)]
@@ -202,7 +204,7 @@ class Study(_Part):
     grid: Grid
     training: Training = Training()
     target: Target = Target()
-    laws: Literal["auto"] = "auto"
+    laws: Laws = "auto"
     run: Run = Run()
     budget: Budget = Budget()
     prices: Prices = Prices()
@@ -219,6 +221,11 @@ class Study(_Part):
         if isinstance(value, dict) and isinstance(value.get("target"), str):
             return {**value, "target": {"metric": value["target"]}}
         return value
+
+    @property
+    def chosen_laws(self) -> tuple[Law, ...] | None:
+        """The laws to be fitted; None where the fit chooses (auto)."""
+        return read(self.laws)
 
     @property
     def epochs(self) -> int:
@@ -272,15 +279,15 @@ _LATER = {
     "training.learning_rate": "give one positive number or auto; this version runs no sweep over a list",
     "run.checkpoint_seconds": "trials are not checkpointed in this version: write 300 or leave the key out",
     "budget.deadline": "this version plans no deadline: leave the key out and give gpu_hours or usd",
-    "laws": "this version fits its own laws only: write auto or leave the key out",
     "lora": "this version trains all weights: leave the key out",
     "trust_remote_code": "this version never runs code from a checkpoint: write false or leave the key out",
 }
 
 
 def _problem(document: Located, error: Any) -> tuple[int, str, str]:
-    # The tag of the models' union is part of pydantic's location but not of the user's file.
-    where = tuple(p for i, p in enumerate(error["loc"]) if not (i == 2 and error["loc"][0] == "models"))
+    # The tag of a union (models, laws) is part of pydantic's location but not of the user's file.
+    tagged = {"models": 2, "laws": 1}.get(str(error["loc"][0])) if error["loc"] else None
+    where = tuple(p for i, p in enumerate(error["loc"]) if i != tagged)
     while where and locate(document, where, exact=True) is None and error["type"] != "missing":
         where = where[:-1]  # pydantic also names the branch of a union that failed
     field, found = _dotted(where), error.get("input")
@@ -296,6 +303,8 @@ def _problem(document: Located, error: Any) -> tuple[int, str, str]:
         text = f"found {_shown(found)}; give at least one"
     elif later and where[-1] != "train":
         text = f"found {_shown(found)}; {later}"
+    elif where and where[0] == "laws" and error["type"] in ("tuple_type", "model_type", "string_type"):
+        text = f"found {_shown(found)}; {MEND}"
     else:
         text = (
             f"found {_shown(found)}; {error['msg'].removeprefix('Value error, ').replace('Input should', 'it should')}"
@@ -313,6 +322,10 @@ def _keys_beside(where: tuple[Any, ...], value: Any) -> list[str]:
     for step in where[:-1]:
         if part is Study and step == "models":
             part = "models"
+        elif part is Study and step == "laws":
+            part = "laws"
+        elif part == "laws":
+            part = UserLaw
         elif part == "models":
             pretrained = isinstance(value, dict) and "pretrained" in value["models"][step]
             part = Pretrained if pretrained else Ladder

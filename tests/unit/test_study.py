@@ -95,3 +95,52 @@ def test_a_byte_order_mark_is_no_mistake(study_file: Path) -> None:
 
 def test_the_schema_is_json_schema() -> None:
     assert Study.model_json_schema()["properties"]["grid"]
+
+
+@pytest.mark.parametrize(
+    ("laws", "names"),
+    [
+        ("auto", None),
+        ("power", ["power"]),
+        ("[power, shifted]", ["power", "shifted"]),
+        ("['E + B * data ** -beta']", ["formula"]),
+        (
+            "{mine: {formula: E + B * data ** -beta, bounds: {beta: [0.1, 1]}}, two: {formula: E * data}}",
+            ["mine", "two"],
+        ),
+    ],
+)
+def test_laws_are_named_or_written_as_formulas(study_file: Path, laws: str, names: list[str] | None) -> None:
+    study_file.write_text(study_file.read_text() + f"laws: {laws}\n")
+    chosen = load_study(study_file).chosen_laws
+    assert (chosen and [law.name for law in chosen]) == names
+
+
+@pytest.mark.parametrize(
+    ("laws", "said"),
+    [
+        ("powr", r"study.yaml:10: laws: found 'powr'; 'powr' is not registered .*did you mean 'power'\?"),
+        ("\n  - power\n  - shfted", r"study.yaml:12: laws.1: .*did you mean 'shifted'\?"),
+        ("[]", r"study.yaml:10: laws: found \[\]; give at least one"),
+        ("3", r"study.yaml:10: laws: found 3; write auto, a law's name, a list of names"),
+        ("null", "laws: found None; write auto"),
+        ("\n  mine: E * data", r"study.yaml:11: laws.mine: found 'E \* data'; write auto"),
+        (
+            "\n  mine:\n    formula: E + B * data ^ -b",
+            r"study.yaml:12: laws.mine.formula: .*position 14: .*write \*\* for",
+        ),
+        (
+            "\n  mine:\n    formula: E * data\n    bounds: {F: [0, 1]}",
+            r"study.yaml:13: laws.mine.bounds: .*no parameter",
+        ),
+        (
+            "\n  mine:\n    formula: E * data\n    bounds: {E: [a, 1]}",
+            r"study.yaml:13: laws.mine.bounds.E.0: found 'a'",
+        ),
+        ("\n  power: {formula: E * data}", r"study.yaml:11: laws.power: .*give your law another"),
+        ("\n  my law: {formula: E * data}", r"study.yaml:11: laws.my law: .*letters, digits and _"),
+        ("\n  mine: {formla: E * data}", r"study.yaml:11: laws.mine.formla: unknown key; did you mean 'formula'\?"),
+    ],
+)
+def test_a_wrong_law_is_named_with_file_line_and_mend(study_file: Path, laws: str, said: str) -> None:
+    assert re.search(said, refusal(study_file, study_file.read_text() + f"laws: {laws}\n"))
