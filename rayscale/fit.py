@@ -15,8 +15,9 @@ from scipy import stats
 from rayscale.coordinates import Coordinates, link
 from rayscale.errors import InputError
 from rayscale.fitted import Z95, Estimate, Fit, GroupedFit, score
+from rayscale.formula import find_law
 from rayscale.huber import DELTA, Array, huber_sum, minimise
-from rayscale.laws import Law, find_law
+from rayscale.laws import Law
 from rayscale.observations import Observations, input_columns, observe, refusals, require_columns, select
 from rayscale.starts import grid
 

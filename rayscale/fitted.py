@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from rayscale.coordinates import Coordinates, unlink
 from rayscale.errors import InputError, TableError
-from rayscale.laws import Law, find_law
+from rayscale.formula import find_saved
+from rayscale.laws import Law
 from rayscale.observations import numbers
 
 Z95 = 1.959963984540054  # the normal quantile that the t quantile is measured against
@@ -172,7 +173,7 @@ class Fit:
     def from_json(cls, saved: Mapping[str, Any]) -> Fit:
         """The fit that `to_json` wrote; raises InputError for anything else and for a law that is not registered."""
         try:
-            law, kept = find_law(saved["law"]), saved.get("estimate")
+            law, kept = find_saved(saved["law"], saved.get("formula")), saved.get("estimate")
             estimate = kept and Estimate(
                 Coordinates(law, kept["centre"], kept["level"]),
                 np.array(kept["theta"], dtype=float),

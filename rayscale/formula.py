@@ -136,6 +136,12 @@ def find_law(law: str | Law) -> Law:
     return find_registered(law)
 
 
+def find_saved(name: str, formula: str | None) -> Law:
+    """The law that a saved fit names: the registered one, else the user's own, read from its formula."""
+    known = ":" in name or formula is None or name in [entry.name for entry in entries("rayscale.laws")]
+    return find_registered(name) if known else read_formula(str(formula), name)
+
+
 def read_laws(value: Any) -> tuple[Law, ...] | None:
     """The laws of a study's key `laws`: None for auto; else a name, a list of names, or name -> {formula, bounds}.
 

@@ -15,7 +15,8 @@ from rayscale.errors import InputError, TableError, nearest
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit, GroupedFit
 from rayscale.forecast import LOSS, unfit
-from rayscale.laws import Law, find_law
+from rayscale.formula import find_law
+from rayscale.laws import Law
 from rayscale.observations import select
 from rayscale.run_folder import Run, load
 from rayscale.tables import Table, check_columns, check_query, check_writable, listed, read_table, write_table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from rayscale.coordinates import Coordinates
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
+from rayscale.fitted import Fit
 from rayscale.formula import find_law, read_formula, read_laws
 from rayscale.laws import find_law as find_registered
 from rayscale.simulate import simulate
@@ -134,6 +136,14 @@ def test_a_change_of_units_changes_no_prediction(formula, n, d):
     np.testing.assert_allclose(one["predicted"], other["predicted"], rtol=1e-4)
 
 
+def test_a_fit_of_a_formula_is_saved_and_read_back():
+    table = grid()
+    fit = fit_law(table, "mine = E + A * params ** -alpha + B * data ** -beta; beta = 0.4", **AXES)
+    assert fit.law.name == "mine"
+    back = Fit.from_json(json.loads(json.dumps(fit.to_json(), allow_nan=False)))
+    pd.testing.assert_frame_equal(fit.predict(table), back.predict(table))
+
+
 def test_bounds_hold_in_the_tables_units_and_equal_ones_fix_a_parameter():
     table = grid()
     own = read_formula(
@@ -209,43 +219,14 @@ def test_a_wrong_formula_is_refused_with_position_and_mend(text, position, messa
         assert f"position {position}:" in str(caught.value)
 
 
+PIECES = [*"EB*/+-().,;=[]", "data", "params", "gpus", "**", "-beta", "2", "1e9", "exp(", "log(", "max(", "in", "'x'"]
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.one_of(
         st.text(max_size=60),
-        st.lists(
-            st.sampled_from(
-                [
-                    "E",
-                    "B",
-                    "data",
-                    "params",
-                    "**",
-                    "*",
-                    "/",
-                    "+",
-                    "-",
-                    "(",
-                    ")",
-                    "-beta",
-                    "2",
-                    "1e9",
-                    "exp(",
-                    "log(",
-                    "max(",
-                    ",",
-                    ";",
-                    "=",
-                    "in",
-                    "[",
-                    "]",
-                    ".",
-                    "'x'",
-                    "gpus",
-                ]
-            ),
-            max_size=14,
-        ).map(" ".join),
+        st.lists(st.sampled_from(PIECES), max_size=14).map(" ".join),
     )
 )
 def test_no_text_gives_anything_but_a_law_or_a_named_refusal(text):
