@@ -20,10 +20,15 @@ DELTA = 1e-3
 PATIENCE = 5  # steps in a row that gained no more than `tolerance` of the objective: settled
 
 
+def huber(residuals: Array, delta: float = DELTA) -> Array:
+    """The Huber loss of every residual: square inside delta, straight outside."""
+    size = np.abs(residuals)
+    return np.asarray(np.where(size <= delta, size**2 / 2, delta * (size - delta / 2)))
+
+
 def huber_sum(residuals: Array, weights: Array | float = 1.0, delta: float = DELTA) -> Array:
     """Sum over the last axis of weights * Huber(delta)."""
-    size = np.abs(residuals)
-    return np.asarray((weights * np.where(size <= delta, size**2 / 2, delta * (size - delta / 2))).sum(-1))
+    return np.asarray((weights * huber(residuals, delta)).sum(-1))
 
 
 def minimise(
@@ -36,11 +41,12 @@ def minimise(
     steps: int = 2000,
     delta: float = DELTA,
     tolerance: float = 1e-9,
+    pinned: NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """From every row of `start` (batch, p): where it ended, the objective there (batch,), and whether it settled.
 
     `target` (on the law's scale of residuals) and `weights` are (n,) or (batch, n). A row whose objective is not finite
-    at its start stays there.
+    at its start stays there. A `pinned` parameter (p,) or (batch, p) keeps its starting value.
 
     Each step solves with the curvature of the residuals inside delta plus `damping` times the curvature that
     reweighting gives to those outside. At damping 1 this is iteratively reweighted least squares, which goes downhill
@@ -54,13 +60,14 @@ def minimise(
     objective = huber_sum(coordinates.linked(theta, inputs) - target, weights, delta)
     damping, idle = np.ones(batch), np.zeros(batch, dtype=int)
     active = np.flatnonzero(np.isfinite(objective))
+    pins = np.broadcast_to(False if pinned is None else pinned, theta.shape)
     for _ in range(steps):
         if not len(active):
             break
         here, weight = theta[active], weights[active]
         value, jacobian = coordinates.jacobian(here, inputs)
         residual = value - target[active]
-        step = _step(residual, jacobian, weight, damping[active, None], delta, here <= low, here >= high)
+        step = _step(residual, jacobian, weight, damping[active, None], delta, here <= low, here >= high, pins[active])
         moved = np.clip(here - step, low, high)
         tried = huber_sum(coordinates.linked(moved, inputs) - target[active], weight, delta)
         better = tried < objective[active]
@@ -74,12 +81,12 @@ def minimise(
 
 
 def _step(
-    residual: Array, jacobian: Array, weight: Array, damping: Array, delta: float, at_low: Any, at_high: Any
+    residual: Array, jacobian: Array, weight: Array, damping: Array, delta: float, at_low: Any, at_high: Any, pins: Any
 ) -> Array:
-    """The damped Newton step of every row, (batch, p), zero for a parameter whose slope pushes it over its bound."""
+    """The damped Newton step of every row, (batch, p), zero for a parameter that is pinned or pushed over its bound."""
     outer = weight * delta / np.maximum(np.abs(residual), delta)
     slope = np.einsum("bnp,bn->bp", jacobian, outer * residual)
-    free = ~((at_low & (slope > 0)) | (at_high & (slope < 0)))
+    free = ~((at_low & (slope > 0)) | (at_high & (slope < 0)) | pins)
     jacobian = jacobian * free[:, None, :]
     curvature = np.where(np.abs(residual) <= delta, weight, damping * outer)
     matrix = np.swapaxes(jacobian * curvature[..., None], 1, 2) @ jacobian
