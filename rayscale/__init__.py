@@ -9,22 +9,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rayscale.compare import compare
     from rayscale.errors import InputError, RayscaleError
     from rayscale.fit import fit_law
+    from rayscale.recommend import recommend
     from rayscale.run_folder import Run, load
     from rayscale.simulate import simulate
     from rayscale.study import Study, load_study
 
-__all__ = ["InputError", "RayscaleError", "Run", "Study", "fit_law", "load", "load_study", "simulate"]
+__all__ = [
+    "InputError",
+    "RayscaleError",
+    "Run",
+    "Study",
+    "compare",
+    "fit_law",
+    "load",
+    "load_study",
+    "recommend",
+    "simulate",
+]
 
 _HOME = {
     "InputError": "errors",
     "RayscaleError": "errors",
     "Run": "run_folder",
     "Study": "study",
+    "compare": "compare",
     "fit_law": "fit",
     "load": "run_folder",
     "load_study": "study",
+    "recommend": "recommend",
     "simulate": "simulate",
 }
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from rayscale.fitted import Fit
+from rayscale.goals import LOWER_IS_BETTER
 from rayscale.speedup import amount, mean_interval
 
-LOWER_IS_BETTER = frozenset({"eval_loss", "validation_loss", "train_loss", "perplexity"})
 _CELL = ["model", "data_requested", "gpus", "augment"]
 _FARTHEST = 1e6  # times beyond the data: farther than this no data size is named
 

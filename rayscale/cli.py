@@ -218,6 +218,52 @@ def predict(
 
 
 @app.command()
+def recommend(
+    run: RunFolder,
+    target: Annotated[str, typer.Option("--target", metavar="METRIC>=X", help="'f1_macro>=0.92', 'eval_loss<=1.5'.")],
+    budget: Annotated[str | None, typer.Option("--budget", metavar="20gpuh|50usd", help="Most for one run.")] = None,
+    probability: Annotated[
+        float, typer.Option("--probability", metavar="P", help="Share of new runs that should reach it.")
+    ] = 0.5,
+    beyond: Annotated[
+        float, typer.Option("--beyond", metavar="X", help="Search data up to X times the largest measured.")
+    ] = 10.0,
+    json_: Json = False,
+) -> None:
+    """The cheapest allocation predicted to reach a target."""
+    from rayscale.recommend import recommend_run
+    from rayscale.run_folder import load
+
+    found = recommend_run(load(run), target, budget=budget, probability=probability, beyond=beyond)
+    if json_:
+        _print_json(found)
+        return
+    from rayscale.report.recommend_text import recommend_lines
+
+    _print_lines(recommend_lines(found, _width()))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The run folder held against it.")],
+    target: Annotated[str | None, typer.Option("--target", metavar="METRIC", help="Default: the studies' own.")] = None,
+    json_: Json = False,
+) -> None:
+    """Two studies in pairs: cells equal in model, data, GPUs and seed."""
+    from rayscale.compare import compare_runs
+    from rayscale.run_folder import load
+
+    found = compare_runs(load(first), load(second), target=target)
+    if json_:
+        _print_json(found)
+        return
+    from rayscale.report.compare_text import compare_lines
+
+    _print_lines(compare_lines(found, (first, second), _width()))
+
+
+@app.command()
 def report(
     run: RunFolder,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,

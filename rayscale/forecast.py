@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rayscale.allocation import LOWER_IS_BETTER, best_cell, cells, cheapest, data_needed, limit
+from rayscale.allocation import best_cell, cells, cheapest, data_needed, limit
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit, score
+from rayscale.goals import LOWER_IS_BETTER
 from rayscale.sentences import spoken
 from rayscale.speedup import amount, gpu_gain, mean_interval
 

@@ -44,7 +44,7 @@ def prediction_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
         lines.append(f"How fast {found['gpus']} GPUs train was not measured.")
     if found.get("unused"):
         lines += wrap(f"Not used by this law: {', '.join(found['unused'])}.", width)
-    return [*lines, *_warnings([found], width)]
+    return [*lines, *warning_lines([found], width)]
 
 
 def _one(fit: Mapping[str, Any], width: int) -> list[str]:
@@ -60,7 +60,7 @@ def _one(fit: Mapping[str, Any], width: int) -> list[str]:
     lines += _rows(fit, width)
     if (held := _held_text(fit.get("held_out"))) is not None:
         lines += wrap(held, width)
-    return [*lines, *_warnings([fit], width)]
+    return [*lines, *warning_lines([fit], width)]
 
 
 def _columns_text(fit: Mapping[str, Any]) -> str:
@@ -81,7 +81,7 @@ def _parameters(fit: Mapping[str, Any], width: int) -> list[str]:
         error = (fit.get("standard_errors") or {}).get(name)
         rows.append((name, significant(value, 5), f"{significant(low, 4)} to {significant(high, 4)}",
                      significant(error, 3), units.get(name, "")))  # fmt: skip
-    return _table(("", "value", "95% interval", "std. error", "unit"), rows, width)
+    return table_lines(("", "value", "95% interval", "std. error", "unit"), rows, width)
 
 
 def parameter_units(fit: Mapping[str, Any]) -> dict[str, str]:
@@ -97,13 +97,16 @@ def parameter_units(fit: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for parameter in law.parameters:
         parts = [str(fit.get("target"))] if parameter.kind == "coefficient" else []
-        parts += [f"{columns.get(role, role)}{_power(power)}" for role, power in parameter.unit]
+        parts += [f"{columns.get(role, role)}{_power(power, fit)}" for role, power in parameter.unit]
         found[parameter.name] = " x ".join(parts) or "-"
     return found
 
 
-def _power(power: str | float) -> str:
-    return "" if power == 1 else f"^{power if isinstance(power, str) else format(power, 'g')}"
+def _power(power: Any, fit: Mapping[str, Any]) -> str:
+    """`^alpha` or `^0.5`; a power that is worked out from the law's parameters is the number it came to."""
+    if callable(power):
+        power = power(fit.get("params") or {})
+    return "" if power == 1 else f"^{power if isinstance(power, str) else format(float(power), '.3g')}"
 
 
 def _weights(weights: Mapping[str, float], width: int) -> list[str]:
@@ -150,7 +153,7 @@ def _held_text(held: Mapping[str, Any] | None) -> str | None:
     return text + "."
 
 
-def _warnings(fits: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+def warning_lines(fits: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     """Every warning once, with its advice, and how many groups it concerns."""
     found: dict[str, list[str]] = {}
     for fit in fits:
@@ -183,9 +186,9 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
         short = (shorten(name, 28), str(fit.get("rows_used")), significant(error, 2))
         rows.append((*short, str(fit.get("outcome")), found))
     header = ("group", "rows", "held-out error", "outcome", "law")
-    wide = _table(header, rows, width)
+    wide = table_lines(header, rows, width)
     # Where the parameters do not fit beside the rest, they are left to the JSON.
-    shown = wide if len(wide) == len(rows) + 1 else _table(header[:-1], [row[:-1] for row in rows], width)
+    shown = wide if len(wide) == len(rows) + 1 else table_lines(header[:-1], [row[:-1] for row in rows], width)
     lines += ["", *shown, ""]
     if len(fits) > _MOST_GROUPS:
         lines += [f"and {len(fits) - _MOST_GROUPS} more groups; --json has them all", ""]
@@ -194,10 +197,10 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
     lines += wrap(f"Rows: {used} used, {dropped} left out; --json gives the reason of each.", width)
     if (held := _held_text(held_out)) is not None:
         lines += wrap(held, width)
-    return [*lines, *_warnings(fits, width)]
+    return [*lines, *warning_lines(fits, width)]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Columns side by side; where they are wider than the terminal, one block a row."""
     cells = [tuple(header), *map(tuple, rows)]
     widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
