@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
 from time import perf_counter
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rayscale.auto import fit_auto
 from rayscale.bootstrap import resample, spread
 from rayscale.coordinates import Coordinates, link
 from rayscale.errors import InputError
@@ -48,7 +50,8 @@ def fit_law(
 
     `unique` (distinct data among `data`), `compute`, `gpus` and `loss` name the columns of laws that need them.
     `where` says which rows to use at all, `holdout` which of these to keep out and predict, both as pandas queries.
-    With `by` (columns) the result is a GroupedFit, one fit per group. `bootstrap` is the number of resamples; the
+    With `by` (columns) the result is a GroupedFit, one fit per group. The law `auto` is a Blend of all suited laws,
+    weighed by how each foretells the largest sizes within the training rows; its groups borrow from each other. `bootstrap` is the number of resamples; the
     same `seed` gives the same result, whatever the order of the rows.
 
     A table that cannot identify the law gives outcome `not_identifiable` and says why in `warnings`. Raises TableError
@@ -58,12 +61,18 @@ def fit_law(
     if bootstrap < 2:
         raise InputError(f"bootstrap is {bootstrap}; an interval needs 2 resamples or more", where="bootstrap")
     given = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss}
-    columns = input_columns(table, law, given)
+    columns = {} if law.name == "auto" else input_columns(table, law, given)
     excluded = ~select(table, where, "where") if where else np.zeros(len(table), dtype=bool)
     held = select(table, holdout, "holdout") if holdout else np.zeros(len(table), dtype=bool)
 
     def fit_rows(rows: NDArray[np.int64]) -> Fit:
         part = table.iloc[rows]
+        if law.result is not None:
+            chosen = {**columns, **{role: column for role, column in given.items() if column}}
+            own = law.result.fit(part, target=target, columns=chosen, excluded=excluded[rows], held=held[rows],
+                                 bootstrap=bootstrap, seed=seed)  # fmt: skip
+            dropped = tuple({**each, "row": int(rows[each["row"]])} for each in own.rows_dropped)
+            return replace(own, rows_dropped=dropped)
         seen = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows])
         # A dropped row is named by its place in the table that was given, not in its group.
         dropped = tuple({**each, "row": int(rows[each["row"]])} for each in seen.dropped)
@@ -73,15 +82,23 @@ def fit_law(
         predictions = pd.concat([seen.held_out, found.predict(seen.held_out)], axis=1)
         return replace(found, held_out=score(predictions, target), predictions=predictions)
 
+    def fit_groups(groups: list[NDArray[np.int64]]) -> list[Any]:
+        if law.name != "auto":
+            return [fit_rows(rows) for rows in groups]
+        return list(fit_auto(table, groups, given, target=target, excluded=excluded, held=held, draws=bootstrap,
+                             seed=seed))  # fmt: skip
+
     if by is None:
-        return fit_rows(np.arange(len(table)))
+        return cast(Fit, fit_groups([np.arange(len(table))])[0])
     keys = [by] if isinstance(by, str) else list(by)
     require_columns(table, keys)
-    groups = []
+    names, places = [], []
     for key, group in table[keys].reset_index(drop=True).groupby(keys, sort=True, dropna=False):
         plain = (value.item() if isinstance(value, np.generic) else value for value in key)
-        names = [value if isinstance(value, int | float) and isfinite(value) else str(value) for value in plain]
-        groups.append(replace(fit_rows(group.index.to_numpy()), by=dict(zip(keys, names, strict=True))))
+        names.append([value if isinstance(value, int | float) and isfinite(value) else str(value) for value in plain])
+        places.append(group.index.to_numpy())
+    fitted = zip(fit_groups(places), names, strict=True)
+    groups = [replace(fit, by=dict(zip(keys, name, strict=True))) for fit, name in fitted]
     foretold = [each.predictions for each in groups if each.predictions is not None]
     predictions = pd.concat(foretold) if foretold else None
     return GroupedFit(tuple(groups), None if predictions is None else score(predictions, target), predictions)

@@ -174,6 +174,8 @@ class Fit:
         """The fit that `to_json` wrote; raises InputError for anything else and for a law that is not registered."""
         try:
             law, kept = find_saved(saved["law"], saved.get("formula")), saved.get("estimate")
+            if law.result is not None:
+                return law.result.from_json(saved)
             estimate = kept and Estimate(
                 Coordinates(law, kept["centre"], kept["level"]),
                 np.array(kept["theta"], dtype=float),

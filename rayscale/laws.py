@@ -52,6 +52,8 @@ class Law:
     `link`: the scale on which residuals are counted, "log", or "logit" for a metric between 0 and 1.
     `zero`: inputs that may be 0. `unscaled`: inputs that are a count with a unit of its own (1 of them means
     something, as 1 GPU does): they are not divided by their geometric mean. `units`: unit of target and inputs, words.
+    `result`: for a law that is fitted in a way of its own (isoflop), the class of its fit, with class methods `fit` and
+    `from_json` and the surface of a Fit; `fit_law` calls it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Law:
     zero: tuple[str, ...] = ()
     unscaled: tuple[str, ...] = ()
     units: str = ""
+    result: Any = None
 
     @property
     def names(self) -> tuple[str, ...]:

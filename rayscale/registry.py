@@ -18,6 +18,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "bnsl": "rayscale.catalogue:BNSL",
         "chinchilla": "rayscale.catalogue:CHINCHILLA",
         "chinchilla_tied": "rayscale.catalogue:CHINCHILLA_TIED",
+        "isoflop": "rayscale.isoflop:ISOFLOP",
         "logit_chinchilla": "rayscale.catalogue:LOGIT_CHINCHILLA",
         "logit_power": "rayscale.catalogue:LOGIT_POWER",
         "metric_sigmoid": "rayscale.catalogue:METRIC_SIGMOID",

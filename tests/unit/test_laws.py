@@ -14,6 +14,7 @@ SIZES = {
     "params": np.array([1e6, 4e6, 9e7, 9e7]),
     "data": np.array([1e5, 1e7, 3e8, 3e8]),
     "unique": np.array([1e5, 2e6, 3e6, 3e8]),
+    "compute": np.array([1e15, 1e16, 1e18, 1e17]),
     "gpus": np.array([1.0, 2.0, 8.0, 8.0]),
     "loss": np.array([4.0, 3.0, 2.0, 2.5]),
 }
@@ -67,7 +68,7 @@ def test_derivatives_by_complex_step_agree_with_differences(law):
 def test_a_change_of_units_changes_the_numbers_and_not_the_law(law):
     """Natural parameters of the scaled table predict, at the scaled sizes, what the coordinates predict at the old."""
     coordinates, theta = points(law)
-    factors = {"params": 1e-6, "data": 1e-3, "unique": 1e-3, "loss": 1.4, "gpus": 1.0}
+    factors = {"params": 1e-6, "compute": 1e-9, "data": 1e-3, "unique": 1e-3, "loss": 1.4, "gpus": 1.0}
     scaled = {role: values * factors[role] for role, values in SIZES.items()}
     other = Coordinates.of(law, scaled, np.array([0.5, 0.4, 0.3, 0.3]))
     expected = coordinates.value(theta, SIZES)
