@@ -5,7 +5,9 @@ Everything here is pure: no torch, no Ray. Training is `from rayscale.on_ray imp
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,3 +55,15 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(ModuleType):
+    """This package: a function and its file share a name, and `rayscale.simulate` is the function, imported or not."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing a submodule binds it to its package, over the function of that name.
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

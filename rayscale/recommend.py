@@ -71,7 +71,8 @@ def recommend(
     aim = parse_target(target, have)
     limit = None if budget is None else parse_budget(budget, price_gpu_hour, currency)
     trials = trials.assign(augment=trials["augment"]) if "augment" in trials.columns else trials.assign(augment="none")
-    rows = trials[(trials["status"] == "ok") & (unfit(trials) == "")]
+    has = pd.to_numeric(trials[aim.metric], errors="coerce").notna()
+    rows = trials[(trials["status"] == "ok") & (unfit(trials) == "") & has]
     found = quality(rows, aim, data, bootstrap=bootstrap, seed=seed)
     prices = costs(trials, data, planned)
     search = _candidates(trials, rows, found, prices, data, beyond)
@@ -146,9 +147,10 @@ def _candidates(
     for model, own in rows.groupby("model", sort=True):
         cells = own.groupby("data_requested")
         middle = cells[data].mean().astype(float)
+        facts = [measured(cell, found.target) for _, cell in cells]
+        ran = {size: _runs(each) for size, each in zip(middle, facts, strict=True) if each["runs"]}
         frame = found.predict(str(model), (tried := _sizes(sizes, middle, beyond)))
         if frame is None:
-            facts = [measured(cell, found.target) for _, cell in cells]
             frame, tried = pd.DataFrame(facts).reindex(columns=list(_NUMBERS)), middle.to_numpy()
             frame["extrapolation"] = 1.0
             frame = frame[frame["predicted"].notna()]
@@ -165,7 +167,7 @@ def _candidates(
                     cost_basis="" if price is None else price.basis,
                     # Without any times: parameters x data, in proportion to the compute of one pass.
                     work=params * tried * (1 + 1e-9 * gpus),
-                    runs=pd.Series([_runs(own, size, data, found.target) for size in tried], dtype=object),
+                    runs=pd.Series([ran.get(size) for size in tried], dtype=object),
                 )
             )  # fmt: skip
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -182,12 +184,8 @@ def _sizes(sizes: pd.Series, measured_at: pd.Series, beyond: float) -> np.ndarra
     return np.unique(np.concatenate([inside, measured_at.to_numpy(dtype=float)]))
 
 
-def _runs(own: pd.DataFrame, size: float, data: str, target: Target) -> dict[str, Any] | None:
-    """What the runs at this very size measured, None where there are none."""
-    here = own[np.isclose(own.groupby("data_requested")[data].transform("mean").astype(float), size, rtol=1e-9)]
-    if not len(here) or not here[target.metric].notna().any():
-        return None
-    facts = measured(here, target)
+def _runs(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the runs of one allocation measured, in short."""
     return {"runs": facts["runs"], "mean": facts["predicted"], "reaching": facts["reaching"]}
 
 

@@ -90,8 +90,6 @@ class TableFit:
         if self.asked.where:
             wanted &= select(rows, self.asked.where, "where")
         held = rows[wanted]
-        if clash := [name for name in PREDICTED if name in held.columns]:
-            raise TableError(f"the table has a column '{clash[0]}' of its own; rename it", where=clash[0])
         known = [fit.predictions for fit in self.fits if fit.predictions is not None]
         parts = [each[list(PREDICTED)] for each in known if len(each)]
         left = held.index.difference(pd.Index(np.concatenate([each.index for each in parts]) if parts else []))
@@ -106,9 +104,9 @@ class TableFit:
         mine = np.ones(len(left), dtype=bool)
         for column, value in (fit.by or {}).items():
             mine &= (left[column] == value).to_numpy() | (left[column].astype(str) == str(value)).to_numpy()
-        for column in fit.columns.values():
+        for role, column in fit.columns.items():
             values = pd.to_numeric(left[column], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-            mine &= np.isfinite(values) & (values > 0)
+            mine &= np.isfinite(values) & ((values >= 0) if role in fit.law.zero else (values > 0))
         if "status" in left.columns:
             mine &= (left["status"] == "ok").to_numpy(dtype=bool, na_value=False)
         return fit.predict(left[mine])[list(PREDICTED)] if mine.any() else None
@@ -140,6 +138,9 @@ def fit_source(source: str, asked: Asked) -> TableFit:
     check_columns(table, {"--target": asked.target, **options})
     check_query(table, asked.where, "--where")
     check_query(table, asked.holdout, "--holdout")
+    if asked.holdout and (clash := [name for name in (*PREDICTED, "extrapolation") if name in table.rows.columns]):
+        message = f"the table has a column '{clash[0]}' of its own, where the predictions go; rename it"
+        raise TableError(message, code="ambiguous_column", where=source)
     keys = _keys(asked.by, table)
     for column in keys:
         if column not in table.rows.columns:
