@@ -51,8 +51,8 @@ def fit_law(
     `unique` (distinct data among `data`), `compute`, `gpus` and `loss` name the columns of laws that need them.
     `where` says which rows to use at all, `holdout` which of these to keep out and predict, both as pandas queries.
     With `by` (columns) the result is a GroupedFit, one fit per group. The law `auto` is a Blend of all suited laws,
-    weighed by how each foretells the largest sizes within the training rows; its groups borrow from each other. `bootstrap` is the number of resamples; the
-    same `seed` gives the same result, whatever the order of the rows.
+    weighed by how each foretells the largest sizes within the training rows; its groups borrow from each other.
+    `bootstrap` is the number of resamples; the same `seed` gives the same result, whatever the order of the rows.
 
     A table that cannot identify the law gives outcome `not_identifiable` and says why in `warnings`. Raises TableError
     for a missing or non-numeric column and a bad query, InputError for an unknown law and fewer than two resamples.

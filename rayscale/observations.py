@@ -25,6 +25,7 @@ _USUAL = {
     "gpus": ("gpus",),
     "loss": ("loss", "eval_loss"),
 }
+_SIZES = ("params", "data")  # what a law of a loss is over where nobody says
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +93,19 @@ def input_columns(table: pd.DataFrame, law: Law, given: Mapping[str, str | None]
             raise TableError(f"say which column holds the {role}: {role}=... (the table has: {has})", where=role)
         require_columns(table, [column])
         found[role] = column
+    return found
+
+
+def usual_columns(table: pd.DataFrame, given: Mapping[str, str | None]) -> dict[str, str]:
+    """Role -> column for a law yet to be chosen: those given, else params and data where the table has them."""
+    found = {role: column for role, column in given.items() if column}
+    if not found:
+        known = {role: next((name for name in _USUAL[role] if name in table.columns), None) for role in _SIZES}
+        found = {role: column for role, column in known.items() if column}
+    if not found:
+        has = ", ".join(map(str, table.columns)) or "none"
+        raise TableError(f"say which column holds the data: data=... (the table has: {has})", where="data")
+    require_columns(table, [*found.values()])
     return found
 
 

@@ -1,0 +1,180 @@
+"""Which laws to trust: every suited law foretells the largest scales within the data, and is weighed by how well.
+
+Rolling hold-out: the largest sizes are left out, one cut after another, each law is fitted to the rest and foretells
+them. One cut judges one table of one length; several, and all curves together, judge the law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayscale.borrow import Panel, borrow, predict
+from rayscale.coordinates import Array
+from rayscale.errors import InputError
+from rayscale.laws import Law, find_law
+from rayscale.registry import entries
+
+CUTS = 4  # cuts of each axis, at most
+FIRST_CUT = 2 / 3  # share of the sizes below the first cut: with far fewer, another law does well than with all
+BINS = 4  # kinds of reach told apart at each cut
+SHARPNESS = 2.0  # weights go with the mean squared error to the power of minus this, for many curves
+ODD = (8, 25.0)  # from so many curves on, squared errors beyond this many times their median count as this
+NEGLIGIBLE = 0.01  # shares below this are set to zero
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One cut: `kept` and `asked` rows of the panel, (curves, rows); `asked` counts bins of reach from 0, -1 elsewhere.
+
+    `reach` (curves, rows): the log of how many times a row lies beyond the largest size kept, 0 within.
+    `last` (curves,) is the mean log target at the largest size kept: the constant that a law must beat.
+    """
+
+    kept: NDArray[np.bool_]
+    asked: NDArray[np.int64]
+    reach: Array
+    last: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What the hold-out within the data says: `weights` of the laws (law -> share), and how the blend fared there.
+
+    `drift`: the deviation of log target, at one e-fold of reach beyond the data, that the blend missed by there and
+    that neither the spread of its laws nor noise explains; it grows with the square of the log reach, as what an
+    unknown curvature makes of an extrapolation. `skill` (curves,): its squared error over that of the last value
+    kept, NaN where a curve was not judged. `cuts`: how many.
+    """
+
+    weights: Mapping[str, float]
+    drift: float
+    skill: Array
+    cuts: int
+
+
+def suited(roles: Sequence[str], below_one: bool) -> list[Law]:
+    """The registered laws of exactly these inputs, for a loss, or in log odds where the target is `below_one`.
+
+    A law of one input serves any one size (a power law in N as in D), except that speed over workers and a metric over
+    a loss have laws of their own. With three inputs or more, the laws of two or more of them are rivals too.
+    Raises InputError where there is none.
+    """
+    wanted = set(roles) if len(roles) > 1 or set(roles) & {"gpus", "loss"} else {"data"}
+    known = [find_law(entry.name) for entry in entries("rayscale.laws")]
+    known = [law for law in known if law.result is None]  # isoflop and auto itself are no curves
+    fitting = [law for law in known if set(law.inputs) == wanted or (len(law.inputs) >= 2 and set(law.inputs) < wanted)]
+    fitting = [law for law in fitting if law.link != "logit" or below_one]
+    usual = [law for law in fitting if law.target == "loss" or law.link == "logit"]
+    if not fitting:
+        raise InputError(f"no law is registered over {', '.join(roles)}; name a law or other columns", where="law")
+    return usual or fitting
+
+
+def trials(panel: Panel, roles: Sequence[str]) -> list[Trial]:
+    """The cuts of every axis: after each one's kept sizes, all larger ones are asked for."""
+    return [found for role in roles for found in _cuts(panel, panel.inputs[role])]
+
+
+def _cuts(panel: Panel, sizes: Array) -> list[Trial]:
+    known = panel.weights > 0
+    distinct = [np.unique(row[rows]) for row, rows in zip(sizes, known, strict=True)]
+    # Every curve by its own sizes: the same share of them is kept, whatever their number.
+    kept = [_kept_counts(len(values)) for values in distinct]
+    found = []
+    for cut in range(max(map(len, kept), default=0)):
+        keep, ask, last = known.copy(), np.full(known.shape, -1), np.full(len(sizes), np.nan)
+        beyond = np.zeros(known.shape)
+        for curve, (values, counts) in enumerate(zip(distinct, kept, strict=True)):
+            if cut >= len(counts):
+                continue
+            later = known[curve] & (sizes[curve] > values[counts[cut] - 1])
+            rank = np.searchsorted(values[counts[cut] :], sizes[curve][later])
+            ask[curve, later] = rank * BINS // max(BINS, len(values) - counts[cut])
+            keep[curve] &= ~later
+            beyond[curve, later] = np.log(sizes[curve][later] / values[counts[cut] - 1])
+            at_last = keep[curve] & (sizes[curve] == values[counts[cut] - 1])
+            last[curve] = np.log(panel.target[curve][at_last]).mean()
+        found.append(Trial(keep, ask, beyond, last))
+    return found
+
+
+def _kept_counts(sizes: int) -> list[int]:
+    """How many of a curve's sizes each cut keeps; none with three sizes or fewer, where too little would be left."""
+    first = max(3, int(FIRST_CUT * sizes))
+    return sorted(set(np.linspace(first, sizes - 1, CUTS).round().astype(int).tolist())) if sizes > first else []
+
+
+def choose(panel: Panel, laws: Sequence[Law], roles: Sequence[str], noise: Array) -> Choice:
+    """Weigh the laws; `noise` (curves,) is the deviation of a row's log target, below which errors mean nothing."""
+    asked = trials(panel, roles)
+    equal = {law.name: 1 / len(laws) for law in laws}
+    none = np.full(len(panel.level), np.nan)
+    if not asked:
+        return Choice(equal, 0.0, none, 0)
+    logs = np.log(panel.target)
+    errors, spreads = [], []  # per trial: (laws, curves, rows)
+    for trial in asked:
+        part = panel.keep(laws[0], trial.kept)
+        foretold = [predict(part, borrow(part, law)) for law in laws]
+        missed = np.array([mean for mean, _ in foretold]) - logs
+        errors.append(np.where(np.isfinite(missed), np.clip(missed, -100, 100), 100.0))
+        spreads.append(np.minimum(np.nan_to_num(np.array([each for _, each in foretold]), nan=1e4), 1e4))
+    weights = _weigh(asked, errors, noise)
+    weights = np.where(weights < NEGLIGIBLE, 0.0, weights)
+    weights /= weights.sum()
+    drift, skill = _judge(asked, errors, spreads, weights, noise, logs)
+    return Choice(dict(zip((law.name for law in laws), weights.tolist(), strict=True)), drift, skill, len(asked))
+
+
+def _weigh(asked: Sequence[Trial], errors: Sequence[Array], noise: Array) -> Array:
+    """The laws' shares, (laws,): inverse powers of their mean squared errors.
+
+    The mean over kinds of reach is that of the logarithms, so that the farthest, with the largest errors, does not
+    decide alone. The measurements' own noise is added: to be nearer than that is luck. With few curves there are few
+    independent errors, and the weights stay nearer to equal.
+    """
+    cells = []
+    for trial, missed in zip(asked, errors, strict=True):
+        for kind in range(BINS):
+            rows = trial.asked == kind
+            count = rows.sum(1)
+            if not (judged := count > 0).any():
+                continue
+            squares = (missed**2 * rows).sum(2)[:, judged] / count[judged]
+            limit = ODD[1] * np.median(squares, axis=1, keepdims=True)
+            squares = np.minimum(squares, limit) if judged.sum() >= ODD[0] else squares
+            cells.append(np.log((squares + noise[judged] ** 2).mean(1)))
+    curves = float(np.any([(trial.asked >= 0).any(1) for trial in asked], axis=0).sum())
+    score = np.mean(cells, axis=0)
+    shares = np.exp(-SHARPNESS * curves / (curves + 1) * (score - score.min()))
+    return np.asarray(shares / shares.sum())
+
+
+def _judge(
+    asked: Sequence[Trial], errors: Sequence[Array], spreads: Sequence[Array], weights: Array, noise: Array, logs: Array
+) -> tuple[float, Array]:
+    """The blend's drift, and its squared error over that of the last value kept, (curves,), NaN where not judged."""
+    count, squares, constant = (np.zeros(len(logs)) for _ in range(3))
+    excess, lever = np.zeros(len(logs)), np.zeros(len(logs))
+    share = weights[:, None, None]
+    for trial, missed, spread in zip(asked, errors, spreads, strict=True):
+        rows = trial.asked >= 0
+        blend = (share * missed).sum(0)
+        explained = (share * (spread + (missed - blend) ** 2)).sum(0) + noise[:, None] ** 2
+        excess += (rows * np.maximum(blend**2 - explained, 0.0)).sum(1)
+        lever += (rows * trial.reach**4).sum(1)
+        count += rows.sum(1)
+        squares += (rows * blend**2).sum(1)
+        constant += (rows * (logs - np.nan_to_num(trial.last)[:, None]) ** 2).sum(1)
+    judged = count > 0
+    ratio = excess[judged] / np.maximum(lever[judged], 1e-12)
+    # Divided by one more than the curves: a lone curve's excess is mostly its luck.
+    drift = float(np.sqrt(ratio.sum() / (judged.sum() + 1)))
+    # A curve so flat that the constant misses by noise alone cannot tell a law from the constant.
+    told = judged & (constant > 4 * noise**2 * count)
+    skill = np.where(told, squares / np.where(told, constant, 1.0), np.nan)
+    return drift, skill
