@@ -8,13 +8,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rayscale.coordinates import link, unlink
 from rayscale.errors import InputError, nearest
-from rayscale.laws import Law, find_law
+from rayscale.formula import find_law
+from rayscale.laws import Law
 from rayscale.observations import numbers, require_columns
 
 # A made-up machine, so that simulated runs have times: operations a second and GPU, and what a further GPU adds of one.
 FLOPS_PER_SECOND = 1e11
 EFFICIENCY = 0.8
+_MACHINE = ("params", "data", "gpus")
+
+
+# The columns that hold an input, by role; the first is asked for where none is there.
+_COLUMNS = {
+    "params": ("params",),
+    "data": ("data_requested", "tokens", "examples"),
+    "unique": ("unique", "unique_tokens", "unique_examples"),
+    "compute": ("compute", "flops"),
+    "gpus": ("gpus",),
+    "loss": ("loss", "eval_loss"),
+}
+_MEASURED = {"loss": "eval_loss"}  # the column of a law's target, where its name is another
 
 
 def simulate(
@@ -22,43 +37,59 @@ def simulate(
 ) -> pd.DataFrame:
     """The design (one row per run) with what each run would have measured if the law were true.
 
-    The design needs `params` and the data: `data_requested`, `tokens` or `examples`. Columns that it lacks are added:
-    model, gpus (1), seed (0), augment (none), trial_id, status (ok), eval_loss (the law times exp of a normal error of
-    deviation `noise`), perplexity, and, for a made-up machine, examples_per_second, device_seconds, train_seconds.
-    Runs that differ only in GPUs get the same loss, as at a fixed global batch.
-    Raises InputError for parameters that the law has not, lacks, or that give no positive finite target, and for a
-    negative noise; TableError for a design without sizes.
+    The design needs a column for every input of the law: `params`; the data, `data_requested`, `tokens` or `examples`;
+    `unique`, `compute` (else 6 params data), `gpus` (else 1), `loss`. The law's target is added as a column of its name
+    (a loss as eval_loss, with perplexity): the law times exp of a normal error of deviation `noise`, or, for a metric
+    between 0 and 1, with that error on its log odds. Columns that the design lacks are added: model, gpus (1), seed,
+    augment (none), trial_id, status (ok) and, for a made-up machine where sizes are known, examples_per_second,
+    device_seconds, train_seconds. Runs that differ only in GPUs get the same error, as at a fixed global batch, unless
+    GPUs are an input of the law.
+    Raises InputError for parameters that the law has not, lacks, or that give no positive finite target, for a law
+    that is no law of a target (isoflop: plant chinchilla), and for a negative noise; TableError for a missing column.
     """
     law = find_law(law)
     _check(law, parameters)
     if not (np.isfinite(noise) and noise >= 0):
         raise InputError(f"noise is {noise}; it is the deviation of the log target, 0 or more", where="noise")
-    data = next((name for name in ("data_requested", "tokens", "examples") if name in design.columns), "data_requested")
-    require_columns(design, [data, "params"])
     table = design.reset_index(drop=True).copy()
-    usual: dict[str, Any] = dict.fromkeys(("data_requested", "tokens", "examples"), table[data])
+    data = next((name for name in _COLUMNS["data"] if name in table.columns), None)
+    usual: dict[str, Any] = {} if data is None else dict.fromkeys(_COLUMNS["data"], table[data])
     usual |= {"gpus": 1, "seed": 0, "augment": "none", "status": "ok"}
-    usual |= {"model": [f"planted-{params:g}" for params in table["params"]]}
+    named = "params" in table.columns
+    usual |= {"model": [f"planted-{params:g}" for params in table["params"]] if named else "planted"}
     for name, value in usual.items():
         if name not in table.columns:
             table[name] = value
-    inputs = {"params": numbers(table, "params"), "data": numbers(table, data), "gpus": numbers(table, "gpus")}
+    columns = {role: next((name for name in _COLUMNS[role] if name in table.columns), None) for role in _COLUMNS}
+    if columns["compute"] is None and "compute" in law.inputs and data and named:
+        table["compute"] = 6.0 * numbers(table, "params") * numbers(table, data)
+        columns["compute"] = "compute"
+    require_columns(table, [columns[role] or _COLUMNS[role][0] for role in law.inputs])
+    asked = {role: column for role in _COLUMNS if (column := columns[role]) and role in (*law.inputs, *_MACHINE)}
+    inputs = {role: numbers(table, column) for role, column in asked.items()}
     for role, values in inputs.items():
-        if not (np.isfinite(values) & (values > 0)).all():
+        if not (np.isfinite(values) & ((values > 0) | ((values == 0) & (role in law.zero)))).all():
             raise InputError(f"the design's {role} must be positive numbers", where=role)
     with np.errstate(all="ignore"):  # what overflows is refused in the next line
         truth = np.asarray(law.function(inputs, parameters)) * np.ones(len(table))
-    if not (np.isfinite(truth) & (truth > 0)).all():
+    top = 1.0 if law.link == "logit" else np.inf
+    if not (np.isfinite(truth) & (truth > 0) & (truth < top)).all():
         raise InputError(f"{law.name} with these parameters gives no positive finite value for every row of the design")
     # One error for each model, data size and seed, drawn in the order in which the design first names them.
-    run = table.groupby(["model", "data_requested", "seed", "augment"], sort=False, dropna=False).ngroup().to_numpy()
-    errors = np.random.default_rng(seed).normal(0.0, noise, len(table))
-    table["eval_loss"] = truth * np.exp(errors[run])
-    table["perplexity"] = np.exp(np.minimum(table["eval_loss"], 700.0))
-    speed = FLOPS_PER_SECOND / (6 * inputs["params"]) * (1 + EFFICIENCY * (inputs["gpus"] - 1))
-    table["examples_per_second"] = speed
-    table["train_seconds"] = inputs["data"] / speed
-    table["device_seconds"] = table["train_seconds"] * inputs["gpus"]
+    keys = ["model", *([] if data is None else ["data_requested"]), "seed", "augment"]
+    keys += [str(columns[role]) for role in law.inputs if role not in ("params", "data")]
+    run = table.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
+    errors = np.random.default_rng(seed).normal(0.0, noise, len(table))[run]
+    measured = _MEASURED.get(law.target, law.target)
+    if set(inputs) >= set(_MACHINE):
+        speed = FLOPS_PER_SECOND / (6 * inputs["params"]) * (1 + EFFICIENCY * (inputs["gpus"] - 1))
+        table["examples_per_second"] = speed
+    table[measured] = truth * np.exp(errors) if law.link == "log" else unlink("logit", link("logit", truth) + errors)
+    if measured == "eval_loss":
+        table["perplexity"] = np.exp(np.minimum(table["eval_loss"], 700.0))
+    if "examples_per_second" in table.columns and "data" in inputs:
+        table["train_seconds"] = inputs["data"] / table["examples_per_second"]
+        table["device_seconds"] = table["train_seconds"] * inputs["gpus"]
     table["exclusive"] = True
     if "trial_id" not in table.columns:
         table["trial_id"] = [f"simulated-{row:05d}" for row in range(len(table))]
@@ -88,6 +119,11 @@ def parse_planted(text: str) -> tuple[Law, dict[str, float]]:
 
 
 def _check(law: Law, parameters: Mapping[str, float]) -> None:
+    if law.result is not None:
+        text = (
+            f"{law.name} is no law of a measured target, so it cannot be planted; plant chinchilla and fit {law.name}"
+        )
+        raise InputError(text, where="law")
     for name in parameters:
         if name not in law.names:
             hint = f"{nearest(name, list(law.names))} (it has: {', '.join(law.names)})"

@@ -5,7 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayscale.catalogue import CHINCHILLA, POWER
+from rayscale.coordinates import Coordinates, link
 from rayscale.errors import InputError, TableError
+from rayscale.laws import Law
+from rayscale.registry import entries, resolve
 from rayscale.simulate import parse_planted, simulate
 
 TRUE = {"A": 60.0, "B": 300.0, "E": 2.5, "alpha": 0.33, "beta": 0.4}
@@ -78,6 +81,63 @@ def test_spaces_are_allowed():
 def test_a_wrong_text_is_refused_with_the_mend(text, message):
     with pytest.raises(InputError, match=message):
         parse_planted(text)
+
+
+LAWS = [resolve("rayscale.laws", entry.name) for entry in entries("rayscale.laws")]
+PLANTED = [law for law in LAWS if isinstance(law, Law) and law.result is None and law.name != "auto"]
+FULL = pd.DataFrame(
+    {
+        "params": np.tile([1e6, 1e7, 1e8], 8),
+        "data_requested": np.repeat([1e6, 1e7, 1e8, 1e9], 6),
+        "unique": np.repeat([1e6, 4e6, 4e7, 1e9], 6),
+        "gpus": np.tile([1, 2, 4, 8], 6),
+        "loss": np.linspace(4.0, 2.0, 24),
+        "seed": 0,
+    }
+)
+
+
+def ordinary(law):
+    """Natural parameters at the law's middle starts, for the design FULL and a target of about 0.5."""
+    inputs = {role: FULL.get("data_requested" if role == "data" else role) for role in law.inputs if role != "compute"}
+    coordinates = Coordinates.of(law, {role: np.array(each) for role, each in inputs.items()}, np.full(24, 0.5))
+    starts = coordinates.starts()
+    return dict(zip(law.names, coordinates.natural(starts[len(starts) // 2]).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("law", PLANTED, ids=lambda law: law.name)
+def test_every_law_can_be_planted(law):
+    truth = ordinary(law)
+    column = {"loss": "eval_loss"}.get(law.target, law.target)
+    table = simulate(law, truth, FULL, noise=0.0)
+    inputs = {role: FULL["data_requested" if role == "data" else role].to_numpy(dtype=float) for role in law.inputs}
+    np.testing.assert_allclose(table[column], law.function(inputs, truth), rtol=1e-9)
+    noisy = simulate(law, truth, FULL, noise=0.05, seed=1)
+    moved = link(law.link, noisy[column].to_numpy()) - link(law.link, table[column].to_numpy())
+    assert 0.02 < moved.std() < 0.09
+    only = FULL[[*("data_requested" if role == "data" else role for role in law.inputs), "seed"]]
+    np.testing.assert_allclose(simulate(law, truth, only, noise=0.0)[column], table[column], rtol=1e-9)
+
+
+def test_the_formula_of_a_user_is_planted_and_compute_is_worked_out():
+    table = simulate("E + B * compute ** -beta", {"E": 1.0, "B": 50.0, "beta": 0.2}, DESIGN, noise=0.0)
+    compute = 6 * DESIGN["params"] * DESIGN["data_requested"]
+    np.testing.assert_allclose(table["eval_loss"], 1 + 50 * compute**-0.2)
+    law, found = parse_planted("mine=E + B * data ** -beta:E=1,B=2,beta=0.5")
+    assert (law.name, found) == ("mine", {"E": 1.0, "B": 2.0, "beta": 0.5})
+
+
+def test_what_cannot_be_planted_is_named():
+    with pytest.raises(InputError, match="plant chinchilla and fit isoflop"):
+        simulate("isoflop", {"kN": 1.0, "a": 0.5}, DESIGN)
+    with pytest.raises(TableError, match="no column 'unique'"):
+        simulate("repeated_data", {**TRUE, "RD": 5.0, "RN": 5.0}, DESIGN)
+    with pytest.raises(TableError, match="no column 'loss'"):
+        simulate("metric_sigmoid", {"floor": 0.1, "top": 0.9, "k": 2.0, "L0": 3.0}, DESIGN)
+    free = simulate("rectified", {"B": 9.0, "E": 1.0, "D0": 3.0, "beta": 0.4}, pd.DataFrame({"examples": [0.0, 100.0]}))
+    assert (free["eval_loss"] > 0).all()
+    with pytest.raises(InputError, match="data must be positive"):
+        simulate("power", {"B": 9.0, "E": 1.0, "beta": 0.4}, pd.DataFrame({"examples": [0.0, 100.0]}))
 
 
 def test_a_wrong_design_is_refused():
