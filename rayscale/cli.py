@@ -228,13 +228,14 @@ def recommend(
     beyond: Annotated[
         float, typer.Option("--beyond", metavar="X", help="Search data up to X times the largest measured.")
     ] = 10.0,
+    law: Annotated[str, typer.Option("--law", metavar="NAME|auto", help="The law of quality.")] = "auto",
     json_: Json = False,
 ) -> None:
     """The cheapest allocation predicted to reach a target."""
     from rayscale.recommend import recommend_run
     from rayscale.run_folder import load
 
-    found = recommend_run(load(run), target, budget=budget, probability=probability, beyond=beyond)
+    found = recommend_run(load(run), target, budget=budget, probability=probability, beyond=beyond, law=law)
     if json_:
         _print_json(found)
         return

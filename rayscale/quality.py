@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from rayscale.coordinates import link
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit
 from rayscale.goals import PERCENTS, Target
+from rayscale.laws import find_law
 from rayscale.speedup import mean_interval
 
 Array = NDArray[np.float64]
@@ -55,51 +57,70 @@ class Quality:
             return None
         asked = {"params": np.full(len(sizes), self.sizes[model]), "data": sizes}
         found = fit.predict(pd.DataFrame({column: asked[role] for role, column in fit.columns.items()}))
-        values = {name: found[name].to_numpy(dtype=float) for name in INTERVALS}
-        unit = {name: _metric(self.target, value) for name, value in values.items()}
-        scale = _scale(self.target)
-        middle, low, high, aim = (scale(each) for each in (unit["predicted"], unit["low"], unit["high"],
-                                                           np.array(self.target.reach)))  # fmt: skip
+        top = np.inf if self.target.lower else 1.0
+        values = {name: np.minimum(found[name].to_numpy(dtype=float), top) for name in INTERVALS}
         # The interval for a new run is that of a normal error on the law's own scale, a half to either side.
-        sign = -1.0 if self.target.lower else 1.0
-        worse = middle - low if not self.target.lower else high - middle
-        better = high - middle if not self.target.lower else middle - low
-        ahead = sign * (middle - aim)
-        width = np.where(ahead >= 0, worse, better) / Z95
+        aim = link(fit.law.link, _quantity(self.target, np.array([self.target.reach])))
+        middle, low, high = (link(fit.law.link, np.clip(values[name], 1e-300, top - 1e-12 if top == 1 else top))
+                             for name in ("predicted", "low", "high"))  # fmt: skip
+        ahead = aim - middle if self.target.lower else middle - aim
+        above = ahead >= 0  # then it is the side of worse runs that counts
+        width = np.where(above == self.target.lower, high - middle, middle - low) / Z95
+        unit = {name: _metric(self.target, value) for name, value in values.items()}
         unit["probability"] = stats.norm.cdf(ahead / np.maximum(width, 1e-12))
         return pd.DataFrame({**unit, "extrapolation": found["extrapolation"].to_numpy(dtype=float)})
 
 
-def quality(trials: pd.DataFrame, target: Target, data: str, *, bootstrap: int = 1000, seed: int = 0) -> Quality:
-    """The law of the target's metric over `trials` (the ok rows that count, columns as in trials.parquet)."""
+def quality(
+    trials: pd.DataFrame, target: Target, data: str, *, law: str = "auto", bootstrap: int = 1000, seed: int = 0
+) -> Quality:
+    """The law of the target's metric over `trials` (the ok rows that count, columns as in trials.parquet).
+
+    `auto` over all models is held against a simple law for each model: models of several families need not share one.
+    A law that is named is taken as it is. Raises InputError for one that cannot follow the metric.
+    """
+    candidates = _candidates(law, target)
     trials = trials.reset_index(drop=True)
     quantity = _quantity(target, pd.to_numeric(trials[target.metric], errors="coerce").to_numpy(dtype=float))
     trials = trials.assign(**{_COLUMN: quantity})
     trials = trials[np.isfinite(quantity)].dropna(subset=[data, "params"])
     sizes = {str(model): float(each) for model, each in trials.groupby("model")["params"].median().items()}
-    bounded = not target.lower
-    shared, alone = ("logit_chinchilla", "logit_power") if bounded else ("chinchilla", "power")
     largest = trials[data].max() if len(trials) else np.nan
+    kept, held = trials[trials[data] < largest], trials[trials[data] >= largest]
     found: dict[str, dict[str, Fit]] = {}
     errors: dict[str, float] = {}
     why: list[str] = []
-    for law in (shared, alone):
-        fits, refused = _fits(trials, law, law == shared, data, bootstrap, seed)
+    for name, over_all in candidates.items():
+        fits, refused = _fits(trials, name, over_all, data, bootstrap, seed)
         why += refused
         if not fits:
             continue
-        found[law] = fits
-        # A law that leaves out models cannot be compared with one that has them all.
-        kept, held = trials[trials[data] < largest], trials[trials[data] >= largest]
-        check, _ = _fits(kept, law, law == shared, data, _CHECK_BOOTSTRAP, seed)
-        error = _miss(Quality(target, data, sizes, law, check, None, {}, ()), held)
+        found[name] = fits
+        check, _ = _fits(kept, name, over_all, data, _CHECK_BOOTSTRAP, seed)
+        error = _miss(Quality(target, data, sizes, name, check, None, {}, ()), held)
         if error is not None:
-            errors[law] = error
-    ranked = sorted(found, key=lambda law: (-len(found[law]), errors.get(law, np.inf), law != shared))
+            errors[name] = error
+    # A law that leaves out models cannot be compared with one that has them all.
+    ranked = sorted(found, key=lambda name: (-len(found[name]), errors.get(name, np.inf), list(found).index(name)))
     chosen = ranked[0] if ranked else None
-    rivals = {law: error for law, error in errors.items() if law != chosen}
+    rivals = {name: error for name, error in errors.items() if name != chosen}
     return Quality(target, data, sizes, chosen, found.get(chosen, {}) if chosen else {},
                    errors.get(chosen) if chosen else None, rivals, tuple(dict.fromkeys(why)))  # fmt: skip
+
+
+def _candidates(law: str, target: Target) -> dict[str, bool]:
+    """The laws to weigh, and whether each is over all models."""
+    if law == "auto":
+        return {"auto": True, "power" if target.lower else "logit_power": False}
+    known = find_law(law)
+    if not set(known.inputs) <= {"params", "data"} or "data" not in known.inputs:
+        takes = ", ".join(known.inputs)
+        raise InputError(f"{known.name} takes {takes}; a law of data, or of params and data, is needed", where="--law")
+    if (known.link == "logit") == target.lower:
+        kind = "falls" if target.lower else "rises"
+        raise InputError(f"{target.metric} {kind} with more data, and {known.name} does not; give --law auto",
+                         where="--law")  # fmt: skip
+    return {law: "params" in known.inputs}
 
 
 def measured(rows: pd.DataFrame, target: Target) -> dict[str, Any]:
@@ -124,23 +145,21 @@ def measured(rows: pd.DataFrame, target: Target) -> dict[str, Any]:
 def _fits(trials: pd.DataFrame, law: str, over_all: bool, data: str, bootstrap: int, seed: int
           ) -> tuple[dict[str, Fit], list[str]]:  # fmt: skip
     """Model -> its fit, for the models that have one, and the reasons of those refused."""
-    models = sorted(trials["model"].unique())
-    parts = {None: trials} if over_all else {model: trials[trials["model"] == model] for model in models}
-    if over_all and trials["params"].nunique() < 2:
+    models = [str(model) for model in sorted(trials["model"].unique())]
+    if not models:
         return {}, []
+    rows = trials.reset_index(drop=True)
+    by = None if over_all else "model"
+    done = fit_law(rows, law, params="params" if over_all else None, data=data, target=_COLUMN, by=by,
+                   bootstrap=bootstrap, seed=seed)  # fmt: skip
+    parts = {None: done} if isinstance(done, Fit) else {str(each.by["model"]): each for each in done.groups if each.by}
     found: dict[str, Fit] = {}
     why = []
-    for model, rows in parts.items():
-        size = {"params": "params"} if over_all else {}
-        try:
-            fit = cast(Fit, fit_law(rows.reset_index(drop=True), law, **size, data=data, target=_COLUMN,
-                                    bootstrap=bootstrap, seed=seed))  # fmt: skip
-        except InputError as error:  # a law that a plugin took away
-            return {}, [error.message]
+    for model, fit in parts.items():
         if fit.outcome in ("not_identifiable", "failed"):
             why += [each["message"] for each in fit.warnings if each["code"] != "dropped_rows"]
-            continue
-        found.update(dict.fromkeys(models if model is None else [model], fit))
+        else:
+            found.update(dict.fromkeys(models if model is None else [model], fit))
     return found, why
 
 
@@ -167,17 +186,3 @@ def _metric(target: Target, values: Array) -> Array:
     if target.metric == "perplexity":
         return np.exp(np.minimum(values, 700.0))
     return values * 100 if target.metric in PERCENTS else values
-
-
-def _scale(target: Target) -> Any:
-    """The scale on which errors are normal: log for losses, log odds for fractions."""
-    if target.metric == "perplexity":
-        return lambda values: np.log(np.maximum(np.log(np.maximum(values, 1 + 1e-12)), 1e-300))
-    if target.lower:
-        return lambda values: np.log(np.maximum(values, 1e-300))
-    top = 100.0 if target.metric in PERCENTS else 1.0
-    return lambda values: _odds(np.clip(values / top, 1e-12, 1 - 1e-12))
-
-
-def _odds(share: Array) -> Array:
-    return np.log(share / (1 - share))

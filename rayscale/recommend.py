@@ -44,6 +44,7 @@ def recommend(
     beyond: float = BEYOND,
     probability: float = LIKELY,
     planned: pd.DataFrame | None = None,
+    law: str = "auto",
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def recommend(
     `trials`: columns as in trials.parquet; `data`: examples or tokens. Searched are the models and GPU counts of the ok
     trials, and data sizes from the smallest measured to `beyond` times the largest. `budget` is "20gpuh" or "50usd" for
     one run. `probability`: the share of new runs that should reach the target. `planned` (model, gpus,
-    data_requested, gpu_seconds) prices models that no run has timed.
+    data_requested, gpu_seconds) prices models that no run has timed. `law`: a law of params and data, or auto.
 
     predicted, low, high (95% for a new run), mean_low, mean_high, extrapolation, probability, allocation (model,
     params, data, gpus), gpu_hours, gpu_hours_low, gpu_hours_high, hours, money; null throughout where nothing
@@ -73,7 +74,7 @@ def recommend(
     trials = trials.assign(augment=trials["augment"]) if "augment" in trials.columns else trials.assign(augment="none")
     has = pd.to_numeric(trials[aim.metric], errors="coerce").notna()
     rows = trials[(trials["status"] == "ok") & (unfit(trials) == "") & has]
-    found = quality(rows, aim, data, bootstrap=bootstrap, seed=seed)
+    found = quality(rows, aim, data, law=law, bootstrap=bootstrap, seed=seed)
     prices = costs(trials, data, planned)
     search = _candidates(trials, rows, found, prices, data, beyond)
     if not len(search):
@@ -264,7 +265,15 @@ def _reason(
 
 def _basis(found: Quality, prices: Mapping[tuple[str, int], Cost], row: pd.Series | None) -> dict[str, Any]:
     cost = row["cost_basis"] if row is not None else next(iter(prices.values())).basis if prices else ""
-    return {"law": found.law, "held_out_error": found.error, "rivals": dict(found.rivals), "cost": cost or None}
+    fit = found.fits.get(row["model"]) if row is not None else next(iter(found.fits.values()), None)
+    weights = None if fit is None or fit.weights is None else {name: each for name, each in fit.weights.items() if each}
+    return {
+        "law": found.law,
+        "weights": weights,
+        "held_out_error": found.error,
+        "rivals": dict(found.rivals),
+        "cost": cost or None,
+    }
 
 
 def _searched(search: pd.DataFrame, rows: pd.DataFrame, data: str, beyond: float) -> dict[str, Any]:

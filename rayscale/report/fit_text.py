@@ -49,12 +49,16 @@ def prediction_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
 
 def _one(fit: Mapping[str, Any], width: int) -> list[str]:
     lines = wrap(f"{fit.get('law')} on {fit.get('target')}: {spoken_outcome(dict(fit))}", width)
-    if fit.get("formula"):
+    if fit.get("formula") and not fit.get("members"):
         lines += wrap(f"{fit['target']} = {fit['formula']}", width, subsequent_indent="  ")
     lines += wrap(_columns_text(fit), width, subsequent_indent="  ")
     if fit.get("weights"):
         lines += ["", *_weights(fit["weights"], width)]
     if fit.get("params"):
+        if fit.get("members"):
+            heaviest = fit["members"][0]
+            text = f"Parameters of the heaviest: {fit['target']} = {heaviest.get('formula')}"
+            lines += ["", *wrap(text, width, subsequent_indent="  ")]
         lines += ["", *_parameters(fit, width), ""]
         lines += wrap(_search(fit), width)
     lines += _rows(fit, width)
@@ -89,6 +93,7 @@ def parameter_units(fit: Mapping[str, Any]) -> dict[str, str]:
     from rayscale.errors import InputError
     from rayscale.laws import find_law
 
+    fit = (fit.get("members") or [fit])[0]  # a combination shows the parameters of its heaviest law
     try:
         law = find_law(str(fit.get("law")))
     except InputError:  # a law of a study file or a combination: its units are not known here

@@ -34,7 +34,9 @@ def recommend_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
     if basis["law"]:
         error = basis["held_out_error"]
         tested = f"; on the largest data size, held out, it missed by {significant(error, 2)}" if error else ""
-        lines += wrap(f"Quality: the {basis['law']} law{tested}. Cost: {basis['cost'] or 'not known'}.", width)
+        shares = sorted((basis["weights"] or {}).items(), key=lambda each: -each[1])[:3]
+        mixed = f" ({', '.join(f'{name} {percent(share)}' for name, share in shares)})" if shares else ""
+        lines += wrap(f"Quality: the {basis['law']} law{mixed}{tested}. Cost: {basis['cost'] or 'not known'}.", width)
     data = found["searched"]
     reach = (
         f"{count(data['data'][0])} to {count(data['data'][1])} {unit} ({data['beyond']:g} times the largest measured)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,8 @@ from rayscale.report.recommend_text import recommend_lines
 from rayscale.run_folder import load
 from tests.unit import made_study
 
-SETTINGS = {"bootstrap": 100, "price_gpu_hour": 2.0}
+SETTINGS: dict[str, Any] = {"bootstrap": 100, "price_gpu_hour": 2.0, "law": "logit_chinchilla"}  # auto takes seconds
+LOSS = {**SETTINGS, "law": "chinchilla"}
 
 
 def cheapest_in_truth(f1: float) -> float:
@@ -63,6 +65,23 @@ def test_the_frontier_only_ever_gets_dearer_and_better_and_holds_the_answer(foun
     assert inside["gpu_hours"] >= found["gpu_hours"]
 
 
+def test_auto_weighs_the_laws_and_its_rival_by_what_they_foretold() -> None:
+    answer = rs.recommend(made_study.trials(), "f1_macro>=0.88", bootstrap=100)
+    basis = answer["basis"]
+    assert basis["law"] == "auto"
+    assert basis["held_out_error"] < basis["rivals"]["logit_power"]
+    assert max(basis["weights"], key=basis["weights"].get).startswith("logit")
+    assert answer["gpu_hours"] == pytest.approx(cheapest_in_truth(0.88), rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("law", "said"), [("chinchilla", "f1_macro rises"), ("speedup", "takes gpus"), ("logit", "did you mean")]
+)
+def test_a_law_that_cannot_follow_the_metric_is_refused(law: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        rs.recommend(made_study.trials(), "f1_macro>=0.88", law=law)
+
+
 def test_more_certainty_costs_more(found: dict) -> None:
     sure = rs.recommend(made_study.trials(), "f1_macro>=0.88", probability=0.95, **SETTINGS)
     assert sure["probability"] >= 0.95
@@ -71,11 +90,11 @@ def test_more_certainty_costs_more(found: dict) -> None:
 
 def test_a_loss_is_reached_from_above_and_a_perplexity_by_its_loss() -> None:
     trials = made_study.trials()
-    loss = rs.recommend(trials, "eval_loss<=1.0", **SETTINGS)
+    loss = rs.recommend(trials, "eval_loss<=1.0", **LOSS)
     assert loss["predicted"] <= 1.0
     assert loss["target"]["direction"] == "lower"
     trials["perplexity"] = np.exp(trials["eval_loss"])
-    same = rs.recommend(trials, f"perplexity<={np.e!r}", **SETTINGS)
+    same = rs.recommend(trials, f"perplexity<={np.e!r}", **LOSS)
     assert same["allocation"] == loss["allocation"]
     assert same["predicted"] == pytest.approx(np.exp(loss["predicted"]))
     assert same["probability"] == pytest.approx(loss["probability"])
@@ -110,7 +129,7 @@ def test_without_times_no_cost_is_made_up(tmp_path) -> None:
     assert any("No run was timed" in each for each in found["unknown"])
     assert "budget" in rs.recommend(untimed, "f1_macro>=0.88", budget="1gpuh", **SETTINGS)["reason"]
     run = load(made_study.write_run(tmp_path / "run", untimed))
-    planned = recommend_run(run, "f1_macro>=0.88", bootstrap=50)
+    planned = recommend_run(run, "f1_macro>=0.88", bootstrap=50, law="logit_chinchilla")
     assert planned["gpu_hours"] is not None
     assert "the plan's estimate, not measured" in planned["basis"]["cost"]
 
@@ -194,9 +213,9 @@ def test_any_small_table_is_answered_or_refused_without_nan() -> None:
     for count in (0, 1, 2, 5, 9, 14):
         rows = whole.iloc[np.sort(rng.choice(len(whole), count, replace=False))]
         if rows["f1_macro"].notna().any():
-            json.dumps(rs.recommend(rows, "f1_macro>=0.8", bootstrap=20), allow_nan=False)
+            json.dumps(rs.recommend(rows, "f1_macro>=0.8", bootstrap=20, law="logit_chinchilla"), allow_nan=False)
         else:
             with pytest.raises(InputError, match="no run has measured f1_macro"):
-                rs.recommend(rows, "f1_macro>=0.8", bootstrap=20)
+                rs.recommend(rows, "f1_macro>=0.8", bootstrap=20, law="logit_chinchilla")
     broken = pd.concat([whole.assign(status="failed"), whole.head(1)])
-    assert rs.recommend(broken, "f1_macro>=0.1", bootstrap=20)["allocation"]["data"] == 500
+    assert rs.recommend(broken, "f1_macro>=0.1", bootstrap=20, law="logit_power")["allocation"]["data"] == 500
