@@ -3,13 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rayscale import catalogue
 from rayscale.catalogue import CHINCHILLA, POWER
 from rayscale.coordinates import Coordinates, link, unlink
 from rayscale.errors import InputError
-from rayscale.laws import KINDS, LINKS, find_law
-from rayscale.registry import BUILT_IN
+from rayscale.laws import KINDS, LINKS, Law, find_law
 
-LAWS = [find_law(name) for name in BUILT_IN["rayscale.laws"]]
+LAWS = [value for value in vars(catalogue).values() if isinstance(value, Law)]
 SIZES = {
     "params": np.array([1e6, 4e6, 9e7, 9e7]),
     "data": np.array([1e5, 1e7, 3e8, 3e8]),
