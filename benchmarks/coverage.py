@@ -59,7 +59,7 @@ class Interval:
 
 
 def design(law: Law, configurations: int, wide: bool) -> pd.DataFrame:
-    """One row per run: params 4 times apart, data 2 times for laws of data alone and 4 for others (`wide`: 4 and 10)."""
+    """One row per run: params 4 times apart, data 2 times for laws of data alone, else 4 (`wide`: 4 and 10)."""
     if "params" in law.inputs:
         sizes, steps = GRIDS[configurations]
         cells = [(1e6 * 4.0**i, 1e5 * (10.0 if wide else 4.0) ** j) for i in range(sizes) for j in range(steps)]
