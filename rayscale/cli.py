@@ -139,7 +139,7 @@ def status(run: RunFolder, json_: Json = False) -> None:
 @app.command()
 def fit(
     source: Annotated[str, typer.Argument(metavar="RUN|TABLE", help="A run folder, or a CSV, TSV, JSONL or parquet.")],
-    law: Annotated[str, typer.Option("--law", metavar="NAME|auto", help="See `rayscale plugins`; auto weighs laws.")],
+    law: Annotated[str, typer.Option("--law", metavar="NAME|auto", help="auto, one of `plugins`, or a formula.")],
     params: Annotated[str | None, typer.Option("--params", metavar="COLUMN", help="Model parameters N.")] = None,
     data: Annotated[str | None, typer.Option("--data", metavar="COLUMN", help="Examples or tokens D.")] = None,
     target: Annotated[

@@ -15,7 +15,7 @@ from rayscale.errors import InputError, TableError, nearest
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit, GroupedFit
 from rayscale.forecast import LOSS, unfit
-from rayscale.formula import find_law
+from rayscale.formula import find_law, find_user_law
 from rayscale.laws import Law
 from rayscale.observations import select
 from rayscale.run_folder import Run, load
@@ -122,8 +122,8 @@ def fit_source(source: str, asked: Asked) -> TableFit:
     GPUs. In a table the columns are named, or bear the usual names. Raises TableError and InputError with file, line,
     option and the mend.
     """
-    law = None if asked.law == "auto" else find_law(asked.law)
     run = _run(source)
+    law = None if asked.law == "auto" else _law(asked.law, run)
     if run is None:
         table, left_out = read_table(source), None
         if asked.target is None:
@@ -210,6 +210,14 @@ def _run(source: str) -> Run | None:
     if "://" not in source and not Path(source).is_dir():
         return None
     return load(source)
+
+
+def _law(name: str, run: Run | None) -> Law:
+    """The law of that name: a formula of the run's study file, a registered one, or a formula written out."""
+    own = (run.study or {}).get("laws") if run is not None and run.store.exists("study.yaml") else None
+    if isinstance(own, Mapping) and name in own:
+        return find_user_law(name, own[name])
+    return find_law(name)
 
 
 def _usual(asked: Asked, run: Run, law: Law | None) -> Asked:

@@ -13,8 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rayscale.fitted import Fit
 from rayscale.ledger import COLUMNS
 from rayscale.report.chart import Drawn
-from rayscale.report.checks import held_out, residuals
+from rayscale.report.checks import held_out, residual_rows, residuals
 from rayscale.report.evidence import Evidence, gather
+from rayscale.report.foretold import held_out_rows, residual_table
 from rayscale.report.numbers import count, duration, number, plain, significant
 from rayscale.report.quality import Predict, loss_against_data, loss_against_size, metrics_against_data
 from rayscale.report.speed import speed_against_gpus
@@ -87,7 +88,8 @@ def render(
     evidence = gather(study, trials, fit)
     found = gains(fit)
     verdict = (fit or {}).get("verdict") or {}
-    drawn, absent = _figures(evidence, trials, verdict)
+    predict = _predictor()
+    drawn, absent = _figures(evidence, trials, verdict, predict)
     said = notices(fit)
     first, *others = sentences(fit)
     headline, _, rest = first.partition(". ")
@@ -104,7 +106,9 @@ def render(
         "tiles": _tiles(evidence, trials),
         "figures": drawn,
         "absent": absent,
-        "fits": [fit_view(item, trials, _law_facts(item)) for item in fits_of(fit)],
+        "fits": [fit_view(item, trials, _law_facts(item), predict) for item in fits_of(fit)],
+        "held_out_rows": held_out_rows(verdict.get("held_out") or {}),
+        "residual_rows": residual_table(residual_rows(evidence, predict)),
         "trials": trial_views(evidence, trials),
         "trial_headers": [header for _, header in trial_columns(evidence, trials)],
         "trials_sentence": _trials_sentence(trials),
@@ -143,11 +147,12 @@ def _predictor() -> Predict:
     return predict
 
 
-def _figures(evidence: Evidence, trials: pd.DataFrame, verdict: dict) -> tuple[list[Drawn], list[tuple[str, str]]]:
+def _figures(
+    evidence: Evidence, trials: pd.DataFrame, verdict: dict, predict: Predict
+) -> tuple[list[Drawn], list[tuple[str, str]]]:
     """The figures that can be drawn, and for each of the others its title and the reason."""
     speed_gain = (verdict.get("doubling") or {}).get("gpus") or {}
     check = verdict.get("held_out") or {}
-    predict = _predictor()
     no_rows = "no trial is ok yet"
     wanted: list[tuple[str, Drawn | None, str]] = [
         ("Loss against data", loss_against_data(evidence, predict), no_rows),
@@ -174,7 +179,8 @@ def _law_facts(item: dict) -> list[tuple[str, str]]:
     facts = [("Parameters of the law", str(len(item.get("params") or {})))] if item.get("params") else []
     facts += [(_ROLES[role], _meaning(role, str(column))) for role, column in columns.items() if role in _ROLES]
     if item.get("objective") is not None:
-        facts.append(("Loss that was minimised", "sum of Huber, δ 0.001, on log residuals"))
+        scale = "log odds" if item.get("formula", "").startswith("1 / (1 + exp(") else "log"
+        facts.append(("Loss that was minimised", f"sum of Huber, δ 0.001, on {scale} residuals"))
     return facts
 
 

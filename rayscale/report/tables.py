@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from rayscale.report.evidence import Evidence
+from rayscale.report.fit_text import parameter_units
+from rayscale.report.foretold import Predict, prediction_header, prediction_rows, weight_text
 from rayscale.report.numbers import MISSING, count, duration, exact, fixed, number, percent, significant, trimmed, whole
 from rayscale.report.verdict import fit_name, interval_text, spoken_outcome, usable, warning_parts
 
@@ -26,9 +28,11 @@ class FitView:
     outcome: str
     outline: str
     facts: tuple[tuple[str, str], ...]
-    parameters: tuple[tuple[str, str, str, str], ...]
+    parameters: tuple[tuple[str, str, str, str, str], ...]
     exact: tuple[tuple[str, str, str, str, str], ...]
     covariance: tuple[tuple[str, tuple[str, ...]], ...]
+    prediction_header: tuple[str, ...]
+    predictions: tuple[tuple[str, ...], ...]
     dropped: tuple[tuple[str, int, tuple[str, ...]], ...]
     warnings: tuple[tuple[str, str], ...]
 
@@ -43,25 +47,36 @@ class TrialView:
     note: str
 
 
-def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]]) -> FitView:
+def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]], predict: Predict) -> FitView:
     """The fit's numbers as text; `facts` that the fit itself does not hold (which N, which D) come first."""
+    units = parameter_units(item)
     params = {name: number(value) for name, value in (item.get("params") or {}).items()}
     errors, intervals = item.get("standard_errors") or {}, item.get("intervals") or {}
     rows, unrounded = [], []
     for name, value in params.items():
         low, high = intervals.get(name) or (None, None)
-        rows.append((name, significant(value, 4), significant(errors.get(name), 2), interval_text(low, high)))
+        rows.append(
+            (
+                name,
+                significant(value, 4),
+                significant(errors.get(name), 2),
+                interval_text(low, high),
+                units.get(name, ""),
+            )
+        )
         unrounded.append((name, exact(value), exact(errors.get(name)), exact(low), exact(high)))
     return FitView(
         name=fit_name(item),
         formula=str(item.get("formula") or ""),
         usable=usable(item),
         outcome=spoken_outcome(item),
-        outline=", ".join([str(item.get("outcome")), *(f"{name} {value}" for name, value, _, _ in rows)]),
+        outline=", ".join([str(item.get("outcome")), *(f"{row[0]} {row[1]}" for row in rows)]),
         facts=(*facts, *_engine_facts(item)),
         parameters=tuple(rows),
         exact=tuple(unrounded),
         covariance=_covariance(item, list(params)),
+        prediction_header=prediction_header(item),
+        predictions=prediction_rows(item, predict),
         dropped=_dropped(item, trials),
         warnings=tuple(warning_parts(item)),
     )
@@ -74,16 +89,22 @@ def _engine_facts(item: dict) -> list[tuple[str, str]]:
     if starts and best is not None:
         share += f" ({100 * best / starts:.0f} %)"
     facts = [
+        ("Weights of the laws", weight_text(item) or MISSING),
         ("Objective", exact(item.get("objective"))),
         ("Starts that reached the best", share),
         ("Bootstrap draws kept", whole(len(estimate.get("draws") or []) or None)),
         ("Noise of one run", percent(estimate.get("noise"))),
         ("Degrees of freedom", whole(estimate.get("degrees"))),
+        ("Intervals widened, few runs", _widened(estimate.get("widening"))),
         ("Rows used", whole(item.get("rows_used"))),
         ("Rows left out", whole(len(item.get("rows_dropped") or []))),
         ("Time to fit", duration(item.get("seconds"))),
     ]
     return [(name, value) for name, value in facts if value != MISSING]
+
+
+def _widened(factor: Any) -> str:
+    return MISSING if number(factor) is None else f"×{significant(factor, 4)} (Student's t over the normal)"
 
 
 def _covariance(item: dict, names: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rayscale.machine import nvidia_gpus
+from tests.unit import made_study
 from tests.unit.conftest import STUDY
 
 PLANTED = "chinchilla:A=20,B=30,E=0.8,alpha=0.3,beta=0.35"
@@ -111,6 +112,39 @@ def test_wrong_studies_are_refused_in_one_message_before_ray_starts(
     assert not (study_file.parent / "runs" / "toy" / "plan.json").exists()
     error = answer("run", "study.yaml", "--yes", cwd=study_file.parent, code=2)["error"]
     assert set(error) == {"code", "message", "where"}
+
+
+def test_a_table_from_fit_to_predict_with_one_json_object_each(tmp_path: Path) -> None:
+    table = "\n".join(f"{n},{d},{2 + 300 * n**-0.4 + 900 * d**-0.4}" for n in (1e6, 1e7, 1e8) for d in (1e7, 1e8, 1e9))
+    (tmp_path / "runs.csv").write_text(f"N,D,loss\n{table}\n")
+    columns = ("--law", "chinchilla", "--params", "N", "--data", "D", "--target", "loss", "--bootstrap", "20")
+    held = ("--holdout", "D >= 1e9", "--predictions", "held.csv")
+    fit = answer("fit", "runs.csv", *columns, "--out", "fit.json", cwd=tmp_path)
+    assert fit["outcome"] in ("converged", "flat", "at_bound")
+    told = answer("predict", "fit.json", "--params", "1e7", "--data", "1e8", cwd=tmp_path)
+    assert told["predicted"] == pytest.approx(2 + 300 * 1e7**-0.4 + 900 * 1e8**-0.4, rel=1e-3)
+    plain = rayscale("fit", "runs.csv", *columns, *held, cwd=tmp_path)
+    assert plain.returncode == 0, plain.stderr
+    assert "Held out: 3 rows" in plain.stdout
+    assert (tmp_path / "held.csv").read_text().startswith("N,D,loss,predicted,low,high,mean_low,mean_high")
+    refused = answer("fit", "runs.csv", *columns, "--where", "N < 1e7", cwd=tmp_path, code=2)
+    assert (refused["outcome"], refused["error"]["code"]) == ("not_identifiable", "not_identifiable")
+    wrong = answer("fit", "runs.csv", *columns, "--where", "n > 1", cwd=tmp_path, code=2)
+    assert wrong["error"]["where"] == "runs.csv: --where"
+
+
+def test_recommend_and_compare_read_run_folders(tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("two", 1)):
+        made_study.write_run(tmp_path / name, made_study.trials(seed, models=("tiny", "base")))
+    asked = ("recommend", "one", "--target", "f1_macro>=0.85", "--law", "logit_chinchilla")
+    found = answer(*asked, "--budget", "20gpuh", cwd=tmp_path)
+    assert set(found) >= {"predicted", "low", "high", "extrapolation", "allocation", "gpu_hours", "probability"}
+    assert found["low"] < found["predicted"] < found["high"]
+    assert rayscale(*asked, cwd=tmp_path).stdout.startswith("Cheapest for f1_macro")
+    wrong = answer("recommend", "one", "--target", "f1>0.9", cwd=tmp_path, code=2)
+    assert "did you mean 'f1_macro'" in wrong["error"]["message"]
+    assert answer("compare", "one", "two", cwd=tmp_path)["pairs"] == 30
+    assert "over 30 pairs" in rayscale("compare", "one", "two", cwd=tmp_path).stdout
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:

@@ -144,6 +144,19 @@ def test_a_run_folder_needs_no_columns_and_counts_a_seed_once(tmp_path: Path) ->
     assert sum(each["rows_used"] + len(each["rows_dropped"]) for each in own["groups"]) == len(trials)
 
 
+def test_a_formula_is_a_law_written_out_or_named_in_the_study(tmp_path: Path, table: str) -> None:
+    formula = "E + A * params ** -alpha + B * data ** -beta"
+    named = fit_source(table, asked(where="set == 'x'"))
+    written = fit_source(table, asked(law=formula, where="set == 'x'"))
+    rows = pd.DataFrame({"N": [1e11], "D": [1e12]})
+    same = written.found.predict(rows)["predicted"].iloc[0]
+    assert same == pytest.approx(named.found.predict(rows)["predicted"].iloc[0], rel=1e-4)
+    run = made_study.write_run(tmp_path / "run", made_study.trials(models=("tiny", "base")))
+    (run / "study.yaml").write_text(f"name: made\nlaws: {{mine: {{formula: {formula}}}}}\n")
+    saved = fit_source(str(run), Asked("mine", {}, bootstrap=20)).to_json()
+    assert (saved["law"], saved["columns"]) == ("mine", {"params": "params", "data": "examples"})
+
+
 def test_a_law_of_one_input_is_predicted_by_the_name_it_was_fitted_by(table: str) -> None:
     saved = fit_source(table, asked(law="power", columns={"params": "N"}, where="D == 1e12")).to_json()
     by_size = predict(saved, params=3e8)

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from rayscale.fit import fit_law
+from rayscale.fitted import Fit
 from rayscale.forecast import conclude
 from rayscale.report import write_report
 from rayscale.report.verdict import cheapest_facts, target_facts
@@ -180,6 +181,19 @@ def test_unrounded_parameters_are_there(usual):
     for value in usual.fit["fits"][0]["params"].values():
         assert repr(value) in usual.page.text
     assert repr(usual.fit["fits"][0]["covariance"][1][0]) in usual.page.text
+
+
+def test_parameters_have_units_and_predictions_say_how_far_they_reach(usual):
+    text = " ".join(usual.page.text.split())
+    law = usual.fit["fits"][0]
+    for said in ("eval_loss x params^alpha", "Beyond the data", "×2", "×10", "Residuals by model", "Root mean square",
+                 "Intervals widened, few runs"):  # fmt: skip
+        assert said in text, said
+    largest = {law["columns"][role]: [4 * pair[1] if role == "data" else pair[1]]
+               for role, pair in law["data_range"].items()}  # fmt: skip
+    row = Fit.from_json(law).predict(pd.DataFrame(largest)).iloc[0]
+    assert f"{row['low']:.3f} to {row['high']:.3f}" in text
+    assert f"{row['mean_low']:.3f} to {row['mean_high']:.3f}" in text
 
 
 def test_classification_study_shows_accuracy_and_f1(written, simulated):
