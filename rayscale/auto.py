@@ -81,7 +81,7 @@ def _varying(
     columns: dict[str, str],
     target: str,
     out: NDArray[np.bool_],
-) -> dict[str, str]:
+) -> dict[str, str]:  # fmt: skip
     """The columns without those of one size in every group; all of them where none varies."""
     seen = [_observe(table, each, columns, target, out, np.zeros(len(table), dtype=bool)) for each in groups]
     varies = {role: any(len(np.unique(one.inputs[role])) > 1 for one in seen) for role in columns}

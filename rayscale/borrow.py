@@ -22,7 +22,7 @@ from rayscale.starts import grid
 NEAR = 1.5  # residuals beyond 1.5 deviations count linearly: 96% efficient under normal noise
 POPULATION = 3  # curves from which on there is a population to speak of
 TAIL = 4.0  # degrees of freedom of the population's t
-PSEUDO = 2.0  # curves that the weak prior is worth as the population's covariance
+PSEUDO = 1.0  # curves that the weak prior is worth as the population's covariance
 NOISE_PSEUDO = 4.0  # rows of the typical noise that each curve's own noise estimate is blended with
 WEAK = (2.0, 1.0)  # deviations of the weak prior, of logarithms and of exponents: about what one row says
 STARTED = 0.01  # the noise, on the scale of residuals, from which the estimates of it begin
@@ -81,6 +81,7 @@ class Borrowed:
     """
 
     law: Law
+    centre: Mapping[str, float]
     theta: Array
     covariance: Array
     noise: Array
@@ -170,7 +171,7 @@ def borrow(panel: Panel, law: Law, rounds: int = 30) -> Borrowed:
             if np.max(np.abs(theta - before)) < 1e-3:
                 break
     theta = theta + np.outer(panel.level, _is_coefficient(law))
-    return Borrowed(law, theta, posterior, noise, mean, spread / odd[:, None, None], starts, at_best)
+    return Borrowed(law, panel.centre, theta, posterior, noise, mean, spread / odd[:, None, None], starts, at_best)
 
 
 def draw(panel: Panel, found: Borrowed, curve: int, count: int, rng: np.random.Generator) -> Array:
@@ -201,9 +202,12 @@ def _is_coefficient(law: Law) -> NDArray[np.bool_]:
 
 
 def predict(panel: Panel, found: Borrowed) -> tuple[Array, Array]:
-    """Log target at every row of the panel, left-out rows too, and its variance by the delta method, (curves, rows)."""
+    """Log target at every row of a panel of the same curves, left-out rows too, and its variance, (curves, rows).
+
+    The variance is that of the mean, by the delta method.
+    """
     law = found.law
-    inputs = {role: panel.inputs[role] / np.exp(panel.centre[role]) for role in law.inputs}
+    inputs = {role: panel.inputs[role] / np.exp(found.centre[role]) for role in law.inputs}
     zeros = np.zeros(len(panel.level))
     problem = _Problem(law, inputs, np.zeros(panel.target.shape), panel.weights, zeros)
     with np.errstate(all="ignore"):

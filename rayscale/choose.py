@@ -31,12 +31,14 @@ class Trial:
     """One cut: `kept` and `asked` rows of the panel, (curves, rows); `asked` counts bins of reach from 0, -1 elsewhere.
 
     `reach` (curves, rows): the log of how many times a row lies beyond the largest size kept, 0 within.
+    `lines`: how many curves of this axis are judged, each combination of the other inputs being one.
     `last` (curves,) is the mean log target at the largest size kept: the constant that a law must beat.
     """
 
     kept: NDArray[np.bool_]
     asked: NDArray[np.int64]
     reach: Array
+    lines: int
     last: Array
 
 
@@ -76,11 +78,13 @@ def suited(roles: Sequence[str], below_one: bool) -> list[Law]:
 
 def trials(panel: Panel, roles: Sequence[str]) -> list[Trial]:
     """The cuts of every axis: after each one's kept sizes, all larger ones are asked for."""
-    return [found for role in roles for found in _cuts(panel, panel.inputs[role])]
+    return [found for role in roles for found in _cuts(panel, role, [other for other in roles if other != role])]
 
 
-def _cuts(panel: Panel, sizes: Array) -> list[Trial]:
-    known = panel.weights > 0
+def _cuts(panel: Panel, role: str, others: Sequence[str]) -> list[Trial]:
+    known, sizes = panel.weights > 0, panel.inputs[role]
+    curves = np.broadcast_to(np.arange(len(sizes))[:, None], sizes.shape)
+    line = np.stack([curves, *[panel.inputs[other] for other in others]], axis=-1)
     distinct = [np.unique(row[rows]) for row, rows in zip(sizes, known, strict=True)]
     # Every curve by its own sizes: the same share of them is kept, whatever their number.
     kept = [_kept_counts(len(values)) for values in distinct]
@@ -98,7 +102,7 @@ def _cuts(panel: Panel, sizes: Array) -> list[Trial]:
             beyond[curve, later] = np.log(sizes[curve][later] / values[counts[cut] - 1])
             at_last = keep[curve] & (sizes[curve] == values[counts[cut] - 1])
             last[curve] = np.log(panel.target[curve][at_last]).mean()
-        found.append(Trial(keep, ask, beyond, last))
+        found.append(Trial(keep, ask, beyond, len(np.unique(line[ask >= 0], axis=0)), last))
     return found
 
 
@@ -134,8 +138,8 @@ def _weigh(asked: Sequence[Trial], errors: Sequence[Array], noise: Array) -> Arr
     """The laws' shares, (laws,): inverse powers of their mean squared errors.
 
     The mean over kinds of reach is that of the logarithms, so that the farthest, with the largest errors, does not
-    decide alone. The measurements' own noise is added: to be nearer than that is luck. With few curves there are few
-    independent errors, and the weights stay nearer to equal.
+    decide alone. The measurements' own noise is added: to be nearer than that is luck. With few curves (lines of an
+    axis) there are few independent errors, and the weights stay nearer to equal.
     """
     cells = []
     for trial, missed in zip(asked, errors, strict=True):
@@ -148,9 +152,9 @@ def _weigh(asked: Sequence[Trial], errors: Sequence[Array], noise: Array) -> Arr
             limit = ODD[1] * np.median(squares, axis=1, keepdims=True)
             squares = np.minimum(squares, limit) if judged.sum() >= ODD[0] else squares
             cells.append(np.log((squares + noise[judged] ** 2).mean(1)))
-    curves = float(np.any([(trial.asked >= 0).any(1) for trial in asked], axis=0).sum())
+    lines = max(trial.lines for trial in asked)
     score = np.mean(cells, axis=0)
-    shares = np.exp(-SHARPNESS * curves / (curves + 1) * (score - score.min()))
+    shares = np.exp(-SHARPNESS * lines / (lines + 1) * (score - score.min()))
     return np.asarray(shares / shares.sum())
 
 

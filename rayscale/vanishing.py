@@ -17,6 +17,8 @@ def without_asymptote(law: Law) -> Law:
     def function(inputs: Values, parameters: Values) -> Any:
         return law.function(inputs, {**parameters, "E": 0.0})
 
+    function.__doc__ = f"{law.name} without its asymptote: {law.function.__doc__}"
+
     return replace(
         law,
         name=law.name + SUFFIX,
