@@ -17,6 +17,7 @@ from rayscale.forecast import LOSS, reasons
 from rayscale.run_folder import load
 
 FAR = 10.0  # times beyond the data: from here a prediction carries a warning
+_ASKED = {"isoflop": ("compute",)}  # read from more columns than a prediction takes
 _SHOWN = 12  # groups named in a message
 
 
@@ -43,7 +44,7 @@ def predict(
     of_run = "fits" in saved
     fit = _of_run(saved["fits"], given) if of_run else _of_table(saved, by or {})
     values, used = _values(fit, given, saved.get("options") or {})
-    asked = pd.DataFrame({column: [values[role]] for role, column in fit.columns.items()})
+    asked = pd.DataFrame({fit.columns[role]: [value] for role, value in values.items()})
     found: dict[str, Any] = {str(name): float(value) for name, value in fit.predict(asked).iloc[0].items()}
     warnings = list(fit.warnings)
     if found["extrapolation"] > FAR:
@@ -153,10 +154,11 @@ def _same(value: Any, asked: str) -> bool:
 def _values(fit: Fit, given: Mapping[str, float], options: Mapping[str, str]) -> tuple[dict[str, float], set[str]]:
     """The value of every role of the law, and which of the sizes given these are."""
     values, used = {}, set()
-    for role, column in fit.columns.items():
+    needed = {role: column for role, column in fit.columns.items() if role in _ASKED.get(fit.law.name, (role,))}
+    for role, column in needed.items():
         # A law of one input (power) may have been fitted in any column: --params N made N its only axis.
         named = next((option for option, its in options.items() if its == column), role)
-        if named not in given and len(fit.columns) == 1 and len(given) == 1:
+        if named not in given and len(needed) == 1 and len(given) == 1:
             named = next(iter(given))
         if named not in given:
             raise InputError(f"needs a number: the {fit.law.name} law takes it (column '{column}')", where=f"--{named}")

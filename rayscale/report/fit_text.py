@@ -29,12 +29,17 @@ def prediction_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
     width = max(40, min(width, 100))
     target = "loss" if found["target"] == "eval_loss" else found["target"]
     group = ", ".join(f"{column} {value}" for column, value in (found.get("by") or {}).items())
+    if "data_low" in found:
+        target = "compute-optimal model size"
     lines = wrap(
         f"Predicted {target} {significant(found['predicted'], 4)}, 95% for a new run {significant(found['low'], 4)} "
         f"to {significant(found['high'], 4)}, for the mean over runs {significant(found['mean_low'], 4)} to "
         f"{significant(found['mean_high'], 4)} ({found['law']} law{f', {group}' if group else ''}).",
         width,
     )
+    if "data_low" in found:
+        between = f"{significant(found['data_low'], 4)} to {significant(found['data_high'], 4)}"
+        lines += wrap(f"On data of size {significant(found['data'], 4)} (95%: {between}).", width)
     beyond = found["extrapolation"]
     lines.append("Within the measured data." if beyond <= 1 else f"{beyond:.3g} times beyond the measured data.")
     if found.get("speedup") is not None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from rayscale.errors import InputError
 from rayscale.forecast import conclude, law_line
-from rayscale.prediction import predict
 from rayscale.ledger import COLUMNS
+from rayscale.prediction import predict
 from rayscale.simulate import simulate
 
 TRUE = {"A": 60.0, "B": 300.0, "E": 2.5, "alpha": 0.33, "beta": 0.4}

@@ -163,6 +163,18 @@ def test_a_law_of_one_input_is_predicted_by_the_name_it_was_fitted_by(table: str
     assert predict(saved, params=3e8, data=1e3) == {**by_size, "data": 1e3, "unused": ["data"]}
 
 
+def test_the_compute_optimal_sizes_are_predicted_from_compute_alone(tmp_path: Path) -> None:
+    rows = [{"C": C, "N": N, "D": C / 6 / N} for C in (1e18, 1e19, 1e20, 1e21) for N in np.geomspace(3e7, 3e10, 13)]
+    frame = pd.DataFrame(rows)
+    frame["loss"] = LAW["E"] + LAW["A"] * frame["N"] ** -LAW["alpha"] + LAW["B"] * frame["D"] ** -LAW["beta"]
+    frame.to_csv(tmp_path / "runs.csv", index=False)
+    given = {"params": "N", "data": "D", "compute": "C"}
+    saved = fit_source(str(tmp_path / "runs.csv"), asked(law="isoflop", columns=given)).to_json()
+    told = predict(saved, compute=1e20)
+    assert told["predicted"] * told["data"] * 6 == pytest.approx(1e20, rel=0.1)
+    assert "compute-optimal" in prediction_lines(told)[0]
+
+
 def test_the_sizes_and_groups_that_a_prediction_needs_are_named(table: str) -> None:
     saved = fit_source(table, asked(by="set", bootstrap=20)).to_json()
     assert predict(saved, params=1e9, data=1e11, by={"set": "y"})["by"] == {"set": "y"}
