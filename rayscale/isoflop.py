@@ -25,6 +25,7 @@ from rayscale.parabola import widening as widen
 Array = NDArray[np.float64]
 
 SAVED_DRAWS = 1000
+LARGEST_LOG = 300.0  # of a coefficient: its square is still a finite number
 OPERATIONS = 6.0  # FLOP per parameter and token (Kaplan et al. 2020, arXiv 2001.08361)
 
 
@@ -126,7 +127,7 @@ class IsoFlop:
             return replace(result, warnings=(refusal, *warnings), seconds=perf_counter() - began)
         result = replace(result, operations=_operations(table, columns, used), objective=noise**2 * degrees / 2)
         result = _power_law(result, good, degrees, rng)
-        if held.any():
+        if held.any() and result.params:
             result = replace(result, held_out=_score(result, [budget for budget, _ in find(held)[0] if budget.params]))
         return replace(result, seconds=perf_counter() - began)
 
@@ -297,7 +298,11 @@ def _power_law(result: IsoFlop, good: list[tuple[Budget, Array]], degrees: int, 
     whole = np.stack([log_k, cloud[:, 1], -ratio - log_k, 1 - cloud[:, 1]], axis=1)
     low, high = interval(whole[0], whole[1:], widening)
     is_log = np.array([True, False, True, False])
-    whole, low, high = (np.where(is_log, np.exp(np.where(is_log, each, 0.0)), each) for each in (whole, low, high))
+    if np.abs(whole[0][is_log]).max() > LARGEST_LOG:
+        text = "the coefficient at compute 1 is beyond the range of numbers; state compute in a larger unit"
+        return replace(result, outcome="failed", warnings=({"code": "flat_ridge", "message": text}, *result.warnings))
+    whole, low, high = (np.where(is_log, np.exp(np.clip(np.where(is_log, each, 0.0), -LARGEST_LOG, LARGEST_LOG)), each)
+                        for each in (whole, low, high))  # fmt: skip
     names = ("kN", "a", "kD", "b")
     covariance = np.cov(whole[1:], rowvar=False)
     spread = float(np.sqrt(np.median(variance)))
