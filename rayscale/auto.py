@@ -16,6 +16,7 @@ from rayscale.blend import AUTO, Blend, Mixture, blended
 from rayscale.bootstrap import SAVED_DRAWS, spread
 from rayscale.borrow import NOISE_PSEUDO, POPULATION, Borrowed, Panel, borrow, draw
 from rayscale.choose import Choice, choose, suited
+from rayscale.constant import beside_a_constant, explains_less
 from rayscale.coordinates import Array, link
 from rayscale.fitted import Z95, Estimate, Fit, score
 from rayscale.huber import huber_sum
@@ -25,6 +26,7 @@ from rayscale.observations import Observations, observe, refusals, usual_columns
 FEWEST = 2  # sizes from which a curve can be fitted among others of its kind
 DRAWN_VALUES = 1_000_000  # rows x draws, at most, but with FEWEST_DRAWS draws or more
 FEWEST_DRAWS = 200
+STATEABLE = (1e-100, 1e100)
 WIDE = 10.0  # an exponent whose interval spans this many times is no number to quote
 
 
@@ -65,14 +67,25 @@ def fit_auto(
     if not sound:
         return found
     panel = Panel.of(laws[0], [_curve(rows[index]) for index in sound])
-    members = [borrow(panel, law) for law in laws]
+    members = [member for law in laws if _is_finite(member := borrow(panel, law))]
+    if not members:
+        return [_failed(each) if index in sound else each for index, each in enumerate(found)]
     noise = np.min([_log_noise(panel, each) for each in members], axis=0)
-    choice = choose(panel, laws, list(columns), noise)
+    choice = choose(panel, [member.law for member in members], list(columns), noise)
     for place, index in enumerate(sound):
         found[index] = _blend(rows[index], found[index], panel, place, members, choice, draws, seed)
     seconds = (perf_counter() - began) / len(sound)
     found = [replace(each, seconds=seconds if each.members else 0.0) for each in found]
-    return [_foretell(each, seen.held_out) if held.any() else each for each, seen in zip(found, rows, strict=True)]
+    return [_foretell(each, seen) if held.any() else each for each, seen in zip(found, rows, strict=True)]
+
+
+def _is_finite(member: Borrowed) -> bool:
+    return all(np.isfinite(each).all() for each in (member.theta, member.covariance, member.noise, member.prior))
+
+
+def _failed(refused: Blend) -> Blend:
+    text = {"code": "flat_ridge", "message": "no law reached a finite minimum; check the table's largest values"}
+    return replace(refused, outcome="failed", warnings=(text, *refused.warnings))
 
 
 def _varying(
@@ -130,6 +143,11 @@ def _blend(
     draws: int, seed: int,
 ) -> Blend:  # fmt: skip
     shares = np.array([choice.weights[member.law.name] for member in members])
+    # In absurd units some law's parameters are beyond what a number can hold; the others then do without it.
+    usable = [_is_stateable(panel, place, member) for member in members]
+    if not (shares * usable).any():
+        return _failed(refused)
+    shares = shares * usable / (shares * usable).sum()
     order = [int(j) for j in np.argsort(-shares, kind="stable") if shares[j] > 0]
     rows = float(panel.weights[place].sum())
     degrees = max(3, round(rows + NOISE_PSEUDO - np.sum(shares * [len(member.law.names) for member in members])))
@@ -141,10 +159,10 @@ def _blend(
     widening = float(stats.t.ppf(0.975, degrees)) / Z95
     mixture = Mixture(tuple(each.known_estimate() for each in fits), tuple(shares[order].tolist()),
                       refused.data_range, choice.drift, noise, degrees, widening)  # fmt: skip
-    heaviest = fits[0]
+    heaviest, weights = fits[0], dict(zip((member.law.name for member in members), shares.tolist(), strict=True))
     return replace(
         refused,
-        law=blended(heaviest.law, choice.weights, list(seen.columns)),
+        law=blended(heaviest.law, weights, list(seen.columns)),
         outcome=heaviest.outcome,
         params=heaviest.params,
         standard_errors=heaviest.standard_errors,
@@ -154,10 +172,18 @@ def _blend(
         starts=sum(member.starts for member in members),
         starts_at_best=heaviest.starts_at_best,
         estimate=cast(Estimate, mixture),
-        weights=dict(choice.weights),
+        weights=weights,
         members=tuple(fits),
         warnings=(*_warnings(seen, heaviest.law, choice, place), *refused.warnings),
     )
+
+
+def _is_stateable(panel: Panel, place: int, member: Borrowed) -> bool:
+    """Whether the parameters and their squares, in the table's units, are numbers, with room for their intervals."""
+    coordinates = panel.coordinates(member.law, place)
+    with np.errstate(all="ignore"):
+        natural = coordinates.natural(member.theta[place])[coordinates.is_log]
+    return bool(np.all((natural > STATEABLE[0]) & (natural < STATEABLE[1])))
 
 
 def _member(
@@ -212,22 +238,18 @@ def _warnings(seen: Observations, heaviest: Law, choice: Choice, place: int) -> 
         (few, "few_sizes", f"two values of {', '.join(few)}: three or more tell a power law from other curves"),
         (not choice.cuts, "few_sizes", "too few sizes to hold any out: the laws weigh alike"),
         (configurations < need, "few_points", f"{configurations} configurations for {need // 2} parameters"),
-        (skill >= 1, "misspecified", _explains_less(skill)),
         (configurations == len(groups), "no_replicates", "no configuration was run twice: noise is that of residuals"),
     )
-    return [{"code": code, "message": message} for true, code, message in said if true]
+    found = [{"code": code, "message": message} for true, code, message in said if true]
+    return [*found, explains_less(float(skill), "where larger sizes were held out")] if skill >= 1 else found
 
 
-def _explains_less(skill: float) -> str:
-    return (
-        "the chosen form explains less than a constant beyond the data: where larger sizes were held out, its squared "
-        f"error was {skill:.2g} times that of the last value kept"
-    )
-
-
-def _foretell(found: Blend, held_out: pd.DataFrame) -> Blend:
+def _foretell(found: Blend, seen: Observations) -> Blend:
     """The blend with its predictions of the held-out rows and their score."""
     if found.estimate is None:
         return found
-    predictions = pd.concat([held_out, found.predict(held_out)], axis=1)
-    return replace(found, held_out=score(predictions, found.target), predictions=predictions)
+    predictions = pd.concat([seen.held_out, found.predict(seen.held_out)], axis=1)
+    found = replace(found, held_out=score(predictions, found.target), predictions=predictions)
+    if any(each["code"] == "misspecified" for each in found.warnings):
+        return found
+    return beside_a_constant(found, seen)

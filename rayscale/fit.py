@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rayscale.auto import fit_auto
 from rayscale.bootstrap import resample, spread
+from rayscale.constant import beside_a_constant
 from rayscale.coordinates import Coordinates, link
 from rayscale.errors import InputError
 from rayscale.findings import findings
@@ -80,7 +81,7 @@ def fit_law(
         if holdout is None or found.estimate is None:
             return found
         predictions = pd.concat([seen.held_out, found.predict(seen.held_out)], axis=1)
-        return replace(found, held_out=score(predictions, target), predictions=predictions)
+        return beside_a_constant(replace(found, held_out=score(predictions, target), predictions=predictions), seen)
 
     def fit_groups(groups: list[NDArray[np.int64]]) -> list[Any]:
         if law.name != "auto":

@@ -8,6 +8,7 @@ from rayscale.blend import Blend
 from rayscale.borrow import Panel
 from rayscale.catalogue import POWER, RECTIFIED
 from rayscale.choose import choose, suited, trials
+from rayscale.constant import nearest_kept
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit
@@ -134,6 +135,25 @@ def test_a_curve_that_turns_is_called_misspecified():
     found = fit_law(pd.DataFrame({"data": SIZES, "loss": loss}), "auto", target="loss", bootstrap=50)
     codes = {each["code"]: each["message"] for each in found.warnings}
     assert "explains less than a constant beyond the data" in codes["misspecified"]
+
+
+@pytest.mark.parametrize("law", ["power", "auto"])
+def test_a_law_that_held_out_rows_refute_is_called_misspecified(law):
+    rng = np.random.default_rng(0)
+    turned = np.where(np.arange(9) > 6, 2.5, 0.0)
+    loss = (1 + 40 / SIZES**0.4 + turned) * np.exp(0.003 * rng.normal(size=9))
+    table = pd.DataFrame({"data": SIZES, "loss": loss})
+    found = fit_law(table, law, target="loss", holdout=f"data > {SIZES[6]}", bootstrap=50)
+    assert "misspecified" in {each["code"] for each in found.warnings}
+    sound = table.assign(loss=loss - turned)
+    found = fit_law(sound, law, target="loss", holdout=f"data > {SIZES[6]}", bootstrap=50)
+    assert "misspecified" not in {each["code"] for each in found.warnings}
+
+
+def test_the_constant_of_many_curves_is_the_nearest_row():
+    kept = {"params": np.array([1e6, 1e6, 1e8, 1e8]), "data": np.array([1e3, 1e5, 1e3, 1e5])}
+    asked = {"params": np.array([1e6, 1e8]), "data": np.array([1e7, 1e7])}
+    np.testing.assert_allclose(np.exp(nearest_kept(kept, np.array([4.0, 3.0, 2.0, 1.0]), asked)), [3.0, 1.0])
 
 
 def test_a_short_group_borrows_where_others_are_sound_and_is_refused_alone():
