@@ -15,7 +15,7 @@ from rayscale.observations import Observations
 # lack some size, noise around the fitted law is drawn: by simulation it covers better there.
 MANY_PER_PARAMETER = 8
 SAVED_DRAWS = 1000
-BATCH_VALUES = 2_000_000  # rows x resamples worked on at once: about 500 MB for five parameters
+BATCH_VALUES = 60_000  # rows x resamples at once: 40% faster in the processor's cache than in one
 
 
 def is_many(groups: NDArray[np.int64], parameters: int) -> bool:

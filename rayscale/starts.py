@@ -35,7 +35,8 @@ def grid(coordinates: Coordinates, inputs: Values, target: Array) -> Array:
     theta = np.array(list(product(*choices)))
     offset, basis = _basis(coordinates, theta, inputs, linear)
     floor, ceiling = np.exp(low[linear]), np.exp(high[linear])
-    weights = np.broadcast_to(1 / target, (len(theta), len(target)))
+    # By relative error, but no row weighs more than one at the median: one far too small would decide alone.
+    weights = np.broadcast_to(1 / np.maximum(target, np.median(target)), (len(theta), len(target)))
     found = np.ones((len(theta), len(linear)))
     for _ in range(ROUNDS):
         found = np.clip(_least_squares(basis, target - offset, weights), floor, ceiling)
