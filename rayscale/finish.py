@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rayscale.forecast import conclude
+from rayscale.formula import read_laws
 from rayscale.ledger import Ledger, table
 from rayscale.report.page import render
 from rayscale.run_folder import Run
@@ -28,6 +29,7 @@ def finish(store: Store, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, A
         reach=plan["target"]["reach"],
         price_gpu_hour=plan["prices"]["gpu_hour"],
         currency=plan["prices"]["currency"],
+        laws=read_laws((run.study or {}).get("laws") or "auto"),
         bootstrap=bootstrap,
         seed=seed,
     )

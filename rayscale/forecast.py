@@ -6,8 +6,8 @@ unknown, with the reason, and no number in the result is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,12 +18,17 @@ from rayscale.allocation import best_cell, cells, cheapest, data_needed, limit
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit, score
+from rayscale.formula import find_law
 from rayscale.goals import LOWER_IS_BETTER
+from rayscale.laws import Law
 from rayscale.sentences import spoken
 from rayscale.speedup import amount, gpu_gain, mean_interval
 
 LOSS = "eval_loss"
 HOLDOUT_BOOTSTRAP = 200
+# Where the study names no laws: the combination of all suited ones over the models, chinchilla beside it, and the
+# simplest law of each model alone.
+USUAL: tuple[str | Law, ...] = ("auto", "chinchilla", "power")
 _NEEDED = ["trial_id", "status", "model", "params", "data_requested", "examples", "tokens", "gpus", "seed", "augment",
            LOSS, "device_seconds", "examples_per_second", "exclusive"]  # fmt: skip
 
@@ -37,29 +42,34 @@ def conclude(
     reach: float | None,
     price_gpu_hour: float | None = None,
     currency: str = "USD",
+    laws: Sequence[Law] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The object of fit.json for a trial table (columns as in trials.parquet; `data_axis` is examples or tokens).
 
-    `fits`: chinchilla over all models where there are two or more, and power for each model, all on eval_loss; power
-    on 1 - `target` of the best model too, where `target` is an accuracy or F1. `verdict`: sentences, target, doubling
-    (data, params, gpus), cheapest, held_out. Raises InputError for a data axis that is neither of the two.
+    `fits`: the `laws` (None: auto, chinchilla and power), all on eval_loss: those with the model size among their
+    inputs over all models, where there are two sizes or more, the others for each model; power on 1 - `target` of the
+    best model too, where `target` is an accuracy or F1. The verdict rests on the first law that could be fitted, those
+    over all models first; the others are its rivals in the hold-out check. `verdict`: sentences, target, doubling
+    (data, params, gpus), cheapest, held_out. Raises InputError for a data axis that is neither of the two, and for a
+    law over anything but model size and data.
     """
     if data_axis not in ("examples", "tokens"):
         raise InputError(f"the data axis is '{data_axis}'; it must be examples or tokens", where="data_axis")
     trials = trials.reindex(columns=list(dict.fromkeys([*trials.columns, *_NEEDED, target]))).reset_index(drop=True)
-    shared, own = _fit_all(trials, data_axis, bootstrap, seed)
-    held_out, shared = _held_out(trials, shared, data_axis, min(bootstrap, HOLDOUT_BOOTSTRAP), seed)
-    aim, on_target = _target(trials, shared, own, data_axis, target, reach, bootstrap, seed)
+    chosen = USUAL if laws is None else tuple(laws)
+    fitted = _fit_all(trials, chosen, data_axis, bootstrap, seed)
+    held_out, fitted = _held_out(trials, fitted, chosen, data_axis, min(bootstrap, HOLDOUT_BOOTSTRAP), seed)
+    aim, on_target = _target(trials, fitted, data_axis, target, reach, bootstrap, seed)
     found = cells(trials, target)
     verdict: dict[str, Any] = {
         "target": aim,
-        "doubling": {**_doubling(trials, shared, own, data_axis), "gpus": gpu_gain(trials)},
+        "doubling": {**_doubling(trials, fitted, data_axis), "gpus": gpu_gain(trials)},
         "cheapest": None if reach is None else cheapest(found, target, reach, price_gpu_hour, currency),
         "held_out": held_out,
     }
-    fits = [fit for fit in (shared, *own, on_target) if fit is not None]
+    fits = [fit for fit in (*fitted.shared, *fitted.own, on_target) if fit is not None]
     verdict = {"sentences": spoken(verdict, [fit.to_json() for fit in fits], task_type, data_axis), **verdict}
     return {"fits": [fit.to_json() for fit in fits], "verdict": verdict}
 
@@ -74,8 +84,7 @@ def law_line(trials: pd.DataFrame, data_axis: str) -> str | None:
     if not len(models):
         return None
     largest = trials[trials["model"] == models.index[-1]].reset_index(drop=True)
-    _, own = _fit_all(largest, data_axis, 50, 0)
-    gain = _doubling(largest, None, own, data_axis)["data"]
+    gain = _doubling(largest, _fit_all(largest, ("power",), data_axis, 50, 0), data_axis)["data"]
     if gain["value"] is None:
         return None
     between = f"95%: {gain['low']:+.1f} to {gain['high']:+.1f}%"
@@ -106,13 +115,25 @@ def unfit(trials: pd.DataFrame) -> NDArray[Any]:
     return reasons
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """The laws over all models and those of one model each (smallest first), both in the order of the study's laws."""
+
+    shared: tuple[Fit, ...]
+    own: tuple[Fit, ...]
+
+    def of(self, model: str) -> list[Fit]:
+        """What may speak of a model, the most trusted first."""
+        return [*self.shared, *(fit for fit in self.own if (fit.by or {}).get("model") == model)]
+
+
 def _fit_rows(
-    trials: pd.DataFrame, rows: NDArray[np.bool_], reasons: NDArray[Any], law: str, column: str, target: str,
+    trials: pd.DataFrame, rows: NDArray[np.bool_], reasons: NDArray[Any], law: str | Law, column: str, target: str,
     bootstrap: int, seed: int, holdout: str | None = None,
 ) -> Fit:  # fmt: skip
     """The fit of a law to `rows` (a mask) without those that have a reason; these are listed as dropped."""
     places = np.flatnonzero(rows & (reasons == ""))
-    size = "params" if law == "chinchilla" else None
+    size = "params" if _is_over_models(law) else None
     found = cast(Fit, fit_law(trials.iloc[places], law, params=size, data=column, target=target, holdout=holdout,
                               bootstrap=bootstrap, seed=seed))  # fmt: skip
     own = [{**each, "row": int(places[each["row"]])} for each in found.rows_dropped]
@@ -126,22 +147,33 @@ def _models(trials: pd.DataFrame) -> pd.Series:
     return sized.groupby("model")["params"].median().astype(float).sort_values(kind="stable")
 
 
-def _fit_all(trials: pd.DataFrame, column: str, bootstrap: int, seed: int, holdout: str | None = None
-             ) -> tuple[Fit | None, list[Fit]]:  # fmt: skip
-    """Chinchilla over all models (None with fewer than two sizes), and power for each model, smallest first."""
-    reasons, models = unfit(trials), _models(trials)
-    own = []
-    for model, params in models.items():
-        rows = (trials["model"] == model).to_numpy(dtype=bool, na_value=False)
-        fit = _fit_rows(trials, rows, reasons, "power", column, LOSS, bootstrap, seed, holdout)
-        own.append(replace(fit, by={"model": model, "params": params}))
-    if models.nunique() < 2:
-        return None, own
-    everything = np.ones(len(trials), dtype=bool)
-    return _fit_rows(trials, everything, reasons, "chinchilla", column, LOSS, bootstrap, seed, holdout), own
+def _is_over_models(law: str | Law) -> bool:
+    return law == "auto" or "params" in find_law(law).inputs
 
 
-def _doubling(trials: pd.DataFrame, shared: Fit | None, own: list[Fit], column: str) -> dict[str, dict[str, Any]]:
+def _fit_all(
+    trials: pd.DataFrame, laws: Sequence[str | Law], column: str, bootstrap: int, seed: int, holdout: str | None = None
+) -> _Fitted:
+    """Every law over all models (none with fewer than two sizes) or for each model, as its inputs have it."""
+    why, models = unfit(trials), _models(trials)
+    shared, own = [], []
+    for law in laws:
+        if strange := [role for role in find_law(law).inputs if role not in ("params", "data")]:
+            text = f"{find_law(law).name} is a law over {', '.join(strange)}; that of a study's loss is of params, data"
+            raise InputError(text, where="laws")
+        if _is_over_models(law):
+            if models.nunique() > 1 or len(laws) == 1:
+                everything = np.ones(len(trials), dtype=bool)
+                shared.append(_fit_rows(trials, everything, why, law, column, LOSS, bootstrap, seed, holdout))
+            continue
+        for model, params in models.items():
+            rows = (trials["model"] == model).to_numpy(dtype=bool, na_value=False)
+            fit = _fit_rows(trials, rows, why, law, column, LOSS, bootstrap, seed, holdout)
+            own.append(replace(fit, by={"model": model, "params": params}))
+    return _Fitted(tuple(shared), tuple(own))
+
+
+def _doubling(trials: pd.DataFrame, fitted: _Fitted, column: str) -> dict[str, dict[str, Any]]:
     """Relative change of the mean loss, in percent, for twice the data and for a model twice as large.
 
     From the largest cell: the largest model at the most data it was trained on.
@@ -155,7 +187,7 @@ def _doubling(trials: pd.DataFrame, shared: Fit | None, own: list[Fit], column: 
     cell = {"params": params, "data": data}
     found = {}
     for role in ("data", "params"):
-        able = [fit for fit in (shared, own[-1]) if fit is not None and role in fit.columns]
+        able = [fit for fit in fitted.of(largest) if role in fit.columns]
         usable = [fit for fit in able if fit.estimate is not None]
         if not usable:
             missing = "only one model size was run" if role == "params" else "no law was fitted"
@@ -170,58 +202,59 @@ def _doubling(trials: pd.DataFrame, shared: Fit | None, own: list[Fit], column: 
 
 
 def _held_out(
-    trials: pd.DataFrame, shared: Fit | None, column: str, bootstrap: int, seed: int
-) -> tuple[dict[str, Any], Fit | None]:
-    """Fits without the largest data size, and how they foretell it: the law, power per model, and the last value kept.
+    trials: pd.DataFrame, fitted: _Fitted, laws: Sequence[str | Law], column: str, bootstrap: int, seed: int
+) -> tuple[dict[str, Any], _Fitted]:
+    """Fits without the largest data size, and how they foretell it: every law, and the last value kept.
 
-    Returns the verdict's `held_out` and the law over all models with that score attached: `shared` itself still rests
-    on all rows, the score belongs to the same law fitted without the largest size.
+    Returns the verdict's `held_out` and the laws over all models with their scores attached: these still rest on all
+    rows, a score belongs to the same law fitted without the largest size.
     """
     rows = trials[(trials["status"] == "ok") & (unfit(trials) == "")].dropna(subset=[LOSS, column, "params"])
     sizes = sorted(rows[column].unique())
     if len(sizes) < 2:
-        return {"n": 0, "note": "fewer than two data sizes: none can be held out"}, shared
+        return {"n": 0, "note": "fewer than two data sizes: none can be held out"}, fitted
     last, before = float(sizes[-1]), float(sizes[-2])
-    without, alone = _fit_all(trials, column, bootstrap, seed, holdout=f"{column} >= {last!r}")
+    without = _fit_all(trials, laws, column, bootstrap, seed, holdout=f"{column} >= {last!r}")
     held = rows[rows[column] >= last]
     kept = rows[rows[column] < last].sort_values(column, kind="stable")
     latest = kept[kept[column] == kept.groupby("model")[column].transform("max")].groupby("model")[LOSS].mean()
     constant = held.assign(predicted=held["model"].map(latest), low=0.0, high=np.inf).dropna(subset=["predicted"])
-    each = [fit.predictions for fit in alone if fit.predictions is not None]
-    scores: dict[str, Any] = {
-        "chinchilla": without.held_out if without is not None else None,
-        "power": score(pd.concat(each), LOSS) if each else None,
-        "constant": {**score(constant, LOSS), "covered": None},
-    }
-    scores = {name: found for name, found in scores.items() if found and found["n"]}
+    foretold: dict[str, list[pd.DataFrame]] = {}
+    for fit in (*without.shared, *without.own):
+        if fit.predictions is not None and len(fit.predictions):
+            foretold.setdefault(fit.law.name, []).append(fit.predictions)
+    scores = {name: score(pd.concat(each), LOSS) for name, each in foretold.items()}
+    if len(constant):
+        scores["constant"] = {**score(constant, LOSS), "covered": None}
     facts = {"data": last, "unit": column, "extrapolation": last / before}
-    law = next((name for name in ("chinchilla", "power") if name in scores), None)
+    # The law of the verdict: the first that was fitted to all rows and could be fitted to these.
+    trusted = [fit.law.name for fit in (*fitted.shared, *fitted.own) if fit.estimate is not None]
+    law = next((name for name in [*trusted, *foretold] if name in foretold), None)
     if law is None:
-        fits = [fit for fit in (without, *alone) if fit is not None]
-        note = f"without the largest data size no law can be fitted: {reasons(fits)}"
-        return {"n": 0, "note": note, **facts, "rivals": scores}, shared
+        note = f"without the largest data size no law can be fitted: {reasons((*without.shared, *without.own))}"
+        return {"n": 0, "note": note, **facts, "rivals": scores}, fitted
     chosen = scores.pop(law)
-    if shared is not None and law == "chinchilla":
-        shared = replace(shared, held_out=chosen)
-        if "constant" in scores and chosen["rmse_log"] >= scores["constant"]["rmse_log"]:
-            text = "on the held-out largest data size the law foretold less well than the last value kept constant"
-            shared = replace(shared, warnings=(*shared.warnings, {"code": "misspecified", "message": text}))
-    predicted = pd.concat(each) if law == "power" or without is None else without.predictions
-    return {"law": law, **chosen, **facts, "rivals": scores, "rows": _held_rows(predicted)}, shared
+    worse = "constant" in scores and chosen["rmse_log"] >= scores["constant"]["rmse_log"]
+    text = "on the held-out largest data size the law foretold less well than the last value kept constant"
+    doubt = ({"code": "misspecified", "message": text},) if worse else ()
+    shared = tuple(
+        replace(fit, held_out={**scores, law: chosen}.get(fit.law.name),
+                warnings=(*fit.warnings, *doubt) if fit.law.name == law else fit.warnings)
+        for fit in fitted.shared
+    )  # fmt: skip
+    found = {"law": law, **chosen, **facts, "rivals": scores, "rows": _held_rows(pd.concat(foretold[law]))}
+    return found, replace(fitted, shared=shared)
 
 
-def _held_rows(predicted: pd.DataFrame | None) -> list[dict[str, Any]]:
+def _held_rows(predicted: pd.DataFrame) -> list[dict[str, Any]]:
     """What each held-out run measured and what was foretold: trial_id, model, measured, predicted, low, high."""
-    if predicted is None:
-        return []
     named = predicted.rename(columns={LOSS: "measured"})
     names = ("trial_id", "model", "measured", "predicted", "low", "high")
     return [dict(zip(names, row, strict=True)) for row in named[list(names)].itertuples(index=False)]
 
 
 def _target(
-    trials: pd.DataFrame, shared: Fit | None, own: list[Fit], column: str, metric: str, reach: float | None,
-    bootstrap: int, seed: int,
+    trials: pd.DataFrame, fitted: _Fitted, column: str, metric: str, reach: float | None, bootstrap: int, seed: int,
 ) -> tuple[dict[str, Any], Fit | None]:  # fmt: skip
     """The verdict's `target`, and the fit that it needed beyond those of the loss (None for losses).
 
@@ -244,9 +277,8 @@ def _target(
         fit = replace(fit, by={"model": best["model"], "params": float(best["params"])})
         asked, level = fit, None if reach is None else 1 - reach
     else:
-        its_own = [each for each in own if (each.by or {}).get("model") == best["model"]]
-        usable = [each for each in (shared, *its_own) if each is not None and each.estimate is not None]
-        asked = usable[0] if usable else its_own[0]
+        able = fitted.of(best["model"])
+        asked = next((each for each in able if each.estimate is not None), able[0])
         level = float(np.log(reach)) if reach is not None and metric == "perplexity" and reach > 1 else reach
     if reach is None:
         return aim, fit

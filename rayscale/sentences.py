@@ -120,11 +120,8 @@ def _aim(verdict: Facts, data_axis: str) -> str:
 def _foretold(held: Facts, data_axis: str) -> str:
     if not held["n"]:
         return f"The law could not be tested on data it had not seen: {held['note']}."
-    rivals = [
-        f"{words} {100 * held['rivals'][name]['rmse_log']:.2g}%"
-        for name, words in (("power", "a law for each model"), ("constant", "keeping the last value"))
-        if name in held["rivals"]
-    ]
+    words = {"power": "a power law for each model", "constant": "keeping the last value"}
+    rivals = [f"{words.get(name, name)} {100 * found['rmse_log']:.2g}%" for name, found in held["rivals"].items()]
     against = f" ({', '.join(rivals)})" if rivals else ""
     return (
         f"Fitted without the largest data size, {held['law']} missed the {held['n']} runs at {number(held['data'])} "

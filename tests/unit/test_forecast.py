@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rayscale.errors import InputError
 from rayscale.forecast import conclude, law_line
+from rayscale.formula import find_law, find_user_law
 from rayscale.ledger import COLUMNS
 from rayscale.prediction import predict
 from rayscale.simulate import simulate
@@ -53,9 +54,10 @@ def whole():
     return settle(study(noise=0.003, seed=1), reach=4.2, bootstrap=200)
 
 
-def test_the_fits_are_chinchilla_over_all_and_power_for_each_model(whole):
+def test_the_fits_are_auto_and_chinchilla_over_all_and_power_for_each_model(whole):
     named = [(fit["law"], (fit.get("by") or {}).get("params"), fit["target"]) for fit in whole["fits"]]
-    assert named == [("chinchilla", None, "eval_loss")] + [("power", n, "eval_loss") for n in (8e4, 2.4e5, 6.7e5)]
+    over_models = [(law, None, "eval_loss") for law in ("auto", "chinchilla")]
+    assert named == over_models + [("power", n, "eval_loss") for n in (8e4, 2.4e5, 6.7e5)]
     assert all(fit["outcome"] == "converged" for fit in whole["fits"])
 
 
@@ -131,7 +133,7 @@ def test_perplexity_comes_from_the_law_of_the_loss(whole):
 def test_the_held_out_largest_size_is_foretold_better_than_by_its_rivals():
     found = settle(study(data=(1e5, 2e5, 4e5, 8e5, 1.6e6)))
     held = found["verdict"]["held_out"]
-    assert (held["law"], held["n"], held["data"]) == ("chinchilla", 6, 1.6e6)
+    assert (held["law"], held["n"], held["data"]) == ("auto", 6, 1.6e6)
     assert held["rmse_log"] < held["rivals"]["constant"]["rmse_log"]
     assert set(held["rivals"]) == {"power", "constant"}
     assert found["fits"][0]["held_out"]["rmse_log"] == held["rmse_log"]
@@ -237,3 +239,17 @@ def test_the_law_so_far_is_one_line():
 def test_an_unknown_data_axis_is_refused():
     with pytest.raises(InputError, match="examples or tokens"):
         settle(study(), data_axis="words")
+
+
+def test_the_verdict_rests_on_the_laws_that_the_study_names():
+    mine = find_user_law("mine", {"formula": "E + A * params ** -a * data ** -b"})
+    found = settle(study(noise=0.003), laws=[mine, find_law("rectified")])
+    assert [fit["law"] for fit in found["fits"]] == ["mine", "rectified", "rectified", "rectified"]
+    assert {found["verdict"]["doubling"][role]["law"] for role in ("data", "params")} == {"mine"}
+    assert found["verdict"]["held_out"]["law"] == "mine"
+    assert set(found["verdict"]["held_out"]["rivals"]) == {"rectified", "constant"}
+
+
+def test_a_law_over_something_else_is_no_law_of_a_loss():
+    with pytest.raises(InputError, match="speedup is a law over gpus"):
+        settle(study(), laws=[find_law("speedup")])
