@@ -48,8 +48,8 @@ class Choice:
 
     `drift`: the deviation of log target, at one e-fold of reach beyond the data, that the blend missed by there and
     that neither the spread of its laws nor noise explains; it grows with the square of the log reach, as what an
-    unknown curvature makes of an extrapolation. `skill` (curves,): its squared error over that of the last value
-    kept, NaN where a curve was not judged. `cuts`: how many.
+    unknown curvature makes of an extrapolation. `skill` (curves,): its squared error, less what
+    noise explains, over that of the last value kept, NaN where a curve was not judged. `cuts`: how many.
     """
 
     weights: Mapping[str, float]
@@ -169,16 +169,17 @@ def _judge(
         rows = trial.asked >= 0
         blend = (share * missed).sum(0)
         explained = (share * (spread + (missed - blend) ** 2)).sum(0) + noise[:, None] ** 2
-        excess += (rows * np.maximum(blend**2 - explained, 0.0)).sum(1)
+        excess += (rows * (blend**2 - explained)).sum(1)
         lever += (rows * trial.reach**4).sum(1)
         count += rows.sum(1)
         squares += (rows * blend**2).sum(1)
         constant += (rows * (logs - np.nan_to_num(trial.last)[:, None]) ** 2).sum(1)
     judged = count > 0
-    ratio = excess[judged] / np.maximum(lever[judged], 1e-12)
+    ratio = np.maximum(excess[judged], 0.0) / np.maximum(lever[judged], 1e-12)
     # Divided by one more than the curves: a lone curve's excess is mostly its luck.
     drift = float(np.sqrt(ratio.sum() / (judged.sum() + 1)))
-    # A curve so flat that the constant misses by noise alone cannot tell a law from the constant.
-    told = judged & (constant > 4 * noise**2 * count)
-    skill = np.where(told, squares / np.where(told, constant, 1.0), np.nan)
+    # Within twice the noise nothing can be told; a curve so flat that the constant misses by no more is not judged.
+    luck = 4 * noise**2 * count
+    told = judged & (constant > luck)
+    skill = np.where(told, np.maximum(squares - luck, 0.0) / np.where(told, constant, 1.0), np.nan)
     return drift, skill
