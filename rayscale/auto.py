@@ -30,6 +30,7 @@ STATEABLE = (1e-100, 1e100)
 WIDE = 10.0  # an exponent whose interval spans this many times is no number to quote
 
 
+@np.errstate(all="ignore")  # absurd sizes and far steps overflow; what is not finite in the end is refused as failed
 def fit_auto(
     table: pd.DataFrame,
     groups: Sequence[NDArray[np.int64]],
