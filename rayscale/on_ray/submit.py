@@ -35,7 +35,8 @@ def submit(study_file: Path, address: str, out: Path, say: Callable[[str], None]
     """Run a study on the cluster with the dashboard `address` (http://HOST:8265); the run folder comes back to `out`.
 
     Returns the job's id. Raises InputError for a wrong study before anything is sent, ClusterError when the cluster
-    cannot be reached or the job fails. With a storage URI in the study nothing is brought back.
+    cannot be reached or the job fails; what a failed job left in its run folder comes back all the same. With a
+    storage URI in the study nothing is brought back.
     """
     study = load_study(study_file)
     client = _client(address)
@@ -54,13 +55,19 @@ def submit(study_file: Path, address: str, out: Path, say: Callable[[str], None]
         except KeyboardInterrupt:
             say(f"The job goes on; stop it with: ray job stop {job} --address {address}")
             raise
-        if elsewhere:
+        failure = _failure(client, job)
+        if not elsewhere:
+            fetch = _start(client, f'cd "$HOME" && python -m rayscale.on_ray.submit {shlex.quote(place)}', Path(folder))
+            _wait(client, fetch)
+            if _failure(client, fetch) is None:
+                unpack(client.get_job_logs(fetch), out)
+                say(f"Results: {out} (models and Tune's files stay in ~/{place} on the head node)")
+            else:
+                failure = failure or _failure(client, fetch)
+        else:
             say(f"Results: {place}")
-            return job
-        fetch = _start(client, f'cd "$HOME" && python -m rayscale.on_ray.submit {shlex.quote(place)}', Path(folder))
-        _wait(client, fetch)
-        unpack(client.get_job_logs(fetch), out)
-    say(f"Results: {out} (models and Tune's files stay in ~/{place} on the head node)")
+    if failure:
+        raise failure
     return job
 
 
@@ -125,21 +132,21 @@ def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
             say(f"  {line}")
         shown = len(lines)
         if ended:
-            break
+            return
         time.sleep(2)
-    _check(client, job)
 
 
 def _wait(client: Any, job: str) -> None:
     while not client.get_job_status(job).is_terminal():
         time.sleep(0.5)
-    _check(client, job)
 
 
-def _check(client: Any, job: str) -> None:
+def _failure(client: Any, job: str) -> ClusterError | None:
+    """Why an ended job did not succeed, None if it did."""
     status = client.get_job_status(job)
-    if str(status) != "SUCCEEDED":
-        raise ClusterError(f"job {job} ended as {status}: {client.get_job_info(job).message}", code="job_failed")
+    if str(status) == "SUCCEEDED":
+        return None
+    return ClusterError(f"job {job} ended as {status}: {client.get_job_info(job).message}", code="job_failed")
 
 
 def pack(run: Path) -> str:
