@@ -1,7 +1,7 @@
 """What a trial costs beside training: a lane that stays up against one TorchTrainer per trial (executor: isolated).
 
 Real trials of the demo (its smallest cell), in one Ray, in blocks by turns: lane, isolated, lane, isolated, ... The
-first trial of each kind warms up and is not counted. Overhead is wall time less train and eval seconds. CPU-seconds are
+lane's first trial is not counted. Overhead is wall time less train and eval seconds. CPU-seconds are
 those of the whole machine while the block ran and until its processes had ended, less what the same idle Ray took in
 the same time (measured before each round): run nothing beside it.
 
@@ -49,9 +49,8 @@ def main() -> None:
         handed = Handed(trial.to_json(), wrap(prepared.path, several_nodes=False), None)
         settings = LaneSettings(session.worker_resources, "cpu", 60, "none")
         host = open_host()
-        kinds = {name: Kind(name, handed, settings, host, 1 + rounds * size) for name, size in BLOCK.items()}
-        for kind in kinds.values():
-            kind.run(1)
+        lane = open_pool(cells_of("lane", 1 + rounds * BLOCK["lane"], handed), 1, 0, None, settings, host)
+        run(lane, ["lane-0"])
         overheads: dict[str, list[float]] = {name: [] for name in BLOCK}
         spent: dict[str, list[float]] = {name: [] for name in BLOCK}
         at_work: dict[str, list[float]] = {name: [] for name in BLOCK}
@@ -60,21 +59,23 @@ def main() -> None:
             cpu = cpu_seconds()
             time.sleep(IDLE_SECONDS)
             idle = (cpu_seconds() - cpu) / IDLE_SECONDS
-            for name, kind in kinds.items():
+            for name, size in BLOCK.items():
                 cpu, started = cpu_seconds(), time.monotonic()
-                measured = kind.run(BLOCK[name])
-                time.sleep(SETTLE_SECONDS)
+                if name == "lane":
+                    busy = run(lane, [f"lane-{1 + number * size + n}" for n in range(size)])
+                else:  # a pool for this block alone: one that had more to do would start the next trainer while idle
+                    cells = cells_of(f"isolated-{number}", size, handed)
+                    busy = run(open_pool(cells, 1, 0, 1, settings, host), [cell.trial_id for cell in cells])
                 wall = time.monotonic() - started
-                spent[name].append((cpu_seconds() - cpu - idle * wall) / BLOCK[name])
-                overheads[name] += [overhead for overhead, _ in measured]
-                at_work[name] += [busy for _, busy in measured]
-                print(
-                    f"round {number + 1} {name:9}: overhead {', '.join(f'{each[0]:.2f}' for each in measured)} s; "
-                    f"{spent[name][-1]:.2f} CPU-s a trial (idle Ray: {idle:.2f} CPU-s a second)"
-                )
+                time.sleep(SETTLE_SECONDS)
+                spent[name].append((cpu_seconds() - cpu - idle * (time.monotonic() - started)) / size)
+                overheads[name].append((wall - busy) / size)
+                at_work[name].append(busy / size)
+                print(f"round {number + 1} {name:9}: {size} trials, each {overheads[name][-1]:.2f} s overhead and "
+                      f"{spent[name][-1]:.2f} CPU-s (idle Ray: {idle:.2f} CPU-s a second)", flush=True)  # fmt: skip
     print(f"\n{trial.model.name}, {trial.data_requested} {trial.data_axis}, 1 worker of 1 thread; {cpu_name()}, "
           f"{os.cpu_count()} CPUs")  # fmt: skip
-    print(f"Medians of {rounds} rounds; the first trial of each kind is not counted")
+    print(f"Medians of {rounds} rounds; the lane's first trial is not counted")
     print(f"{'':9} {'overhead s':>11} {'CPU-s':>7} {'train+eval s':>13} {'CPU-s beyond':>13}")
     rows = {}
     for name in BLOCK:
@@ -85,32 +86,24 @@ def main() -> None:
     print(f"{'ratio':9} {ratios[0]:10.1f}x {ratios[1]:6.1f}x {'':13} {ratios[2]:12.1f}x")
 
 
-class Kind:
-    """One way to run trials: a pool of the lane's kind that runs one trial after another."""
+def cells_of(name: str, count: int, handed: Handed) -> list[Cell]:
+    """So many cells of the same trial."""
+    return [Cell(f"{name}-{n}", 1, False, handed) for n in range(count)]
 
-    def __init__(self, name: str, handed: Handed, settings: LaneSettings, host: Any, count: int) -> None:
-        cells = [Cell(f"{name}-{n}", 1, False, handed) for n in range(count)]
-        self.name = name
-        self.done = 0
-        self.pool = open_pool(cells, 1, 0, 1 if name == "isolated" else None, settings, host)
 
-    def run(self, count: int) -> list[tuple[float, float]]:
-        """Overhead and train-and-eval seconds of the next `count` trials."""
-        return [self._one() for _ in range(count)]
-
-    def _one(self) -> tuple[float, float]:
-        cell, started = f"{self.name}-{self.done}", time.monotonic()
-        self.done += 1
-        waiting = self.pool.submit.remote(cell)
+def run(pool: Any, trial_ids: list[str]) -> float:
+    """Run these trials one after the other; returns their train and eval seconds together."""
+    busy = 0.0
+    for trial_id in trial_ids:
+        known = len(ray.get(pool.collect.remote(0, 0.0)))
+        waiting = pool.submit.remote(trial_id)
         outcomes: list[dict[str, Any]] = []
         while not outcomes:
-            outcomes = ray.get(self.pool.collect.remote(self.done, 5.0))
-        wall = time.monotonic() - started
-        ray.get(self.pool.acknowledge.remote(cell, {}))
+            outcomes = ray.get(pool.collect.remote(known, 5.0))
+        ray.get(pool.acknowledge.remote(trial_id, {}))
         ray.get(waiting)
-        measured = outcomes[0]["measured"]
-        busy = measured["train_seconds"] + measured["eval_seconds"]
-        return wall - busy, busy
+        busy += outcomes[0]["measured"]["train_seconds"] + outcomes[0]["measured"]["eval_seconds"]
+    return busy
 
 
 def cpu_seconds() -> float:
