@@ -7,7 +7,6 @@ in the head node's home, where a second submission of the same study resumes it.
 from __future__ import annotations
 
 import base64
-import glob
 import hashlib
 import io
 import os
@@ -24,6 +23,7 @@ from typing import Any
 import yaml
 
 from rayscale.errors import ClusterError, InputError
+from rayscale.files import files_of
 from rayscale.study import Pretrained, Study, load_study
 
 REMOTE_RUNS = "rayscale-runs"  # below the home of the user that Ray runs as on the head node
@@ -99,10 +99,9 @@ def _stage(study: Study, study_file: Path, folder: Path) -> None:
         if given and given != "builtin" and "://" not in given:
             target = folder / "data" / key
             target.mkdir(parents=True)
-            files = sorted(glob.glob(given))
-            for number, file in enumerate(files):  # numbered, as files of several folders may share a name
+            for number, file in enumerate(files_of(given)):  # numbered, as files of several folders may share a name
                 shutil.copy(file, target / f"{number:06d}-{Path(file).name}")
-            content["data"][key] = f"data/{key}/*{Path(given).suffix}"
+            content["data"][key] = f"data/{key}/*"
     for number, model in enumerate(study.models):
         if isinstance(model, Pretrained) and Path(model.pretrained).is_dir():
             name = f"models/{number}/{Path(model.pretrained).name}"

@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 
 from rayscale.errors import ClusterError
 from rayscale.on_ray.session import environment
-from rayscale.plan import Planned
+from rayscale.estimate import Planned
 from rayscale.storage import Store
 
 FOLDER = "tune"
