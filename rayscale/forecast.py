@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rayscale.allocation import LOWER_IS_BETTER, best_cell, cells, cheapest, data_needed, limit
+from rayscale.counted import unfit
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit, score
@@ -133,23 +134,6 @@ def _speedup(saved: Mapping[str, Any], gpus: int) -> float | None:
     return None
 
 
-def _unfit(trials: pd.DataFrame) -> NDArray[Any]:
-    """Why an ok trial is not among the rows of a law, (rows,), empty where it is.
-
-    A seed counts once, at its fewest GPUs: the same run at more GPUs is the same mathematics, no second sample of the
-    noise. Augmented data is other data: the law is that of the plain runs, or of the first augmentation without them.
-    """
-    reasons = np.full(len(trials), "", dtype=object)
-    ok = trials[trials["status"] == "ok"]
-    names = ok["augment"].fillna("none").astype(str)
-    plain = "none" if (names == "none").any() or not len(names) else min(names)
-    reasons[names.index[names != plain]] = f"augmented; the law is fitted to augment {plain}"
-    kept = ok[names == plain]
-    fewest = kept.groupby(["model", "data_requested", "seed"], dropna=False)["gpus"].transform("min")
-    reasons[kept.index[(kept["gpus"] > fewest).fillna(False)]] = "the same seed at more GPUs; counted once"
-    return reasons
-
-
 def _fit_rows(
     trials: pd.DataFrame, rows: NDArray[np.bool_], reasons: NDArray[Any], law: str, column: str, target: str,
     bootstrap: int, seed: int, holdout: str | None = None,
@@ -173,7 +157,7 @@ def _models(trials: pd.DataFrame) -> pd.Series:
 def _fit_all(trials: pd.DataFrame, column: str, bootstrap: int, seed: int, holdout: str | None = None
              ) -> tuple[Fit | None, list[Fit]]:  # fmt: skip
     """Chinchilla over all models (None with fewer than two sizes), and power for each model, smallest first."""
-    reasons, models = _unfit(trials), _models(trials)
+    reasons, models = unfit(trials), _models(trials)
     own = []
     for model, params in models.items():
         rows = (trials["model"] == model).to_numpy(dtype=bool, na_value=False)
@@ -221,7 +205,7 @@ def _held_out(
     Returns the verdict's `held_out` and the law over all models with that score attached: `shared` itself still rests
     on all rows, the score belongs to the same law fitted without the largest size.
     """
-    rows = trials[(trials["status"] == "ok") & (_unfit(trials) == "")].dropna(subset=[LOSS, column, "params"])
+    rows = trials[(trials["status"] == "ok") & (unfit(trials) == "")].dropna(subset=[LOSS, column, "params"])
     sizes = sorted(rows[column].unique())
     if len(sizes) < 2:
         return {"n": 0, "note": "fewer than two data sizes: none can be held out"}, shared
@@ -284,7 +268,7 @@ def _target(
     if not lower:
         errors = trials.assign(**{f"1 - {metric}": 1 - pd.to_numeric(trials[metric], errors="coerce").astype(float)})
         mine = (trials["model"] == best["model"]).to_numpy(dtype=bool, na_value=False)
-        fit = _fit_rows(errors, mine, _unfit(trials), "power", column, f"1 - {metric}", bootstrap, seed)
+        fit = _fit_rows(errors, mine, unfit(trials), "power", column, f"1 - {metric}", bootstrap, seed)
         fit = replace(fit, by={"model": best["model"], "params": float(best["params"])})
         asked, level = fit, None if reach is None else 1 - reach
     else:

@@ -14,14 +14,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayscale.plan import TRAINING_VERSION, Trial
 from rayscale.storage import Store
+from rayscale.trial import TRAINING_VERSION, Trial
 
 SCHEMA_VERSION = 1
 
 _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
-#: Columns of the trial table and their types, in order.
+#: Columns of the trial table and their types, in order. The speeds (examples_per_second, tokens_per_second, mfu) are
+#: those of training without its first steps (at most ten, or a quarter of all) and without validation; train_seconds is
+#: the time of all steps.
 COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(("trial_id", "status", "task", "model"), _TEXT),
     **dict.fromkeys(("params", "params_non_embedding", "data_requested", "examples", "tokens"), _WHOLE),
