@@ -81,7 +81,7 @@ def _rebuild(kind: type[RayscaleError], message: str, state: dict[str, Any]) -> 
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean 'x'?` for a likely misspelling of a `known` word or the beginning of some, else an empty string."""
+    """`; did you mean 'x'?` for a misspelling of a `known` word or the beginning of some, else an empty string."""
     from difflib import get_close_matches
 
     close = get_close_matches(word, known, n=1, cutoff=0.6)

@@ -32,8 +32,9 @@ class Supply:
     """What the text offers: rows for training and their mean length in tokens (an estimate, before tokenising).
 
     `exact` is False where the rows of large files were estimated; the data's own check comes after preparation then.
-    `train_tokens` and `held_out_tokens` (the smaller of validation and test) are estimates for the largest vocabulary
-    of the study, None where nobody asked. `counts` says what became of every row: the `data` of plan.json.
+    `train_tokens` and `held_out_tokens` (the smaller of validation and test) are those of the tokenizer that makes the
+    fewest, None where nobody asked, guessed from the length of the text while `estimated`. `counts` says what became of
+    every row: the `data` of plan.json.
     """
 
     fingerprint: str
@@ -44,6 +45,7 @@ class Supply:
     held_out_rows: int = 0  # validation and test rows: each trial evaluates all of them
     train_tokens: float | None = None
     held_out_tokens: float | None = None
+    estimated: bool = True
     counts: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -334,7 +334,7 @@ def _resolve(study: Study, folder: Path) -> tuple[Study, list[tuple[tuple[Any, .
         known = list(METRICS[task])
         text = f"found '{study.target.metric}'{nearest(study.target.metric, known)} (known for {task}: {known})"
         problems.append((("target",), text))
-    elif study.target.reach is not None and (text := study_words.out_of_range(study.target.metric, study.target.reach) or ""):
+    elif text := study_words.out_of_range(study.target.metric, study.target.reach) or "":
         problems.append((("target", "reach"), text))
     if study.budget.usd and not study.prices.gpu_hour:
         problems.append((("budget", "usd"), "a budget in money needs prices.gpu_hour; add it"))

@@ -20,8 +20,8 @@ from rayscale.nn.objectives import Inputs, Objective, find_objective
 from rayscale.nn.rates import resolve_head_factor, resolve_rate
 
 if TYPE_CHECKING:
-    from rayscale.trial import Trial
     from rayscale.text.prepared import Prepared, Split
+    from rayscale.trial import Trial
 
 
 @dataclass(frozen=True)

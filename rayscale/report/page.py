@@ -17,6 +17,7 @@ from rayscale.report.checks import held_out, residuals
 from rayscale.report.evidence import Evidence, gather
 from rayscale.report.numbers import count, duration, number, plain, significant
 from rayscale.report.quality import Predict, loss_against_data, loss_against_size, metrics_against_data
+from rayscale.report.rows import row_notes
 from rayscale.report.speed import speed_against_gpus
 from rayscale.report.tables import (
     constant_settings,
@@ -113,6 +114,7 @@ def render(
         "plan_rows": plan_rows(plan, trials),
         "cut": [(item.get("cell", ""), item.get("reason", "")) for item in plan.get("cut") or []],
         "lint": [(item.get("code", ""), item.get("message", "")) for item in plan.get("lint") or []],
+        "rows": row_notes(plan.get("data") or {}),
         "study_facts": nested_facts(study),
         "commands": [str(line) for line in provenance.get("commands") or []],
         "provenance": provenance_facts(provenance, trials),

@@ -255,6 +255,7 @@ def assemble(tables: Sequence[pa.Table], study: Study) -> Cleaned:
         "labels": names,
         "rows": {"read": len(rows), **counts, "dropped": dropped, "conflicting_labels": division.conflicting_labels},
         "characters": {name: pc.sum(pc.utf8_length(table["text"])).as_py() for name, table in splits.items()},
+        "bytes": {name: pc.sum(pc.binary_length(table["text"])).as_py() for name, table in splits.items()},
         "labels_not_in_training": _absent_labels(splits, names),
     }
     return Cleaned(splits, manifest, bad_rows)

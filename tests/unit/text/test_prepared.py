@@ -159,7 +159,7 @@ def test_skipped_rows_are_listed_beside_the_clean_rows(pets, make_study):
     made = prepare(study, [BERT], [0], Here())[BERT.name]
     assert made.manifest["rows"]["dropped"]["bad_row"] == 1
     assert f"{pets}:402: text" in (clean_folder(study) / "bad_rows.txt").read_text()
-    assert survey(study).dropped["bad_row"] == 1
+    assert survey(study).counts["dropped"]["bad_row"] == 1
 
 
 def test_a_checkpoints_own_limit_shortens_texts(pets, make_study):
