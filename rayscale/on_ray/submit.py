@@ -22,21 +22,23 @@ from typing import Any
 
 import yaml
 
-from rayscale.errors import ClusterError, InputError
+from rayscale.errors import ClusterError, InputError, RayscaleError
 from rayscale.files import files_of
 from rayscale.study import Pretrained, Study, load_study
 
 REMOTE_RUNS = "rayscale-runs"  # below the home of the user that Ray runs as on the head node
 MARK = "rayscale-archive"
+POLL_SECONDS = (2.0, 15.0)
+REFUSED = 2  # exit code of `rayscale run` for wrong input
 LEFT_THERE = ("tune", "checkpoints", "models")  # large; their place is said instead
 
 
 def submit(study_file: Path, address: str, out: Path, say: Callable[[str], None]) -> str:
     """Run a study on the cluster with the dashboard `address` (http://HOST:8265); the run folder comes back to `out`.
 
-    Returns the job's id. Raises InputError for a wrong study before anything is sent, ClusterError when the cluster
-    cannot be reached or the job fails; what a failed job left in its run folder comes back all the same. With a
-    storage URI in the study nothing is brought back.
+    Returns the job's id. Raises InputError for a wrong study before anything is sent, and for one that is refused on
+    the cluster; ClusterError when the cluster cannot be reached or the job fails. What a failed job left in its run
+    folder comes back all the same. With a storage URI in the study nothing is brought back.
     """
     study = load_study(study_file)
     client = _client(address)
@@ -123,16 +125,22 @@ def _start(client: Any, command: str, folder: Path) -> str:
 
 def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
     """Repeat the job's log line by line until it ends."""
-    shown = 0
+    shown, pause = 0, POLL_SECONDS[0]
     while True:
         ended = client.get_job_status(job).is_terminal()
-        lines = client.get_job_logs(job).splitlines()
+        lines = client.get_job_logs(job).split("\n")
+        if not ended:
+            lines = lines[:-1]  # the last one may be written only in part
+        elif not lines[-1]:
+            lines.pop()
         for line in lines[shown:]:
             say(f"  {line}")
-        shown = len(lines)
+        # Ray gives the whole log each time: asked less often while nothing is added.
+        pause = POLL_SECONDS[0] if len(lines) > shown else min(2 * pause, POLL_SECONDS[1])
+        shown = max(shown, len(lines))
         if ended:
             return
-        time.sleep(2)
+        time.sleep(pause)
 
 
 def _wait(client: Any, job: str) -> None:
@@ -140,12 +148,18 @@ def _wait(client: Any, job: str) -> None:
         time.sleep(0.5)
 
 
-def _failure(client: Any, job: str) -> ClusterError | None:
-    """Why an ended job did not succeed, None if it did."""
+def _failure(client: Any, job: str) -> RayscaleError | None:
+    """Why an ended job did not succeed, None if it did: InputError where it refused the study, else ClusterError."""
     status = client.get_job_status(job)
     if str(status) == "SUCCEEDED":
         return None
-    return ClusterError(f"job {job} ended as {status}: {client.get_job_info(job).message}", code="job_failed")
+    told = client.get_job_info(job)
+    if told.driver_exit_code == REFUSED:
+        _, found, said = f"\n{client.get_job_logs(job)}".rpartition("\nrayscale: ")
+        reason = said.strip() if found else told.message
+        return InputError(f"refused on the cluster, by a copy with its own line numbers: {reason}",
+                          code="refused_there")  # fmt: skip
+    return ClusterError(f"job {job} ended as {status}: {told.message}", code="job_failed")
 
 
 def pack(run: Path) -> str:

@@ -247,5 +247,7 @@ def _snippet(evidence: Evidence) -> str:
         f'                     values="{evidence.target}", aggfunc=["mean", "std", "count"]))\n\n'
         "import rayscale as rs                         # the same with the fit and the plan\n"
         'run = rs.load(".")\n'
-        "run.trials, run.fit, run.plan"
+        "run.trials, run.fit, run.plan\n"
+        "# fit_rows are the rows that the laws above count: ok, and each seed once, at its fewest GPUs\n"
+        f'rs.fit_law(run.fit_rows, "power", by="model", data="{evidence.data}", target="eval_loss")'
     )
