@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rayscale.forecast import conclude
-from rayscale.ledger import Ledger
+from rayscale.ledger import Ledger, planned_only
 from rayscale.report.page import render
 from rayscale.run_folder import Run
 from rayscale.storage import Store
@@ -20,8 +20,8 @@ def finish(store: Store, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, A
     """
     run = Run(store)
     plan, study = run.plan, run.study
-    planned = {row["trial_id"] for row in plan["trials"]}
-    records = [record for record in run.records if record.trial_id in planned]  # others stay in trials/, uncounted
+    # Other records stay in trials/, uncounted.
+    records = planned_only(run.records, {row["trial_id"]: row.get("model") for row in plan["trials"]})
     if records or not store.exists("trials.parquet"):
         Ledger(store).write_table(records)
     trials = run.trials

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -147,6 +147,16 @@ class Ledger:
 def table(records: Sequence[TrialRecord]) -> pd.DataFrame:
     """The trial table: one row per record, columns as in COLUMNS."""
     return pa.Table.from_pylist([dict(r.row) for r in records], schema=SCHEMA).to_pandas()
+
+
+def planned_only(records: Sequence[TrialRecord], names: Mapping[str, str | None]) -> list[TrialRecord]:
+    """The records of the trials in `names` (id → the model's name in the plan, None: as recorded), under those names.
+
+    A model is called otherwise when another of the same name joins the study or its folder moves; its trials are the
+    same ones.
+    """
+    kept = [record for record in records if record.trial_id in names]
+    return [replace(r, row={**r.row, "model": names[r.trial_id] or r.row["model"]}) for r in kept]
 
 
 def _parse(content: bytes) -> TrialRecord:

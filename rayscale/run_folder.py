@@ -16,7 +16,7 @@ import yaml
 
 from rayscale.counted import counted
 from rayscale.errors import InputError
-from rayscale.ledger import Damaged, Ledger, TrialRecord, table
+from rayscale.ledger import Damaged, Ledger, TrialRecord, planned_only, table
 from rayscale.standing import stand
 from rayscale.storage import Store
 
@@ -81,7 +81,7 @@ class Run:
         """
         if records := self.records:
             planned = self._planned()
-            return table([record for record in records if planned is None or record.trial_id in planned])
+            return table(records if planned is None else planned_only(records, planned))
         if self.store.exists("trials.parquet"):
             try:
                 return pq.read_table(io.BytesIO(self.store.read("trials.parquet"))).to_pandas()
@@ -135,8 +135,11 @@ class Run:
             raise InputError(f"no such file; {mend}", code="missing_file", where=self._place(name))
         return self.store.read(name)
 
-    def _planned(self) -> set[str] | None:
-        return {row["trial_id"] for row in self.plan["trials"]} if self.store.exists("plan.json") else None
+    def _planned(self) -> dict[str, str | None] | None:
+        """The models' names by trial id, as the plan has them; None without a plan."""
+        if not self.store.exists("plan.json"):
+            return None
+        return {row["trial_id"]: row.get("model") for row in self.plan["trials"]}
 
 
 def _json(content: bytes) -> Any:

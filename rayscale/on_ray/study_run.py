@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
-from rayscale.draft import draft_plan, run_store
+from rayscale.draft import draft_plan, run_store, write_plan
 from rayscale.errors import ClusterError, InputError
 from rayscale.estimate import Planned
 from rayscale.finish import finish
-from rayscale.ledger import Ledger
+from rayscale.ledger import Ledger, planned_only
 from rayscale.machine import this_machine
 from rayscale.on_ray.outcomes import Outcomes
 from rayscale.on_ray.progress import Progress
@@ -28,6 +28,7 @@ from rayscale.run_folder import Run, log_event
 from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
 from rayscale.study import Study, load_study
+from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import spec_of
 
@@ -134,7 +135,7 @@ class _Driver:
     def begin(self, plan: Plan, path: str | Path | None) -> bool:
         """Write study and plan, find what is left to run, ask. False if the answer is no."""
         self.plan, self.progress = plan, Progress(plan)
-        planned = {p.trial.trial_id: p for p in plan.trials}
+        planned = {p.trial.trial_id: p.trial.model.name for p in plan.trials}
         if self.only and self.only not in planned:
             raise InputError(
                 f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids", code="unknown_trial"
@@ -144,7 +145,7 @@ class _Driver:
             raise InputError(
                 f"{self.store.location} holds simulated trials; give another folder with --out", code="simulated_run"
             )
-        known = {r.trial_id: r for r in earlier if r.trial_id in planned}
+        known = {r.trial_id: r for r in planned_only(earlier, planned)}
         stands = {i for i, r in known.items() if r.finished or (r.row["status"] == "failed" and not self.retry_failed)}
         again = {self.only} if self.only else set(planned) - stands
         self.pending = [p for p in plan.trials if p.trial.trial_id in again]
@@ -204,15 +205,18 @@ class _Driver:
             self.host = open_host()
         self.observer.phase("preparing the text")
         specs = list({spec_of(p.trial.model): None for p in self.plan.trials})
-        self.prepared = prepare(self.study, specs, self._seeds(), self.observer.phase)
+        with naming_fields(self.study):
+            self.prepared = prepare(self.study, specs, self._seeds(), self.observer.phase)
 
     def execute(self) -> None:
         """Run what is pending; every outcome is a durable record when this returns."""
         if not self.pending:
             return
-        for planned in self.pending:  # refuse before the first trial what the last could not read
-            trial = planned.trial
-            self._prepared(planned).subset(trial.data_axis, trial.data_requested, trial.seed)
+        write_plan(self.store, self.plan, self.prepared)
+        with naming_fields(self.study):
+            for planned in self.pending:  # refuse before the first trial what the last could not read
+                trial = planned.trial
+                self._prepared(planned).subset(trial.data_axis, trial.data_requested, trial.seed)
         if self.executor == "inline":
             self._execute_inline()
         else:

@@ -106,3 +106,17 @@ def test_a_run_is_loaded_without_a_cluster(tmp_path: Path, study_file: Path, tri
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no run folder"):
         load(tmp_path)
+
+
+def test_a_renamed_model_keeps_its_trials(tmp_path: Path, study_file: Path, trials: list[Trial]) -> None:
+    store = Store.open(tmp_path / "run")
+    for trial in trials[:3]:
+        Ledger(store).write(make_record(trial, status="ok"))
+    text = study_file.read_text().replace("grid:", "  - {family: bert, sizes: [1x32], vocabulary: 1024}\ngrid:")
+    study_file.write_text(text)
+    plan = make_plan(load_study(study_file), Machine("cpu", 2, "x", "this machine"), Supply("f", 160, 12.0, 2))
+    store.write("plan.json", json.dumps(plan.to_json()).encode())
+    names = {p.trial.trial_id: p.trial.model.name for p in plan.trials}
+    table = load(tmp_path / "run").trials
+    assert len(table) == 3
+    assert list(table["model"]) == [names[trial_id] for trial_id in table["trial_id"]]
