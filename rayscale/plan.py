@@ -17,6 +17,7 @@ from rayscale.machine import Machine
 from rayscale.parameters import count, family_config
 from rayscale.study import Ladder, Study
 from rayscale.trial import ModelSpec, Trial, identified
+
 #: About the longest that a cell runs alone at the most GPUs, so that its speed can be measured.
 PAIR_SECONDS = 8.0
 
