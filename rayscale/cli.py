@@ -283,7 +283,7 @@ def _saved_fit(source: str) -> dict[str, Any]:
             raise InputError(f"{source} cannot be read as a fit: {error}", code="no_fit") from None
         fits = saved.get("fits", saved.get("groups", [saved])) if isinstance(saved, dict) else None
         if not isinstance(fits, list) or not all(isinstance(each, dict) for each in fits):
-            raise InputError(f"{source} holds no fit; `rayscale report RUN` writes one into a run folder", code="no_fit")
+            raise InputError(f"{source} holds no fit; `rayscale report RUN` writes one into a run", code="no_fit")
         return saved
     fit = load(source).fit
     if fit is None:

@@ -61,9 +61,11 @@ def speed_steps(trials: pd.DataFrame) -> list[dict[str, Any]]:
             continue
         logs = mean_interval(pairs["log_ratio"].to_numpy())
         ratios = [None if each is None else float(np.exp(each)) for each in logs]
-        alone = pairs.groupby(["params", "model"])["log_ratio"].mean()  # sorted by size
-        models = [{"model": model, "params": params, "value": float(np.exp(mean))}
-                  for (params, model), mean in alone.items()]  # fmt: skip
+        own = pairs.groupby(["params", "model"])["log_ratio"].mean().reset_index()  # sorted by size
+        models = [
+            {"model": model, "params": float(params), "value": float(np.exp(mean))}
+            for model, params, mean in zip(own["model"], own["params"], own["log_ratio"], strict=True)
+        ]
         facts = {"from": fewer, "to": more, "pairs": len(pairs), "models": models}
         facts["largest_model"] = models[-1]["value"]
         found.append(amount(ratios, "times", **facts))
