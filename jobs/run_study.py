@@ -1,25 +1,47 @@
 """What `ray job submit` runs: one study on the cluster that the job belongs to.
 
-    ray job submit --working-dir . -- python jobs/run_study.py jobs/intents.yaml [further options of `rayscale run`]
+    ray job submit --working-dir . -- python jobs/run_study.py jobs/corpus.yaml [further options of `rayscale run`]
 
 The run folder lies in the home of the head node's user, so that a second submission resumes it.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rayscale.cli import main
+from rayscale.errors import InputError
 from rayscale.study import load_study
 
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """The `rayscale` command line for a study and options: on the job's own cluster, without a question."""
+    # Only what differs here is looked at; abbreviations would take options that belong to `rayscale run`.
+    parser = argparse.ArgumentParser(usage="%(prog)s STUDY [options of `rayscale run`]", allow_abbrev=False)
+    parser.add_argument("study")
+    parser.add_argument("--out")
+    parser.add_argument("--address", default="auto")
+    study = parser.parse_known_args(arguments[:1])[0].study
+    asked, others = parser.parse_known_args([study, *arguments[1:]])
+    place = asked.out or _usual_place(study)
+    out = ["--out", place] if place else []
+    return ["rayscale", "run", study, "--address", asked.address, "--yes", *out, *others]
+
+
+def _usual_place(study: str) -> str | None:
+    """Below the home folder; None where `rayscale run` itself finds the place, or refuses the study."""
+    try:
+        loaded = load_study(study)
+    except InputError:
+        return None
+    return None if "://" in loaded.run.storage else str(Path.home() / "rayscale-runs" / loaded.name)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("usage: python jobs/run_study.py STUDY [options of `rayscale run`]")
-    study, *options = sys.argv[1:]
-    if "--out" not in options and "://" not in load_study(study).run.storage:
-        options += ["--out", str(Path.home() / "rayscale-runs" / load_study(study).name)]
-    sys.argv = ["rayscale", "run", study, "--address", "auto", "--yes", *options]
+    sys.argv = command(sys.argv[1:])
     main()

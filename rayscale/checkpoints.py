@@ -48,12 +48,20 @@ def find_checkpoint(pretrained: str, revision: str | None) -> Checkpoint:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except ValueError as error:
-        raise InputError(f"{folder / 'config.json'}: {error}", code="bad_checkpoint") from None
     name = Path(pretrained).name or str(pretrained)
-    return Checkpoint(name, folder.resolve(), config, digest.hexdigest())
+    return Checkpoint(name, folder.resolve(), read_config(folder), digest.hexdigest())
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """config.json of a checkpoint's folder. Raises InputError if it is not a JSON object."""
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}", code="bad_checkpoint") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path} holds no JSON object; fetch the checkpoint again", code="bad_checkpoint")
+    return config
 
 
 def _download(pretrained: str, revision: str | None) -> Path:

@@ -109,8 +109,12 @@ def run(
     json_: Json = False,
 ) -> None:
     """Run a study; run it again to resume."""
-    if executor not in (None, "lanes", "isolated", "inline"):
-        raise InputError(f"found '{executor}'; use lanes, isolated or inline", where="--executor")
+    if simulate is not None:
+        given = {"--only": only, "--executor": executor, "--retry-failed": retry_failed}
+        given["--address"] = address != "local"
+        for option in (name for name, value in given.items() if value):
+            text = f"--simulate trains nothing, so {option} has no meaning beside it; leave one of them out"
+            raise InputError(text, code="usage", where=option)
     _run(study, out, address, yes, json_, retry_failed=retry_failed, only=only, executor=executor, planted=simulate)
 
 
@@ -127,11 +131,14 @@ def status(run: RunFolder, json_: Json = False) -> None:
     from rayscale.report.numbers import duration
 
     total = found["done"] + found["failed"] + found["running"] + found["waiting"]
-    print(f"{found['study']}: {found['done']} of {total} trials done, {found['failed']} failed, "
+    diverged = f" ({found['diverged']} of them diverged)" if found["diverged"] else ""
+    print(f"{found['study']}: {found['done']} of {total} trials done{diverged}, {found['failed']} failed, "
           f"{found['running']} running, {found['waiting']} waiting.")  # fmt: skip
     print(f"{found['gpu_hours']:.3g} GPU-hours spent; about {duration(found['eta_seconds'])} of work left.")
     if found["last_error"]:
         print(f"Last error: {found['last_error']}")
+    if found["unplanned"]:
+        print(f"{found['unplanned']} records are of cells that the study does not ask for now; they are not counted.")
     for damaged in found["damaged"]:
         print(f"Damaged record: {damaged['file']}: {damaged['reason']}; delete it and run again.")
 
@@ -360,11 +367,16 @@ def _conclude(done: Run, terminal: Any, json_: bool) -> None:
     fit, counts = done.fit or {}, read_status(done)
     place = done.folder
     files = [f"Report: {place}/report.html", f"Trials: {place}/trials.parquet", f"Fit: {place}/fit.json"]
-    if counts["failed"]:
-        files.insert(0, f"{counts['failed']} trials failed; the last error: {counts['last_error']}")
+    wrong = ", ".join(f"{counts[what]} {what}" for what in ("failed", "diverged") if counts[what])
+    last = f"; the last error: {counts['last_error']}" if counts["last_error"] else ""
+    if counts["unplanned"]:
+        text = "records are of cells that the study does not ask for now; they stay in trials/ and are not counted"
+        files.insert(0, f"{counts['unplanned']} {text}.")
+    if wrong:
+        files.insert(0, f"Of {len(done.plan['trials'])} trials {wrong}{last}")
     terminal.verdict(fit, files)
-    if not counts["done"]:
-        raise RayscaleError(f"no trial succeeded; the last error: {counts['last_error']}", code="no_trial_ok")
+    if not counts["ok"]:
+        raise RayscaleError(f"no trial is ok ({wrong or 'none has ended'}){last}", code="no_trial_ok")
     if json_:
         _print_json({"run": place, **counts, "verdict": fit.get("verdict")})
 
@@ -410,6 +422,8 @@ def main() -> None:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         code = code if isinstance(code, int) else 0
     except RayscaleError as error:
+        if error.show_traceback:
+            traceback.print_exc()
         code = _refuse(error.to_json(), as_json, error.exit_code)
     except _RefusedError as refused:
         code = _refuse(refused.error.to_json(), False, refused.error.exit_code)

@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from rayscale.plan import Plan, Planned
+from rayscale.estimate import Planned
+from rayscale.plan import Plan
 from rayscale.report.terminal import Snapshot, plan_table, progress_line, progress_view, verdict_lines
 
 LINE_EVERY_SECONDS = 30.0

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from rayscale.errors import StudyError
+from rayscale.estimate import Measured, Supply, bytes_per_token
 from rayscale.ledger import Ledger
 from rayscale.machine import Machine
-from rayscale.plan import Plan, Supply, make_plan
+from rayscale.plan import Plan, make_plan, model_specs
 from rayscale.storage import Store
-from rayscale.study import Study
-from rayscale.text.survey import survey
+from rayscale.study import Ladder, Study
+from rayscale.text.account import bad_rows, row_counts, token_counts
+from rayscale.text.fields import naming_fields
+from rayscale.text.prepared import Prepared, find_tokens
+from rayscale.text.survey import Survey, survey
+from rayscale.text.tokenise import spec_of
+from rayscale.trial import ModelSpec, Trial
+
+PRETRAINED_VOCABULARY = 30_000  # of a checkpoint's tokenizer, before it is read
 
 
 def run_store(study: Study, out: str | None) -> Store:
@@ -18,9 +30,8 @@ def run_store(study: Study, out: str | None) -> Store:
 
 def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     """The plan of a study on a machine. Raises InputError: data, checkpoints or GPU counts that cannot serve it."""
-    found = survey(study)
-    # A trained tokenizer of some thousand entries gives about a token for four characters of English.
-    mean_tokens = found.mean_characters / 4 + 2
+    with naming_fields(study):
+        found = survey(study)
     if study.task.type == "sequence-classification" and len(found.labels) > found.rows_train / 2:
         raise StudyError(
             f"column '{study.task.label}' has {len(found.labels)} different labels in {found.rows_train} rows; "
@@ -28,7 +39,66 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
             code="not_a_label",
             where=study.where("task", "label"),
         )
-    held_out = found.rows_validation + found.rows_test
-    supply = Supply(found.fingerprint, found.rows_train, mean_tokens, len(found.labels), found.exact, held_out)
-    measured = [record.row for record in Ledger(store).read()[0] if record.row["status"] == "ok"]
-    return make_plan(study, machine, supply, measured)
+    # Text that is prepared was planned before, so its checkpoints are here; other checkpoints are fetched only after
+    # all else was found feasible.
+    specs = model_specs(study) if found.folder else None
+    supply = _supply(study, found, _tokenised(study, found, specs) if specs else {})
+    return make_plan(study, machine, supply, _measured(store), specs)
+
+
+def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> Supply:
+    # A trained tokenizer of some thousand entries gives about a token for four characters of English.
+    supply = Supply(
+        fingerprint=found.fingerprint,
+        train_rows=found.rows_train,
+        mean_tokens=found.mean_characters / 4 + 2,
+        n_labels=len(found.labels),
+        exact=found.exact,
+        held_out_rows=found.rows_validation + found.rows_test,
+        counts={**found.counts, "tokens": token_counts(tokenised) or None},
+    )
+    if tokenised:
+        parts = [each.manifest["splits"] for each in tokenised.values()]
+        fewest = {name: min(part[name]["tokens"] for part in parts) for name in found.bytes}
+    else:
+        sizes = [model.vocabulary if isinstance(model, Ladder) else PRETRAINED_VOCABULARY for model in study.models]
+        fewest = {name: size / bytes_per_token(max(sizes)) for name, size in found.bytes.items()}
+    return replace(
+        supply,
+        train_tokens=fewest["train"],
+        held_out_tokens=min(fewest["validation"], fewest["test"]),
+        estimated=not tokenised,
+    )
+
+
+def _tokenised(study: Study, found: Survey, specs: Sequence[ModelSpec]) -> dict[str, Prepared]:
+    """The tokens of every tokenizer of the study, by its name; empty unless all are there."""
+    if found.folder is None:
+        return {}
+    wanted = {spec_of(spec) for spec in specs}
+    prepared = {each.name: find_tokens(found.folder, each, study.task.length, ()) for each in wanted}
+    return {name: each for name, each in sorted(prepared.items()) if each} if all(prepared.values()) else {}
+
+
+def _measured(store: Store) -> list[Measured]:
+    rows = [(record.row, record.trial) for record in Ledger(store).read()[0] if record.row["status"] == "ok"]
+    return [
+        Measured(Trial.from_json(trial), row["steps"], row["train_seconds"], row["eval_seconds"] or 0.0)
+        for row, trial in rows
+        if row["steps"] and row["train_seconds"]
+    ]
+
+
+def write_plan(store: Store, plan: Plan, prepared: Mapping[str, Prepared]) -> None:
+    """Write plan.json once more when the text is prepared: what became of every row is counted now, not estimated.
+
+    Rows that were passed over are listed in bad_rows.txt.
+    """
+    if not prepared:
+        return
+    any_of_them = next(iter(prepared.values()))
+    counts = {"exact": True, **row_counts(any_of_them.manifest), "tokens": token_counts(prepared)}
+    told = replace(plan, supply=replace(plan.supply, counts=counts))
+    store.write("plan.json", json.dumps(told.to_json(), indent=1, allow_nan=False).encode())
+    if listed := bad_rows(any_of_them):
+        store.write("bad_rows.txt", listed)

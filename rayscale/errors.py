@@ -18,6 +18,7 @@ class RayscaleError(Exception):
     """Base of all errors; `code` is a stable word for machines, `where` the place (file:line: field) if any."""
 
     exit_code = 1
+    show_traceback = False  # the command line prints it too: set where a trial is run to be looked into
 
     def __init__(self, message: str, *, code: str = "failed", where: str | None = None) -> None:
         super().__init__(message)
@@ -80,8 +81,23 @@ def _rebuild(kind: type[RayscaleError], message: str, state: dict[str, Any]) -> 
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean 'x'?` for a likely misspelling of one of the `known` words, else an empty string."""
+    """`; did you mean 'x'?` for a misspelling of a `known` word or the beginning of some, else an empty string."""
     from difflib import get_close_matches
 
     close = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    close = close or [name for name in known if len(word) > 1 and name.startswith(word)]
+    return f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
+
+
+def describe(failure: BaseException) -> dict[str, Any]:
+    """An exception as plain values: message, code, whether a retry is pointless, traceback."""
+    import traceback
+
+    return {
+        "message": str(failure).strip() or type(failure).__name__
+        if isinstance(failure, RayscaleError)
+        else f"{type(failure).__name__}: {failure}",
+        "code": getattr(failure, "code", "exception"),
+        "permanent": bool(getattr(failure, "permanent", False)) or getattr(failure, "exit_code", 1) == 2,
+        "traceback": "".join(traceback.format_exception(failure)),
+    }

@@ -8,19 +8,24 @@ from typing import Any
 
 from rayscale.forecast import conclude
 from rayscale.formula import read_laws
-from rayscale.ledger import Ledger, table
+from rayscale.ledger import Ledger, planned_only
 from rayscale.report.page import render
 from rayscale.run_folder import Run
 from rayscale.storage import Store
 
 
 def finish(store: Store, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Write trials.parquet, fit.json and report.html of a run; returns the object of fit.json."""
-    run, records = Run(store), Ledger(store).read()[0]
-    plan = run.plan
-    planned = {row["trial_id"] for row in plan["trials"]}
-    Ledger(store).write_table(records)
-    trials = table([record for record in records if record.trial_id in planned])
+    """Write trials.parquet, fit.json and report.html of a run; returns the object of fit.json.
+
+    Raises InputError where plan.json or study.yaml are missing or damaged.
+    """
+    run = Run(store)
+    plan, study = run.plan, run.study
+    # Other records stay in trials/, uncounted.
+    records = planned_only(run.records, {row["trial_id"]: row.get("model") for row in plan["trials"]})
+    if records or not store.exists("trials.parquet"):
+        Ledger(store).write_table(records)
+    trials = run.trials
     fit = conclude(
         trials,
         task_type=plan["task"],
@@ -34,7 +39,7 @@ def finish(store: Store, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, A
         seed=seed,
     )
     store.write("fit.json", json.dumps(fit, indent=1, allow_nan=False).encode())
-    page = render(run.study, plan, trials, fit, _provenance(run, plan), datetime.now(UTC))
+    page = render(study, plan, trials, fit, _provenance(run, plan), datetime.now(UTC))
     store.write("report.html", page.encode())
     return fit
 
@@ -46,5 +51,6 @@ def _provenance(run: Run, plan: dict[str, Any]) -> dict[str, Any]:
     return {
         "commands": [f"rayscale run {study} --out {run.folder}{planted}", f"rayscale report {run.folder}"],
         "plan": {key: plan[key] for key in ("machine", "data_fingerprint")},
+        "records of cells that the study does not ask for now": [record.trial_id for record in run.unplanned],
         "record files that cannot be trusted": [f"{damaged.name}: {damaged.reason}" for damaged in run.damaged],
     }

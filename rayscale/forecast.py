@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rayscale.allocation import best_cell, cells, cheapest, data_needed, limit
+from rayscale.counted import unfit
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit, score
@@ -96,23 +97,6 @@ def reasons(fits: Iterable[Fit]) -> str:
     refused = [fit for fit in fits if fit.estimate is None]
     said = [each["message"] for fit in refused for each in fit.warnings if each["code"] != "dropped_rows"]
     return "; ".join(dict.fromkeys(said))
-
-
-def unfit(trials: pd.DataFrame) -> NDArray[Any]:
-    """Why an ok trial is not among the rows of a law, (rows,), empty where it is.
-
-    A seed counts once, at its fewest GPUs: the same run at more GPUs is the same mathematics, no second sample of the
-    noise. Augmented data is other data: the law is that of the plain runs, or of the first augmentation without them.
-    """
-    reasons = np.full(len(trials), "", dtype=object)
-    ok = trials[trials["status"] == "ok"]
-    names = ok["augment"].fillna("none").astype(str)
-    plain = "none" if (names == "none").any() or not len(names) else min(names)
-    reasons[names.index[names != plain]] = f"augmented; the law is fitted to augment {plain}"
-    kept = ok[names == plain]
-    fewest = kept.groupby(["model", "data_requested", "seed"], dropna=False)["gpus"].transform("min")
-    reasons[kept.index[(kept["gpus"] > fewest).fillna(False)]] = "the same seed at more GPUs; counted once"
-    return reasons
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,23 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayscale.plan import TRAINING_VERSION, Trial
 from rayscale.storage import Store
+from rayscale.trial import TRAINING_VERSION, Trial
 
 SCHEMA_VERSION = 1
 
 _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
-#: Columns of the trial table and their types, in order.
+#: Columns of the trial table and their types, in order. The speeds (examples_per_second, tokens_per_second, mfu) are
+#: those of training without its first steps (at most ten, or a quarter of all) and without validation; train_seconds is
+#: the time of all steps.
 COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(("trial_id", "status", "task", "model"), _TEXT),
     **dict.fromkeys(("params", "params_non_embedding", "data_requested", "examples", "tokens"), _WHOLE),
@@ -145,6 +147,16 @@ class Ledger:
 def table(records: Sequence[TrialRecord]) -> pd.DataFrame:
     """The trial table: one row per record, columns as in COLUMNS."""
     return pa.Table.from_pylist([dict(r.row) for r in records], schema=SCHEMA).to_pandas()
+
+
+def planned_only(records: Sequence[TrialRecord], names: Mapping[str, str | None]) -> list[TrialRecord]:
+    """The records of the trials in `names` (id → the model's name in the plan, None: as recorded), under those names.
+
+    A model is called otherwise when another of the same name joins the study or its folder moves; its trials are the
+    same ones.
+    """
+    kept = [record for record in records if record.trial_id in names]
+    return [replace(r, row={**r.row, "model": names[r.trial_id] or r.row["model"]}) for r in kept]
 
 
 def _parse(content: bytes) -> TrialRecord:

@@ -5,115 +5,21 @@ Pure and quick: no torch, no Ray. What needs reading text comes in as a `Supply`
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rayscale.checkpoints import find_checkpoint
+from rayscale.checkpoints import find_checkpoint, read_config
 from rayscale.errors import StudyError
+from rayscale.estimate import Measured, Planned, Supply, cost, learn, wall_seconds
 from rayscale.machine import Machine
 from rayscale.parameters import count, family_config
 from rayscale.study import Ladder, Study
+from rayscale.trial import ModelSpec, Trial, identified
 
-#: Rises only when a golden loss changes: records of another version are other trials.
-TRAINING_VERSION = 1
-
-# What a trial is assumed to cost until trials of the run were measured; plan shows the basis beside each figure.
-FLOP_PER_SECOND = {"cpu": 2.0e10, "cuda": 5.0e13}
-SECONDS_PER_STEP = {"cpu": 0.01, "cuda": 0.02}
-START_UP_SECONDS = 40.0  # Ray, data preparation and the first lane; further lane sizes cost LANE_SECONDS
-LANE_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """One model of the grid. `digest` is the content of a checkpoint; `width` and `vocabulary` are a ladder's."""
-
-    name: str
-    kind: str  # "family" or "pretrained"
-    family: str  # model_type: bert, gpt2, ...
-    layers: int
-    width: int | None = None
-    vocabulary: int | None = None
-    path: str | None = None
-    revision: str | None = None
-    digest: str | None = None
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One cell of the grid; `trial_id` is a hash of everything that changes its result and of nothing else."""
-
-    trial_id: str
-    study: str
-    task: Mapping[str, Any]
-    model: ModelSpec
-    data_axis: str  # "examples" or "tokens"
-    data_requested: int
-    gpus: int
-    seed: int
-    augment: str
-    training: Mapping[str, Any]
-    device: str
-    threads: int
-    data_fingerprint: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, from which `from_json` makes the same trial."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Trial:
-        """The trial that `to_json` wrote."""
-        return cls(**{**value, "model": ModelSpec(**value["model"])})
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A trial and its expected cost; `alone` asks that nothing runs beside it, so that its speed is measured."""
-
-    trial: Trial
-    params: int
-    seconds: float
-    peak_memory_bytes: int
-    basis: str
-    alone: bool
-
-    def row(self) -> dict[str, Any]:
-        """The row of `plan --json`."""
-        trial = self.trial
-        return {
-            "trial_id": trial.trial_id,
-            "model": trial.model.name,
-            "params": self.params,
-            "data_requested": trial.data_requested,
-            "gpus": trial.gpus,
-            "seed": trial.seed,
-            "seconds": self.seconds,
-            "gpu_seconds": self.seconds * trial.gpus,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "basis": self.basis,
-            "alone": self.alone,
-        }
-
-
-@dataclass(frozen=True)
-class Supply:
-    """What the text offers: rows for training and their mean length in tokens (an estimate, before tokenising).
-
-    `exact` is False where the rows of large files were estimated; the data's own check comes after preparation then.
-    """
-
-    fingerprint: str
-    train_rows: int
-    mean_tokens: float
-    n_labels: int
-    exact: bool = True
-    held_out_rows: int = 0  # validation and test rows: each trial evaluates all of them
+#: About the longest that a cell runs alone at the most GPUs, so that its speed can be measured.
+PAIR_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
@@ -148,6 +54,7 @@ class Plan:
             "task": self.study.task.type,
             "data_axis": self.study.grid.axis,
             "data_fingerprint": self.supply.fingerprint,
+            "data": dict(self.supply.counts),
             "target": self.study.target.model_dump(),
             "prices": self.study.prices.model_dump(),
             "trials": [planned.row() for planned in self.trials],
@@ -189,8 +96,8 @@ def model_specs(study: Study) -> list[ModelSpec]:
             name = found.name if layers == depth else f"{found.name}@{layers}"
             family = str(found.config.get("model_type"))
             wide = found.config.get("hidden_size") or found.config.get("n_embd")
-            path = str(found.folder)
-            specs.append(ModelSpec(name, "pretrained", family, layers, wide, None, path, model.revision, found.digest))
+            words, path = found.config.get("vocab_size"), str(found.folder)
+            specs.append(ModelSpec(name, "pretrained", family, layers, wide, words, path, model.revision, found.digest))
     specs = list(dict.fromkeys(specs))
     names = Counter(spec.name for spec in specs)
     # Two models must not share a row of the table: what tells them apart joins the name.
@@ -202,45 +109,36 @@ def model_specs(study: Study) -> list[ModelSpec]:
     ]
 
 
-def make_plan(study: Study, machine: Machine, supply: Supply, measured: Sequence[Mapping[str, Any]] = ()) -> Plan:
-    """All cells of the grid with id and cost; `measured` are rows of finished trials that estimates learn from.
+def make_plan(
+    study: Study,
+    machine: Machine,
+    supply: Supply,
+    measured: Sequence[Measured] = (),
+    specs: Sequence[ModelSpec] | None = None,
+) -> Plan:
+    """All cells of the grid with id and cost; `measured` are finished trials that estimates learn from.
+
+    `specs` are those of `model_specs`, where they are known already: checkpoints are hashed for them.
 
     Raises StudyError: more GPUs asked for than there are, more data than there is.
     """
     _check_feasible(study, machine, supply)
     cells = []
-    for spec in model_specs(study):
-        params, non_embedding = _parameters(spec, study, supply.n_labels)
+    for spec in specs or model_specs(study):
+        params, non_embedding, stored = _parameters(spec, study, supply.n_labels)
         for size in study.grid.sizes:
             for gpus in sorted(set(study.grid.gpus)):
                 for seed in range(study.grid.seeds_at(size)):
                     trial = _trial(study, spec, size, gpus, seed, machine.device, supply.fingerprint)
-                    cells.append(_cost(trial, study, params, non_embedding, supply))
+                    cells.append(cost(trial, params, non_embedding, supply.mean_tokens, supply.held_out_rows, stored))
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
-    kept = [_learn(each, measured) for each in kept]
+    kept = [learn(each, measured) for each in kept]
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
     weights = {p.trial.model: 4 * p.params for p in ordered}
     models_kept = {"none": 0, "best": max(weights.values(), default=0)}
     disk = models_kept.get(study.run.keep, sum(weights[p.trial.model] for p in ordered)) + 20_000 * len(ordered)
-    seconds = _wall_seconds(ordered, machine.slots)
-    return Plan(study, machine, supply, tuple(ordered), tuple(cut), seconds, disk, tuple(_lint(study, ordered)))
-
-
-def remaining_seconds(planned: Sequence[Planned], slots: int, slowness: float = 1.0) -> float:
-    """Wall seconds to run these trials in order on `slots`, packed greedily; `slowness` scales every estimate."""
-    free = [0.0] * slots
-    heapq.heapify(free)
-    for each in planned:
-        taken = [heapq.heappop(free) for _ in range(min(each.trial.gpus, slots))]
-        start = max(taken) if not each.alone else max([*taken, *free])
-        for _ in taken:
-            heapq.heappush(free, start + each.seconds * slowness)
-    return max(free, default=0.0)
-
-
-def _wall_seconds(planned: Sequence[Planned], slots: int) -> float:
-    sizes = {p.trial.gpus for p in planned}
-    return START_UP_SECONDS + LANE_SECONDS * max(0, len(sizes) - 1) + remaining_seconds(planned, slots)
+    seconds, lint = wall_seconds(ordered, machine.slots), _lint(study, ordered, supply)
+    return Plan(study, machine, supply, tuple(ordered), tuple(cut), seconds, disk, tuple(lint))
 
 
 def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
@@ -267,86 +165,70 @@ def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
             code="too_little_data",
             where=study.where("grid", "examples"),
         )
+    if study.grid.axis == "tokens":
+        _check_tokens(study, supply)
+
+
+def _check_tokens(study: Study, supply: Supply) -> None:
+    """Tokens are estimates until the text is tokenised: refused is what is wrong by more than a factor of two."""
+    window, sizes = study.task.length, study.grid.sizes
+    if sizes[0] < window:
+        raise StudyError(
+            f"asks for {sizes[0]} tokens, less than one window of {window} (task.max_length); use {window} or more",
+            code="too_little_data",
+            where=study.where("grid", "tokens"),
+        )
+    there = supply.train_tokens
+    if there is not None and sizes[-1] > there * (2 if supply.estimated else 1):
+        about = "about " if supply.estimated else ""
+        raise StudyError(
+            f"asks for {sizes[-1]:,} tokens; the training split has {about}{there:,.0f}; use fewer, or give more text",
+            code="too_little_data",
+            where=study.where("grid", "tokens"),
+        )
+    if supply.held_out_tokens is not None and supply.held_out_tokens < window / 2:
+        raise StudyError(
+            f"the validation or the test split has about {supply.held_out_tokens:,.0f} tokens, less than one window of "
+            f"{window}; give more text, a larger fraction or a smaller task.max_length",
+            code="too_little_data",
+            where=study.where("data"),
+        )
 
 
 def _trial(study: Study, spec: ModelSpec, size: int, gpus: int, seed: int, device: str, fingerprint: str) -> Trial:
     task = {**study.task.model_dump(), "max_length": study.task.length}
     training = {**study.training.model_dump(), "epochs": study.epochs}
-    trial = Trial(
-        "", study.name, task, spec, study.grid.axis, size, gpus, seed, "none", training, device, 1, fingerprint
+    return identified(
+        Trial("", study.name, task, spec, study.grid.axis, size, gpus, seed, "none", training, device, 1, fingerprint)
     )
-    # Names and places do not change a result; what a checkpoint holds does.
-    identity = {**trial.to_json(), "training_version": TRAINING_VERSION}
-    identity.pop("trial_id"), identity.pop("study")
-    if spec.digest:
-        identity["model"] = {"digest": spec.digest, "layers": spec.layers}
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return replace(trial, trial_id=hashlib.sha256(canonical.encode()).hexdigest()[:16])
 
 
-def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int]:
+def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int, int]:
+    """(all parameters, those without embedding tables, those in the checkpoint's files)."""
     if spec.kind == "family":
         assert spec.width is not None
         assert spec.vocabulary is not None
         config = family_config(spec.family, spec.layers, spec.width, spec.vocabulary, study.task.length, n_labels)
-    else:
-        assert spec.path
-        config = find_checkpoint_config(spec.path)
-    return count(config, study.task.type, n_labels, spec.layers, spec.path)
-
-
-def find_checkpoint_config(folder: str) -> dict[str, Any]:
-    """config.json of a checkpoint's folder."""
-    with open(f"{folder}/config.json", encoding="utf-8") as file:
-        return json.load(file)
-
-
-def _cost(trial: Trial, study: Study, params: int, non_embedding: int, supply: Supply) -> Planned:
-    """What the rule says; pairs and cuts are chosen by it alone, so that results do not change the plan."""
-    epochs, batch = study.epochs, study.training.global_batch
-    length = min(supply.mean_tokens, study.task.length)
-    tokens: float
-    if trial.data_axis == "tokens":
-        tokens, rows = trial.data_requested, trial.data_requested // study.task.length
-    else:
-        tokens, rows = trial.data_requested * length, trial.data_requested
-    steps = epochs * -(-rows // batch)
-    head = (trial.model.vocabulary or 0) * (trial.model.width or 0) if study.task.type == "causal-lm" else 0
-    # Forward and backward are 6 FLOP per parameter and token, forward alone 2 (Kaplan et al. 2020, arXiv 2001.08361).
-    flops = (6 * tokens * epochs + 2 * supply.held_out_rows * supply.mean_tokens) * (non_embedding + head)
-    seconds = flops / FLOP_PER_SECOND[trial.device] / trial.gpus + steps * SECONDS_PER_STEP[trial.device]
-    basis = "rule: 6 FLOP x parameters x tokens at an assumed speed, plus evaluation and time per step"
-    micro = -(-batch // trial.gpus)
-    activations = 4 * micro * length * (trial.model.width or 256) * (trial.model.layers * 16 + 4)
-    logits = 12 * micro * length * (trial.model.vocabulary or 0) if study.task.type == "causal-lm" else 0
-    return Planned(trial, params, float(seconds), int(16 * params + activations + logits), basis, False)
-
-
-def _learn(planned: Planned, measured: Sequence[Mapping[str, Any]]) -> Planned:
-    """The estimate scaled to what finished trials of this model and GPU count took per token."""
-    trial = planned.trial
-    alike = sorted(
-        (row["train_seconds"] + (row.get("eval_seconds") or 0.0)) / row["data_requested"]
-        for row in measured
-        if (row.get("model"), row.get("gpus")) == (trial.model.name, trial.gpus) and row.get("train_seconds")
-    )
-    if not alike:
-        return planned
-    seconds = alike[len(alike) // 2] * trial.data_requested
-    return replace(planned, seconds=seconds, basis=f"measured: {len(alike)} finished trials of this model")
+        return *count(config, study.task.type, n_labels, spec.layers), 0
+    assert spec.path
+    config = read_config(spec.path)
+    stored = count(config, study.task.type, n_labels, None, spec.path)[0]
+    return *count(config, study.task.type, n_labels, spec.layers, spec.path), stored
 
 
 def _pair_alone(cells: Sequence[Planned], machine: Machine) -> list[Planned]:
     """Mark one cell per model and GPU count to run alone, on the same data and seed: the pairs that speed is read from.
 
-    Wanted: a cell long enough to time (3 s) and no longer than needed.
+    Wanted: the longest cell of at most PAIR_SECONDS, since the shorter it is the more its speed scatters; the smallest
+    where all take longer.
     """
     counts = {p.trial.gpus for p in cells}
     if len(counts) < 2:
         return list(cells)
     chosen: dict[str, int] = {}
     for each in sorted(cells, key=lambda p: p.trial.data_requested):
-        if each.trial.gpus == max(counts) and (each.trial.model.name not in chosen or each.seconds <= 3):
+        fits = each.trial.model.name not in chosen or each.seconds <= PAIR_SECONDS
+        if each.trial.gpus == max(counts) and fits:
             chosen[each.trial.model.name] = each.trial.data_requested
     return [
         replace(p, alone=p.trial.seed == 0 and p.trial.data_requested == chosen[p.trial.model.name])
@@ -384,9 +266,15 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
     return kept, cut
 
 
-def _lint(study: Study, planned: Sequence[Planned]) -> list[tuple[str, str]]:
-    """What this design cannot show."""
+def _lint(study: Study, planned: Sequence[Planned], supply: Supply) -> list[tuple[str, str]]:
+    """What this design cannot show, and what the text may not give."""
     found = []
+    there = supply.train_tokens
+    if study.grid.axis == "tokens" and there is not None and supply.estimated and study.grid.sizes[-1] > there:
+        text = (
+            f"{study.grid.sizes[-1]:,} tokens asked, about {there:,.0f} expected: tokenising will tell before training"
+        )
+        found.append(("few_tokens", text))
     sizes = sorted({p.trial.data_requested for p in planned})
     params = sorted({p.params for p in planned})
     axis = study.grid.axis

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from rayscale.costs import Cost, costs
+from rayscale.counted import unfit
 from rayscale.errors import InputError, TableError
-from rayscale.forecast import unfit
 from rayscale.goals import QUALITIES, Budget, Target, parse_budget, parse_target
 from rayscale.observations import require_columns
 from rayscale.prediction import FAR

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-import statistics
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from rayscale.counted import counted
 from rayscale.errors import InputError
-from rayscale.ledger import Damaged, Ledger, TrialRecord, table
+from rayscale.ledger import Damaged, Ledger, TrialRecord, planned_only, table
+from rayscale.standing import stand
 from rayscale.storage import Store
+
+# What the readers of plan.json rely on, and of each of its trials.
+_PLAN_KEYS = ("study", "machine", "task", "data_axis", "data_fingerprint", "target", "prices", "trials")
+_TRIAL_KEYS = ("trial_id", "gpus", "seconds")
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,24 @@ class Run:
 
     @property
     def study(self) -> dict[str, Any]:
-        """study.yaml as given."""
-        return yaml.safe_load(self.store.read("study.yaml"))
+        """study.yaml as given. Raises InputError if it is missing or no study."""
+        content = self._read("study.yaml", "run the study again, which writes it")
+        try:
+            found = yaml.safe_load(content)
+        except yaml.YAMLError as error:
+            found = f"{type(error).__name__}: {error}"
+        return _mapping(found, (), self._place("study.yaml"), "run the study again, which writes it anew")
 
     @property
     def plan(self) -> dict[str, Any]:
-        """plan.json: the object of `rayscale plan --json`."""
-        return json.loads(self.store.read("plan.json"))
+        """plan.json: the object of `rayscale plan --json`. Raises InputError if it is missing or damaged."""
+        mend = "run the study again, which writes it anew and repeats no finished trial"
+        found = _mapping(_json(self._read("plan.json", mend)), _PLAN_KEYS, self._place("plan.json"), mend)
+        rows = found["trials"]
+        if not isinstance(rows, list) or any(not isinstance(row, dict) or set(_TRIAL_KEYS) - set(row) for row in rows):
+            raise InputError(f"its trials are no list of planned trials; {mend}", code="damaged_file",
+                             where=self._place("plan.json"))  # fmt: skip
+        return found
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -51,18 +68,44 @@ class Run:
         return Ledger(self.store).read()[1]
 
     @property
+    def unplanned(self) -> list[TrialRecord]:
+        """Records of cells that the plan does not hold (any more): kept, but not in `trials`."""
+        planned = self._planned()
+        return [] if planned is None else [record for record in self.records if record.trial_id not in planned]
+
+    @property
     def trials(self) -> pd.DataFrame:
-        """The trial table, one row per finished trial; columns as in `rayscale.ledger.COLUMNS`."""
+        """The trial table, one row per record of a planned cell; columns as in `rayscale.ledger.COLUMNS`.
+
+        Raises InputError for a damaged plan.json or trials.parquet.
+        """
         if records := self.records:
-            return table(records)
+            planned = self._planned()
+            return table(records if planned is None else planned_only(records, planned))
         if self.store.exists("trials.parquet"):
-            return pq.read_table(io.BytesIO(self.store.read("trials.parquet"))).to_pandas()
+            try:
+                return pq.read_table(io.BytesIO(self.store.read("trials.parquet"))).to_pandas()
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(f"cannot be read as parquet: {error}", code="damaged_file",
+                                 where=self._place("trials.parquet")) from None  # fmt: skip
         return table([])
 
     @property
+    def fit_rows(self) -> pd.DataFrame:
+        """The rows of `trials` that a law counts: ok, one augmentation, and each seed once, at its fewest GPUs."""
+        return counted(self.trials)
+
+    @property
     def fit(self) -> dict[str, Any] | None:
-        """fit.json, or None before the first fit."""
-        return json.loads(self.store.read("fit.json")) if self.store.exists("fit.json") else None
+        """fit.json, or None before the first fit. Raises InputError if it is damaged."""
+        if not self.store.exists("fit.json"):
+            return None
+        mend = f"`rayscale report {self.folder}` writes it anew"
+        found = _mapping(_json(self.store.read("fit.json")), ("fits", "verdict"), self._place("fit.json"), mend)
+        fits = found["fits"]
+        if not isinstance(fits, list) or not all(isinstance(each, dict) for each in [*fits, found["verdict"]]):
+            raise InputError(f"it holds no fits; {mend}", code="damaged_file", where=self._place("fit.json"))
+        return found
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -84,6 +127,37 @@ class Run:
                              code="no_curve")  # fmt: skip
         return pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
 
+    def _place(self, name: str) -> str:
+        return f"{self.folder}/{name}"
+
+    def _read(self, name: str, mend: str) -> bytes:
+        if not self.store.exists(name):
+            raise InputError(f"no such file; {mend}", code="missing_file", where=self._place(name))
+        return self.store.read(name)
+
+    def _planned(self) -> dict[str, str | None] | None:
+        """The models' names by trial id, as the plan has them; None without a plan."""
+        if not self.store.exists("plan.json"):
+            return None
+        return {row["trial_id"]: row.get("model") for row in self.plan["trials"]}
+
+
+def _json(content: bytes) -> Any:
+    """The JSON value, or what is wrong with it as text, which is no mapping either."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _mapping(found: Any, keys: tuple[str, ...], where: str, mend: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        text = found if isinstance(found, str) else f"it holds a {type(found).__name__}, not one object"
+        raise InputError(f"damaged ({text[:120]}); {mend}", code="damaged_file", where=where)
+    if missing := [key for key in keys if key not in found]:
+        raise InputError(f"it lacks {', '.join(missing)}; {mend}", code="damaged_file", where=where)
+    return found
+
 
 def load(path: str | Path) -> Run:
     """Open a run folder by path or URI; needs no cluster. Raises InputError if it is none."""
@@ -103,42 +177,40 @@ def log_event(store: Store, event: str, **details: Any) -> None:
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Progress of a run: the object of `status --json`; trials run now only while a run has not ended."""
-    if not run.store.exists("plan.json"):
-        raise InputError(f"{run.folder} has no plan.json, so there is no progress to tell", code="no_plan")
+    """Progress of a run: the object of `status --json`; trials run now only while a run has not ended.
+
+    `done` = `ok` + `diverged`; `unplanned` counts records of cells that the study no longer asks for.
+    """
     plan = run.plan
-    rows = plan["trials"]
-    planned = {row["trial_id"]: row for row in rows}
-    records = {r.trial_id: r for r in run.records if r.trial_id in planned}
-    running: set[str] = set()
+    begun: dict[str, str] = {}
     for event in run.events:
         if event["event"] in ("run_started", "run_stopped", "run_ended"):
-            running.clear()
+            begun.clear()
         elif event["event"] == "trial_started":
-            running.add(event["trial_id"])
+            begun[event["trial_id"]] = event["at"]
         elif event["event"] == "trial_finished":
-            running.discard(event["trial_id"])
-    running = {trial_id for trial_id in running if trial_id in planned and trial_id not in records}
-    failed = [r for r in records.values() if r.row["status"] == "failed"]
-    left = [row for row in rows if row["trial_id"] not in records]
-    slowness = statistics.median(
-        [
-            (r.row["train_seconds"] + (r.row["eval_seconds"] or 0)) / planned[i]["seconds"]
-            for i, r in records.items()
-            if r.row["train_seconds"] and planned[i]["seconds"]
-        ]
-        or [1.0]
-    )
-    slots = plan["machine"]["slots"]
-    last = max(failed, key=lambda r: r.row["ended_at"] or "", default=None)
+            begun.pop(event["trial_id"], None)
+    records, damaged = Ledger(run.store).read()
+    by_id, now = {record.trial_id: record for record in records}, datetime.now(UTC)
+    running = {
+        trial_id: (now - datetime.fromisoformat(at)).total_seconds()
+        for trial_id, at in begun.items()
+        # A record from before the start is that of an earlier attempt; times of one form compare as text.
+        if trial_id not in by_id or (by_id[trial_id].row["ended_at"] or "~") < at
+    }
+    standing = stand(plan["trials"], by_id, running, plan["machine"]["slots"])
+    planned = {row["trial_id"] for row in plan["trials"]}
     return {
         "study": plan["study"],
-        "done": len(records) - len(failed),
-        "failed": len(failed),
-        "running": len(running),
-        "waiting": len(left) - len(running),
-        "eta_seconds": sum(row["gpu_seconds"] for row in left) * slowness / slots,
-        "gpu_hours": sum(r.row["device_seconds"] or 0 for r in records.values()) / 3600,
-        "last_error": last.row["error"] if last else None,
-        "damaged": [{"file": d.name, "reason": d.reason} for d in run.damaged],
+        "done": standing.done,
+        "ok": standing.ok,
+        "diverged": standing.diverged,
+        "failed": standing.failed,
+        "running": standing.running,
+        "waiting": standing.waiting,
+        "unplanned": sum(record.trial_id not in planned for record in records),
+        "eta_seconds": standing.eta_seconds,
+        "gpu_hours": standing.gpu_seconds / 3600,
+        "last_error": standing.last_error,
+        "damaged": [{"file": each.name, "reason": each.reason} for each in damaged],
     }

@@ -67,8 +67,22 @@ def _gpus(gain: Facts) -> str:
     curve = "; a scaling curve would need three GPU counts" if len(gain["curve"]) < 2 else ""
     return (
         f"Going from {gain['from']} to {gain['to']} GPUs trains {number(gain['value'])} times as many examples "
-        f"per second ({_between(gain)}, {gain['pairs']} pairs of runs{curve})."
+        f"per second ({_between(gain)}, {gain['pairs']} pairs of runs{curve})." + _by_model(gain["models"])
     )
+
+
+def _by_model(models: Sequence[Facts]) -> str:
+    """What single models gain, the largest among them, where they differ by more than a tenth."""
+    least, most = (choose(models, key=lambda each: each["value"]) for choose in (min, max))
+    if most["value"] <= 1.1 * least["value"]:
+        return ""
+    largest = models[-1]
+    low, high = (
+        f"{number(each['value'])} times for {each['model']}{', the largest' if each is largest else ''}"
+        for each in (least, most)
+    )
+    own = f"; {number(largest['value'])} for {largest['model']}, the largest" if largest not in (least, most) else ""
+    return f" Models differ, from {low} to {high}{own}."
 
 
 def _quality(change: Facts | None) -> str:

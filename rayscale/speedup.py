@@ -49,7 +49,8 @@ def speed_steps(trials: pd.DataFrame) -> list[dict[str, Any]]:
     """The paired ratio of examples per second between every two neighbouring GPU counts, ascending.
 
     Only rows that ran `exclusive`ly count: others measure how runs disturb each other. Each step: `from`, `to` (GPUs),
-    value, low, high (geometric mean over pairs), `pairs`, and `largest_model`, the ratio of the largest model alone.
+    value, low, high (geometric mean over pairs), `pairs`, `models`: the mean ratio of each model by itself (model,
+    params, value), the smallest model first, and `largest_model`, the last of these ratios.
     """
     rows = trials[(trials["status"] == "ok") & trials["exclusive"].eq(True).fillna(False)]
     counts = sorted(int(gpus) for gpus in rows["gpus"].dropna().unique())
@@ -60,8 +61,13 @@ def speed_steps(trials: pd.DataFrame) -> list[dict[str, Any]]:
             continue
         logs = mean_interval(pairs["log_ratio"].to_numpy())
         ratios = [None if each is None else float(np.exp(each)) for each in logs]
-        largest = pairs.loc[pairs["params"] == pairs["params"].max(), "log_ratio"]
-        facts = {"from": fewer, "to": more, "pairs": len(pairs), "largest_model": float(np.exp(largest.mean()))}
+        own = pairs.groupby(["params", "model"])["log_ratio"].mean().reset_index()  # sorted by size
+        models = [
+            {"model": model, "params": float(params), "value": float(np.exp(mean))}
+            for model, params, mean in zip(own["model"], own["params"], own["log_ratio"], strict=True)
+        ]
+        facts = {"from": fewer, "to": more, "pairs": len(pairs), "models": models}
+        facts["largest_model"] = models[-1]["value"]
         found.append(amount(ratios, "times", **facts))
     return found
 

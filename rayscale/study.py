@@ -5,7 +5,6 @@ A key that this version does not act on is refused by name: nothing the user wro
 
 from __future__ import annotations
 
-import glob
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from rayscale import study_words
 from rayscale.errors import StudyError, nearest
+from rayscale.files import below, files_of
 from rayscale.laws import Law
 from rayscale.study_laws import MEND, Laws, UserLaw, read
 from rayscale.study_yaml import Located, locate, parse
@@ -245,12 +246,13 @@ def load_study(path: str | Path) -> Study:
     except ValidationError as error:
         # A list whose only entry is wrong is also "too short" for pydantic: one mistake, one line.
         found = [each for each in error.errors() if each["type"] != "too_short" or not each["input"]]
-        problems = [_problem(document, each) for each in found]
+        steps = [study_words.without_branches(each["loc"], document.lines) for each in found]
+        problems = [_problem(document, {**each, "loc": loc}) for each, loc in zip(found, steps, strict=True)]
         raw = document.value.get("data")
         if isinstance(raw, dict):
             missing = _missing_files({k: v for k, v in raw.items() if isinstance(v, str)}, path.resolve().parent)
             problems += [(locate(document, where), _dotted(where), text) for where, text in missing]
-        raise _refusal(document, sorted(set(problems), key=lambda p: (p[0], p[1]))) from None
+        raise _refusal(document, study_words.one_a_field(problems)) from None
     study, found_later = _resolve(study, path.resolve().parent)
     study._document = document
     if found_later:
@@ -300,21 +302,14 @@ def _problem(document: Located, error: Any) -> tuple[int, str, str]:
     elif error["type"] == "missing":
         text = "missing; add this key"
     elif error["type"] == "too_short":
-        text = f"found {_shown(found)}; give at least one"
+        text = f"found {study_words.found(found)}; give at least one"
     elif later and where[-1] != "train":
-        text = f"found {_shown(found)}; {later}"
+        text = f"found {study_words.found(found)}; {later}"
     elif where and where[0] == "laws" and error["type"] in ("tuple_type", "model_type", "string_type"):
-        text = f"found {_shown(found)}; {MEND}"
+        text = f"found {study_words.found(found)}; {MEND}"
     else:
-        text = (
-            f"found {_shown(found)}; {error['msg'].removeprefix('Value error, ').replace('Input should', 'it should')}"
-        )
+        text = f"found {study_words.found(found)}; {study_words.mend(error, where)}"
     return locate(document, where), field, text
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _keys_beside(where: tuple[Any, ...], value: Any) -> list[str]:
@@ -338,7 +333,7 @@ def _resolve(study: Study, folder: Path) -> tuple[Study, list[tuple[tuple[Any, .
     """Make paths absolute and check what one field alone does not show; returns the study and the problems."""
     data = study.data.model_dump()
     problems: list[tuple[tuple[Any, ...], str]] = [*_missing_files(data, folder)]
-    data.update({key: str(folder / data[key]) for key in _local_files(data)})
+    data.update({key: below(folder, data[key]) for key in _local_files(data)})
     task, grid = study.task.type, study.grid
     if (grid.examples is None) == (grid.tokens is None):
         problems.append((("grid",), "give exactly one data axis: examples or tokens"))
@@ -352,6 +347,8 @@ def _resolve(study: Study, folder: Path) -> tuple[Study, list[tuple[tuple[Any, .
         known = list(METRICS[task])
         text = f"found '{study.target.metric}'{nearest(study.target.metric, known)} (known for {task}: {known})"
         problems.append((("target",), text))
+    elif text := study_words.out_of_range(study.target.metric, study.target.reach) or "":
+        problems.append((("target", "reach"), text))
     if study.budget.usd and not study.prices.gpu_hour:
         problems.append((("budget", "usd"), "a budget in money needs prices.gpu_hour; add it"))
     if study.budget.usd and study.prices.currency != "USD":
@@ -378,6 +375,6 @@ def _local_files(data: dict[str, Any]) -> list[str]:
 
 
 def _missing_files(data: dict[str, Any], folder: Path) -> list[tuple[tuple[str, str], str]]:
-    paths = {key: str(folder / data[key]) for key in _local_files(data)}
     text = "no such file: {}; give a path relative to the study file"
-    return [(("data", key), text.format(path)) for key, path in paths.items() if not glob.glob(path)]
+    keys = [key for key in _local_files(data) if not files_of(below(folder, data[key]))]
+    return [(("data", key), text.format(folder / data[key])) for key in keys]

@@ -19,7 +19,7 @@ from rayscale.errors import InputError
 from rayscale.parameters import count, family_config
 
 if TYPE_CHECKING:
-    from rayscale.plan import ModelSpec
+    from rayscale.trial import ModelSpec
 
 # Per task: the Auto class, and the class of its mapping that says which architectures can do it.
 AUTO = {

@@ -31,12 +31,13 @@ from rayscale.nn.models import body_parameters
 from rayscale.nn.pulse import Pulse
 from rayscale.nn.rates import schedule_factor
 from rayscale.nn.save import save_model
+from rayscale.nn.speed import SpeedWindow
 from rayscale.nn.state import seed_everything, settled
 from rayscale.parameters import training_flops
 
 if TYPE_CHECKING:
-    from rayscale.plan import Trial
     from rayscale.text.prepared import Prepared
+    from rayscale.trial import Trial
 
 CLIP_NORM = 1.0
 CURVE_POINTS = 50
@@ -58,6 +59,7 @@ class Course:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     error: str | None = None
+    speed: SpeedWindow = field(default_factory=lambda: SpeedWindow(0))
 
 
 def train_trial(
@@ -133,6 +135,7 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> No
     model.train()
     group.add([0.0])  # all ranks are here: nobody's clock runs while another still builds
     started, pause_seconds = time.perf_counter(), 0.0
+    course.speed = SpeedWindow(job.steps)
     for step, batch in enumerate(_global_batches(job)):
         targets = float(targets_of[batch].sum())
         rate = job.learning_rate * schedule_factor(
@@ -140,6 +143,9 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> No
         )
         loss_sum += _step(parallel, model, optimizer, job, batch, targets, rate)
         target_sum += targets
+        if course.speed.warms_up_with(step):
+            loss_sum.item()  # waits for the device
+        course.speed.add(len(batch), int(job.train_lengths[batch].sum()))
         last = step + 1 == job.steps
         if (step + 1) % every == 0 or last or step + 1 in validations:
             total = float(group.add([loss_sum.item()])[0])
@@ -158,7 +164,9 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> No
                 paused = time.perf_counter()
                 point["validation_loss"] = evaluate(model, job, "validation", rows=monitor, beat=pulse.beat)[0]
                 model.train()
-                pause_seconds += time.perf_counter() - paused
+                paused = time.perf_counter() - paused
+                pause_seconds += paused
+                course.speed.pause(paused)
             course.curve.append(point)
             loss_sum.zero_()
             target_sum = 0.0
@@ -166,6 +174,7 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> No
         if course.error is not None:
             break
         pulse.beat(step + 1)
+    course.speed.close()
     course.train_seconds = time.perf_counter() - started - pause_seconds
     course.eval_seconds += pause_seconds
 
@@ -203,7 +212,9 @@ def _describe(job: Job, course: Course) -> dict[str, Any]:
     """The measured columns that do not depend on the task."""
     lengths = job.train_lengths[job.rows].astype(np.int64)
     tokens, pairs = int(lengths.sum()), int((lengths**2).sum())
-    train_seconds, eval_seconds = (float(s) for s in job.group.largest([course.train_seconds, course.eval_seconds]))
+    clocks = [course.train_seconds, course.eval_seconds, course.speed.seconds]
+    train_seconds, eval_seconds, window = (float(seconds) for seconds in job.group.largest(clocks))
+    per_second = [count / window if window else None for count in (course.speed.rows, course.speed.tokens)]
     size, share = job.size, course.steps / job.steps  # 1 unless it diverged
     once = training_flops(size.token_params, size.example_params, size.layers, size.width, tokens, pairs, len(lengths))
     flops = share * job.epochs * once
@@ -225,9 +236,10 @@ def _describe(job: Job, course: Course) -> dict[str, Any]:
         "train_loss": _last_tenth(course),
         "train_seconds": train_seconds,
         "eval_seconds": eval_seconds,
-        "examples_per_second": share * job.epochs * len(lengths) / train_seconds,
-        "tokens_per_second": share * job.epochs * tokens / train_seconds,
-        "mfu": flops / (train_seconds * peak * job.group.world_size) if peak else None,
+        "examples_per_second": per_second[0],
+        "tokens_per_second": per_second[1],
+        # Speed in tokens times the mean cost of a token.
+        "mfu": per_second[1] * once / tokens / (peak * job.group.world_size) if peak and per_second[1] else None,
     }
 
 

@@ -7,7 +7,6 @@ two cores. A lane pays that once.
 from __future__ import annotations
 
 import tempfile
-import traceback
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from typing import Any
 
 import ray
 
-from rayscale.errors import RayscaleError
+from rayscale.errors import describe
 from rayscale.on_ray.parcels import Parcel, read_files, unwrap
 from rayscale.on_ray.place import place
 from rayscale.on_ray.pool import Cell, LanePool
-from rayscale.plan import Trial
+from rayscale.trial import Trial
 
 RESTARTS_PER_LANE = 20  # a trial has its own, smaller limit; this one ends a lane whose machine is broken
 
@@ -199,15 +198,3 @@ class _Worker:
             "measured": {**measured, **place(started, self.size)},
             "model": [model] if model else [],
         }
-
-
-def describe(failure: BaseException) -> dict[str, Any]:
-    """An exception as plain values: message, code, whether a retry is pointless, traceback."""
-    return {
-        "message": str(failure).strip() or type(failure).__name__
-        if isinstance(failure, RayscaleError)
-        else f"{type(failure).__name__}: {failure}",
-        "code": getattr(failure, "code", "exception"),
-        "permanent": bool(getattr(failure, "permanent", False)) or getattr(failure, "exit_code", 1) == 2,
-        "traceback": "".join(traceback.format_exception(failure)),
-    }

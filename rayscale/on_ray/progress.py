@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayscale.forecast import law_line
 from rayscale.ledger import TrialRecord, table
-from rayscale.plan import Plan, Planned, remaining_seconds
+from rayscale.plan import Plan
 from rayscale.report.terminal import RunningTrial, Snapshot
+from rayscale.standing import stand
 
 LAW_EVERY_SECONDS = 15.0  # fitting takes CPU from the trials
 
@@ -19,7 +19,8 @@ class Progress:
     """Looks at a run; remembers only when it began and the law that it fitted last."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = {planned.trial.trial_id: planned for planned in plan.trials}
+        self._trials = {planned.trial.trial_id: planned.trial for planned in plan.trials}
+        self._rows = [planned.row() for planned in plan.trials]
         self._slots, self._axis = plan.machine.slots, plan.study.grid.axis
         self._started = time.monotonic()
         self._law: str | None = None
@@ -27,24 +28,23 @@ class Progress:
 
     def look(self, records: Mapping[str, TrialRecord], running: Sequence[Mapping[str, Any]], phase: str) -> Snapshot:
         """The state of the run from its records and from what the workers say of the trials they are at."""
-        failed = [record for record in records.values() if record.row["status"] == "failed"]
-        left = [planned for trial_id, planned in self._plan.items() if trial_id not in records]
-        last = max(failed, key=lambda record: record.row["ended_at"] or "", default=None)
+        seconds = {told["trial_id"]: told["seconds"] for told in running}
+        standing = stand(self._rows, records, seconds, self._slots)
         return Snapshot(
-            done=len(records) - len(failed),
-            failed=len(failed),
+            done=standing.done,
+            failed=standing.failed,
             running=tuple(self._running(each) for each in running),
-            waiting=len(left) - len(running),
-            eta_seconds=self._eta(records, left, running),
-            gpu_seconds=sum(record.row["device_seconds"] or 0 for record in records.values()),
+            waiting=standing.waiting,
+            eta_seconds=standing.eta_seconds,
+            gpu_seconds=standing.gpu_seconds,
             law_line=self._fit(records),
-            last_error=last.row["error"] if last else None,
+            last_error=standing.last_error,
             elapsed_seconds=time.monotonic() - self._started,
             phase=phase,
         )
 
     def _running(self, told: Mapping[str, Any]) -> RunningTrial:
-        trial = self._plan[told["trial_id"]].trial
+        trial = self._trials[told["trial_id"]]
         return RunningTrial(
             trial_id=trial.trial_id,
             model=trial.model.name,
@@ -55,18 +55,6 @@ class Progress:
             train_loss=told.get("train_loss"),
             seconds=told["seconds"],
         )
-
-    def _eta(
-        self, records: Mapping[str, TrialRecord], left: Sequence[Planned], running: Sequence[Mapping[str, Any]]
-    ) -> float:
-        """Seconds to go, by the plan's estimates scaled to what the finished trials of this run took."""
-        ratios = [
-            (record.row["train_seconds"] + (record.row["eval_seconds"] or 0)) / self._plan[trial_id].seconds
-            for trial_id, record in records.items()
-            if record.row["train_seconds"]
-        ]
-        total = remaining_seconds(left, self._slots, statistics.median(ratios) if ratios else 1.0)
-        return max(0.0, total - sum(each["seconds"] for each in running) / max(1, self._slots))
 
     def _fit(self, records: Mapping[str, TrialRecord]) -> str | None:
         if self._law_records != len(records) and time.monotonic() - self._law_fitted >= LAW_EVERY_SECONDS:

@@ -5,37 +5,35 @@ Only this process writes the run's folder; workers send what they measured by ac
 
 from __future__ import annotations
 
-import io
 import json
 import socket
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
-import pandas as pd
-
-from rayscale.checkpoints import find_checkpoint
-from rayscale.draft import draft_plan, run_store
+from rayscale.draft import draft_plan, run_store, write_plan
 from rayscale.errors import ClusterError, InputError
+from rayscale.estimate import Planned
 from rayscale.finish import finish
-from rayscale.ledger import Ledger, TrialRecord, make_record
+from rayscale.ledger import Ledger, planned_only
 from rayscale.machine import this_machine
-from rayscale.on_ray.place import place, versions
+from rayscale.on_ray.outcomes import Outcomes
 from rayscale.on_ray.progress import Progress
-from rayscale.plan import Plan, Planned
+from rayscale.plan import Plan
 from rayscale.report.terminal import Snapshot
 from rayscale.run_folder import Run, log_event
 from rayscale.storage import Store
+from rayscale.study import Run as RunSettings
 from rayscale.study import Study, load_study
+from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import spec_of
 
 POLL_SECONDS = 0.5
+EXECUTORS: tuple[str, ...] = get_args(RunSettings.model_fields["executor"].annotation)
 
 
 class Observer(Protocol):
@@ -79,13 +77,17 @@ def run_study(
 
     `address` is local (a Ray of our own), auto or HOST:PORT; `only` is one trial id; `executor` overrides
     the study's. Raises InputError before Ray starts (on a cluster: before anything is scheduled) for a study that
-    cannot run, ClusterError when Ray fails. A trial that raises is a failed record, not an exception.
+    cannot run, ClusterError when Ray fails. A trial that raises is a failed record, not an exception; with both `only`
+    and the executor inline it passes through.
     """
+    if executor is not None and executor not in EXECUTORS:
+        raise InputError(f"found '{executor}'; use one of: {', '.join(EXECUTORS)}", where="--executor")
     path = study if isinstance(study, (str, Path)) else None
     study = study if isinstance(study, Study) else load_study(study)
     store = run_store(study, out)
     store.check_writable()
-    driver = _Driver(study, store, observer or Silent(), executor or study.run.executor, retry_failed, only)
+    outcomes = Outcomes(store, study.run.keep, executor or study.run.executor, {})
+    driver = _Driver(study, outcomes, observer or Silent(), retry_failed, only)
     try:
         with ExitStack() as stack:
             local = address == "local"
@@ -108,40 +110,46 @@ def run_study(
 @dataclass
 class _Driver:
     study: Study
-    store: Store
+    outcomes: Outcomes
     observer: Observer
-    executor: str
     retry_failed: bool
     only: str | None
     agreed: bool = False
     session: Any = None
     host: Any = None
     pending: list[Planned] = field(default_factory=list)
-    records: dict[str, TrialRecord] = field(default_factory=dict)
     prepared: dict[str, Prepared] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Store:
+        """The run's folder."""
+        return self.outcomes.store
+
+    @property
+    def executor(self) -> str:
+        """How trials are run: lanes, isolated or inline."""
+        return self.outcomes.executor
 
     # ---- before
 
     def begin(self, plan: Plan, path: str | Path | None) -> bool:
         """Write study and plan, find what is left to run, ask. False if the answer is no."""
         self.plan, self.progress = plan, Progress(plan)
-        ledger = Ledger(self.store)
-        planned = {p.trial.trial_id: p for p in plan.trials}
+        planned = {p.trial.trial_id: p.trial.model.name for p in plan.trials}
         if self.only and self.only not in planned:
             raise InputError(
                 f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids", code="unknown_trial"
             )
-        earlier = ledger.read()[0]
+        earlier = Ledger(self.store).read()[0]
         if any(r.row["executor"] == "simulated" for r in earlier):
             raise InputError(
                 f"{self.store.location} holds simulated trials; give another folder with --out", code="simulated_run"
             )
-        self.records = {r.trial_id: r for r in earlier if r.trial_id in planned}
-        self.pending = [
-            p
-            for p in plan.trials
-            if (p.trial.trial_id == self.only if self.only else not self._stands(p.trial.trial_id))
-        ]
+        known = {r.trial_id: r for r in planned_only(earlier, planned)}
+        stands = {i for i, r in known.items() if r.finished or (r.row["status"] == "failed" and not self.retry_failed)}
+        again = {self.only} if self.only else set(planned) - stands
+        self.pending = [p for p in plan.trials if p.trial.trial_id in again]
+        self.outcomes.records = {i: record for i, record in known.items() if i not in again}
         if self.executor == "inline" and (wide := [p for p in self.pending if p.trial.gpus > 1]):
             raise InputError(
                 f"executor inline runs in this one process; {len(wide)} of the trials want more than one GPU, such as "
@@ -156,10 +164,6 @@ class _Driver:
             source = str(Path(path).absolute()) if path else None
             log_event(self.store, "run_started", host=socket.gethostname(), study=source, pending=len(self.pending))
         return self.agreed
-
-    def _stands(self, trial_id: str) -> bool:
-        record = self.records.get(trial_id)
-        return record is not None and (record.finished or (record.row["status"] == "failed" and not self.retry_failed))
 
     def prepare_here(self) -> bool:
         """Whether no Ray is needed: nothing to train, or an inline run of text that is prepared already."""
@@ -201,15 +205,18 @@ class _Driver:
             self.host = open_host()
         self.observer.phase("preparing the text")
         specs = list({spec_of(p.trial.model): None for p in self.plan.trials})
-        self.prepared = prepare(self.study, specs, self._seeds(), self.observer.phase)
+        with naming_fields(self.study):
+            self.prepared = prepare(self.study, specs, self._seeds(), self.observer.phase)
 
     def execute(self) -> None:
         """Run what is pending; every outcome is a durable record when this returns."""
         if not self.pending:
             return
-        for planned in self.pending:  # refuse before the first trial what the last could not read
-            trial = planned.trial
-            self._prepared(planned).subset(trial.data_axis, trial.data_requested, trial.seed)
+        write_plan(self.store, self.plan, self.prepared)
+        with naming_fields(self.study):
+            for planned in self.pending:  # refuse before the first trial what the last could not read
+                trial = planned.trial
+                self._prepared(planned).subset(trial.data_axis, trial.data_requested, trial.seed)
         if self.executor == "inline":
             self._execute_inline()
         else:
@@ -219,30 +226,20 @@ class _Driver:
         return self.prepared[spec_of(planned.trial.model).name]
 
     def _execute_inline(self) -> None:
-        from rayscale.nn.train import train_trial
-        from rayscale.on_ray import parcels
+        from rayscale.on_ray.inline import run_here
 
         for planned in self.pending:
-            trial, started = planned.trial, datetime.now(UTC)
+            trial = planned.trial
             log_event(self.store, "trial_started", trial_id=trial.trial_id)
 
-            def progress(told: dict[str, Any], planned: Planned = planned) -> None:
-                self._show([{"trial_id": planned.trial.trial_id, "seconds": 0.0, **told}])
+            def progress(told: dict[str, Any], trial_id: str = trial.trial_id) -> None:
+                self._show([{"trial_id": trial_id, "seconds": 0.0, **told}])
 
-            checkpoint = (
-                str(find_checkpoint(trial.model.path, trial.model.revision).folder) if trial.model.path else None
-            )
-            with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
-                kept = Path(scratch) / "model" if self.study.run.keep != "none" else None
-                # Exceptions pass through: this executor is for the debugger.
-                measured = train_trial(
-                    trial, self._prepared(planned), checkpoint=checkpoint, device=trial.device, progress=progress,
-                    save_to=kept,
-                )  # fmt: skip
-                files = parcels.read_files(kept) if kept is not None and kept.is_dir() else None
-            measured |= place(started, trial.gpus)
-            outcome = {"status": measured["status"], "measured": measured, "exclusive": True, "attempts": 1}
-            self._keep(planned, {**outcome, "model": [files] if files else []})
+            outcome = run_here(
+                trial, self._prepared(planned), keep_model=self.study.run.keep != "none", progress=progress,
+                let_raise=self.only is not None,
+            )  # fmt: skip
+            self.outcomes.add(trial, outcome)
 
     def _execute_in_lanes(self) -> None:
         import ray
@@ -256,10 +253,9 @@ class _Driver:
         pool = open_pool(
             self._cells(), slots, run.retries, 1 if self.executor == "isolated" else None, settings, self.host
         )
-        for trial_id, record in self.records.items():
-            if trial_id not in {p.trial.trial_id for p in self.pending}:
-                ray.get(pool.acknowledge.remote(trial_id, record.row))
-        recorded = set(self.records) - {p.trial.trial_id for p in self.pending}
+        for trial_id, record in self.outcomes.records.items():
+            ray.get(pool.acknowledge.remote(trial_id, record.row))
+        recorded = set(self.outcomes.records)
         planned = [p for p in self.plan.trials if not self.only or p.trial.trial_id in {*recorded, self.only}]
         grid = _Thread(lambda: run_grid(planned, recorded, slots, pool, self.store))
         grid.start()
@@ -296,15 +292,15 @@ class _Driver:
     def _collect(self, pool: Any, grid: _Thread) -> None:
         import ray
 
-        waited = {p.trial.trial_id: p for p in self.pending}
+        waited = {p.trial.trial_id: p.trial for p in self.pending}
         known, begun = 0, set[str]()
         while known < len(self.pending):
             if not grid.is_alive():
                 raise ClusterError(f"Ray Tune ended before the trials did: {grid.error}") from grid.error
             for outcome in ray.get(pool.collect.remote(known, POLL_SECONDS)):
                 known += 1
-                self._keep(waited[outcome["trial_id"]], outcome)
-                ray.get(pool.acknowledge.remote(outcome["trial_id"], self.records[outcome["trial_id"]].row))
+                record = self.outcomes.add(waited[outcome["trial_id"]], outcome)
+                ray.get(pool.acknowledge.remote(record.trial_id, record.row))
             now = ray.get(pool.snapshot.remote())
             for running in now["running"]:
                 if running["trial_id"] not in begun:
@@ -312,71 +308,8 @@ class _Driver:
                     log_event(self.store, "trial_started", trial_id=running["trial_id"])
             self._show(now["running"], "starting lanes" if now["lanes_starting"] else "training")
 
-    # ---- outcomes
-
-    def _keep(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
-        """Make one outcome durable: its model if it is wanted, curve, log, then the record, which says it is done."""
-        trial = planned.trial
-        error = outcome.get("error")
-        measured = dict(outcome.get("measured") or place(datetime.now(UTC), trial.gpus))
-        measured["device_seconds"] += outcome.get("lost_seconds", 0.0)  # attempts that failed were paid for too
-        curve = measured.pop("curve", [])
-        measured.pop("status", None)
-        if error:
-            measured["error"] = error["message"]
-        if curve:
-            self._write_curve(trial.trial_id, curve)
-        if text := (error or {}).get("traceback") or (error or {}).get("message"):
-            self.store.write(f"logs/{trial.trial_id}.log", text.encode())
-        record = make_record(
-            trial,
-            status=outcome["status"],
-            exclusive=bool(outcome.get("exclusive")),
-            executor=self.executor,
-            attempts=outcome["attempts"],
-            versions=versions(),
-            **measured,
-        )
-        self._keep_model(record, outcome.get("model") or [])
-        Ledger(self.store).write(record)
-        self.records[trial.trial_id] = record
-        log_event(self.store, "trial_finished", trial_id=trial.trial_id, status=record.row["status"])
-
-    def _write_curve(self, trial_id: str, curve: list[dict[str, Any]]) -> None:
-        sink = io.BytesIO()
-        pd.DataFrame(curve).to_parquet(sink)
-        self.store.write(f"curves/{trial_id}.parquet", sink.getvalue())
-
-    def _keep_model(self, record: TrialRecord, model: list[Any]) -> None:
-        """Write models/<trial_id>/; with keep: best, only if no kept model validates better, and drop the loser.
-
-        `model` holds the files by name, or the reference to them that a worker put; it is empty if none was saved.
-        """
-        if not model or record.row["status"] != "ok":
-            return
-        others = []
-        if self.study.run.keep == "best":
-            others = [i for i in self.records if i != record.trial_id and self.store.exists(f"models/{i}")]
-            mine = record.row["validation_loss"]
-            if mine is None or any((self.records[i].row["validation_loss"] or 0) <= mine for i in others):
-                return
-        files = model[0]
-        if not isinstance(files, dict):
-            import ray
-
-            try:
-                files = ray.get(files)
-            except ray.exceptions.RayError as error:  # its worker died meanwhile; what it measured stands all the same
-                reason = str(error).splitlines()[0]
-                log_event(self.store, "model_lost", trial_id=record.trial_id, reason=reason)
-                return
-        for name, content in files.items():
-            self.store.write(f"models/{record.trial_id}/{name}", content.tobytes())
-        for other in others:
-            self.store.delete_folder(f"models/{other}")
-
     def _show(self, running: Sequence[Mapping[str, Any]], phase: str = "training") -> None:
-        self.observer.show(self.progress.look(self.records, running, phase))
+        self.observer.show(self.progress.look(self.outcomes.records, running, phase))
 
 
 class _Thread(threading.Thread):

@@ -7,7 +7,6 @@ in the head node's home, where a second submission of the same study resumes it.
 from __future__ import annotations
 
 import base64
-import glob
 import hashlib
 import io
 import os
@@ -23,19 +22,23 @@ from typing import Any
 
 import yaml
 
-from rayscale.errors import ClusterError, InputError
+from rayscale.errors import ClusterError, InputError, RayscaleError
+from rayscale.files import files_of
 from rayscale.study import Pretrained, Study, load_study
 
 REMOTE_RUNS = "rayscale-runs"  # below the home of the user that Ray runs as on the head node
 MARK = "rayscale-archive"
+POLL_SECONDS = (2.0, 15.0)
+REFUSED = 2  # exit code of `rayscale run` for wrong input
 LEFT_THERE = ("tune", "checkpoints", "models")  # large; their place is said instead
 
 
 def submit(study_file: Path, address: str, out: Path, say: Callable[[str], None]) -> str:
     """Run a study on the cluster with the dashboard `address` (http://HOST:8265); the run folder comes back to `out`.
 
-    Returns the job's id. Raises InputError for a wrong study before anything is sent, ClusterError when the cluster
-    cannot be reached or the job fails. With a storage URI in the study nothing is brought back.
+    Returns the job's id. Raises InputError for a wrong study before anything is sent, and for one that is refused on
+    the cluster; ClusterError when the cluster cannot be reached or the job fails. What a failed job left in its run
+    folder comes back all the same. With a storage URI in the study nothing is brought back.
     """
     study = load_study(study_file)
     client = _client(address)
@@ -54,13 +57,19 @@ def submit(study_file: Path, address: str, out: Path, say: Callable[[str], None]
         except KeyboardInterrupt:
             say(f"The job goes on; stop it with: ray job stop {job} --address {address}")
             raise
-        if elsewhere:
+        failure = _failure(client, job)
+        if not elsewhere:
+            fetch = _start(client, f'cd "$HOME" && python -m rayscale.on_ray.submit {shlex.quote(place)}', Path(folder))
+            _wait(client, fetch)
+            if _failure(client, fetch) is None:
+                unpack(client.get_job_logs(fetch), out)
+                say(f"Results: {out} (models and Tune's files stay in ~/{place} on the head node)")
+            else:
+                failure = failure or _failure(client, fetch)
+        else:
             say(f"Results: {place}")
-            return job
-        fetch = _start(client, f'cd "$HOME" && python -m rayscale.on_ray.submit {shlex.quote(place)}', Path(folder))
-        _wait(client, fetch)
-        unpack(client.get_job_logs(fetch), out)
-    say(f"Results: {out} (models and Tune's files stay in ~/{place} on the head node)")
+    if failure:
+        raise failure
     return job
 
 
@@ -92,10 +101,9 @@ def _stage(study: Study, study_file: Path, folder: Path) -> None:
         if given and given != "builtin" and "://" not in given:
             target = folder / "data" / key
             target.mkdir(parents=True)
-            files = sorted(glob.glob(given))
-            for number, file in enumerate(files):  # numbered, as files of several folders may share a name
+            for number, file in enumerate(files_of(given)):  # numbered, as files of several folders may share a name
                 shutil.copy(file, target / f"{number:06d}-{Path(file).name}")
-            content["data"][key] = f"data/{key}/*{Path(given).suffix}"
+            content["data"][key] = f"data/{key}/*"
     for number, model in enumerate(study.models):
         if isinstance(model, Pretrained) and Path(model.pretrained).is_dir():
             name = f"models/{number}/{Path(model.pretrained).name}"
@@ -117,29 +125,41 @@ def _start(client: Any, command: str, folder: Path) -> str:
 
 def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
     """Repeat the job's log line by line until it ends."""
-    shown = 0
+    shown, pause = 0, POLL_SECONDS[0]
     while True:
         ended = client.get_job_status(job).is_terminal()
-        lines = client.get_job_logs(job).splitlines()
+        lines = client.get_job_logs(job).split("\n")
+        if not ended:
+            lines = lines[:-1]  # the last one may be written only in part
+        elif not lines[-1]:
+            lines.pop()
         for line in lines[shown:]:
             say(f"  {line}")
-        shown = len(lines)
+        # Ray gives the whole log each time: asked less often while nothing is added.
+        pause = POLL_SECONDS[0] if len(lines) > shown else min(2 * pause, POLL_SECONDS[1])
+        shown = max(shown, len(lines))
         if ended:
-            break
-        time.sleep(2)
-    _check(client, job)
+            return
+        time.sleep(pause)
 
 
 def _wait(client: Any, job: str) -> None:
     while not client.get_job_status(job).is_terminal():
         time.sleep(0.5)
-    _check(client, job)
 
 
-def _check(client: Any, job: str) -> None:
+def _failure(client: Any, job: str) -> RayscaleError | None:
+    """Why an ended job did not succeed, None if it did: InputError where it refused the study, else ClusterError."""
     status = client.get_job_status(job)
-    if str(status) != "SUCCEEDED":
-        raise ClusterError(f"job {job} ended as {status}: {client.get_job_info(job).message}", code="job_failed")
+    if str(status) == "SUCCEEDED":
+        return None
+    told = client.get_job_info(job)
+    if told.driver_exit_code == REFUSED:
+        _, found, said = f"\n{client.get_job_logs(job)}".rpartition("\nrayscale: ")
+        reason = said.strip() if found else told.message
+        return InputError(f"refused on the cluster, by a copy with its own line numbers: {reason}",
+                          code="refused_there")  # fmt: skip
+    return ClusterError(f"job {job} ended as {status}: {told.message}", code="job_failed")
 
 
 def pack(run: Path) -> str:

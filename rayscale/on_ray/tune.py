@@ -15,8 +15,8 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from rayscale.errors import ClusterError
+from rayscale.estimate import Planned
 from rayscale.on_ray.session import environment
-from rayscale.plan import Planned
 from rayscale.storage import Store
 
 FOLDER = "tune"

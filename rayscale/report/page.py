@@ -18,6 +18,7 @@ from rayscale.report.evidence import Evidence, gather
 from rayscale.report.foretold import held_out_rows, residual_table
 from rayscale.report.numbers import count, duration, number, plain, significant
 from rayscale.report.quality import Predict, loss_against_data, loss_against_size, metrics_against_data
+from rayscale.report.rows import row_notes
 from rayscale.report.speed import speed_against_gpus
 from rayscale.report.tables import (
     constant_settings,
@@ -117,6 +118,7 @@ def render(
         "plan_rows": plan_rows(plan, trials),
         "cut": [(item.get("cell", ""), item.get("reason", "")) for item in plan.get("cut") or []],
         "lint": [(item.get("code", ""), item.get("message", "")) for item in plan.get("lint") or []],
+        "rows": row_notes(plan.get("data") or {}),
         "study_facts": nested_facts(study),
         "commands": [str(line) for line in provenance.get("commands") or []],
         "provenance": provenance_facts(provenance, trials),
@@ -251,5 +253,7 @@ def _snippet(evidence: Evidence) -> str:
         f'                     values="{evidence.target}", aggfunc=["mean", "std", "count"]))\n\n'
         "import rayscale as rs                         # the same with the fit and the plan\n"
         'run = rs.load(".")\n'
-        "run.trials, run.fit, run.plan"
+        "run.trials, run.fit, run.plan\n"
+        "# fit_rows are the rows that the laws above count: ok, and each seed once, at its fewest GPUs\n"
+        f'rs.fit_law(run.fit_rows, "power", by="model", data="{evidence.data}", target="eval_loss")'
     )

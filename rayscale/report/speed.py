@@ -131,6 +131,6 @@ def _caption(gain: dict) -> str:
 def _reading(steps: list[dict]) -> str:
     band = "; grey: their mean and its 95% interval" if steps else ""
     return (
-        "Only runs that had the machine to themselves; dashed: ideal scaling. Ratio points: pairs of runs that differ "
-        f"in the GPU count alone{band}."
+        "Only runs that had the machine to themselves, without their first steps; dashed: ideal scaling. Ratio points: "
+        f"pairs of runs that differ in the GPU count alone{band}."
     )

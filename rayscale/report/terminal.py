@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rayscale.report.numbers import count, data_volume, duration, fixed, number, plain, plural, shorten, significant
+from rayscale.report.rows import row_notes
 from rayscale.report.verdict import notices, sentences
 
 _PLAIN_SIGNS = str.maketrans(
@@ -116,6 +117,7 @@ def plan_table(plan: dict) -> Table:
         ("Data and seeds", "", False),
         ("GPUs", "", True),
         ("Trials", str(total.get("trials", len(trials))), True),
+        ("Memory", "", True),
         ("GPU time", duration(_sum(trials, "gpu_seconds")), True),
     )
     for header, footer, right in columns:
@@ -129,6 +131,7 @@ def plan_table(plan: dict) -> Table:
             Words(_sizes(group)),
             Words(", ".join(str(gpus) for gpus in sorted({int(row.get("gpus") or 1) for row in group}))),
             Words(str(len(group))),
+            Words(_memory(group)),
             Words(duration(_sum(group, "gpu_seconds"))),
         )
     return table
@@ -154,6 +157,11 @@ def _sizes(group: Sequence[dict]) -> str:
     return f"{reach}\nseeds {text}"
 
 
+def _memory(group: Sequence[dict]) -> str:
+    peaks = [found for row in group if (found := number(row.get("peak_memory_bytes"))) is not None]
+    return data_volume(max(peaks)) if peaks else ""
+
+
 def _plan_caption(plan: dict, trials: Sequence[dict], total: dict) -> str:
     parts = []
     machine = plan.get("machine") or {}
@@ -170,6 +178,14 @@ def _plan_caption(plan: dict, trials: Sequence[dict], total: dict) -> str:
     bases = list(dict.fromkeys(str(row["basis"]) for row in trials if row.get("basis")))
     if bases:
         lines.append("Basis of the estimate: " + "; ".join(bases[:3]) + ("; ..." if len(bases) > 3 else "."))
+    peaks = [found for row in trials if (found := number(row.get("peak_memory_bytes"))) is not None]
+    if peaks:
+        place = "on its GPU" if device == "cuda" else "the whole process"
+        lines.append(
+            f"Memory: up to {data_volume(max(peaks))} for each worker, {place}. Basis: what libraries take, 16 bytes a "
+            "parameter, the activations of a micro-batch."
+        )
+    lines += row_notes(plan.get("data") or {})
     cut = plan.get("cut") or []
     if cut:
         reasons = list(dict.fromkeys(str(item.get("reason", "")) for item in cut))

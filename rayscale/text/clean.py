@@ -6,7 +6,6 @@ The result does not depend on how the rows were cut into tables or in which orde
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from rayscale import registry
 from rayscale.errors import DataError
+from rayscale.files import files_of
 from rayscale.text import corpus
 from rayscale.text.normalise import NORMALISE_VERSION, keys_of, normalise
 from rayscale.text.sources import BadRow, Row, Source, checked_label, checked_text
@@ -89,7 +89,7 @@ def list_sources(data: Data) -> tuple[SourceFile, ...]:
         if pattern == BUILT_IN and role == "train":
             found.append((role, BUILT_IN, BUILT_IN))
         elif pattern:
-            paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+            paths = files_of(pattern)
             if not paths:
                 raise DataError("no such file; check the path", code="missing_file", where=f"data.{role}: {pattern}")
             found += [(role, path, _format_of(path, data.format)) for path in paths]
@@ -255,6 +255,7 @@ def assemble(tables: Sequence[pa.Table], study: Study) -> Cleaned:
         "labels": names,
         "rows": {"read": len(rows), **counts, "dropped": dropped, "conflicting_labels": division.conflicting_labels},
         "characters": {name: pc.sum(pc.utf8_length(table["text"])).as_py() for name, table in splits.items()},
+        "bytes": {name: pc.sum(pc.binary_length(table["text"])).as_py() for name, table in splits.items()},
         "labels_not_in_training": _absent_labels(splits, names),
     }
     return Cleaned(splits, manifest, bad_rows)

@@ -42,17 +42,17 @@ def read_csv(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     The first line names the columns. A file without such a line is read by column numbers from 0, as strings:
     `task: {text: "0", label: "1"}`.
     """
-    with _open_text(path) as lines:
+    with open_text(path) as lines:
         yield from _read_delimited(path, columns, csv.reader(lines, strict=True))
 
 
 def read_tsv(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     """Tab-separated rows, one a line; quotes are plain text, as the format has no quoting. Columns as in `read_csv`."""
-    with _open_text(path) as lines:
+    with open_text(path) as lines:
         yield from _read_delimited(path, columns, csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def _open_text(path: str) -> Any:
+def open_text(path: str) -> Any:
     with open(path, "rb") as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise DataError("found UTF-16 text; save the file as UTF-8", code="bad_encoding", where=f"{path}:1")
@@ -191,7 +191,7 @@ def read_txt(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
             where=path,
         )
     begun, parts = 1, list[str]()
-    with _open_text(path) as lines:
+    with open_text(path) as lines:
         for line, text in enumerate(lines, start=1):
             if text.strip():
                 begun = begun if parts else line

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayscale.text import clean, prepared
+from rayscale.text import account, clean, prepared
 
 if TYPE_CHECKING:
     from rayscale.study import Study
@@ -25,7 +26,9 @@ class Survey:
     """What the text offers. Rows (documents, for causal-lm) and characters are those after cleaning and splitting.
 
     `exact` is False where they are estimated from a file's first rows and its number of lines; duplicates further on
-    are then not seen. `fingerprint` names the content of all files and the settings that decide about rows.
+    are then not seen. `fingerprint` names the content of all files and the settings that decide about rows; `folder` is
+    where the prepared rows lie, None if there are none yet. `bytes` are those of each split's text in UTF-8. `counts`
+    says what became of every row that was read (see `account.row_counts`).
     """
 
     fingerprint: str
@@ -33,9 +36,12 @@ class Survey:
     rows_validation: int
     rows_test: int
     characters_train: int
+    bytes: dict[str, int]
     labels: tuple[str, ...]
-    dropped: dict[str, int]
+    counts: dict[str, Any]
+    bad_rows: tuple[str, ...]
     exact: bool
+    folder: Path | None
 
     @property
     def mean_characters(self) -> float:
@@ -50,7 +56,7 @@ def survey(study: Study) -> Survey:
     """
     folder = prepared.clean_folder(study)
     if prepared.is_whole(folder):
-        return _survey(folder.name, prepared.read_clean_manifest(folder), {}, exact=True)
+        return _survey(folder.name, prepared.read_clean_manifest(folder), {}, (), exact=True, folder=folder)
     tables: list[pa.Table] = []
     read, there = dict.fromkeys(prepared.SPLITS, 0), dict.fromkeys(prepared.SPLITS, 0)
     for source in clean.list_sources(study.data):
@@ -59,13 +65,21 @@ def survey(study: Study) -> Survey:
         rows = sum(map(len, part))
         read[source.role] += rows
         there[source.role] += _rows_of(source, part) if _is_sampled(source, rows) else rows
-    manifest = clean.assemble(tables, study).manifest
+    cleaned = clean.assemble(tables, study)
     given = {role: getattr(study.data, role) for role in read}
     scales = {name: there[role] / read[role] for name in read for role in [name if given[name] else "train"]}
-    return _survey(folder.name, manifest, scales, exact=read == there)
+    return _survey(folder.name, cleaned.manifest, scales, cleaned.bad_rows, exact=read == there, folder=None)
 
 
-def _survey(fingerprint: str, manifest: dict[str, Any], scales: dict[str, float], *, exact: bool) -> Survey:
+def _survey(
+    fingerprint: str,
+    manifest: dict[str, Any],
+    scales: dict[str, float],
+    bad_rows: tuple[str, ...],
+    *,
+    exact: bool,
+    folder: Path | None,
+) -> Survey:
     rows = {name: round(manifest["rows"][name] * scales.get(name, 1.0)) for name in prepared.SPLITS}
     return Survey(
         fingerprint=fingerprint,
@@ -73,10 +87,17 @@ def _survey(fingerprint: str, manifest: dict[str, Any], scales: dict[str, float]
         rows_validation=rows["validation"],
         rows_test=rows["test"],
         characters_train=round(manifest["characters"]["train"] * scales.get("train", 1.0)),
+        bytes={name: round(size * scales.get(name, 1.0)) for name, size in _bytes(manifest).items()},
         labels=tuple(manifest["labels"]),
-        dropped=manifest["rows"]["dropped"],
+        counts={"exact": exact, **account.row_counts(manifest), **({} if exact else {"expected": rows})},
+        bad_rows=bad_rows,
         exact=exact,
+        folder=folder,
     )
+
+
+def _bytes(manifest: dict[str, Any]) -> dict[str, int]:
+    return manifest.get("bytes") or manifest["characters"]  # folders of earlier versions count characters only
 
 
 def _first_rows(source: clean.SourceFile, study: Study) -> Iterator[pa.Table]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rayscale.plan import ModelSpec, Trial
 from rayscale.text.prepared import Split
+from rayscale.trial import ModelSpec, Trial
 
 VOCABULARY = 40
 LABELS = ("cat", "dog", "owl")

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from made import Made, make_classification, make_language, make_trial
 
 from rayscale.nn.train import train_trial
-from rayscale.plan import ModelSpec, Trial
+from rayscale.trial import ModelSpec, Trial
 
 
 def cases(folder: Path) -> Iterator[tuple[str, Trial, Made]]:

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from rayscale.errors import InputError
 from rayscale.nn.models import build_model, count_params, measure_size
 from rayscale.parameters import count, count_from_header, family_config
-from rayscale.plan import ModelSpec
+from rayscale.trial import ModelSpec
 
 CLASSIFY, CONTINUE = "sequence-classification", "causal-lm"
 

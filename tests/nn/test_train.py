@@ -15,9 +15,9 @@ from made import LABELS, LENGTH, Made, make_split, make_trial
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rayscale.errors import DataError, TrialError
-from rayscale.nn import job
+from rayscale.nn import job, speed, train
 from rayscale.nn.train import train_trial
-from rayscale.plan import ModelSpec
+from rayscale.trial import ModelSpec
 
 CLOCKED = {"train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes"}
 
@@ -54,10 +54,41 @@ def test_record_says_what_was_done(language: Made) -> None:
     assert (result["optimizer"], result["schedule"], result["precision"]) == ("adamw", "linear", "fp32")
     per_token = 6 * (result["params_non_embedding"] + 40 * 16) + 12 * 1 * 16 * LENGTH
     assert result["flops"] == 2 * 53 * LENGTH * per_token
-    assert result["tokens_per_second"] == pytest.approx(2 * 53 * LENGTH / result["train_seconds"])
+    assert result["tokens_per_second"] == pytest.approx(LENGTH * result["examples_per_second"])
     assert (result["mfu"], result["accuracy"], result["error"]) == (None, None, None)
     assert result["peak_memory_bytes"] is None or result["peak_memory_bytes"] > 1 << 20
     json.dumps(result, allow_nan=False)
+
+
+def test_speed_leaves_out_the_first_steps_and_the_pauses(language: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    class Clock:
+        """A second for each of the first three of 14 steps, a tenth for the others, a hundred for each validation."""
+
+        def perf_counter(self) -> float:
+            return now[0]
+
+    def step(*given: Any) -> torch.Tensor:
+        steps.append(len(given[4]))
+        now[0] += 1.0 if len(steps) <= 3 else 0.1
+        return original_step(*given)
+
+    def slow_evaluate(*given: Any, **more: Any) -> Any:
+        now[0] += 100.0
+        return original_evaluate(*given, **more)
+
+    steps: list[int] = []
+    original_step, original_evaluate = train._step, train.evaluate
+    monkeypatch.setattr(train, "time", Clock())
+    monkeypatch.setattr(speed, "time", Clock())
+    monkeypatch.setattr(train, "_step", step)
+    monkeypatch.setattr(train, "evaluate", slow_evaluate)
+    result = train_trial(make_trial("causal-lm"), language)
+    assert len(steps) == result["steps"] == 14
+    assert result["examples_per_second"] == pytest.approx(sum(steps[3:]) / 1.1)
+    assert result["tokens_per_second"] == pytest.approx(sum(steps[3:]) * LENGTH / 1.1)
+    assert result["train_seconds"] == pytest.approx(3 * 1.0 + 11 * 0.1)
 
 
 def test_curve(classification: Made) -> None:

@@ -17,10 +17,11 @@ from rayscale.on_ray.lanes import Handed, LaneSettings, open_host, open_pool
 from rayscale.on_ray.parcels import wrap
 from rayscale.on_ray.pool import Cell
 from rayscale.on_ray.session import Session, connect
-from rayscale.plan import Plan, Trial
+from rayscale.plan import Plan
 from rayscale.storage import Store
 from rayscale.study import load_study
 from rayscale.text.tokenise import spec_of
+from rayscale.trial import Trial
 from tests.ray.conftest import write_study
 
 TIMES = {

@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from rayscale.machine import nvidia_gpus
+from rayscale.draft import draft_plan
+from rayscale.ledger import Ledger, make_record
+from rayscale.machine import nvidia_gpus, this_machine
+from rayscale.storage import Store
+from rayscale.study import load_study
 from tests.unit import made_study
 from tests.unit.conftest import STUDY
 
@@ -90,7 +94,7 @@ def test_a_study_from_init_to_predict_with_json_on_every_verb(study_file: Path) 
     ("old", "new", "said"),
     [
         ("epochs: 1", "epoch: 1", "study.yaml:8: training.epoch: unknown key; did you mean 'epochs'?"),
-        ("label: label", "label: lable", "lable"),
+        ("label: label", "label: lable", "study.yaml:2: task.label: "),
         ("label: label", "label: text", "study.yaml:2: task.label: column 'text' has"),
         ("rows.csv", "row.csv", "study.yaml:4: data.train: no such file"),
         ("gpus: [1]", "gpus: [64]", "study.yaml:7: grid.gpus: asks for 64 GPUs"),
@@ -145,6 +149,72 @@ def test_recommend_and_compare_read_run_folders(tmp_path: Path) -> None:
     assert "did you mean 'f1_macro'" in wrong["error"]["message"]
     assert answer("compare", "one", "two", cwd=tmp_path)["pairs"] == 30
     assert "over 30 pairs" in rayscale("compare", "one", "two", cwd=tmp_path).stdout
+
+
+def finished(study_file: Path, *statuses: str) -> Path:
+    """A run folder in which every trial has a record already, the first ones of these statuses."""
+    store = Store.open(study_file.parent / "run")
+    plan = draft_plan(load_study(study_file), this_machine("cpu"), store)
+    for number, each in enumerate(plan.trials):
+        status = statuses[number] if number < len(statuses) else statuses[-1]
+        loss = 1 + number / 10 if status == "ok" else None
+        Ledger(store).write(
+            make_record(
+                each.trial, status=status, params=each.params, eval_loss=loss, examples=each.trial.data_requested,
+                error=None if status == "ok" else "the training loss is nan", ended_at="2026-01-01",
+            )
+        )  # fmt: skip
+    return study_file.parent / "run"
+
+
+def test_a_run_in_which_no_trial_is_ok_exits_1(study_file: Path) -> None:
+    finished(study_file, "diverged", "failed", "diverged")
+    asked = ("run", "study.yaml", "--out", "run", "--yes")
+    plain = rayscale(*asked, cwd=study_file.parent)
+    assert plain.returncode == 1
+    assert "Of 8 trials 1 failed, 7 diverged; the last error: the training loss is nan" in plain.stdout
+    error = answer(*asked, cwd=study_file.parent, code=1)["error"]
+    assert error["code"] == "no_trial_ok"
+    assert "no trial is ok (1 failed, 7 diverged)" in error["message"]
+
+
+def test_a_run_in_which_one_trial_is_ok_exits_0_and_says_how_many_diverged(study_file: Path) -> None:
+    finished(study_file, "ok", "diverged")
+    seen = answer("run", "study.yaml", "--out", "run", "--yes", cwd=study_file.parent)
+    assert (seen["done"], seen["ok"], seen["diverged"], seen["failed"]) == (8, 1, 7, 0)
+    plain = rayscale("status", "run", cwd=study_file.parent)
+    assert "8 of 8 trials done (7 of them diverged), 0 failed" in plain.stdout
+
+
+def test_broken_run_folders_are_refused_with_the_file(study_file: Path) -> None:
+    folder = finished(study_file, "ok")
+    home = study_file.parent
+    assert rayscale("run", "study.yaml", "--out", "run", "--yes", cwd=home).returncode == 0
+    for content in ("[]", "{", '{"fits": [1], "verdict": {}}'):
+        (folder / "fit.json").write_text(content)
+        for source in ("run", "run/fit.json"):
+            error = answer("predict", source, "--params", "1e5", "--data", "100", cwd=home, code=2)["error"]
+            assert "fit" in error["message"]
+    (folder / "plan.json").write_text("{}")
+    for verb in ("report", "status"):
+        assert "plan.json: it lacks study" in answer(verb, "run", cwd=home, code=2)["error"]["message"]
+    (folder / "plan.json").unlink()
+    assert "plan.json: no such file" in answer("report", "run", cwd=home, code=2)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("--only", "0123456789abcdef"), ("--executor", "inline"), ("--address", "auto"), ("--retry-failed",)],
+)
+def test_options_without_effect_beside_simulate_are_refused(study_file: Path, more: tuple[str, ...]) -> None:
+    error = answer("run", "study.yaml", "--simulate", PLANTED, *more, cwd=study_file.parent, code=2)["error"]
+    assert error["where"] == more[0]
+    assert "leave one of them out" in error["message"]
+
+
+def test_an_unknown_executor_is_refused(study_file: Path) -> None:
+    error = answer("run", "study.yaml", "--executor", "foo", cwd=study_file.parent, code=2)["error"]
+    assert error["message"] == "--executor: found 'foo'; use one of: lanes, isolated, inline"
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -13,12 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rayscale.errors import InputError
+from rayscale.estimate import Supply
 from rayscale.ledger import COLUMNS, Ledger, TrialRecord, make_record, table
 from rayscale.machine import Machine
-from rayscale.plan import Supply, Trial, make_plan
+from rayscale.plan import make_plan
 from rayscale.run_folder import load, log_event, status
 from rayscale.storage import Store
 from rayscale.study import load_study
+from rayscale.trial import Trial
 
 
 @pytest.fixture
@@ -81,15 +84,16 @@ def test_a_run_is_loaded_without_a_cluster(tmp_path: Path, study_file: Path, tri
     plan = make_plan(load_study(study_file), Machine("cpu", 2, "x", "this machine"), Supply("f", 160, 12.0, 2))
     store.write("plan.json", json.dumps(plan.to_json()).encode())
     store.write("study.yaml", study_file.read_bytes())
-    records: list[TrialRecord] = [
-        make_record(trials[0], status="ok", train_seconds=3.0, device_seconds=3.5),
-        make_record(trials[1], status="failed", error="it broke", ended_at="2026-01-01T00:00:00"),
-    ]
-    for record in records:
-        Ledger(store).write(record)
     log_event(store, "run_started")
     for trial in trials[:3]:
         log_event(store, "trial_started", trial_id=trial.trial_id)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    records: list[TrialRecord] = [
+        make_record(trials[0], status="ok", train_seconds=3.0, device_seconds=3.5),
+        make_record(trials[1], status="failed", error="it broke", ended_at=now),
+    ]
+    for record in records:
+        Ledger(store).write(record)
     (tmp_path / "run" / "events.jsonl").open("ab").write(b'{"at": "cut off')
     run = load(tmp_path / "run")
     found = status(run)
@@ -102,3 +106,17 @@ def test_a_run_is_loaded_without_a_cluster(tmp_path: Path, study_file: Path, tri
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no run folder"):
         load(tmp_path)
+
+
+def test_a_renamed_model_keeps_its_trials(tmp_path: Path, study_file: Path, trials: list[Trial]) -> None:
+    store = Store.open(tmp_path / "run")
+    for trial in trials[:3]:
+        Ledger(store).write(make_record(trial, status="ok"))
+    text = study_file.read_text().replace("grid:", "  - {family: bert, sizes: [1x32], vocabulary: 1024}\ngrid:")
+    study_file.write_text(text)
+    plan = make_plan(load_study(study_file), Machine("cpu", 2, "x", "this machine"), Supply("f", 160, 12.0, 2))
+    store.write("plan.json", json.dumps(plan.to_json()).encode())
+    names = {p.trial.trial_id: p.trial.model.name for p in plan.trials}
+    table = load(tmp_path / "run").trials
+    assert len(table) == 3
+    assert list(table["model"]) == [names[trial_id] for trial_id in table["trial_id"]]

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from rayscale.errors import StudyError
+from rayscale.estimate import WORKER_BYTES, Measured, Supply, bytes_per_token, cost, remaining_seconds, steps_of
 from rayscale.machine import Machine
-from rayscale.plan import Supply, Trial, make_plan, remaining_seconds
+from rayscale.plan import make_plan
 from rayscale.study import load_study
+from rayscale.trial import ModelSpec, Trial
 
 CPU = Machine("cpu", 2, "a processor", "this machine")
 SUPPLY = Supply("f" * 64, 160, 12.0, 2)
@@ -69,14 +71,94 @@ def test_more_data_than_there_is_is_refused_with_both_figures(study_file: Path) 
         make_plan(load_study(study_file), CPU, replace(SUPPLY, train_rows=60))
 
 
-def test_estimates_learn_from_measured_trials(study_file: Path) -> None:
+def measured(plan, *, steps: int = 20, train: float = 90.0, **settings) -> list[Measured]:
+    """One finished trial of bert-2x64 at 40 examples, with other training settings if given."""
+    trial = next(p.trial for p in plan.trials if (p.trial.model.name, p.trial.data_requested) == ("bert-2x64", 40))
+    return [Measured(replace(trial, training={**trial.training, **settings}), steps, train, 10.0)]
+
+
+def test_estimates_learn_from_measured_trials_by_their_steps(study_file: Path) -> None:
     study = load_study(study_file)
-    row = {"model": "bert-2x64", "gpus": 1, "train_seconds": 90.0, "eval_seconds": 10.0, "data_requested": 40}
-    plan = make_plan(study, CPU, SUPPLY, [row])
+    plan = make_plan(study, CPU, SUPPLY, measured(make_plan(study, CPU, SUPPLY), steps=2))
     told = {p.trial.model.name: p for p in plan.trials if p.trial.data_requested == 80}
-    assert told["bert-2x64"].basis.startswith("measured: 1 ")
-    assert told["bert-2x64"].seconds == pytest.approx(200.0)
+    assert steps_of(told["bert-2x64"].trial) == 3
+    assert told["bert-2x64"].basis.startswith("measured: 1 finished trial ")
+    assert told["bert-2x64"].seconds == pytest.approx(90 / 2 * 3 + 10)  # evaluation is of the same rows
     assert told["bert-1x32"].basis.startswith("rule")
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 7}, {"global_batch": 64}, {"precision": "bf16"}])
+def test_trials_of_other_settings_are_no_measurement(study_file: Path, settings: dict) -> None:
+    study = load_study(study_file)
+    first = make_plan(study, CPU, SUPPLY)
+    assert make_plan(study, CPU, SUPPLY, measured(first, **settings)).trials == first.trials
+
+
+@pytest.mark.parametrize("field", ["device", "data_fingerprint"])
+def test_trials_of_another_device_or_text_are_no_measurement(study_file: Path, field: str) -> None:
+    study = load_study(study_file)
+    first = make_plan(study, CPU, SUPPLY)
+    other = [replace(each, trial=replace(each.trial, **{field: "other"})) for each in measured(first)]
+    assert make_plan(study, CPU, SUPPLY, other).trials == first.trials
+
+
+def test_another_vocabulary_changes_no_id_of_the_first(study_file: Path) -> None:
+    ids = {p.trial.trial_id for p in make_plan(load_study(study_file), CPU, SUPPLY).trials}
+    both = edited(study_file, "grid:", "  - {family: bert, sizes: [1x32], vocabulary: 1024}\ngrid:")
+    trials = [p.trial for p in make_plan(load_study(both), CPU, SUPPLY).trials]
+    assert ids < {trial.trial_id for trial in trials}
+    assert "bert-1x32-v512" in {trial.model.name for trial in trials}
+
+
+def test_memory_counts_the_worker_itself(study_file: Path) -> None:
+    plan = make_plan(load_study(study_file), CPU, SUPPLY)
+    assert all(p.peak_memory_bytes > WORKER_BYTES["cpu"] + 16 * p.params for p in plan.trials)
+    # The demo's largest model on one worker was measured at 635 to 644 MB.
+    model = ModelSpec("gpt2-2x128", "family", "gpt2", 2, 128, 512)
+    training = {"epochs": 1, "global_batch": 8}
+    trial = Trial("", "demo", {"type": "causal-lm", "max_length": 64}, model, "tokens", 30000, 1, 0, "none", training,
+                  "cpu", 1, "f")  # fmt: skip
+    assert cost(trial, 470_528, 396_544, 60.0, 1000, 0).peak_memory_bytes == pytest.approx(640e6, rel=0.05)
+
+
+LANGUAGE = """\
+name: toy
+task: {type: causal-lm, text: text, max_length: 32}
+data: {train: rows.csv}
+models: [{family: gpt2, sizes: [1x32], vocabulary: 512}]
+grid: {tokens: [TOKENS]}
+"""
+
+
+def language(study_file: Path, tokens: str) -> Path:
+    study_file.write_text(LANGUAGE.replace("TOKENS", tokens))
+    return study_file
+
+
+def test_tokens_that_cannot_be_there_are_refused(study_file: Path) -> None:
+    supply = replace(SUPPLY, train_tokens=2000.0, held_out_tokens=250.0)
+    with pytest.raises(StudyError, match=r"study.yaml:5: grid.tokens: asks for 100,000,000 tokens; .* about 2,000"):
+        make_plan(load_study(language(study_file, "1000, 100000000")), CPU, supply)
+    with pytest.raises(StudyError, match=r"grid.tokens: asks for 10 tokens, less than one window of 32"):
+        make_plan(load_study(language(study_file, "10, 1000")), CPU, supply)
+    with pytest.raises(StudyError, match=r"data: the validation or the test split has about 8 tokens"):
+        make_plan(load_study(language(study_file, "1000")), CPU, replace(supply, held_out_tokens=8.0))
+    counted = replace(supply, estimated=False)
+    with pytest.raises(StudyError, match=r"asks for 3,000 tokens; the training split has 2,000"):
+        make_plan(load_study(language(study_file, "1000, 3000")), CPU, counted)
+
+
+def test_tokens_that_may_be_there_are_a_note(study_file: Path) -> None:
+    supply = replace(SUPPLY, train_tokens=2000.0, held_out_tokens=250.0)
+    notes = dict(make_plan(load_study(language(study_file, "1000, 3000")), CPU, supply).lint)
+    assert notes["few_tokens"].startswith("3,000 tokens asked, about 2,000 expected")
+    assert "few_tokens" not in dict(make_plan(load_study(language(study_file, "500, 1000")), CPU, supply).lint)
+
+
+def test_tokens_of_a_text_grow_as_the_vocabulary_shrinks() -> None:
+    values = [bytes_per_token(size) for size in (256, 300, 400, 512, 2048, 30_000, 200_000)]
+    assert values == sorted(values)
+    assert bytes_per_token(1536) == pytest.approx((2.6 + 3.1) / 2)
 
 
 def test_a_budget_cuts_repeats_before_cells_and_says_so(study_file: Path) -> None:
@@ -95,7 +177,7 @@ def test_a_budget_cuts_repeats_before_cells_and_says_so(study_file: Path) -> Non
 
 def test_results_change_no_pairs_and_no_cuts(study_file: Path) -> None:
     study = load_study(edited(study_file, "gpus: [1]", "gpus: [1, 2]"))
-    slow = [{"model": "bert-2x64", "gpus": g, "train_seconds": 1e4, "data_requested": 20} for g in (1, 2)]
+    slow = measured(make_plan(study, CPU, SUPPLY), train=1e4)
     chosen = [{p.trial.trial_id for p in make_plan(study, CPU, SUPPLY, m).trials if p.alone} for m in ([], slow)]
     assert chosen[0] == chosen[1] != set()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rayscale.errors import StudyError
+from rayscale.files import files_of
 from rayscale.study import Ladder, Study, load_study
 
 
@@ -81,6 +82,42 @@ def test_an_alias_bomb_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../x", ".hidden", "<script>", "a" * 65, "a/b"])
 def test_names_cannot_lead_out_of_the_run(study_file: Path, name: str) -> None:
     assert "name: found" in refusal(study_file, study_file.read_text().replace("name: toy", f"name: '{name}'"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("gpus: [1]", "gpus: 1", "grid.gpus: found 1; give a list, such as [1, 2]"),
+        ("seeds: {20: 2}", "seeds: yes", "grid.seeds: found true; give a whole number, such as 3, or one for each"),
+        ("seeds: {20: 2}", "seeds: {20: x}", "grid.seeds.20: found 'x'; give a whole number"),
+        ("grid: {examples: [20, 40, 80], gpus: [1], seeds: {20: 2}}", "grid:", "grid: found nothing; give a mapping"),
+        ("run: {accelerator: cpu}", "target: f1", "did you mean 'f1_micro' or 'f1_macro' or 'f1_weighted'?"),
+        ("run: {accelerator: cpu}", "target: {metric: f1_macro, reach: 92}", "between 0 and 1; write 0.92"),
+        ("run: {accelerator: cpu}", "target: {metric: eval_loss, reach: 0}", "eval_loss is always above 0"),
+        ("run: {accelerator: cpu}", "prices: {currency: usd}", "give three capital letters, such as USD"),
+        ("learning_rate: 1e-3", "warmup: 1.5", "give a number below 1"),
+        ("learning_rate: 1e-3", "schedule: liner", "write linear, cosine or constant (did you mean 'linear'?)"),
+        ("epochs: 1", "epochs: '3'", "training.epochs: found '3'; give a whole number"),
+        ("name: toy", "name: 5", "name: found 5; give text"),
+    ],
+)
+def test_a_wrong_value_is_one_line_in_the_words_of_the_file(study_file: Path, old: str, new: str, said: str) -> None:
+    found = refusal(study_file, study_file.read_text().replace(old, new))
+    assert said in found
+    assert len(found.splitlines()) == 1
+    assert not re.search("tuple|dictionary|instance|Input|valid (string|integer|number)", found)
+
+
+@pytest.mark.parametrize("name", ["my [x].csv", "what?.csv", "a*b.csv"])
+def test_a_file_may_have_the_signs_of_a_pattern_in_its_name(study_file: Path, name: str) -> None:
+    folder = study_file.parent / "half [done]"
+    folder.mkdir()
+    (study_file.parent / "rows.csv").rename(folder / name)
+    copy = folder / "study.yaml"
+    copy.write_text(study_file.read_text().replace("rows.csv", f"'{name}'"))
+    assert files_of(load_study(copy).data.train) == [str(folder / name)]
+    copy.write_text(study_file.read_text().replace("rows.csv", "'*.csv'"))
+    assert files_of(load_study(copy).data.train) == [str(folder / name)]
 
 
 def test_axis_must_fit_the_task(study_file: Path) -> None:

@@ -293,6 +293,20 @@ def test_a_study_as_the_user_wrote_it(written, simulated):
     assert "on b.txt" in page.text
 
 
+def test_the_page_says_what_became_of_every_row(simulated, tmp_path):
+    trials = simulated.trials()
+    data = {"read": 100, "train": 70, "validation": 10, "test": 12, "dropped": {"bad_row": 3, "duplicate": 5},
+            "labels_not_in_training": [EVIL]}  # fmt: skip
+    path = write_report(
+        study={"name": "mine"}, plan={**simulated.plan(trials), "data": data}, trials=trials, fit=None, provenance={},
+        path=tmp_path / "report.html",
+    )  # fmt: skip
+    page = Page(path.read_text(encoding="utf-8"))
+    check(page)
+    assert "Rows: 100 read = 70 training + 10 validation + 12 test + 8 dropped (3 cannot be used, 5 dupl" in page.text
+    assert "1 label not in the training rows" in page.text
+
+
 def test_the_verdict_of_a_run_is_shown_whole(written, simulated):
     """The object that `forecast.conclude` makes, target and held-out check included."""
     table = simulated.trials()
@@ -310,7 +324,7 @@ def test_the_verdict_of_a_run_is_shown_whole(written, simulated):
     for sentence in fit["verdict"]["sentences"]:
         assert sentence.rstrip(".") in page.text
     for said in ("Cheapest allocation that reaches the target", "Runs that reach it", "EUR", "power on eval_loss (",
-                 "Fitted without 800 k tokens, chinchilla misses these runs by"):  # fmt: skip
+                 "Fitted without 800 k tokens, auto misses these runs by"):  # fmt: skip
         assert said in page.text
 
 

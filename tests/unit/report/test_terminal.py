@@ -65,6 +65,22 @@ def test_plan_is_one_row_per_model_with_totals(plan):
         assert said in " ".join(text.split())
 
 
+def test_plan_shows_memory_and_what_became_of_the_rows(plan):
+    for row in plan["trials"]:
+        row["peak_memory_bytes"] = 640 * 2**20
+    plan["data"] = {
+        "exact": True, "read": 1200, "train": 900, "validation": 100, "test": 150,
+        "dropped": {"bad_row": 3, "empty": 0, "duplicate": 40, "in_validation": 0, "in_test": 7},
+        "conflicting_labels": 2, "labels_not_in_training": ["rare"],
+        "tokens": {"gpt2-512": {"train": {"truncated_rows": 9, "truncated_share": 0.01, "dropped_tokens": 12}}},
+    }  # fmt: skip
+    text = " ".join(printed(plan_table(plan), 120, "ascii").split())
+    for said in ("640 MiB", "Memory: up to 640 MiB for each worker", "3 cannot be used, 40 duplicates, 7 also",
+                 "bad_rows.txt", "2 dropped duplicates had another label", "1 label not in the training rows", "rare",
+                 "gpt2-512: 1", "12 tokens after the last whole training window"):  # fmt: skip
+        assert said in text
+
+
 def test_plan_shows_money_with_its_currency(plan):
     plan["total"]["money"] = 1.5
     assert "1.50 USD" in printed(plan_table(plan), 120, "utf-8")

@@ -162,9 +162,10 @@ def test_real_files_lose_no_row(shared_data, make_study):
     text = shared_data / "text"
     bank = survey(make_study(text / "banking77_train.csv", test=text / "banking77_test.csv", label="category"))
     assert len(bank.labels) == 77
-    assert bank.rows_train + bank.rows_validation + bank.rows_test + sum(bank.dropped.values()) == 10003 + 3080
+    used = bank.rows_train + bank.rows_validation + bank.rows_test
+    assert used + sum(bank.counts["dropped"].values()) == bank.counts["read"] == 10003 + 3080
     sst = survey(make_study(text / "sst2_train.tsv", test=text / "sst2_dev.tsv", text="0", label="1"))
     assert sst.labels == ("0", "1")
-    assert sst.rows_train + sst.rows_validation + sst.rows_test + sum(sst.dropped.values()) == 6920 + 872
+    assert sst.rows_train + sst.rows_validation + sst.rows_test + sum(sst.counts["dropped"].values()) == 6920 + 872
     with pytest.raises(DataError, match="no header line"):
         survey(make_study(text / "sst2_train.tsv"))

@@ -1,0 +1,172 @@
+"""What a trial will take: seconds and memory, by rule, or by what finished trials of the same kind took."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rayscale.packing import Piece, packed_seconds
+from rayscale.trial import Trial
+
+# What a trial is assumed to cost until trials of the run were measured; plan shows the basis beside each figure.
+FLOP_PER_SECOND = {"cpu": 2.0e10, "cuda": 5.0e13}
+SECONDS_PER_STEP = {"cpu": 0.01, "cuda": 0.02}
+START_UP_SECONDS = 40.0  # Ray, data preparation and the first lane; further lane sizes cost LANE_SECONDS
+LANE_SECONDS = 20.0
+
+#: Rows at once. On a CPU small micro-batches of sorted rows waste less padding and stay in the cache: measured on texts
+#: of 48 tokens in global batches of 32, 8 rows take 0.6 of the time that 32 take. On a GPU nothing was measured.
+MICRO_BATCH = {"cpu": 8, "cuda": 64}
+
+#: Memory of a worker before it holds a model: on a CPU the record counts the whole process, and Python with torch,
+#: transformers and Ray is 630 MB of it (smallest peak of the demo's 30 trials, a model of 31,200 parameters). On a GPU
+#: the record counts what torch allocated there.
+WORKER_BYTES = {"cpu": 630_000_000, "cuda": 0}
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What the text offers: rows for training and their mean length in tokens (an estimate, before tokenising).
+
+    `exact` is False where the rows of large files were estimated; the data's own check comes after preparation then.
+    `train_tokens` and `held_out_tokens` (the smaller of validation and test) are those of the tokenizer that makes the
+    fewest, None where nobody asked, guessed from the length of the text while `estimated`. `counts` says what became of
+    every row: the `data` of plan.json.
+    """
+
+    fingerprint: str
+    train_rows: int
+    mean_tokens: float
+    n_labels: int
+    exact: bool = True
+    held_out_rows: int = 0  # validation and test rows: each trial evaluates all of them
+    train_tokens: float | None = None
+    held_out_tokens: float | None = None
+    estimated: bool = True
+    counts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial and its expected cost; `alone` asks that nothing runs beside it, so that its speed is measured.
+
+    `peak_memory_bytes` is that of one worker, in the memory that the record counts: a process's on a CPU, a GPU's.
+    """
+
+    trial: Trial
+    params: int
+    seconds: float
+    peak_memory_bytes: int
+    basis: str
+    alone: bool
+
+    def row(self) -> dict[str, Any]:
+        """The row of `plan --json`."""
+        trial = self.trial
+        return {
+            "trial_id": trial.trial_id,
+            "model": trial.model.name,
+            "params": self.params,
+            "data_requested": trial.data_requested,
+            "gpus": trial.gpus,
+            "seed": trial.seed,
+            "seconds": self.seconds,
+            "gpu_seconds": self.seconds * trial.gpus,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "basis": self.basis,
+            "alone": self.alone,
+        }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a finished trial took."""
+
+    trial: Trial
+    steps: int
+    train_seconds: float
+    eval_seconds: float
+
+
+def cost(
+    trial: Trial, params: int, non_embedding: int, mean_tokens: float, held_out_rows: int, stored_params: int
+) -> Planned:
+    """What the rule says; pairs and cuts are chosen by it alone, so that results do not change the plan.
+
+    `mean_tokens` is the mean length of a row of the text, of which `held_out_rows` are evaluated. `stored_params` are
+    those of the checkpoint's files, which are in memory while it is loaded; 0 without one.
+    """
+    task, training, device = trial.task, trial.training, trial.device
+    language, vocabulary, width = task["type"] == "causal-lm", trial.model.vocabulary or 0, trial.model.width or 0
+    length = float(task["max_length"]) if language else min(mean_tokens, task["max_length"])
+    evaluated = held_out_rows * (mean_tokens if language else length)
+    tokens = trial.data_requested if trial.data_axis == "tokens" else trial.data_requested * length
+    # Forward and backward are 6 FLOP per parameter and token, forward alone 2 (Kaplan et al. 2020, arXiv 2001.08361).
+    multiplied = non_embedding + (vocabulary * width if language else 0)
+    flops = (6 * tokens * training["epochs"] + 2 * evaluated) * multiplied
+    seconds = flops / FLOP_PER_SECOND[device] / trial.gpus + steps_of(trial) * SECONDS_PER_STEP[device]
+    basis = "rule: 6 FLOP x parameters x tokens at an assumed speed, plus evaluation and time per step"
+    rows = min(-(-training["global_batch"] // trial.gpus), MICRO_BATCH[device])
+    activations = 4 * rows * length * (width or 256) * (trial.model.layers * 16 + 4)
+    logits = 12 * rows * length * vocabulary if language else 0
+    # Weights, gradients and two moments of 4 bytes each; a checkpoint's own weights beside the model made from them.
+    memory = WORKER_BYTES[device] + 16 * params + 4 * stored_params + activations + logits
+    return Planned(trial, params, float(seconds), int(memory), basis, False)
+
+
+def steps_of(trial: Trial) -> int:
+    """Optimizer steps of a whole trial."""
+    windows = trial.data_axis == "tokens"
+    rows = trial.data_requested // int(trial.task["max_length"]) if windows else trial.data_requested
+    return int(trial.training["epochs"]) * -(-rows // int(trial.training["global_batch"]))
+
+
+def learn(planned: Planned, measured: Sequence[Measured]) -> Planned:
+    """The estimate by what finished trials took that differ in data size and seed only, at most.
+
+    Training is scaled by the number of steps; evaluation is of the same rows, whatever the data size.
+    """
+    alike = [each for each in measured if each.steps and _kind(each.trial) == _kind(planned.trial)]
+    if not alike:
+        return planned
+    step_seconds = statistics.median(each.train_seconds / each.steps for each in alike)
+    eval_seconds = statistics.median(each.eval_seconds for each in alike)
+    seconds = step_seconds * steps_of(planned.trial) + eval_seconds
+    number = f"{len(alike)} finished trial{'s' * (len(alike) > 1)}"
+    return replace(planned, seconds=seconds, basis=f"measured: {number} of this model, setting and GPU count")
+
+
+def _kind(trial: Trial) -> tuple[Any, ...]:
+    """What the time of a step and of the evaluation depends on."""
+    settings = [trial.training.get(key) for key in ("epochs", "global_batch", "precision")]
+    where = (trial.device, trial.gpus, trial.threads)
+    return (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment, settings, where)
+
+
+def remaining_seconds(planned: Sequence[Planned], slots: int, slowness: float = 1.0) -> float:
+    """Wall seconds to run these trials in order on `slots`, packed greedily; `slowness` scales every estimate."""
+    return packed_seconds([Piece(p.trial.gpus, p.seconds * slowness, p.alone) for p in planned], slots)
+
+
+def wall_seconds(planned: Sequence[Planned], slots: int) -> float:
+    """Wall seconds of a whole run, start-up included."""
+    sizes = {p.trial.gpus for p in planned}
+    return START_UP_SECONDS + LANE_SECONDS * max(0, len(sizes) - 1) + remaining_seconds(planned, slots)
+
+
+def bytes_per_token(vocabulary: int) -> float:
+    """About how many bytes (UTF-8) of text a trained tokenizer of this size takes for a token.
+
+    Measured with byte-level BPE on held-out English, package documentation and Shakespeare: 1.4 and 1.4 at 300 entries,
+    2.1 and 1.9 at 512, 2.8 and 2.4 at 1,024, 3.4 and 2.8 at 2,048, 4.3 and 3.3 at 8,192. Between them linear.
+    """
+    known = ((300, 1.4), (512, 2.0), (1024, 2.6), (2048, 3.1), (8192, 3.8), (32768, 4.2))
+    if vocabulary <= known[0][0]:
+        return known[0][1]
+    for (size, value), (larger, more) in itertools.pairwise(known):
+        if vocabulary <= larger:
+            return value + (more - value) * (vocabulary - size) / (larger - size)
+    return known[-1][1]

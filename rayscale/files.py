@@ -1,0 +1,22 @@
+"""The files that a path in a study names: one, or all that match a pattern."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+
+def files_of(pattern: str) -> list[str]:
+    """The file of this very name if there is one (brackets and all), else every match of the pattern, sorted.
+
+    Patterns are those of `glob`: `*`, `?`, `[...]`, and `**` for any number of folders.
+    """
+    return [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+
+
+def below(folder: Path, pattern: str) -> str:
+    """The pattern as seen from `folder`, whose own brackets and stars are no pattern; an absolute one as it is."""
+    whole = str(folder / pattern)
+    if Path(whole).exists() or Path(pattern).is_absolute():
+        return whole
+    return str(Path(glob.escape(str(folder))) / pattern)

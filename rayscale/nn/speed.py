@@ -1,0 +1,50 @@
+"""The window in which a trial's speed is measured: all of training but its first steps and its pauses."""
+
+from __future__ import annotations
+
+import time
+
+# The first steps allocate memory, compile kernels and open connections between workers. A short trial leaves out a
+# quarter of its steps at most, so that a window is left.
+WARM_UP_STEPS = 10
+WARM_UP_SHARE = 1 / 4
+
+
+class SpeedWindow:
+    """Counts rows and tokens, and the seconds that training took for them, from the end of the warm-up on.
+
+    Times are right only where the device has done what it was given: call `add` for the last step of the warm-up, and
+    `close`, behind a synchronisation.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.warm_up = min(WARM_UP_STEPS, int(steps * WARM_UP_SHARE))
+        self.rows = self.tokens = 0
+        self._done, self._paused, self._seconds = 0, 0.0, 0.0
+        self._since = time.perf_counter()
+
+    def warms_up_with(self, step: int) -> bool:
+        """Whether the step of this number, from 0, is the last of the warm-up."""
+        return step + 1 == self.warm_up
+
+    def add(self, rows: int, tokens: int) -> None:
+        """A step over this many rows and tokens (of all workers) was done."""
+        self._done += 1
+        if self._done > self.warm_up:
+            self.rows += rows
+            self.tokens += tokens
+        elif self._done == self.warm_up:
+            self._since, self._paused = time.perf_counter(), 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Training stood still for this long."""
+        self._paused += seconds
+
+    def close(self) -> None:
+        """Training ended."""
+        self._seconds = time.perf_counter() - self._since - self._paused
+
+    @property
+    def seconds(self) -> float:
+        """Length of the window; 0 where training ended within the warm-up."""
+        return self._seconds if self.rows else 0.0

@@ -1,0 +1,89 @@
+"""What trials gave, made durable: model, curve and log first, then the record, which says that the trial is done."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from rayscale.ledger import Ledger, TrialRecord, make_record
+from rayscale.on_ray.place import place, versions
+from rayscale.run_folder import log_event
+from rayscale.storage import Store
+from rayscale.trial import Trial
+
+
+@dataclass
+class Outcomes:
+    """The records of a run by trial id, and the one way in which one is added. `keep` is the study's `run.keep`."""
+
+    store: Store
+    keep: str
+    executor: str
+    records: dict[str, TrialRecord]
+
+    def add(self, trial: Trial, outcome: Mapping[str, Any]) -> TrialRecord:
+        """Write what a trial gave; when this returns it survives a crash.
+
+        `outcome`: status, attempts; where it was trained `measured` and perhaps `model`; where it failed `error`
+        (message, traceback) and `lost_seconds`, the device-seconds of failed attempts.
+        """
+        error = outcome.get("error")
+        measured = dict(outcome.get("measured") or place(datetime.now(UTC), trial.gpus))
+        measured["device_seconds"] += outcome.get("lost_seconds", 0.0)  # attempts that failed were paid for too
+        curve = measured.pop("curve", [])
+        measured.pop("status", None)
+        if error:
+            measured["error"] = error["message"]
+        if curve:
+            sink = io.BytesIO()
+            pd.DataFrame(curve).to_parquet(sink)
+            self.store.write(f"curves/{trial.trial_id}.parquet", sink.getvalue())
+        if text := (error or {}).get("traceback") or (error or {}).get("message"):
+            self.store.write(f"logs/{trial.trial_id}.log", text.encode())
+        record = make_record(
+            trial,
+            status=outcome["status"],
+            exclusive=bool(outcome.get("exclusive")),
+            executor=self.executor,
+            attempts=outcome["attempts"],
+            versions=versions(),
+            **measured,
+        )
+        self._keep_model(record, outcome.get("model") or [])
+        Ledger(self.store).write(record)
+        self.records[trial.trial_id] = record
+        log_event(self.store, "trial_finished", trial_id=trial.trial_id, status=record.row["status"])
+        return record
+
+    def _keep_model(self, record: TrialRecord, model: list[Any]) -> None:
+        """Write models/<trial_id>/; with keep: best, only if no kept model validates better, and drop the loser.
+
+        `model` holds the files by name, or the reference to them that a worker put; it is empty if none was saved.
+        """
+        if not model or record.row["status"] != "ok":
+            return
+        others = []
+        if self.keep == "best":
+            others = [i for i in self.records if i != record.trial_id and self.store.exists(f"models/{i}")]
+            mine = record.row["validation_loss"]
+            if mine is None or any((self.records[i].row["validation_loss"] or 0) <= mine for i in others):
+                return
+        files = model[0]
+        if not isinstance(files, dict):
+            import ray
+
+            try:
+                files = ray.get(files)
+            except ray.exceptions.RayError as error:  # its worker died meanwhile; what it measured stands all the same
+                reason = str(error).splitlines()[0]
+                log_event(self.store, "model_lost", trial_id=record.trial_id, reason=reason)
+                return
+        for name, content in files.items():
+            self.store.write(f"models/{record.trial_id}/{name}", content.tobytes())
+        for other in others:
+            self.store.delete_folder(f"models/{other}")

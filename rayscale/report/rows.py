@@ -1,0 +1,51 @@
+"""What became of every row of the text, in sentences: from `data` of plan.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rayscale.report.numbers import percent, plain, plural, whole
+
+REASONS = {
+    "bad_row": "cannot be used",
+    "empty": "without text",
+    "duplicate": "duplicates",
+    "in_validation": "also in validation",
+    "in_test": "also in the test split",
+}
+
+
+def row_notes(data: dict[str, Any]) -> list[str]:
+    """Used + dropped = read, each reason with its number; then what was cut or disagrees. Empty without counts."""
+    if not data.get("read"):
+        return []
+    lost = {reason: number for reason, number in (data.get("dropped") or {}).items() if number}
+    reasons = ", ".join(f"{whole(number)} {REASONS.get(reason, plain(reason))}" for reason, number in lost.items())
+    read = whole(data["read"]) if data.get("exact", True) else f"the first {whole(data['read'])}"
+    notes = [
+        f"Rows: {read} read = {whole(data['train'])} training + {whole(data['validation'])} validation + "
+        f"{whole(data['test'])} test + {whole(sum(lost.values()))} dropped{f' ({reasons})' if reasons else ''}."
+    ]
+    if data.get("expected"):
+        notes.append(f"About {whole(data['expected']['train'])} training rows are expected in all.")
+    if lost.get("bad_row"):
+        notes.append("bad_rows.txt in the run folder lists the rows that cannot be used.")
+    if number := data.get("conflicting_labels"):
+        notes.append(f"{plural(number, 'dropped duplicate')} had another label than the row that stayed.")
+    if names := data.get("labels_not_in_training"):
+        shown = ", ".join(plain(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
+        notes.append(f"{plural(len(names), 'label')} not in the training rows, so never learnt: {shown}.")
+    return notes + _cut(data.get("tokens") or {})
+
+
+def _cut(tokenizers: dict[str, Any]) -> list[str]:
+    notes = []
+    for name, splits in tokenizers.items():
+        train = splits.get("train") or {}
+        if train.get("truncated_rows"):
+            share = percent(train["truncated_share"])
+            notes.append(f"{plain(name)}: {share} of the training rows are longer than max_length and cut.")
+        if train.get("dropped_tokens"):
+            left = plural(train["dropped_tokens"], "token")
+            notes.append(f"{plain(name)}: {left} after the last whole training window are left out.")
+    return notes

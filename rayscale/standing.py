@@ -1,0 +1,85 @@
+"""How far a run has come: the one count of its trials and the one estimate of the time left, live and from a folder."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rayscale.ledger import TrialRecord
+from rayscale.packing import Piece, packed_seconds
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Planned trials by what became of them: ok + diverged + failed + running + waiting = all of the plan.
+
+    A stopped trial waits: the next run goes on with it. `gpu_seconds` is what all records cost; `last_error` the reason
+    of the failed or diverged trial that ended last.
+    """
+
+    ok: int
+    diverged: int
+    failed: int
+    running: int
+    waiting: int
+    eta_seconds: float
+    gpu_seconds: float
+    last_error: str | None
+
+    @property
+    def done(self) -> int:
+        """Trials whose result stands: they are not run again."""
+        return self.ok + self.diverged
+
+
+def stand(
+    rows: Sequence[Mapping[str, Any]],
+    records: Mapping[str, TrialRecord],
+    running: Mapping[str, float],
+    slots: int,
+) -> Standing:
+    """How a run stands, from the plan's rows, the records by trial id, and the seconds that each running trial has run.
+
+    A record of a running trial is that of an earlier attempt and does not count.
+    """
+    planned = {row["trial_id"]: row for row in rows}
+    kept = {trial_id: record for trial_id, record in records.items() if trial_id in planned}
+    running = {trial_id: seconds for trial_id, seconds in running.items() if trial_id in planned}
+    settled = {i: r for i, r in kept.items() if i not in running and r.row["status"] != "stopped"}
+    counts = Counter(record.row["status"] for record in settled.values())
+    left = [row for row in rows if row["trial_id"] not in settled]
+    slowness = _slowness(planned, kept)
+    pieces = [
+        Piece(
+            row["gpus"],
+            max(0.0, row["seconds"] * slowness - running.get(row["trial_id"], 0.0)),
+            # What runs already has its slots; whether it is alone delays only those after it.
+            bool(row.get("alone")) and row["trial_id"] not in running,
+        )
+        for row in sorted(left, key=lambda row: row["trial_id"] not in running)
+    ]
+    wrong = [record for record in settled.values() if record.row["status"] != "ok" and record.row["error"]]
+    last = max(wrong, key=lambda record: record.row["ended_at"] or "", default=None)
+    return Standing(
+        ok=counts["ok"],
+        diverged=counts["diverged"],
+        failed=counts["failed"],
+        running=len(running),
+        waiting=len(left) - len(running),
+        eta_seconds=packed_seconds(pieces, slots),
+        gpu_seconds=sum(record.row["device_seconds"] or 0.0 for record in kept.values()),
+        last_error=last.row["error"] if last else None,
+    )
+
+
+def _slowness(planned: Mapping[str, Mapping[str, Any]], records: Mapping[str, TrialRecord]) -> float:
+    """Seconds measured over seconds estimated, the median of the trials that were timed; 1 before the first."""
+    ratios = [
+        (record.row["train_seconds"] + (record.row["eval_seconds"] or 0.0)) / planned[trial_id]["seconds"]
+        for trial_id, record in records.items()
+        if record.row["train_seconds"] and planned[trial_id]["seconds"]
+    ]
+    return statistics.median(ratios) if ratios else 1.0

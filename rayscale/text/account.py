@@ -1,0 +1,45 @@
+"""What became of every row: read = train + validation + test + dropped, each reason with its number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rayscale.text.prepared import Prepared
+from rayscale.text.split import SPLITS
+
+_OF_TOKENS = ("rows", "tokens", "truncated_rows", "truncated_share", "dropped_tokens")
+
+
+def row_counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows of a manifest, of clean rows or of tokens: read, those of each split, dropped by reason.
+
+    `conflicting_labels` counts the dropped duplicates that carried another label than the row that stayed;
+    `labels_not_in_training` lists classes that only validation or test have.
+    """
+    rows = manifest["rows"]
+    return {
+        "read": rows["read"],
+        **{name: rows[name] for name in SPLITS},
+        "dropped": dict(rows["dropped"]),
+        "conflicting_labels": rows["conflicting_labels"],
+        "labels_not_in_training": list(manifest["labels_not_in_training"]),
+    }
+
+
+def token_counts(found: Mapping[str, Prepared]) -> dict[str, dict[str, dict[str, Any]]]:
+    """By tokenizer and split: rows (windows, for causal-lm), tokens, and what was cut.
+
+    `truncated_rows` were longer than task.max_length; `dropped_tokens` stood after the last whole window.
+    """
+    return {
+        name: {split: {key: counts[key] for key in _OF_TOKENS if key in counts} for split, counts in splits.items()}
+        for name, splits in ((name, prepared.manifest["splits"]) for name, prepared in found.items())
+    }
+
+
+def bad_rows(prepared: Prepared) -> bytes:
+    """The list of rows that were passed over, a line each: file, line, column, what was found."""
+    path = Path(prepared.path).parent / "bad_rows.txt"
+    return path.read_bytes() if path.exists() else b""

@@ -1,0 +1,144 @@
+"""A look at a table's first rows: has it a header, which column is the text, which the label."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rayscale.errors import DataError
+from rayscale.text.sources import open_text
+
+READ_ROWS = 2000
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+#: Names that say what a column holds, likeliest first.
+TEXTS = ("text", "sentence", "review", "content", "document", "message", "utterance", "query", "question", "body")
+LABELS = ("label", "labels", "category", "class", "target", "intent", "sentiment", "topic", "tag")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The first rows of a table by column, all columns of one length. Without a header columns are numbered from 0."""
+
+    columns: dict[str, list[Any]]
+    header: bool
+
+    def text(self) -> str:
+        """The column of the text: by its name, else the one with the longest strings."""
+        lengths = {
+            name: sum(len(value) for value in values if isinstance(value, str)) for name, values in self.columns.items()
+        }
+        return _named(TEXTS, [name for name in lengths if lengths[name]]) or max(
+            lengths, key=lambda name: lengths[name]
+        )
+
+    def label(self, text: str) -> str | None:
+        """The column of the classes: by its name, else the one with the fewest values that are no fractions.
+
+        It has two values at least, and no more than half as many as rows; None if there is no such column.
+        """
+        values = {name: {str(value) for value in found} for name, found in self.columns.items() if name != text}
+        rows = max(map(len, self.columns.values()), default=0)
+        fitting = {name: len(found) for name, found in values.items() if 2 <= len(found) <= max(2, rows / 2)}
+        whole = {name: size for name, size in fitting.items() if not any(map(_is_fraction, values[name]))}
+        return _named(LABELS, list(fitting)) or min(whole, key=lambda name: whole[name], default=None)
+
+
+def read_table(path: Path) -> Table | None:
+    """The first rows of a csv, tsv, jsonl or parquet file; None for any other ending.
+
+    Raises DataError: a file that is empty, holds a header only, or is of another format than its ending says.
+    """
+    kind = path.suffix.lower()
+    if kind not in TABLES:
+        return None
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty; write it again from its source", code="empty_file", where=str(path))
+    table = _delimited(path, kind) if kind in (".csv", ".tsv") else _objects(path, kind)
+    if not any(table.columns.values()):
+        found = f"a header line ({', '.join(table.columns)}) and no rows" if table.columns else "no rows"
+        raise DataError(f"the file holds {found}; write it again from its source", code="no_rows", where=str(path))
+    return table
+
+
+def _delimited(path: Path, kind: str) -> Table:
+    with open_text(str(path)) as lines:
+        if kind == ".csv":
+            reader = csv.reader(lines, strict=True)
+        else:
+            reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        rows: list[list[str]] = []
+        while len(rows) <= READ_ROWS:
+            try:
+                fields = next(reader)
+            except StopIteration:
+                break
+            except csv.Error:
+                continue  # reading the whole file will say which row this is
+            if fields and (not rows or len(fields) == len(rows[0])):
+                rows.append(fields)
+    if not rows:
+        return Table({}, header=False)
+    first, rest = rows[0], rows[1:]
+    if is_header(first, rest):
+        return Table({name: [row[place] for row in rest] for place, name in enumerate(first)}, header=True)
+    return Table({str(place): [row[place] for row in rows] for place in range(len(first))}, header=False)
+
+
+def is_header(first: list[str], rest: list[list[str]]) -> bool:
+    """Whether a table's first row names its columns.
+
+    It does not if a cell is empty, a number, stands twice, or is longer than 60 characters, or if a value comes again
+    further down in its column. The numbers 0, 1, 2, ... are names: that is how pandas calls columns without any.
+    """
+    cells = [cell.strip() for cell in first]
+    if cells == [str(number) for number in range(len(cells))]:
+        return True
+    named = {cell.casefold() for cell in cells} & {*TEXTS, *LABELS}
+    if named and not cells[0]:
+        cells = cells[1:]  # pandas writes its index as a first column without a name
+    if any(not cell or _is_number(cell) or len(cell) > 60 for cell in cells) or len(set(cells)) < len(cells):
+        return False
+    return bool(named) or not any(row[place] == first[place] for row in rest for place in range(len(first)))
+
+
+def _objects(path: Path, kind: str) -> Table:
+    rows: Iterable[dict[str, Any]]
+    try:
+        if kind == ".parquet":
+            import pyarrow.parquet as pq
+
+            with pq.ParquetFile(path) as file:
+                rows = next((batch.to_pylist() for batch in file.iter_batches(READ_ROWS)), [])
+                names = list(file.schema_arrow.names)
+        else:
+            with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+                parsed = (json.loads(line) for line in lines if line.strip())
+                rows = [row for row in itertools.islice(parsed, READ_ROWS) if isinstance(row, dict)]
+            names = list(rows[0]) if rows else []
+    except (ValueError, OSError, RecursionError) as error:  # damaged parquet is a ValueError, too
+        raise DataError(f"cannot be read as {kind[1:]} ({str(error).splitlines()[0]}); write it again from its source",
+                        code="bad_data", where=str(path)) from None  # fmt: skip
+    return Table({str(name): [row.get(name) for row in rows] for name in names}, header=True)
+
+
+def _named(known: tuple[str, ...], names: list[str]) -> str | None:
+    found = {name.strip().casefold(): name for name in names}
+    return next((found[name] for name in known if name in found), None)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_fraction(text: str) -> bool:
+    return _is_number(text) and not text.strip().lstrip("+-").isdecimal()

@@ -1,0 +1,70 @@
+"""A trial: one cell of the grid, and the id that names what would come out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+# Rises only when a golden loss changes: records of another version are other trials.
+TRAINING_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of the grid. `digest` is the content of a checkpoint, `vocabulary` the rows of its embedding."""
+
+    name: str
+    kind: str  # "family" or "pretrained"
+    family: str  # model_type: bert, gpt2, ...
+    layers: int
+    width: int | None = None
+    vocabulary: int | None = None
+    path: str | None = None
+    revision: str | None = None
+    digest: str | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides about results: names and places do not, since other models of a study may change them."""
+        if self.digest:
+            return {"digest": self.digest, "layers": self.layers}
+        return {"family": self.family, "layers": self.layers, "width": self.width, "vocabulary": self.vocabulary}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell of the grid; `trial_id` is a hash of everything that changes its result and of nothing else."""
+
+    trial_id: str
+    study: str
+    task: Mapping[str, Any]
+    model: ModelSpec
+    data_axis: str  # "examples" or "tokens"
+    data_requested: int
+    gpus: int
+    seed: int
+    augment: str
+    training: Mapping[str, Any]
+    device: str
+    threads: int
+    data_fingerprint: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, from which `from_json` makes the same trial."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Trial:
+        """The trial that `to_json` wrote."""
+        return cls(**{**value, "model": ModelSpec(**value["model"])})
+
+
+def identified(trial: Trial) -> Trial:
+    """The trial with its id: 16 hex digits of the SHA-256 of what changes its result."""
+    identity = {**trial.to_json(), "model": trial.model.identity, "training_version": TRAINING_VERSION}
+    del identity["trial_id"], identity["study"]
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return replace(trial, trial_id=hashlib.sha256(canonical.encode()).hexdigest()[:16])

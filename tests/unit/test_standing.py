@@ -1,0 +1,82 @@
+"""How far a run has come: every planned trial is counted once, and live view and folder say the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rayscale.draft import draft_plan
+from rayscale.ledger import Ledger, TrialRecord, make_record
+from rayscale.machine import Machine
+from rayscale.on_ray.progress import Progress
+from rayscale.packing import Piece, packed_seconds
+from rayscale.plan import Plan
+from rayscale.run_folder import Run, log_event, status
+from rayscale.standing import stand
+from rayscale.storage import Store
+from rayscale.study import load_study
+
+
+@pytest.fixture
+def plan(study_file: Path, tmp_path: Path) -> Plan:
+    return draft_plan(load_study(study_file), Machine("cpu", 2, "x", "this machine"), Store.open(tmp_path / "run"))
+
+
+def records_of(plan: Plan, *statuses: str) -> dict[str, TrialRecord]:
+    found = [
+        make_record(p.trial, status=status, error=None if status == "ok" else f"{status}!", ended_at=f"2026-01-0{n}",
+                    train_seconds=2 * p.seconds, eval_seconds=0.0, device_seconds=10.0)
+        for n, (p, status) in enumerate(zip(plan.trials, statuses, strict=False), 1)
+    ]  # fmt: skip
+    return {record.trial_id: record for record in found}
+
+
+def test_every_planned_trial_is_counted_once(plan: Plan) -> None:
+    rows = [p.row() for p in plan.trials]
+    records = records_of(plan, "ok", "diverged", "failed", "stopped")
+    seen = stand(rows, records, {rows[4]["trial_id"]: 1.0}, 2)
+    assert (seen.ok, seen.diverged, seen.failed, seen.running, seen.waiting) == (1, 1, 1, 1, len(rows) - 4)
+    assert seen.done == 2
+    assert seen.last_error == "failed!"  # the stopped one goes on: its end was no error
+    assert seen.gpu_seconds == 40.0
+
+
+def test_a_failed_trial_that_runs_again_is_running_and_not_failed(plan: Plan) -> None:
+    rows, records = [p.row() for p in plan.trials], records_of(plan, "failed")
+    seen = stand(rows, records, {rows[0]["trial_id"]: 0.0}, 2)
+    assert (seen.failed, seen.running, seen.waiting) == (0, 1, len(rows) - 1)
+
+
+def test_the_time_left_learns_from_what_was_measured_and_from_what_runs(plan: Plan) -> None:
+    rows = [{**p.row(), "seconds": 10.0, "alone": False} for p in plan.trials]
+    assert stand(rows, {}, {}, 2).eta_seconds == 40.0  # 8 trials of 10 s, two at a time
+    begun = {row["trial_id"]: 4.0 for row in rows[:2]}
+    assert stand(rows, {}, begun, 2).eta_seconds == 36.0
+    slow = make_record(plan.trials[0].trial, status="ok", train_seconds=15.0, eval_seconds=5.0)
+    assert stand(rows, {slow.trial_id: slow}, {}, 2).eta_seconds == 80.0
+    late = {row["trial_id"]: 1e6 for row in rows}
+    assert stand(rows, {}, late, 2).eta_seconds == 0.0
+
+
+def test_the_live_view_and_the_folder_say_the_same(plan: Plan, tmp_path: Path) -> None:
+    run = Run(Store.open(tmp_path / "run"))
+    import json
+
+    run.store.write("plan.json", json.dumps(plan.to_json()).encode())
+    records = records_of(plan, "ok", "diverged", "failed")
+    for record in records.values():
+        Ledger(run.store).write(record)
+    log_event(run.store, "run_started")
+    live, seen = Progress(plan).look(records, [], "training"), status(run)
+    assert (live.done, live.failed, live.waiting) == (seen["done"], seen["failed"], seen["waiting"])
+    assert live.eta_seconds == seen["eta_seconds"]
+    assert (live.last_error, live.gpu_seconds / 3600) == (seen["last_error"], seen["gpu_hours"])
+    assert (seen["ok"], seen["diverged"]) == (1, 1)
+
+
+def test_packing_runs_lone_trials_by_themselves() -> None:
+    pieces = [Piece(1, 4.0), Piece(1, 2.0), Piece(1, 1.0, alone=True)]
+    assert packed_seconds(pieces, 2) == 5.0
+    assert packed_seconds(pieces[:2], 2) == 4.0
+    assert packed_seconds([], 2) == 0.0
