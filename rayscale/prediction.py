@@ -77,8 +77,9 @@ def saved_fit(source: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         mend = "a table is fitted first: rayscale fit TABLE --law NAME ... --out FIT.json"
         raise InputError(f"this is no saved fit ({str(error)[:80]}); {mend}", code="no_fit", where=source) from None
-    if not isinstance(saved, dict):
-        raise InputError(f"found JSON of type {type(saved).__name__}, no saved fit", code="no_fit", where=source)
+    fits = saved.get("fits", saved.get("groups", [saved])) if isinstance(saved, dict) else None
+    if not isinstance(fits, list) or not all(isinstance(each, dict) for each in fits):
+        raise InputError("this is JSON, but no saved fit", code="no_fit", where=source)
     return saved
 
 

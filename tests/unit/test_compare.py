@@ -101,7 +101,7 @@ def test_laws_differ_where_they_predict_differently(tmp_path) -> None:
         run = load(made_study.write_run(tmp_path / name, trials))
         fit = rs.fit_law(trials.assign(eval_loss=trials["eval_loss"] * factor), "chinchilla", params="params",
                          data="examples", target="eval_loss", bootstrap=100)  # fmt: skip
-        run.store.write("fit.json", json.dumps({"fits": [fit.to_json()]}).encode())
+        run.store.write("fit.json", json.dumps({"fits": [fit.to_json()], "verdict": {}}).encode())
         return run
 
     one, same, other = study("one", 1.0, 0), study("same", 1.0, 1), study("other", 1.3, 2)

@@ -160,7 +160,7 @@ def test_laws_are_named_or_written_as_formulas(study_file: Path, laws: str, name
         ("\n  - power\n  - shfted", r"study.yaml:12: laws.1: .*did you mean 'shifted'\?"),
         ("[]", r"study.yaml:10: laws: found \[\]; give at least one"),
         ("3", r"study.yaml:10: laws: found 3; write auto, a law's name, a list of names"),
-        ("null", "laws: found None; write auto"),
+        ("null", "laws: found nothing; write auto"),
         ("\n  mine: E * data", r"study.yaml:11: laws.mine: found 'E \* data'; write auto"),
         (
             "\n  mine:\n    formula: E + B * data ^ -b",
