@@ -116,5 +116,5 @@ def test_laws_differ_where_they_predict_differently(tmp_path) -> None:
     lines = compare_lines(found, ("one", "other"), 60)
     assert max(map(len, lines)) <= 60
     assert "predict differently" in " ".join(" ".join(lines).split())
-    other.store.write("fit.json", b'{"fits": []}')
+    other.store.write("fit.json", b'{"fits": [], "verdict": {}}')
     assert "rayscale report" in compare_runs(one, other)["laws_note"]
