@@ -95,6 +95,17 @@ def test_submit_brings_the_results_back_and_a_second_one_repeats_nothing(
     assert "token" in refused.stderr
 
 
+def test_a_study_that_the_cluster_refuses_is_refused_here(tmp_path: Path, head: tuple[str, dict[str, str]]) -> None:
+    address, environment = head
+    study = write_study(tmp_path, SMALL.replace("name: toy", "name: wide").replace("gpus: [1]", "gpus: [64]"))
+    arguments = [sys.executable, "-m", "rayscale.cli", "submit", str(study), "--address", address]
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "refused on the cluster" in done.stderr
+    assert "grid.gpus: asks for 64 GPUs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_run_folder_survives_the_way_through_a_log(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "trials").mkdir(parents=True)
