@@ -109,6 +109,11 @@ def usual_columns(table: pd.DataFrame, given: Mapping[str, str | None]) -> dict[
     return found
 
 
+def usual_role(column: str) -> str | None:
+    """The role that a column of this name usually has, None for a name that says nothing."""
+    return next((role for role, names in _USUAL.items() if column in names), None)
+
+
 def select(table: pd.DataFrame, query: str, option: str) -> NDArray[np.bool_]:
     """Which rows a pandas query takes, (rows,); raises TableError naming the option when the query is wrong."""
     numbered = table.reset_index(drop=True)

@@ -14,6 +14,7 @@ import pandas as pd
 from rayscale.errors import InputError, nearest
 from rayscale.fitted import Fit
 from rayscale.forecast import LOSS, reasons
+from rayscale.observations import usual_role
 from rayscale.run_folder import load
 
 FAR = 10.0  # times beyond the data: from here a prediction carries a warning
@@ -158,9 +159,10 @@ def _values(fit: Fit, given: Mapping[str, float], options: Mapping[str, str]) ->
     needed = {role: column for role, column in fit.columns.items() if role in _ASKED.get(fit.law.name, (role,))}
     for role, column in needed.items():
         # A law of one input (power) may have been fitted in any column: --params N made N its only axis.
-        named = next((option for option, its in options.items() if its == column), role)
-        if named not in given and len(needed) == 1 and len(given) == 1:
-            named = next(iter(given))
+        said = next((option for option, its in options.items() if its == column), usual_role(column))
+        named = said or role
+        if said is None and named not in given and len(fit.law.inputs) == len(given) == 1:
+            named = next(iter(given))  # nothing saved says by which name the column was given
         if named not in given:
             raise InputError(f"needs a number: the {fit.law.name} law takes it (column '{column}')", where=f"--{named}")
         value, zero = given[named], role in fit.law.zero

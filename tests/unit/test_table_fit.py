@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from rayscale.errors import InputError, TableError
+from rayscale.fit import fit_law
 from rayscale.prediction import parse_by, predict, saved_fit
 from rayscale.report.fit_text import fit_lines, prediction_lines
 from rayscale.table_fit import PREDICTED, Asked, fit_and_save, fit_source
@@ -161,6 +162,18 @@ def test_a_law_of_one_input_is_predicted_by_the_name_it_was_fitted_by(table: str
     saved = fit_source(table, asked(law="power", columns={"params": "N"}, where="D == 1e12")).to_json()
     by_size = predict(saved, params=3e8)
     assert predict(saved, params=3e8, data=1e3) == {**by_size, "data": 1e3, "unused": ["data"]}
+    with pytest.raises(InputError, match="--params: needs a number"):
+        predict(saved, data=1e11)
+
+
+def test_no_size_stands_in_for_another(table: str) -> None:
+    saved = fit_source(table, asked(law="power", columns={"data": "D"}, where="N == 1e10")).to_json()
+    with pytest.raises(InputError, match="--data: needs a number"):
+        predict(saved, params=1e9)
+    rows = grid()[lambda each: each["N"] == 1e10].rename(columns={"D": "tokens"})
+    own = fit_law(rows, "power", target="loss", bootstrap=20).to_json()  # no options are saved, but the name says it
+    with pytest.raises(InputError, match="--data: needs a number"):
+        predict(own, params=1e9)
 
 
 def test_the_compute_optimal_sizes_are_predicted_from_compute_alone(tmp_path: Path) -> None:
@@ -173,6 +186,8 @@ def test_the_compute_optimal_sizes_are_predicted_from_compute_alone(tmp_path: Pa
     told = predict(saved, compute=1e20)
     assert told["predicted"] * told["data"] * 6 == pytest.approx(1e20, rel=0.1)
     assert "compute-optimal" in prediction_lines(told)[0]
+    with pytest.raises(InputError, match="--compute: needs a number"):
+        predict(saved, params=1e9)
 
 
 def test_the_sizes_and_groups_that_a_prediction_needs_are_named(table: str) -> None:
@@ -197,7 +212,7 @@ def test_groups_on_the_command_line() -> None:
         parse_by(["model"])
 
 
-@pytest.mark.parametrize(("content", "said"), [("[1]", "type list"), ("{", "no saved fit"), ("{}", "no fit that")])
+@pytest.mark.parametrize(("content", "said"), [("[1]", "no saved fit"), ("{", "no saved fit"), ("{}", "no fit that")])
 def test_files_that_hold_no_fit_are_refused(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "fit.json").write_text(content)
     with pytest.raises(InputError, match=said):
