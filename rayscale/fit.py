@@ -16,9 +16,9 @@ from rayscale.auto import fit_auto
 from rayscale.bootstrap import resample, spread
 from rayscale.constant import beside_a_constant
 from rayscale.coordinates import Coordinates, link
-from rayscale.errors import InputError
+from rayscale.errors import InputError, TableError
 from rayscale.findings import findings
-from rayscale.fitted import Fit, GroupedFit, score
+from rayscale.fitted import FORETOLD, Fit, GroupedFit, score
 from rayscale.formula import find_law
 from rayscale.huber import DELTA, Array, huber_sum, minimise
 from rayscale.laws import Law
@@ -56,11 +56,11 @@ def fit_law(
     `bootstrap` is the number of resamples; the same `seed` gives the same result, whatever the order of the rows.
 
     A table that cannot identify the law gives outcome `not_identifiable` and says why in `warnings`. Raises TableError
-    for a missing or non-numeric column and a bad query, InputError for an unknown law and fewer than two resamples.
+    for a missing or non-numeric column and a bad query, InputError for an unknown law, fewer than two resamples and a
+    seed that is no whole number from 0.
     """
+    _check(table, by=by, holdout=holdout, bootstrap=bootstrap, seed=seed)
     law = find_law(law)
-    if bootstrap < 2:
-        raise InputError(f"bootstrap is {bootstrap}; an interval needs 2 resamples or more", where="bootstrap")
     given = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss}
     columns = {} if law.name == "auto" else input_columns(table, law, given)
     excluded = ~select(table, where, "where") if where else np.zeros(len(table), dtype=bool)
@@ -103,6 +103,21 @@ def fit_law(
     foretold = [each.predictions for each in groups if each.predictions is not None]
     predictions = pd.concat(foretold) if foretold else None
     return GroupedFit(tuple(groups), None if predictions is None else score(predictions, target), predictions)
+
+
+def _check(table: Any, *, by: Any, holdout: str | None, bootstrap: Any, seed: Any) -> None:
+    """Raises TableError or InputError for arguments that no law can be fitted by."""
+    if not isinstance(table, pd.DataFrame):
+        raise TableError(f"found {type(table).__name__}; a law is fitted to a pandas DataFrame, one row per run")
+    if not isinstance(bootstrap, int | np.integer) or bootstrap < 2:
+        raise InputError(f"bootstrap is {bootstrap}; an interval needs 2 resamples or more", where="bootstrap")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed is {seed}; it must be a whole number, 0 or more", where="seed")
+    if by is not None and not len(by):
+        raise InputError("names no column; name one or leave it out", where="by")
+    if holdout and (clash := [name for name in FORETOLD if name in table.columns]):
+        message = f"the table has a column '{clash[0]}' of its own, where the predictions go; rename it"
+        raise TableError(message, code="ambiguous_column", where="holdout")
 
 
 def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -> Fit:

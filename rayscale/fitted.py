@@ -18,6 +18,8 @@ from rayscale.observations import numbers
 
 Z95 = 1.959963984540054  # the normal quantile that the t quantile is measured against
 
+FORETOLD = ("predicted", "low", "high", "mean_low", "mean_high", "extrapolation")  # columns of a table of predictions
+
 
 @dataclass(frozen=True, eq=False)
 class Estimate:

@@ -14,7 +14,7 @@ import pandas as pd
 from rayscale.counted import unfit
 from rayscale.errors import InputError, TableError, nearest
 from rayscale.fit import fit_law
-from rayscale.fitted import Fit, GroupedFit
+from rayscale.fitted import FORETOLD, Fit, GroupedFit
 from rayscale.forecast import LOSS
 from rayscale.formula import find_law, find_user_law
 from rayscale.laws import Law
@@ -113,7 +113,7 @@ class TableFit:
         return fit.predict(left[mine])[list(PREDICTED)] if mine.any() else None
 
 
-PREDICTED = ("predicted", "low", "high", "mean_low", "mean_high")
+PREDICTED = FORETOLD[:-1]
 
 
 def fit_source(source: str, asked: Asked) -> TableFit:
@@ -139,11 +139,10 @@ def fit_source(source: str, asked: Asked) -> TableFit:
     check_columns(table, {"--target": asked.target, **options})
     check_query(table, asked.where, "--where")
     check_query(table, asked.holdout, "--holdout")
-    if asked.holdout and (clash := [name for name in (*PREDICTED, "extrapolation") if name in table.rows.columns]):
-        message = f"the table has a column '{clash[0]}' of its own, where the predictions go; rename it"
-        raise TableError(message, code="ambiguous_column", where=source)
     keys = _keys(asked.by, table)
-    for column in keys:
+    if keys == []:
+        raise InputError("names no column; name one or leave it out", where="--by")
+    for column in keys or ():
         if column not in table.rows.columns:
             known = _names(table)
             message = f"no column '{column}'{nearest(column, known)} (it has: {listed(known)})"
@@ -151,10 +150,14 @@ def fit_source(source: str, asked: Asked) -> TableFit:
     rows = table.rows if left_out is None else table.rows[left_out == ""]
     try:
         found = fit_law(
-            rows, law or asked.law, target=str(asked.target), **asked.columns, by=keys or None,
+            rows, law or asked.law, target=str(asked.target), **asked.columns, by=keys,
             where=asked.where, holdout=asked.holdout, bootstrap=asked.bootstrap, seed=asked.seed,
         )  # fmt: skip
-    except TableError as error:
+    except InputError as error:
+        if not isinstance(error, TableError):
+            if error.where in (*ROLES, "by", "bootstrap", "seed"):
+                error.where = f"--{error.where}"
+            raise
         if error.where and str(source) in error.where:
             raise
         option = f"--{error.where}" if error.where in (*ROLES, "where", "holdout") else error.where
@@ -195,9 +198,9 @@ def save_json(saved: Mapping[str, Any], path: str | Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _keys(by: str | None, table: Table) -> list[str]:
-    if not by:
-        return []
+def _keys(by: str | None, table: Table) -> list[str] | None:
+    if by is None:
+        return None
     # A column whose own name has a comma is meant whole.
     return [by] if by in table.rows.columns else [part.strip() for part in by.split(",") if part.strip()]
 

@@ -246,6 +246,26 @@ def test_a_wrong_table_is_named(change, arguments, message):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "seed is -1; it must be a whole number"),
+        ({"seed": 0.5}, "seed is 0.5"),
+        ({"bootstrap": 1}, "needs 2 resamples"),
+        ({"bootstrap": "many"}, "needs 2 resamples"),
+        ({"by": []}, "names no column"),
+        ({"by": ""}, "names no column"),
+        ({"table": {"params": [1.0]}}, "found dict; a law is fitted to a pandas DataFrame"),
+        ({"table": planted().assign(predicted=1.0), "holdout": "tokens > 1e6"}, "column 'predicted' of its own"),
+    ],
+)
+@pytest.mark.parametrize("law", ["chinchilla", "auto"])
+def test_wrong_arguments_are_named(law, arguments, message):
+    with pytest.raises(InputError, match=message) as caught:
+        fit_law(**{"table": planted(), "law": law, **AXES, **arguments})
+    assert caught.value.exit_code == 2
+
+
 def test_numbers_written_as_text_and_missing_whole_numbers_are_read():
     table = planted(seeds=2)
     table["params"] = table["params"].astype("Int64")

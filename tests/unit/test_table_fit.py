@@ -111,7 +111,10 @@ def test_a_refusal_says_which_minimum_was_missed(table: str) -> None:
         ({"holdout": "D = 3"}, "--holdout: .*write '=='"),
         ({"by": "set,sort"}, "--by: no column 'sort'"),
         ({"law": "chinchila"}, "did you mean 'chinchilla'"),
-        ({"bootstrap": 1}, "needs 2 resamples"),
+        ({"bootstrap": 1}, "--bootstrap: .*needs 2 resamples"),
+        ({"seed": -1}, "--seed: seed is -1"),
+        ({"by": ""}, "--by: names no column"),
+        ({"by": " , "}, "--by: names no column"),
     ],
 )
 def test_mistakes_are_named_by_option_and_column(table: str, changes: dict, said: str) -> None:
