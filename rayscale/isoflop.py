@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -66,6 +66,7 @@ class IsoFlop:
     predictions: pd.DataFrame | None = None
     by: Mapping[str, Any] | None = None
     weights: None = None
+    optional: ClassVar[tuple[str, ...]] = ("data",)  # taken besides the law's inputs, where given
 
     @property
     def law(self) -> Law:

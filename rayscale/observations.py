@@ -82,8 +82,16 @@ def numbers(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
 
 
 def input_columns(table: pd.DataFrame, law: Law, given: Mapping[str, str | None]) -> dict[str, str]:
-    """Role -> column for every input of the law: as given, else the usual name; raises TableError where neither is."""
+    """Role -> column for every input of the law: as given, else the usual name; raises TableError where neither is.
+
+    Also where a column is given that the law does not take: it would be ignored, and its sizes lie on one curve.
+    """
     found = {}
+    taken = (*law.inputs, *getattr(law.result, "optional", ()))
+    spare = [role for role, column in given.items() if column and role not in taken]
+    if spare and (len(law.inputs) > 1 or sum(map(bool, given.values())) > 1):
+        text = f"{law.name} takes {', '.join(law.inputs)}; leave {spare[0]} out, or make groups: by='{given[spare[0]]}'"
+        raise TableError(text, where=spare[0])
     for role in law.inputs:
         # A law of one input (power) is a law in N as well as in D: it takes whichever column is named.
         named = given.get(role) or (next(filter(None, given.values()), None) if len(law.inputs) == 1 else None)

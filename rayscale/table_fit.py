@@ -161,7 +161,7 @@ def fit_source(source: str, asked: Asked) -> TableFit:
         if error.where and str(source) in error.where:
             raise
         option = f"--{error.where}" if error.where in (*ROLES, "where", "holdout") else error.where
-        text = error.message.replace(f"{error.where}=...", f"{option} COLUMN")
+        text = error.message.replace(f"{error.where}=...", f"{option} COLUMN").replace("by='", "--by '")
         raise TableError(text, code=error.code, where=f"{source}: {option}" if option else source) from error
     fits = found.groups if isinstance(found, GroupedFit) else (found,)
     if left_out is not None:

@@ -115,7 +115,8 @@ anything = st.one_of(
 )
 def test_garbage_gives_an_outcome_and_never_nan(rows, law):
     table = pd.DataFrame(rows, columns=["params", "tokens", "eval_loss"], dtype=float)
-    fit = fit_law(table, law, **AXES, bootstrap=5)
+    axes = AXES if law == "chinchilla" else {"data": "tokens", "target": "eval_loss"}
+    fit = fit_law(table, law, **axes, bootstrap=5)
     assert fit.rows_used + len(fit.rows_dropped) == len(table)
     assert_clean(fit)
 
@@ -244,6 +245,15 @@ def test_a_wrong_table_is_named(change, arguments, message):
     with pytest.raises(TableError, match=message) as caught:
         fit_law(planted().assign(**change), "chinchilla", **{**AXES, **arguments})
     assert caught.value.exit_code == 2
+
+
+def test_a_column_that_the_law_does_not_take_is_refused_and_not_ignored():
+    with pytest.raises(TableError, match="power takes data; leave params out, or make groups: by='params'"):
+        fit_law(planted(), "power", **AXES)
+    with pytest.raises(TableError, match="power takes data; leave params out"):
+        fit_law(planted(), "power", target="eval_loss", params="params", compute="tokens")
+    with pytest.raises(TableError, match="chinchilla takes params, data; leave compute out"):
+        fit_law(planted(), "chinchilla", **AXES, compute="tokens")
 
 
 @pytest.mark.parametrize(

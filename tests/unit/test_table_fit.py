@@ -112,6 +112,7 @@ def test_a_refusal_says_which_minimum_was_missed(table: str) -> None:
         ({"by": "set,sort"}, "--by: no column 'sort'"),
         ({"law": "chinchila"}, "did you mean 'chinchilla'"),
         ({"bootstrap": 1}, "--bootstrap: .*needs 2 resamples"),
+        ({"law": "power"}, "--params: power takes data; leave params out, or make groups: --by 'N'"),
         ({"seed": -1}, "--seed: seed is -1"),
         ({"by": ""}, "--by: names no column"),
         ({"by": " , "}, "--by: names no column"),
