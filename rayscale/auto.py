@@ -15,7 +15,7 @@ from scipy import stats
 from rayscale.blend import AUTO, Blend, Mixture, blended
 from rayscale.bootstrap import SAVED_DRAWS, spread
 from rayscale.borrow import NOISE_PSEUDO, POPULATION, Borrowed, Panel, borrow, draw
-from rayscale.choose import Choice, choose, suited
+from rayscale.choose import Choice, choose, suited, trends
 from rayscale.constant import beside_a_constant, explains_less
 from rayscale.coordinates import Array, link
 from rayscale.fitted import Z95, Estimate, Fit, score
@@ -54,7 +54,8 @@ def fit_auto(
     rows = [_observe(table, each, columns, target, excluded, held) for each in groups]
     known = [seen.target for seen in rows if len(seen.target)]
     below_one = bool(known) and max(each.max() for each in known) < 1
-    laws = suited(list(columns), below_one)
+    trend = trends([(seen.inputs, seen.target) for seen in rows if len(seen.target)])
+    laws = suited(list(columns), below_one, trend)
     if len(columns) == 1:  # a law in data serves any one size
         role = laws[0].inputs[0]
         columns = {role: next(iter(columns.values()))}
@@ -63,6 +64,8 @@ def fit_auto(
     reasons = [refusals(seen, simplest) for seen in rows]
     if sum(not why for why in reasons) >= POPULATION:
         reasons = [[] if _can_borrow(seen) else why for seen, why in zip(rows, reasons, strict=True)]
+    if rising := _rising(trend, columns, target, below_one, laws):
+        reasons = [[*why, rising] for why in reasons]
     sound = [index for index, why in enumerate(reasons) if not why]
     found = [_refused(seen, target, why) for seen, why in zip(rows, reasons, strict=True)]
     if not sound:
@@ -116,6 +119,17 @@ def _observe(
 def _can_borrow(seen: Observations) -> bool:
     varied = all(len(np.unique(values)) >= FEWEST for values in seen.inputs.values())
     return varied and len(seen.target) > 0 and float(np.ptp(seen.target)) > 0
+
+
+def _rising(
+    trend: Mapping[str, int], columns: Mapping[str, str], target: str, below_one: bool, laws: Sequence[Law]
+) -> dict[str, str] | None:  # fmt: skip
+    """Why a target of 1 and more that only rises is not fitted: laws of a loss fall, a metric's are of fractions."""
+    up = [column for column, sign in zip(columns.values(), trend.values(), strict=True) if sign > 0]
+    if not up or min(trend.values()) < 0 or below_one or not all(law.target == "loss" for law in laws):
+        return None
+    text = f"{target} rises with {', '.join(up)}, and laws of a loss fall; write a metric in percent as a fraction"
+    return {"code": "misspecified", "message": f"{text} (0.87, not 87), or name a law"}
 
 
 def _refused(seen: Observations, target: str, why: list[dict[str, str]]) -> Blend:
@@ -237,7 +251,7 @@ def _warnings(seen: Observations, heaviest: Law, choice: Choice, place: int) -> 
     skill = choice.skill[place]
     said = (
         (few, "few_sizes", f"two values of {', '.join(few)}: three or more tell a power law from other curves"),
-        (not choice.cuts, "few_sizes", "too few sizes to hold any out: the laws weigh alike"),
+        (not choice.cuts, "few_sizes", "too few sizes to hold any out: laws are weighed by how they fit"),
         (configurations < need, "few_points", f"{configurations} configurations for {need // 2} parameters"),
         (configurations == len(groups), "no_replicates", "no configuration was run twice: noise is that of residuals"),
     )

@@ -1,19 +1,22 @@
 """Which laws to trust: every suited law foretells the largest scales within the data, and is weighed by how well.
 
 Rolling hold-out: the largest sizes are left out, one cut after another, each law is fitted to the rest and foretells
-them. One cut judges one table of one length; several, and all curves together, judge the law.
+them. One cut judges one table of one length; several, and all curves together, judge the law. Where there are too few
+sizes for a cut, laws are weighed by how they fit, with a penalty for every parameter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from rayscale.borrow import Panel, borrow, predict
-from rayscale.coordinates import Array
+from rayscale.borrow import POPULATION, Panel, borrow, predict
+from rayscale.coordinates import Array, Coordinates
 from rayscale.errors import InputError
 from rayscale.laws import Law, find_law
 from rayscale.registry import entries
@@ -23,6 +26,7 @@ FIRST_CUT = 2 / 3  # share of the sizes below the first cut: with far fewer, ano
 BINS = 4  # kinds of reach told apart at each cut
 SHARPNESS = 2.0  # weights go with the mean squared error to the power of minus this, for many curves
 ODD = (8, 25.0)  # from so many curves on, squared errors beyond this many times their median count as this
+TREND = 1.96  # normal quantile from which on a trend is told from luck: a two-sided test at 5%
 NEGLIGIBLE = 0.01  # shares below this are set to zero
 
 
@@ -58,14 +62,16 @@ class Choice:
     cuts: int
 
 
-def suited(roles: Sequence[str], below_one: bool) -> list[Law]:
+def suited(roles: Sequence[str], below_one: bool, trend: Mapping[str, int] | None = None) -> list[Law]:
     """The registered laws of exactly these inputs, for a loss, or in log odds where the target is `below_one`.
 
     A law of one input serves any one size (a power law in N as in D), except that speed over workers and a metric over
     a loss have laws of their own. With three inputs or more, the laws of two or more of them are rivals too.
-    Raises InputError where there is none.
+    `trend` (as `trends` gives it): laws that cannot go that way are left out, unless none is left; what rises below 1
+    is a metric, for which only log odds stay below 1. Raises InputError where there is no law.
     """
-    wanted = set(roles) if len(roles) > 1 or set(roles) & {"gpus", "loss"} else {"data"}
+    sole = len(roles) == 1 and not set(roles) & {"gpus", "loss"}
+    wanted = {"data"} if sole else set(roles)
     known = [find_law(entry.name) for entry in entries("rayscale.laws")]
     known = [law for law in known if law.result is None]  # isoflop and auto itself are no curves
     fitting = [law for law in known if set(law.inputs) == wanted or (len(law.inputs) >= 2 and set(law.inputs) < wanted)]
@@ -73,7 +79,57 @@ def suited(roles: Sequence[str], below_one: bool) -> list[Law]:
     usual = [law for law in fitting if law.target == "loss" or law.link == "logit"]
     if not fitting:
         raise InputError(f"no law is registered over {', '.join(roles)}; name a law or other columns", where="law")
-    return usual or fitting
+    found = usual or fitting
+    signs = {"data" if sole else role: sign for role, sign in (trend or {}).items() if sign}
+    able = [
+        law for law in found if all(role not in law.inputs or sign in _ways(law, role) for role, sign in signs.items())
+    ]
+    bounded = [law for law in able if law.link == "logit"] if 1 in signs.values() and below_one else []
+    return bounded or able or found
+
+
+def trends(curves: Sequence[tuple[Mapping[str, Array], Array]]) -> dict[str, int]:
+    """Role -> 1 where the target rises with this size, -1 where it falls, 0 where that cannot be told.
+
+    Mann and Kendall's test of rank correlation along every line (one curve, the other sizes equal), the lines together.
+    `curves`: (inputs role -> (n,), target (n,)) of each.
+    """
+    return {role: _trend(curves, role) for role in (curves[0][0] if curves else ())}
+
+
+def _trend(curves: Sequence[tuple[Mapping[str, Array], Array]], role: str) -> int:
+    score = variance = 0.0
+    for inputs, target in curves:
+        others = [values for other, values in inputs.items() if other != role]
+        stacked = np.stack([*others, np.zeros(len(target))], axis=1)
+        _, line = np.unique(stacked, axis=0, return_inverse=True)
+        for each in np.unique(line):
+            rows = line.ravel() == each
+            sizes, which = np.unique(inputs[role][rows], return_inverse=True)
+            if (n := len(sizes)) < 2:
+                continue
+            means = np.bincount(which.ravel(), target[rows]) / np.bincount(which.ravel())  # seeds are one point
+            tau = float(stats.kendalltau(sizes, means).statistic)
+            score += np.nan_to_num(tau) * n * (n - 1) / 2
+            variance += n * (n - 1) * (2 * n + 5) / 18
+    return int(np.sign(score)) if abs(score) > TREND * variance**0.5 else 0
+
+
+@cache
+def _ways(law: Law, role: str) -> frozenset[int]:
+    """Whether the law can rise (1) and fall (-1) with a size, by trying parameters from all over its bounds."""
+    low, high = Coordinates(law, {}, 0.0).bounds()
+    tried = low + (high - low) * np.random.default_rng(0).random((200, len(low)))
+    parameters = {
+        each.name: (column if each.kind == "exponent" else np.exp(column))[:, None]
+        for each, column in zip(law.parameters, tried.T, strict=True)
+    }
+    sizes = np.exp(np.linspace(0.0, 3.0, 7))
+    inputs = {each: sizes if each == role else np.ones(7) for each in law.inputs}
+    with np.errstate(all="ignore"):
+        values = np.asarray(law.function(inputs, parameters)) * np.ones((len(tried), 1))
+        steps = np.diff(values, axis=1) / values[:, 1:]
+    return frozenset(sign for sign in (1, -1) if (sign * steps > 1e-9).any())
 
 
 def trials(panel: Panel, roles: Sequence[str]) -> list[Trial]:
@@ -115,10 +171,9 @@ def _kept_counts(sizes: int) -> list[int]:
 def choose(panel: Panel, laws: Sequence[Law], roles: Sequence[str], noise: Array) -> Choice:
     """Weigh the laws; `noise` (curves,) is the deviation of a row's log target, below which errors mean nothing."""
     asked = trials(panel, roles)
-    equal = {law.name: 1 / len(laws) for law in laws}
-    none = np.full(len(panel.level), np.nan)
     if not asked:
-        return Choice(equal, 0.0, none, 0)
+        shares = dict(zip((law.name for law in laws), _by_fit(panel, laws, noise).tolist(), strict=True))
+        return Choice(shares, 0.0, np.full(len(panel.level), np.nan), 0)
     logs = np.log(panel.target)
     errors, spreads = [], []  # per trial: (laws, curves, rows)
     for trial in asked:
@@ -128,8 +183,6 @@ def choose(panel: Panel, laws: Sequence[Law], roles: Sequence[str], noise: Array
         errors.append(np.where(np.isfinite(missed), np.clip(missed, -100, 100), 100.0))
         spreads.append(np.minimum(np.nan_to_num(np.array([each for _, each in foretold]), nan=1e4), 1e4))
     weights = _weigh(asked, errors, noise)
-    weights = np.where(weights < NEGLIGIBLE, 0.0, weights)
-    weights /= weights.sum()
     drift, skill = _judge(asked, errors, spreads, weights, noise, logs)
     return Choice(dict(zip((law.name for law in laws), weights.tolist(), strict=True)), drift, skill, len(asked))
 
@@ -154,8 +207,36 @@ def _weigh(asked: Sequence[Trial], errors: Sequence[Array], noise: Array) -> Arr
             cells.append(np.log((squares + noise[judged] ** 2).mean(1)))
     lines = max(trial.lines for trial in asked)
     score = np.mean(cells, axis=0)
-    shares = np.exp(-SHARPNESS * lines / (lines + 1) * (score - score.min()))
+    return _shares(-SHARPNESS * lines / (lines + 1) * score)
+
+
+def _shares(logs: Array) -> Array:
+    """Shares, (laws,), in proportion to the exponentials, without the negligible."""
+    shares = np.exp(logs - logs.max())
+    shares = np.where(shares < NEGLIGIBLE * shares.sum(), 0.0, shares)
     return np.asarray(shares / shares.sum())
+
+
+def _by_fit(panel: Panel, laws: Sequence[Law], noise: Array) -> Array:
+    """The laws' shares, (laws,), by how they fit all rows, with Schwarz's penalty for every parameter.
+
+    A configuration is one point, however many seeds it has. A curve of a population has as many parameters as its own
+    rows decide, the trace of its hat matrix; the population has those of the law once more.
+    """
+    sizes = np.stack([np.log(np.maximum(values, 1e-300)) for values in panel.inputs.values()], axis=-1)
+    known = panel.weights > 0
+    points = np.array([len(np.unique(each[rows], axis=0)) for each, rows in zip(sizes, known, strict=True)])
+    rows, scores = panel.weights.sum(1), []
+    for law in laws:
+        found = borrow(panel, law)
+        mean, variance = predict(panel, found)
+        missed = np.clip(np.nan_to_num(mean - np.log(panel.target), nan=100.0), -100, 100)
+        squares = (panel.weights * missed**2).sum(1) / rows + noise**2
+        most = float(len(law.names) * len(points))
+        spent = np.nan_to_num((panel.weights * variance).sum(1) / np.maximum(found.noise, 1e-12) ** 2, nan=most)
+        count = min(float(spent.sum()), most) + len(law.names) if len(points) >= POPULATION else most
+        scores.append(float((points * np.log(squares)).sum() + count * np.log(points.sum())) / 2)
+    return _shares(-np.array(scores))
 
 
 def _judge(

@@ -7,7 +7,7 @@ import pytest
 from rayscale.blend import Blend
 from rayscale.borrow import Panel
 from rayscale.catalogue import POWER, RECTIFIED
-from rayscale.choose import choose, suited, trials
+from rayscale.choose import choose, suited, trends, trials
 from rayscale.constant import nearest_kept
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
@@ -46,6 +46,46 @@ def test_laws_suit_the_inputs_there_are():
     assert "repeated_data" in {law.name for law in suited(["params", "data", "unique"], below_one=False)}
     with pytest.raises(InputError, match="no law is registered over"):
         suited(["loss", "gpus"], below_one=False)
+
+
+def test_laws_that_cannot_go_the_way_of_the_target_are_left_out():
+    rises = {law.name for law in suited(["params", "data"], True, {"params": 1, "data": 1})}
+    assert rises == {"logit_chinchilla"}
+    falls = {law.name for law in suited(["size"], True, {"size": -1})}
+    assert {"power", "rectified", "bnsl"} <= falls
+    assert "logit_power" not in falls
+    assert {law.name for law in suited(["data"], True, {"data": 0})} == falls | {"logit_power"}
+    grid = {"params": np.repeat([1.0, 2, 4], 3), "data": np.tile([1.0, 2, 4], 3)}
+    assert trends([(grid, grid["params"] / grid["data"])]) == {"params": 1, "data": -1}
+    assert trends([({"data": SIZES}, np.abs(np.arange(9.0) - 4) + 1)]) == {"data": 0}
+
+
+def test_a_metric_on_a_small_grid_is_foretold_to_rise_and_stays_below_one():
+    sizes, data = (each.ravel() for each in np.meshgrid([4e6, 1e7, 3e7], [1e4, 4e4, 1.6e5]))
+
+    def metric(n, d):
+        return 1 / (1 + np.exp(40 * n**-0.3 + 60 * d**-0.4 - 2.5))
+
+    table = pd.DataFrame({"params": sizes, "data": data, "f1": metric(sizes, data)})
+    found = fit_law(table, "auto", target="f1", params="params", data="data", bootstrap=50)
+    far = pd.DataFrame({"params": [3e7, 3e9], "data": [6.4e5, 1e9]})
+    foretold = found.predict(far)
+    assert abs(foretold["predicted"][0] - metric(3e7, 6.4e5)) < 0.03
+    assert (foretold["predicted"] < 1).all()
+    percent = fit_law(table.assign(f1=100 * table["f1"]), "auto", target="f1", params="params", data="data")
+    assert percent.outcome == "not_identifiable"
+    assert "as a fraction" in percent.warnings[0]["message"]
+
+
+def test_without_cuts_the_better_fit_weighs_more_and_a_needless_parameter_costs():
+    wide, rng = SIZES[:3] * np.array([1, 4, 16]), np.random.default_rng(0)
+    truth = {"B": 20.0, "E": 1.5, "beta": 0.3}
+    made = [({"data": wide}, POWER.function({"data": wide}, truth) * np.exp(0.002 * rng.normal(size=3)), np.ones(3))
+            for _ in range(6)]  # fmt: skip
+    choice = choose(Panel.of(POWER, made), suited(["data"], False), ["data"], np.full(6, 0.002))
+    assert choice.cuts == 0
+    assert choice.weights["power"] > choice.weights["bnsl"]
+    assert choice.weights["power"] > choice.weights["power_without_E"]
 
 
 def test_cuts_ask_only_for_sizes_larger_than_all_that_are_kept():
