@@ -135,7 +135,7 @@ def test_the_held_out_largest_size_is_foretold_better_than_by_its_rivals():
     held = found["verdict"]["held_out"]
     assert (held["law"], held["n"], held["data"]) == ("auto", 6, 1.6e6)
     assert held["rmse_log"] < held["rivals"]["constant"]["rmse_log"]
-    assert set(held["rivals"]) == {"power", "constant"}
+    assert set(held["rivals"]) == {"chinchilla", "power", "constant"}
     assert found["fits"][0]["held_out"]["rmse_log"] == held["rmse_log"]
 
 
@@ -243,7 +243,8 @@ def test_an_unknown_data_axis_is_refused():
 
 def test_the_verdict_rests_on_the_laws_that_the_study_names():
     mine = find_user_law("mine", {"formula": "E + A * params ** -a * data ** -b"})
-    found = settle(study(noise=0.003), laws=[mine, find_law("rectified")])
+    sizes = tuple(1e5 * 2**k for k in range(7))
+    found = settle(study(noise=0.003, data=sizes), laws=[mine, find_law("rectified")])
     assert [fit["law"] for fit in found["fits"]] == ["mine", "rectified", "rectified", "rectified"]
     assert {found["verdict"]["doubling"][role]["law"] for role in ("data", "params")} == {"mine"}
     assert found["verdict"]["held_out"]["law"] == "mine"
