@@ -22,7 +22,7 @@ from rayscale.fitted import FORETOLD, Fit, GroupedFit, score
 from rayscale.formula import find_law
 from rayscale.huber import DELTA, Array, huber_sum, minimise
 from rayscale.laws import Law
-from rayscale.observations import Observations, input_columns, observe, refusals, require_columns, select
+from rayscale.observations import Observations, input_columns, name_copies, observe, refusals, require_columns, select
 from rayscale.starts import grid
 
 POLISHED = (24, 12, 12)  # how many starts go on to each delta
@@ -85,9 +85,11 @@ def fit_law(
 
     def fit_groups(groups: list[NDArray[np.int64]]) -> list[Any]:
         if law.name != "auto":
-            return [fit_rows(rows) for rows in groups]
-        return list(fit_auto(table, groups, given, target=target, excluded=excluded, held=held, draws=bootstrap,
-                             seed=seed))  # fmt: skip
+            found = [fit_rows(rows) for rows in groups]
+        else:
+            found = list(fit_auto(table, groups, given, target=target, excluded=excluded, held=held, draws=bootstrap,
+                                  seed=seed))  # fmt: skip
+        return [replace(each, rows_dropped=name_copies(table, each.rows_dropped)) for each in found]
 
     if by is None:
         return cast(Fit, fit_groups([np.arange(len(table))])[0])

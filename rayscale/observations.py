@@ -5,7 +5,7 @@ No row vanishes: used + held out + dropped (each with its reason) = all rows of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ _USUAL = {
     "gpus": ("gpus",),
     "loss": ("loss", "eval_loss"),
 }
+COPY = "the same as an earlier row"
 _SIZES = ("params", "data")  # what a law of a loss is over where nobody says
 
 
@@ -146,7 +147,9 @@ def observe(
 
     Dropped are the excluded rows, those with a status other than ok, and those whose target or an input is missing,
     infinite, zero (unless the law takes it) or negative; for a law in log odds also a target of 1
-    or more. Raises TableError for a column that is missing or not numeric.
+    or more. Rows equal in every column of the table are one run written twice: the first is used, the others dropped.
+    Rows that differ in any column, as in the seed, are runs of their own. Raises TableError for a
+    column that is missing or not numeric.
     """
     if target in columns.values():
         raise TableError(f"'{target}' is both the target and an input; name two columns", where=target)
@@ -167,6 +170,7 @@ def observe(
         )
         for wrong, fault in faults:
             reasons[wrong & (reasons == "")] = f"{column} is {fault}"
+    reasons[(_first_of_each(table) < np.arange(len(table))) & (reasons == "")] = COPY
     good = reasons == ""
     used = good & ~held
     order = np.lexsort([values[target][used], *[values[column][used] for column in reversed([*columns.values()])]])
@@ -177,6 +181,29 @@ def observe(
         held_out=table[good & held],
         dropped=tuple({"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(~good)),
     )
+
+
+def name_copies(table: pd.DataFrame, dropped: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The dropped rows of `table`, where a copy's reason names the row that it is a copy of."""
+    found = [dict(each) for each in dropped]
+    if any(each["reason"] == COPY for each in found):
+        first = _first_of_each(table)
+        for each in found:
+            if each["reason"] == COPY:
+                each["reason"] = f"the same as row {first[each['row']]}"
+    return tuple(found)
+
+
+def _first_of_each(table: pd.DataFrame) -> NDArray[np.int64]:
+    """The place of the first row that each row equals in every column, (rows,), its own where it is the first."""
+    codes = [pd.factorize(_hashable(table.iloc[:, place]))[0] for place in range(table.shape[1])]
+    _, first, which = np.unique(np.stack(codes, axis=1), axis=0, return_index=True, return_inverse=True)
+    return np.asarray(first[which.ravel()], dtype=np.int64)
+
+
+def _hashable(column: pd.Series) -> pd.Series:
+    """The column; as text where cells may hold lists, which have no hash."""
+    return column.map(repr) if column.dtype == object else column
 
 
 def refusals(seen: Observations, law: Law) -> list[dict[str, str]]:

@@ -328,12 +328,18 @@ def test_a_thousand_resamples_of_36_rows_take_seconds():
     assert fit_law(planted(seeds=3), "chinchilla", **AXES, bootstrap=1000).seconds < 10
 
 
-def test_rows_given_twice_are_no_second_sample():
-    table = planted()
-    asked = pd.DataFrame({"params": [7.2e5], "tokens": [3.2e6]})
-    once, twice = (
-        fit_law(rows, "chinchilla", **AXES, bootstrap=200).predict(asked).iloc[0]
-        for rows in (table, pd.concat([table] * 3))
-    )
-    assert twice["high"] / twice["low"] > 0.8 * (once["high"] / once["low"])
-    assert np.log(twice["mean_high"] / twice["mean_low"]) > 0.6 * np.log(once["mean_high"] / once["mean_low"])
+@pytest.mark.parametrize("law", ["chinchilla", "auto"])
+def test_a_row_written_twice_is_one_run(law):
+    table = planted().assign(note=[["a list"], None] * 6)
+    given = {**AXES, "bootstrap": 50}
+    once, twice = (fit_law(rows, law, **given) for rows in (table, pd.concat([table, table])))
+    assert twice.rows_dropped == tuple({"row": 12 + k, "reason": f"the same as row {k}"} for k in range(12))
+    assert {each.pop("code") for each in map(dict, twice.warnings)} == {*codes(once), "dropped_rows"}
+    assert (twice.standard_errors, twice.rows_used) == (once.standard_errors, 12)
+    grouped = fit_law(pd.concat([table.assign(set=name) for name in "aabb"]), law, **given, by="set")
+    assert [each.rows_dropped[0] for each in grouped.groups] == [
+        {"row": 12, "reason": "the same as row 0"},
+        {"row": 36, "reason": "the same as row 24"},
+    ]
+    seeds = fit_law(pd.concat([table.assign(seed=seed) for seed in (0, 1)]), law, **given)
+    assert (seeds.rows_used, seeds.rows_dropped) == (24, ())
