@@ -202,12 +202,24 @@ def _laws(first: Sequence[Any], second: Sequence[Any]) -> list[dict[str, Any]]:
             outcomes = f"{fit.outcome} in the first study, {other.outcome} in the second"
             found.append({**facts, "parameters": [], "predictions": [], "differ": None, "note": outcomes})
             continue
-        parameters = [_parameter(name, fit, other) for name in fit.params if name in other.params]
+        heaviest = [_heaviest(each) for each in (fit, other)]
+        if heaviest[0] == heaviest[1]:
+            parameters = [_parameter(name, fit, other) for name in fit.params if name in other.params]
+        else:  # B of one law is another thing than B of the next
+            parameters = []
+            text = f"the heaviest law is {heaviest[0]} in the first study, {heaviest[1]} in the second: no parameter "
+            facts["note"] = text + "of one is to be held against the other's"
         predictions = _predictions(fit, other)
         # Parameters along a ridge differ without meaning; predictions are what a reader acts on.
         found.append({**facts, "parameters": parameters, "predictions": predictions,
                       "differ": any(each["differs"] for each in predictions)})  # fmt: skip
     return found
+
+
+def _heaviest(fit: Any) -> str:
+    """The law whose parameters a fit states: its own, or that of a combination's heaviest member."""
+    members = getattr(fit, "members", ())
+    return str(members[0].law.name if members else fit.law.name)
 
 
 def _name(fit: Any) -> tuple[Any, ...]:

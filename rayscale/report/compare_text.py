@@ -77,6 +77,7 @@ def _laws(found: Mapping[str, Any], width: int) -> list[str]:
         named = [each["name"] for each in law["parameters"] if each["differs"]]
         verdict = "predict differently" if law["differ"] else "predict the same, as far as these trials can tell"
         said = f"; parameters that differ: {', '.join(named)}" if named else "; no parameter differs for certain"
+        said = f"; {law['note']}" if law.get("note") else said
         rows = []
         for each in law["parameters"]:
             kind = "ratio" if "ratio" in each else "difference"
@@ -84,7 +85,7 @@ def _laws(found: Mapping[str, Any], width: int) -> list[str]:
             values = (significant(each["first"], 4), significant(each["second"], 4))
             rows.append((each["name"], *values, f"{kind} {significant(each[kind])} ({between})"))
         lines += ["", *wrap(f"{name} {verdict}{said}.", width)]
-        lines += table_lines(("", "first", "second", "second to first, 95%"), rows, width)
+        lines += table_lines(("", "first", "second", "second to first, 95%"), rows, width) if rows else []
         for each in law["predictions"]:
             at = f"{count(each['data'])} of data" if "data" in each else "the largest sizes"
             between = f"{significant(each['low'], 4)} to {significant(each['high'], 4)}"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
 import rayscale as rs
+from rayscale.blend import Blend, blended
 from rayscale.compare import compare_runs
 from rayscale.errors import InputError
+from rayscale.fitted import Fit
 from rayscale.report.compare_text import compare_lines
 from rayscale.run_folder import load
 from tests.unit import made_study
@@ -118,3 +121,23 @@ def test_laws_differ_where_they_predict_differently(tmp_path) -> None:
     assert "predict differently" in " ".join(" ".join(lines).split())
     other.store.write("fit.json", b'{"fits": [], "verdict": {}}')
     assert "rayscale report" in compare_runs(one, other)["laws_note"]
+
+
+def test_parameters_of_different_laws_are_not_held_against_each_other() -> None:
+    def blend(law: str) -> Fit:
+        """A combination whose heaviest member is `law`."""
+        fit = rs.fit_law(ONE[ONE["model"] == "base"], law, data="examples", target="eval_loss", bootstrap=50)
+        same = {each.name: getattr(fit, each.name) for each in fields(Fit)}
+        return Blend(**{**same, "law": blended(fit.law, {law: 1.0}, ["data"]), "members": (fit,)})
+
+    power, shifted = blend("power"), blend("shifted")
+    law = rs.compare(ONE, ONE, fits=([power], [shifted]))["laws"][0]
+    assert law["parameters"] == []
+    assert "power in the first study, shifted in the second" in law["note"]
+    assert isinstance(law["differ"], bool)
+    text = " ".join(" ".join(compare_lines(rs.compare(ONE, ONE, fits=([power], [shifted])), ("a", "b"), 120)).split())
+    assert "power in the first study" in text
+    assert "no parameter differs for certain" not in text
+    same = rs.compare(ONE, ONE, fits=([power], [power]))["laws"][0]
+    assert {each["name"] for each in same["parameters"]} == {"B", "E", "beta"}
+    assert "note" not in same
