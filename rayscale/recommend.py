@@ -20,6 +20,7 @@ from rayscale.run_folder import Run
 
 BEYOND = 10.0  # times the largest data size measured: as far as data is searched
 LIKELY = 0.5  # of new runs that should reach the target; one half is where the mean does
+CHANCE = 0.01  # of reaching the target: below it candidates are ordered by their prediction, as the reason is
 _PER_DECADE = 24  # data sizes tried in each factor of ten, besides those measured
 _FRONTIER = 8
 _NUMBERS = (*INTERVALS, "extrapolation", "probability")
@@ -92,6 +93,8 @@ def recommend(
     nearest = None
     if row is None and affordable.any():
         sure = search[affordable].assign(order=search["probability"].fillna(-1.0))
+        if not sure["order"].max() >= CHANCE:
+            sure["order"] = 0.0  # tails of a distribution tell less than how far the prediction is off
         sign = 1 if aim.lower else -1
         sure = sure.assign(far=sign * sure["predicted"])
         nearest = _facts(sure.sort_values(["order", "far", cost], ascending=[False, True, True]).iloc[0], money)

@@ -106,6 +106,9 @@ def test_what_no_allocation_reaches_is_said_with_the_nearest_one() -> None:
     assert found["predicted"] is None
     assert "best prediction is 0.9" in found["reason"]
     assert found["nearest"]["allocation"]["model"] == "large"
+    # Where nothing has a chance, the nearest is the one that the reason calls best.
+    assert found["nearest"]["probability"] < 0.01
+    assert f"the best prediction is {found['nearest']['predicted']:.4g}" in found["reason"]
     near = rs.recommend(made_study.trials(), "f1_macro>=0.93", beyond=1, **SETTINGS)
     assert near["searched"]["data"][1] == 8000
     assert "largest data size" not in near["reason"]
