@@ -23,6 +23,7 @@ from rayscale.huber import huber_sum
 from rayscale.laws import Law
 from rayscale.observations import Observations, observe, refusals, usual_columns
 
+FEWEST_ALONE = 5  # configurations of a curve without a population: power's three parameters, one to choose by, and one
 FEWEST = 2  # sizes from which a curve can be fitted among others of its kind
 DRAWN_VALUES = 1_000_000  # rows x draws, at most, but with FEWEST_DRAWS draws or more
 FEWEST_DRAWS = 200
@@ -62,8 +63,11 @@ def fit_auto(
         rows = [replace(seen, inputs={role: next(iter(seen.inputs.values()))}, columns=columns) for seen in rows]
     simplest = min(laws, key=lambda law: len(law.names))
     reasons = [refusals(seen, simplest) for seen in rows]
-    if sum(not why for why in reasons) >= POPULATION:
+    shared = sum(not why for why in reasons) >= POPULATION
+    if shared:
         reasons = [[] if _can_borrow(seen) else why for seen, why in zip(rows, reasons, strict=True)]
+    else:
+        reasons = [why or _too_few(seen) for seen, why in zip(rows, reasons, strict=True)]
     if rising := _rising(trend, columns, target, below_one, laws):
         reasons = [[*why, rising] for why in reasons]
     sound = [index for index, why in enumerate(reasons) if not why]
@@ -125,11 +129,25 @@ def _rising(
     trend: Mapping[str, int], columns: Mapping[str, str], target: str, below_one: bool, laws: Sequence[Law]
 ) -> dict[str, str] | None:  # fmt: skip
     """Why a target of 1 and more that only rises is not fitted: laws of a loss fall, a metric's are of fractions."""
-    up = [column for column, sign in zip(columns.values(), trend.values(), strict=True) if sign > 0]
+    # Without rows there is no trend either.
+    up = [column for column, sign in zip(columns.values(), trend.values(), strict=False) if sign > 0]
     if not up or min(trend.values()) < 0 or below_one or not all(law.target == "loss" for law in laws):
         return None
     text = f"{target} rises with {', '.join(up)}, and laws of a loss fall; write a metric in percent as a fraction"
     return {"code": "misspecified", "message": f"{text} (0.87, not 87), or name a law"}
+
+
+def _too_few(seen: Observations) -> list[dict[str, str]]:
+    """Why a curve that has none to borrow from is too short to choose laws by: law power alone needs one row less."""
+    if (count := _count(seen)) >= FEWEST_ALONE:
+        return []
+    text = f"{count} different configurations; auto needs {FEWEST_ALONE} (power, of 3 parameters, needs 4)"
+    return [{"code": "few_points", "message": text}]
+
+
+def _count(seen: Observations) -> int:
+    """How many different configurations there are."""
+    return int(seen.configurations.max()) + 1
 
 
 def _refused(seen: Observations, target: str, why: list[dict[str, str]]) -> Blend:
@@ -159,11 +177,15 @@ def _blend(
 ) -> Blend:  # fmt: skip
     shares = np.array([choice.weights[member.law.name] for member in members])
     # In absurd units some law's parameters are beyond what a number can hold; the others then do without it.
-    usable = [_is_stateable(panel, place, member) for member in members]
+    # A law with as many parameters as a lone curve has configurations fits anything and says nothing.
+    most = np.inf if len(panel.level) >= POPULATION else _count(seen)
+    usable = [_is_stateable(panel, place, member) and len(member.law.names) < most for member in members]
     if not (shares * usable).any():
         return _failed(refused)
     shares = shares * usable / (shares * usable).sum()
-    order = [int(j) for j in np.argsort(-shares, kind="stable") if shares[j] > 0]
+    # Of laws that weigh the same, the one of fewest parameters comes first.
+    sizes = [len(member.law.names) for member in members]
+    order = [int(j) for j in np.lexsort((sizes, -shares)) if shares[j] > 0]
     rows = float(panel.weights[place].sum())
     degrees = max(3, round(rows + NOISE_PSEUDO - np.sum(shares * [len(member.law.names) for member in members])))
     rng = np.random.default_rng(seed)
