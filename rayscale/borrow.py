@@ -20,6 +20,7 @@ from rayscale.laws import Law
 from rayscale.starts import grid
 
 NEAR = 1.5  # residuals beyond 1.5 deviations count linearly: 96% efficient under normal noise
+EVEN = 0.7784  # mean of min(z^2, NEAR^2) of a standard normal z: with it a capped scatter is that of the normal part
 POPULATION = 3  # curves from which on there is a population to speak of
 TAIL = 4.0  # degrees of freedom of the population's t
 PSEUDO = 1.0  # curves that the weak prior is worth as the population's covariance
@@ -156,7 +157,9 @@ def borrow(panel: Panel, law: Law, rounds: int = 30) -> Borrowed:
             posterior = np.linalg.inv(curvature + odd[:, None, None] * precision + 1e-9 * np.eye(p))
             unsure = np.einsum("gnp,gpq,gnq->gn", derivative, posterior, derivative)
             # What the residuals are too small by, because the law was fitted to them, is what the fit is unsure of.
-            squares = (outer * (missed**2 + unsure)).sum(1)
+            # Capped (Huber's proposal 2): one row in ten that is wrong by any factor makes the noise no third larger.
+            capped = np.minimum(missed**2, (NEAR * noise[:, None]) ** 2) / EVEN
+            squares = (problem.weights * capped + outer * unsure).sum(1)
             rows = np.maximum(problem.weights.sum(1), 1e-300)
             typical = float(np.median(squares / rows))
             noise = np.sqrt(np.maximum((squares + NOISE_PSEUDO * typical) / (rows + NOISE_PSEUDO), FLOOR**2))

@@ -25,7 +25,8 @@ CUTS = 4  # cuts of each axis, at most
 FIRST_CUT = 2 / 3  # share of the sizes below the first cut: with far fewer, another law does well than with all
 BINS = 4  # kinds of reach told apart at each cut
 SHARPNESS = 2.0  # weights go with the mean squared error to the power of minus this, for many curves
-ODD = (8, 25.0)  # from so many curves on, squared errors beyond this many times their median count as this
+ODD = 5.0  # misses beyond this many robust deviations of all misses of their trial count as this
+TRIMMED = 0.1  # share of the curves, rounded up from three curves on, whose drift counts as that of the next largest
 TREND = 1.96  # normal quantile from which on a trend is told from luck: a two-sided test at 5%
 NEGLIGIBLE = 0.01  # shares below this are set to zero
 
@@ -36,7 +37,7 @@ class Trial:
 
     `reach` (curves, rows): the log of how many times a row lies beyond the largest size kept, 0 within.
     `lines`: how many curves of this axis are judged, each combination of the other inputs being one.
-    `last` (curves,) is the mean log target at the largest size kept: the constant that a law must beat.
+    `last` (curves,) is the median log target at the largest size kept: the constant that a law must beat.
     """
 
     kept: NDArray[np.bool_]
@@ -157,7 +158,7 @@ def _cuts(panel: Panel, role: str, others: Sequence[str]) -> list[Trial]:
             keep[curve] &= ~later
             beyond[curve, later] = np.log(sizes[curve][later] / values[counts[cut] - 1])
             at_last = keep[curve] & (sizes[curve] == values[counts[cut] - 1])
-            last[curve] = np.log(panel.target[curve][at_last]).mean()
+            last[curve] = np.median(np.log(panel.target[curve][at_last]))
         found.append(Trial(keep, ask, beyond, len(np.unique(line[ask >= 0], axis=0)), last))
     return found
 
@@ -180,11 +181,19 @@ def choose(panel: Panel, laws: Sequence[Law], roles: Sequence[str], noise: Array
         part = panel.keep(laws[0], trial.kept)
         foretold = [predict(part, borrow(part, law)) for law in laws]
         missed = np.array([mean for mean, _ in foretold]) - logs
-        errors.append(np.where(np.isfinite(missed), np.clip(missed, -100, 100), 100.0))
+        missed = np.where(np.isfinite(missed), np.clip(missed, -100, 100), 100.0)
+        errors.append(_winsorised(missed, trial.asked >= 0, noise))
         spreads.append(np.minimum(np.nan_to_num(np.array([each for _, each in foretold]), nan=1e4), 1e4))
     weights = _weigh(asked, errors, noise)
     drift, skill = _judge(asked, errors, spreads, weights, noise, logs)
     return Choice(dict(zip((law.name for law in laws), weights.tolist(), strict=True)), drift, skill, len(asked))
+
+
+def _winsorised(missed: Array, rows: NDArray[np.bool_], noise: Array) -> Array:
+    """The misses (laws, curves, rows), each law's odd ones, for `rows` that are asked for, drawn in to the limit."""
+    typical = 1.4826 * np.median(np.abs(missed[:, rows]), axis=1)
+    limit = ODD * np.maximum(typical[:, None], noise)[..., None]
+    return np.asarray(np.clip(missed, -limit, limit))
 
 
 def _weigh(asked: Sequence[Trial], errors: Sequence[Array], noise: Array) -> Array:
@@ -202,8 +211,6 @@ def _weigh(asked: Sequence[Trial], errors: Sequence[Array], noise: Array) -> Arr
             if not (judged := count > 0).any():
                 continue
             squares = (missed**2 * rows).sum(2)[:, judged] / count[judged]
-            limit = ODD[1] * np.median(squares, axis=1, keepdims=True)
-            squares = np.minimum(squares, limit) if judged.sum() >= ODD[0] else squares
             cells.append(np.log((squares + noise[judged] ** 2).mean(1)))
     lines = max(trial.lines for trial in asked)
     score = np.mean(cells, axis=0)
@@ -254,10 +261,12 @@ def _judge(
         lever += (rows * trial.reach**4).sum(1)
         count += rows.sum(1)
         squares += (rows * blend**2).sum(1)
-        constant += (rows * (logs - np.nan_to_num(trial.last)[:, None]) ** 2).sum(1)
+        constant += (rows * _winsorised((logs - np.nan_to_num(trial.last)[:, None])[None], rows, noise)[0] ** 2).sum(1)
     judged = count > 0
     ratio = np.maximum(excess[judged], 0.0) / np.maximum(lever[judged], 1e-12)
     # Divided by one more than the curves: a lone curve's excess is mostly its luck.
+    odd = int(np.ceil(TRIMMED * len(ratio))) if len(ratio) >= POPULATION else 0
+    ratio = np.minimum(ratio, np.sort(ratio)[-1 - odd]) if len(ratio) else ratio
     drift = float(np.sqrt(ratio.sum() / (judged.sum() + 1)))
     # Within twice the noise nothing can be told; a curve so flat that the constant misses by no more is not judged.
     luck = 4 * noise**2 * count

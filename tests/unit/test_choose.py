@@ -214,6 +214,38 @@ def test_a_short_group_borrows_where_others_are_sound_and_is_refused_alone():
         alone.predict(truth)
 
 
+def test_a_lone_curve_of_few_sizes_is_refused_or_fitted_by_laws_with_fewer_parameters_than_it_has_sizes():
+    loss = 1.5 + 20 / SIZES**0.3
+    table = pd.DataFrame({"data": SIZES, "loss": loss})
+    for count in (3, 4):
+        found = fit_law(table.head(count), "auto", target="loss", bootstrap=50)
+        assert found.outcome == "not_identifiable"
+        assert "few_points" in {each["code"] for each in found.warnings}
+    found = fit_law(table.head(5), "auto", target="loss", bootstrap=50)
+    assert found.members
+    assert all(len(member.law.names) < 5 for member in found.members)
+
+
+def test_wrong_rows_leave_the_other_groups_and_a_long_curve_their_intervals():
+    far = pd.DataFrame({"data": [8 * SIZES[-1]]})
+
+    def widths(found):
+        return [float(np.log(each["mean_high"] / each["mean_low"]).iloc[0]) for each in found]
+
+    table = table_of(POWER, {"B": 20.0, "E": 1.5, "beta": 0.3}, groups=5)
+    table.loc[22, "loss"] *= 100
+    groups = fit_law(table, "auto", target="loss", by="model", bootstrap=100).groups
+    assert max(widths(group.predict(far) for group in groups)) < 0.2
+    rng = np.random.default_rng(0)
+    sizes = np.repeat(np.geomspace(500, 1.3e5, 20), 5)
+    loss = (2 + 30 * sizes**-0.4) * np.exp(0.01 * rng.normal(size=100))
+    loss[rng.choice(100, 10, replace=False)] *= 100
+    found = fit_law(pd.DataFrame({"data": sizes, "loss": loss}), "auto", target="loss", bootstrap=100)
+    assert widths([found.predict(far)])[0] < 0.5
+    assert found.estimate.noise < 0.02
+    assert found.predict(far)["predicted"].iloc[0] == pytest.approx(2 + 30 * (8 * SIZES[-1]) ** -0.4, rel=0.05)
+
+
 def test_no_row_vanishes_and_a_size_of_one_value_is_left_out():
     table = table_of(POWER, {"B": 20.0, "E": 1.5, "beta": 0.3}, groups=3)
     table["params"] = table["model"].map({"m0": 1e6, "m1": 2e6, "m2": 4e6})
