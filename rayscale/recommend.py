@@ -92,12 +92,7 @@ def recommend(
     within = None if row is None else _facts(inside.iloc[0], money) if len(inside) else None
     nearest = None
     if row is None and affordable.any():
-        sure = search[affordable].assign(order=search["probability"].fillna(-1.0))
-        if not sure["order"].max() >= CHANCE:
-            sure["order"] = 0.0  # tails of a distribution tell less than how far the prediction is off
-        sign = 1 if aim.lower else -1
-        sure = sure.assign(far=sign * sure["predicted"])
-        nearest = _facts(sure.sort_values(["order", "far", cost], ascending=[False, True, True]).iloc[0], money)
+        nearest = _facts(_nearest(search[affordable], aim, cost), money)
     return {
         "target": {"metric": aim.metric, "reach": aim.reach, "direction": "lower" if aim.lower else "higher"},
         **told,
@@ -124,6 +119,15 @@ def recommend_run(run: Run, target: str, **options: Any) -> dict[str, Any]:
         run.trials, target, data=plan.get("data_axis"), price_gpu_hour=price.get("gpu_hour"),
         currency=price.get("currency") or "USD", planned=asked if "gpu_seconds" in asked.columns else None, **options,
     )  # fmt: skip
+
+
+def _nearest(search: pd.DataFrame, aim: Target, cost: str) -> pd.Series:
+    """The candidate with the best chance of the target; where none has one, that of the best prediction."""
+    chance = search["probability"].fillna(-1.0)
+    if not chance.max() >= CHANCE:
+        chance = chance * 0.0  # tails of a distribution tell less than how far the prediction is off
+    sure = search.assign(order=chance, far=search["predicted"] * (1 if aim.lower else -1))
+    return sure.sort_values(["order", "far", cost], ascending=[False, True, True]).iloc[0]
 
 
 def _data_axis(trials: pd.DataFrame) -> str:

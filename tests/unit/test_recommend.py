@@ -13,7 +13,7 @@ import rayscale as rs
 from rayscale.costs import costs
 from rayscale.errors import InputError
 from rayscale.goals import parse_budget, parse_target
-from rayscale.recommend import recommend_run
+from rayscale.recommend import _nearest, recommend_run
 from rayscale.report.recommend_text import recommend_lines
 from rayscale.run_folder import load
 from tests.unit import made_study
@@ -106,12 +106,17 @@ def test_what_no_allocation_reaches_is_said_with_the_nearest_one() -> None:
     assert found["predicted"] is None
     assert "best prediction is 0.9" in found["reason"]
     assert found["nearest"]["allocation"]["model"] == "large"
-    # Where nothing has a chance, the nearest is the one that the reason calls best.
-    assert found["nearest"]["probability"] < 0.01
-    assert f"the best prediction is {found['nearest']['predicted']:.4g}" in found["reason"]
     near = rs.recommend(made_study.trials(), "f1_macro>=0.93", beyond=1, **SETTINGS)
     assert near["searched"]["data"][1] == 8000
     assert "largest data size" not in near["reason"]
+
+
+@pytest.mark.parametrize(("scale", "chosen"), [(1e-8, "close"), (1.0, "wide")])
+def test_the_nearest_is_the_likeliest_unless_nothing_has_a_chance(scale: float, chosen: str) -> None:
+    search = pd.DataFrame({"model": ["wide", "close"], "predicted": [0.6, 0.9], "probability": [0.05, 0.02],
+                           "gpu_hours": [1.0, 2.0]})  # fmt: skip
+    search["probability"] *= scale
+    assert _nearest(search, parse_target("f1_macro>=0.99", ["f1_macro"]), "gpu_hours")["model"] == chosen
 
 
 def test_a_budget_limits_one_run(found: dict) -> None:
