@@ -70,8 +70,8 @@ def fit_law(
         part = table.iloc[rows]
         if law.result is not None:
             chosen = {**columns, **{role: column for role, column in given.items() if column}}
-            own = law.result.fit(part, target=target, columns=chosen, excluded=excluded[rows], held=held[rows],
-                                 bootstrap=bootstrap, seed=seed)  # fmt: skip
+            own = law.result.fit(part, target=target, columns=chosen, excluded=excluded[rows],
+                                 held=held[rows] if holdout else None, bootstrap=bootstrap, seed=seed)  # fmt: skip
             dropped = tuple({**each, "row": int(rows[each["row"]])} for each in own.rows_dropped)
             return replace(own, rows_dropped=dropped)
         seen = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows])

@@ -91,7 +91,7 @@ class IsoFlop:
         `held` (rows,) are kept out: `held_out` scores the predictions against the optima of their own budgets.
         Raises TableError for a column that is missing or not numeric.
         """
-        began, n = perf_counter(), len(table)
+        began, n, asked = perf_counter(), len(table), held is not None
         excluded, held = (np.zeros(n, dtype=bool) if each is None else each for each in (excluded, held))
         columns = {role: columns[role] for role in ("compute", "params", "data") if role in columns}
         seen = observe(table, ISOFLOP, target=target, columns={role: columns[role] for role in ISOFLOP.inputs},
@@ -128,8 +128,9 @@ class IsoFlop:
             return replace(result, warnings=(refusal, *warnings), seconds=perf_counter() - began)
         result = replace(result, operations=_operations(table, columns, used), objective=noise**2 * degrees / 2)
         result = _power_law(result, good, degrees, rng)
-        if held.any() and result.params:
-            result = replace(result, held_out=_score(result, [budget for budget, _ in find(held)[0] if budget.params]))
+        if asked and result.params:
+            known = [budget for budget, _ in find(held)[0] if budget.params] if held.any() else []
+            result = replace(result, held_out=_score(result, known, int(held.sum())))
         return replace(result, seconds=perf_counter() - began)
 
     def predict(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -239,16 +240,17 @@ ISOFLOP = Law(
 )
 
 
-def _score(result: IsoFlop, budgets: list[Budget]) -> dict[str, Any]:
-    """How well the optima of held-out budgets were foretold: the keys of a fit's `held_out`, n counting budgets."""
+def _score(result: IsoFlop, budgets: list[Budget], rows_held: int) -> dict[str, Any]:
+    """How well the optima of held-out budgets were foretold: the keys of a fit's `held_out`, and how many `budgets`."""
     if not budgets:
-        return {"n": 0, "rmse_log": None, "mape": None, "r2": None, "covered": None}
+        return {"n": rows_held, "budgets": 0, "rmse_log": None, "mape": None, "r2": None, "covered": None}
     rows = result.predict(pd.DataFrame({result.columns["compute"]: [each.compute for each in budgets]}))
     measured = np.array([each.params for each in budgets], dtype=float)
     missed = rows["predicted"].to_numpy() / measured
     spread = float(np.sum((measured - measured.mean()) ** 2))
     return {
-        "n": len(budgets),
+        "n": rows_held,
+        "budgets": len(budgets),
         "rmse_log": float(np.sqrt(np.mean(np.log(missed) ** 2))),
         "mape": float(np.mean(np.abs(missed - 1))),
         "r2": 1 - float(np.sum((measured * (missed - 1)) ** 2)) / spread if spread > 0 else None,

@@ -145,8 +145,8 @@ def observe(
 ) -> Observations:
     """Sort the table's rows into used, held out and dropped for a law; `excluded` and `held` are (rows,).
 
-    Dropped are the excluded rows, those with a status other than ok, and those whose target or an input is missing,
-    infinite, zero (unless the law takes it) or negative; for a law in log odds also a target of 1
+    Dropped are the excluded rows, trials (rows with a trial_id) of a status other than ok, and those whose
+    target or an input is missing, infinite, zero (unless the law takes it) or negative; for a law in log odds also a target of 1
     or more. Rows equal in every column of the table are one run written twice: the first is used, the others dropped.
     Rows that differ in any column, as in the seed, are runs of their own. Raises TableError for a
     column that is missing or not numeric.
@@ -155,7 +155,7 @@ def observe(
         raise TableError(f"'{target}' is both the target and an input; name two columns", where=target)
     values = {column: numbers(table, column) for column in [*columns.values(), target]}
     reasons = np.where(excluded, "outside where", "").astype(object)
-    if "status" in table.columns:
+    if {"status", "trial_id"} <= {*table.columns}:  # a table of trials; elsewhere "status" may mean anything
         states = table["status"].astype(object).to_numpy()
         wrong = (states != "ok") & (reasons == "")
         reasons[wrong] = [f"status {state}" for state in states[wrong]]

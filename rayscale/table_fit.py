@@ -108,7 +108,7 @@ class TableFit:
         for role, column in fit.columns.items():
             values = pd.to_numeric(left[column], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
             mine &= np.isfinite(values) & ((values >= 0) if role in fit.law.zero else (values > 0))
-        if "status" in left.columns:
+        if {"status", "trial_id"} <= {*left.columns}:
             mine &= (left["status"] == "ok").to_numpy(dtype=bool, na_value=False)
         return fit.predict(left[mine])[list(PREDICTED)] if mine.any() else None
 

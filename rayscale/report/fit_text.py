@@ -151,8 +151,8 @@ def _rows(fit: Mapping[str, Any], width: int) -> list[str]:
 def _held_text(held: Mapping[str, Any] | None) -> str | None:
     if held is None:
         return None
-    if not held.get("n"):
-        return "Held out: no row with a measured target."
+    if not held.get("n") or held.get("rmse_log") is None:
+        return "Held out: no row whose sizes and target can be used."
     text = f"Held out: {plural(int(held['n']), 'row')}"
     text += f"; root mean square of the log error {significant(held['rmse_log'], 3)}"
     text += f", mean relative error {percent(held['mape'])}"

@@ -291,6 +291,11 @@ def test_only_ok_trials_are_used():
     assert fit.rows_dropped == ({"row": 3, "reason": "status diverged"},)
 
 
+def test_a_status_of_the_tables_own_is_no_reason_to_drop_its_rows():
+    table = planted()[["params", "tokens", "eval_loss"]].assign(status="finished")
+    assert fit_law(table, "chinchilla", **AXES, bootstrap=5).rows_used == len(table)
+
+
 def test_held_out_rows_are_predicted_and_scored():
     table = planted(sizes=4, steps=6)
     fit = fit_law(table, "chinchilla", **AXES, holdout="tokens >= 3.2e6", bootstrap=100)

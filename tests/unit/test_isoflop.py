@@ -137,7 +137,10 @@ def test_fit_law_takes_it_by_name_with_groups_and_held_out_budgets():
     found = fit_law(table, "isoflop", holdout="C > 5e19", **named)
     assert isinstance(found, IsoFlop)
     assert found.rows_used == 28
-    assert found.held_out["n"] == 1
+    assert (found.held_out["n"], found.held_out["budgets"]) == (7, 1)
+    assert found.rows_used + found.held_out["n"] + len(found.rows_dropped) == len(table)
+    none = fit_law(table, "isoflop", holdout="C > 1e90", **named).held_out
+    assert none == {"n": 0, "budgets": 0, "rmse_log": None, "mape": None, "r2": None, "covered": None}
     assert found.held_out["rmse_log"] < 0.1
     assert isinstance(Fit.from_json(found.to_json()), IsoFlop)
     table.loc[5, "loss"] = np.nan
