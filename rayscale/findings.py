@@ -12,6 +12,7 @@ from rayscale.laws import Parameter
 from rayscale.observations import Observations
 
 SEVERAL = 3.0  # a parameter that could be this many times as large or small is no number to quote
+FEW_DRAWS = 40  # of fewer resamples, none is expected beyond either end of a 95% interval
 ONE_SIDED = 1.645  # the normal quantile of a one-sided 5% test
 
 
@@ -44,6 +45,12 @@ def findings(
     )
     outcome = "at_bound" if bound else "flat" if loose else "converged"
     return outcome, [{"code": code, "message": message} for true, code, message in said if true]
+
+
+def few_resamples(count: int) -> list[dict[str, str]]:
+    """That `count` resamples are too few for the ends of an interval, where they are."""
+    text = f"{count} resamples: the ends of a 95% interval need {FEW_DRAWS} or more, best 1000 (--bootstrap)"
+    return [{"code": "few_resamples", "message": text}] if count < FEW_DRAWS else []
 
 
 def _is_wide(parameter: Parameter, pair: Array) -> bool:

@@ -17,7 +17,7 @@ from rayscale.bootstrap import resample, spread
 from rayscale.constant import beside_a_constant
 from rayscale.coordinates import Coordinates, link
 from rayscale.errors import InputError, TableError
-from rayscale.findings import findings
+from rayscale.findings import few_resamples, findings
 from rayscale.fitted import FORETOLD, Fit, GroupedFit, score
 from rayscale.formula import find_law
 from rayscale.huber import DELTA, Array, huber_sum, minimise
@@ -89,7 +89,9 @@ def fit_law(
         else:
             found = list(fit_auto(table, groups, given, target=target, excluded=excluded, held=held, draws=bootstrap,
                                   seed=seed))  # fmt: skip
-        return [replace(each, rows_dropped=name_copies(table, each.rows_dropped)) for each in found]
+        few = few_resamples(bootstrap)
+        return [replace(each, rows_dropped=name_copies(table, each.rows_dropped),
+                        warnings=(*each.warnings, *(few if each.params else []))) for each in found]  # fmt: skip
 
     if by is None:
         return cast(Fit, fit_groups([np.arange(len(table))])[0])

@@ -146,8 +146,8 @@ def observe(
     """Sort the table's rows into used, held out and dropped for a law; `excluded` and `held` are (rows,).
 
     Dropped are the excluded rows, trials (rows with a trial_id) of a status other than ok, and those whose
-    target or an input is missing, infinite, zero (unless the law takes it) or negative; for a law in log odds also a target of 1
-    or more. Rows equal in every column of the table are one run written twice: the first is used, the others dropped.
+    target or an input is missing, infinite, zero (unless the law takes it) or negative; for a law in log odds also a
+    target of 1 or more. Rows equal in every column of the table are one run written twice: the first is used, the others dropped.
     Rows that differ in any column, as in the seed, are runs of their own. Raises TableError for a
     column that is missing or not numeric.
     """

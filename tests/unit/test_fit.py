@@ -291,6 +291,13 @@ def test_only_ok_trials_are_used():
     assert fit.rows_dropped == ({"row": 3, "reason": "status diverged"},)
 
 
+@pytest.mark.parametrize("law", ["chinchilla", "auto"])
+def test_few_resamples_are_said_to_be_few(law):
+    assert "few_resamples" in codes(fit_law(planted(), law, **AXES, bootstrap=2))
+    assert "few_resamples" not in codes(fit_law(planted(), law, **AXES, bootstrap=40))
+    assert "few_resamples" not in codes(fit_law(planted().head(3), law, **AXES, bootstrap=2))
+
+
 def test_a_status_of_the_tables_own_is_no_reason_to_drop_its_rows():
     table = planted()[["params", "tokens", "eval_loss"]].assign(status="finished")
     assert fit_law(table, "chinchilla", **AXES, bootstrap=5).rows_used == len(table)
