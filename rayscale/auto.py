@@ -206,12 +206,12 @@ def _blend(
         intervals=heaviest.intervals,
         covariance=heaviest.covariance,
         objective=heaviest.objective,
-        starts=sum(member.starts for member in members),
+        starts=heaviest.starts,
         starts_at_best=heaviest.starts_at_best,
         estimate=cast(Estimate, mixture),
         weights=weights,
         members=tuple(fits),
-        warnings=(*_warnings(seen, heaviest.law, choice, place), *refused.warnings),
+        warnings=(*_warnings(seen, heaviest, choice, place), *refused.warnings),
     )
 
 
@@ -241,10 +241,15 @@ def _member(
     pairs = np.where(logs, np.exp(np.clip(pairs, -700, 700)), np.clip(pairs, *limits))
     covariance = spread(cloud)
     missed = coordinates.linked(theta, seen.inputs) - link(law.link, seen.target)
-    bound = bool(np.any((theta <= low + 1e-9) | (theta >= high - 1e-9)))
-    loose = any(
-        each.kind == "exponent" and pair[0] > 0 and pair[1] > WIDE * pair[0]
+    bound = ", ".join(law.names[j] for j in np.flatnonzero((theta <= low + 1e-9) | (theta >= high - 1e-9)))
+    loose = ", ".join(
+        each.name
         for each, pair in zip(law.parameters, pairs.T, strict=True)
+        if each.kind == "exponent" and pair[0] > 0 and pair[1] > WIDE * pair[0]
+    )
+    said = (
+        (bound, "at_bound", f"{bound} of {law.name} at the edge of the search: the table does not determine it"),
+        (loose, "flat_ridge", f"{loose} of {law.name} could be several times as large or small: no number to quote"),
     )
     return Fit(
         law,
@@ -254,21 +259,21 @@ def _member(
         rows_used=refused.rows_used,
         rows_dropped=(),
         data_range={role: refused.data_range[role] for role in law.inputs},
-        warnings=(),
+        warnings=tuple({"code": code, "message": message} for true, code, message in said if true),
         params=dict(zip(law.names, point.tolist(), strict=True)),
         standard_errors=dict(zip(law.names, np.sqrt(np.diag(covariance)).tolist(), strict=True)),
         intervals=dict(zip(law.names, map(tuple, pairs.T.tolist()), strict=True)),
         covariance=tuple(map(tuple, covariance.tolist())),
         objective=float(huber_sum(missed)),
-        starts=member.starts,
+        starts=member.polished,
         starts_at_best=int(member.at_best[place]),
         estimate=estimate,
     )
 
 
-def _warnings(seen: Observations, heaviest: Law, choice: Choice, place: int) -> list[dict[str, str]]:
+def _warnings(seen: Observations, heaviest: Fit, choice: Choice, place: int) -> list[dict[str, str]]:
     groups = seen.configurations
-    configurations, need = int(groups.max()) + 1, 2 * len(heaviest.names)
+    configurations, need = int(groups.max()) + 1, 2 * len(heaviest.law.names)
     few = [seen.columns[role] for role, values in seen.inputs.items() if len(np.unique(values)) == FEWEST]
     skill = choice.skill[place]
     said = (
@@ -277,7 +282,7 @@ def _warnings(seen: Observations, heaviest: Law, choice: Choice, place: int) -> 
         (configurations < need, "few_points", f"{configurations} configurations for {need // 2} parameters"),
         (configurations == len(groups), "no_replicates", "no configuration was run twice: noise is that of residuals"),
     )
-    found = [{"code": code, "message": message} for true, code, message in said if true]
+    found = [{"code": code, "message": message} for true, code, message in said if true] + list(heaviest.warnings)
     return [*found, explains_less(float(skill), "where larger sizes were held out")] if skill >= 1 else found
 
 

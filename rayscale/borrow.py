@@ -88,8 +88,8 @@ class Borrowed:
     noise: Array
     mean: Array
     prior: Array
-    starts: int
-    at_best: NDArray[np.int64]  # (curves,): how many of the polished starts ended at the best
+    polished: int  # starts of each curve that were polished, the best of its grid
+    at_best: NDArray[np.int64]  # (curves,): how many of these ended at the best
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,8 +225,8 @@ def predict(panel: Panel, found: Borrowed) -> tuple[Array, Array]:
 def _started(
     panel: Panel, problem: _Problem, bounds: tuple[Array, Array], mean: Array, precision: Array
 ) -> tuple[Array, int, NDArray[np.int64]]:
-    """The best end of each curve's best few starts, on its own, under the weak prior; how many starts, and how many
-    of the polished ones end there."""
+    """The best end of each curve's best few starts, on its own, under the weak prior; how many starts were polished,
+    and how many of these end there."""
     best = []
     for curve in range(len(panel.level)):
         rows = np.flatnonzero(panel.weights[curve] > 0)
@@ -236,7 +236,7 @@ def _started(
         missed = np.abs(coordinates.linked(found, inputs) - problem.linked[curve, rows]).sum(1)
         missed = np.where(np.isfinite(missed), missed, np.inf)
         best.append(found[np.argsort(missed, kind="stable")[:KEPT_STARTS]])
-    starts, kept = len(found), len(best[0])
+    kept = len(best[0])
     stacked = np.concatenate(best) - np.outer(np.repeat(panel.level, kept), _is_coefficient(problem.law))
     many = problem.at(np.repeat(np.arange(len(panel.level)), kept))
     noise = np.full(len(stacked), STARTED)
@@ -244,7 +244,7 @@ def _started(
     ends, objective = _descend(many, stacked, noise, mean, weak, bounds, 40)
     ends, objective = ends.reshape(len(best), kept, -1), objective.reshape(len(best), kept)
     at_best = (objective <= objective.min(1, keepdims=True) * 1.001 + 1e-6).sum(1)
-    return ends[np.arange(len(best)), objective.argmin(1)], starts, at_best
+    return ends[np.arange(len(best)), objective.argmin(1)], kept, at_best
 
 
 def _descend(

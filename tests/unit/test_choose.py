@@ -246,6 +246,23 @@ def test_wrong_rows_leave_the_other_groups_and_a_long_curve_their_intervals():
     assert found.predict(far)["predicted"].iloc[0] == pytest.approx(2 + 30 * (8 * SIZES[-1]) ** -0.4, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "code", "loss"),
+    [
+        ("at_bound", "at_bound", 3 * np.exp(0.02 * np.random.default_rng(0).normal(size=9))),
+        ("flat", "flat_ridge", 3 - 0.075 * np.log(SIZES / SIZES[0])),
+    ],
+)
+def test_a_blend_that_is_not_sure_names_the_parameter_and_counts_its_heaviest_laws_starts(outcome, code, loss):
+    found = fit_law(pd.DataFrame({"data": SIZES, "loss": loss}), "auto", target="loss", bootstrap=50)
+    assert found.outcome == outcome
+    message = next(each["message"] for each in found.warnings if each["code"] == code)
+    names = message.split(" of ")[0].split(", ")
+    assert set(names) <= set(found.params)
+    assert (found.starts, found.starts_at_best) == (found.members[0].starts, found.members[0].starts_at_best)
+    assert 1 <= found.starts_at_best <= found.starts <= 4
+
+
 def test_no_row_vanishes_and_a_size_of_one_value_is_left_out():
     table = table_of(POWER, {"B": 20.0, "E": 1.5, "beta": 0.3}, groups=3)
     table["params"] = table["model"].map({"m0": 1e6, "m1": 2e6, "m2": 4e6})
