@@ -147,8 +147,8 @@ def observe(
 
     Dropped are the excluded rows, trials (rows with a trial_id) of a status other than ok, and those whose
     target or an input is missing, infinite, zero (unless the law takes it) or negative; for a law in log odds also a
-    target of 1 or more. Rows equal in every column of the table are one run written twice: the first is used, the others dropped.
-    Rows that differ in any column, as in the seed, are runs of their own. Raises TableError for a
+    target of 1 or more. Rows equal in every column of the table are one run written twice: the first is used, the
+    others dropped. Rows that differ in any column, as in the seed, are runs of their own. Raises TableError for a
     column that is missing or not numeric.
     """
     if target in columns.values():
