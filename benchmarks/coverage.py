@@ -6,6 +6,7 @@ for a new run the plain scatter of the residuals), and as the measure of width t
 truth, normal quantiles. A pass: 90-99% of the studies covered, the median width at most twice the oracle's.
 
     OMP_NUM_THREADS=1 python benchmarks/coverage.py [--law rectified] [--configurations 6 9] [--studies 200] [--wide]
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py --fit auto [...]   # the blend of laws, without the naive bootstrap
 
 The oracle is linear: where the design hardly identifies the law (six sizes of shifted in 1.5 decades) it is wider than
 what positive parameters allow, and a ratio below 1 is no mistake. Laws of N and D are run on 2x3, 3x3 and 4x4 grids.
@@ -122,9 +123,9 @@ def cover(law: Law, configurations: int, args: argparse.Namespace) -> list[str]:
     roles = {role: role for role in law.inputs}
     own, plain, began = [], [], process_time()
     for study, table in enumerate(tables):
-        fit = cast(Fit, fit_law(table, law, target="loss", bootstrap=args.bootstrap, seed=study, **roles))
+        fit = cast(Fit, fit_law(table, args.fit or law, target="loss", bootstrap=args.bootstrap, seed=study, **roles))
         own.append(np.log(fit.predict(at)[["mean_low", "mean_high", "low", "high"]].to_numpy()[0]))
-        if not args.no_naive:
+        if not (args.no_naive or args.fit):
             plain.append(naive(fit, table, at, args.bootstrap // 2, study))
     seconds = (process_time() - began) / args.studies
     head = f"{law.name:15s} {configurations:3d}"
@@ -137,6 +138,7 @@ def cover(law: Law, configurations: int, args: argparse.Namespace) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--law", nargs="*", choices=list(TRUTHS), default=list(TRUTHS))
+    parser.add_argument("--fit", choices=["auto"], help="what is fitted instead of the law that made the runs")
     parser.add_argument("--configurations", nargs="*", type=int, choices=list(GRIDS), default=list(GRIDS))
     parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--bootstrap", type=int, default=200)
