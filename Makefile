@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint lock docs clean
+.PHONY: help demo test test-faults lint lock docs clean
 
 help:
 	@echo "make demo   create .venv and run the main job on the built-in corpus (5 minutes on 2 cores)"
 	@echo "make test   create .venv, lint, type-check and run all tests (under 20 minutes on 2 cores)"
+	@echo "make test-faults   inject the faults that studies must survive (after make test; under 20 minutes on 2 cores)"
 	@echo "make lint   the checks without the tests"
 	@echo "make lock   pin all dependencies anew (needs uv)"
 	@echo "make docs   write docs/cli.md from the commands' help"
@@ -24,7 +25,10 @@ lint: .venv/ready
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not faults"
+
+test-faults: .venv/ready
+	$(BIN)/pytest -m "faults or row"
 
 # torch stays at the version whose CPU build is pinned in requirements-cpu.lock
 lock:

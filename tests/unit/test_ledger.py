@@ -59,9 +59,10 @@ def test_a_wrong_column_or_status_is_a_bug_and_says_so(trials: list[Trial]) -> N
         make_record(trials[0], status="fine")
 
 
+@pytest.mark.row
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(cut=st.integers(0, 10_000), flip=st.booleans())
-def test_a_damaged_record_is_named_and_harms_no_other(
+def test_row_27_a_damaged_record_is_named_and_harms_no_other(
     tmp_path_factory: pytest.TempPathFactory, trials: list[Trial], cut: int, flip: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
