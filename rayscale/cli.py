@@ -25,6 +25,23 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"rayscale {version('rayscale')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; text for people goes to stderr.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Answer the question; without a terminal none is asked.")]
 Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Run folder; default: <storage>/<name>.")]

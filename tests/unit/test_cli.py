@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -47,6 +48,13 @@ def test_plan_imports_neither_torch_nor_ray(study_file: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=study_file.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rayscale.cli", "--version"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"rayscale {importlib.metadata.version('rayscale')}\n")
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
