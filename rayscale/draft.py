@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rayscale.errors import StudyError
-from rayscale.estimate import Measured, Supply, bytes_per_token
+from rayscale.estimate import Copies, Measured, Supply, bytes_per_token
 from rayscale.ledger import Ledger
 from rayscale.machine import Machine
 from rayscale.plan import Plan, make_plan, model_specs
 from rayscale.storage import Store
 from rayscale.study import Ladder, Study
+from rayscale.study_augment import read as read_augmentation
 from rayscale.text.account import bad_rows, row_counts, token_counts
+from rayscale.text.children import find_augmentations
 from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared, find_tokens
 from rayscale.text.survey import Survey, survey
@@ -55,6 +57,7 @@ def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> S
         n_labels=len(found.labels),
         exact=found.exact,
         held_out_rows=found.rows_validation + found.rows_test,
+        augmentations=_augmentations(study),
         counts={**found.counts, "tokens": token_counts(tokenised) or None},
     )
     if tokenised:
@@ -69,6 +72,14 @@ def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> S
         held_out_tokens=min(fewest["validation"], fewest["test"]),
         estimated=not tokenised,
     )
+
+
+def _augmentations(study: Study) -> tuple[Copies, ...]:
+    """Those of the study in the order of its file, `none` among them where it is asked for."""
+    marked = {
+        found.name: Copies(found.name, found.augmentation.copies, found.mark) for found in find_augmentations(study)
+    }
+    return tuple(dict.fromkeys(marked.get(read_augmentation(each).name, Copies()) for each in study.data.augment))
 
 
 def _tokenised(study: Study, found: Survey, specs: Sequence[ModelSpec]) -> dict[str, Prepared]:

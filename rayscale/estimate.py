@@ -28,6 +28,15 @@ WORKER_BYTES = {"cpu": 630_000_000, "cuda": 0}
 
 
 @dataclass(frozen=True)
+class Copies:
+    """An augmentation as a plan sees it: its name, copies of each row, and the digest of what decides about them."""
+
+    name: str = "none"
+    copies: int = 0
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
 class Supply:
     """What the text offers: rows for training and their mean length in tokens (an estimate, before tokenising).
 
@@ -47,6 +56,7 @@ class Supply:
     held_out_tokens: float | None = None
     estimated: bool = True
     counts: Mapping[str, Any] = field(default_factory=dict)
+    augmentations: tuple[Copies, ...] = (Copies(),)  # one at least: each is a cell of every size and seed
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,7 @@ class Planned:
             "data_requested": trial.data_requested,
             "gpus": trial.gpus,
             "seed": trial.seed,
+            "augment": trial.augment,
             "seconds": self.seconds,
             "gpu_seconds": self.seconds * trial.gpus,
             "peak_memory_bytes": self.peak_memory_bytes,
@@ -104,6 +115,7 @@ def cost(
     length = float(task["max_length"]) if language else min(mean_tokens, task["max_length"])
     evaluated = held_out_rows * (mean_tokens if language else length)
     tokens = trial.data_requested if trial.data_axis == "tokens" else trial.data_requested * length
+    tokens *= 1 + trial.copies  # copies are about as long as their rows
     # Forward and backward are 6 FLOP per parameter and token, forward alone 2 (Kaplan et al. 2020, arXiv 2001.08361).
     multiplied = non_embedding + (vocabulary * width if language else 0)
     flops = (6 * tokens * training["epochs"] + 2 * evaluated) * multiplied
@@ -121,7 +133,7 @@ def steps_of(trial: Trial) -> int:
     """Optimizer steps of a whole trial."""
     windows = trial.data_axis == "tokens"
     rows = trial.data_requested // int(trial.task["max_length"]) if windows else trial.data_requested
-    return int(trial.training["epochs"]) * -(-rows // int(trial.training["global_batch"]))
+    return int(trial.training["epochs"]) * -(-rows * (1 + trial.copies) // int(trial.training["global_batch"]))
 
 
 def learn(planned: Planned, measured: Sequence[Measured]) -> Planned:
@@ -143,7 +155,7 @@ def _kind(trial: Trial) -> tuple[Any, ...]:
     """What the time of a step and of the evaluation depends on."""
     settings = [trial.training.get(key) for key in ("epochs", "global_batch", "precision")]
     where = (trial.device, trial.gpus, trial.threads)
-    return (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment, settings, where)
+    return (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
 
 
 def remaining_seconds(planned: Sequence[Planned], slots: int, slowness: float = 1.0) -> float:

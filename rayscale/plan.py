@@ -12,7 +12,7 @@ from typing import Any
 
 from rayscale.checkpoints import find_checkpoint, read_config
 from rayscale.errors import StudyError
-from rayscale.estimate import Measured, Planned, Supply, cost, learn, wall_seconds
+from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, wall_seconds
 from rayscale.machine import Machine
 from rayscale.parameters import count, family_config
 from rayscale.study import Ladder, Study
@@ -129,8 +129,10 @@ def make_plan(
         for size in study.grid.sizes:
             for gpus in sorted(set(study.grid.gpus)):
                 for seed in range(study.grid.seeds_at(size)):
-                    trial = _trial(study, spec, size, gpus, seed, machine.device, supply.fingerprint)
-                    cells.append(cost(trial, params, non_embedding, supply.mean_tokens, supply.held_out_rows, stored))
+                    plain = _trial(study, spec, size, gpus, seed, machine.device, supply.fingerprint)
+                    for trial in (_augmented(plain, each) for each in supply.augmentations):
+                        held = supply.held_out_rows
+                        cells.append(cost(trial, params, non_embedding, supply.mean_tokens, held, stored))
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
     kept = [learn(each, measured) for each in kept]
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
@@ -198,9 +200,13 @@ def _check_tokens(study: Study, supply: Supply) -> None:
 def _trial(study: Study, spec: ModelSpec, size: int, gpus: int, seed: int, device: str, fingerprint: str) -> Trial:
     task = {**study.task.model_dump(), "max_length": study.task.length}
     training = {**study.training.model_dump(), "epochs": study.epochs}
-    return identified(
-        Trial("", study.name, task, spec, study.grid.axis, size, gpus, seed, "none", training, device, 1, fingerprint)
+    return Trial(
+        "", study.name, task, spec, study.grid.axis, size, gpus, seed, "none", training, device, 1, fingerprint
     )
+
+
+def _augmented(plain: Trial, copies: Copies) -> Trial:
+    return identified(replace(plain, augment=copies.name, copies=copies.copies, augment_digest=copies.digest))
 
 
 def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int, int]:
@@ -217,7 +223,8 @@ def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int,
 
 
 def _pair_alone(cells: Sequence[Planned], machine: Machine) -> list[Planned]:
-    """Mark one cell per model and GPU count to run alone, on the same data and seed: the pairs that speed is read from.
+    """Mark one cell per model and GPU count to run alone, on the same data, augmentation and seed: the pairs that speed
+    is read from.
 
     Wanted: the longest cell of at most PAIR_SECONDS, since the shorter it is the more its speed scatters; the smallest
     where all take longer.
@@ -226,12 +233,15 @@ def _pair_alone(cells: Sequence[Planned], machine: Machine) -> list[Planned]:
     if len(counts) < 2:
         return list(cells)
     chosen: dict[str, int] = {}
-    for each in sorted(cells, key=lambda p: p.trial.data_requested):
+    augment = cells[0].trial.augment
+    for each in sorted((p for p in cells if p.trial.augment == augment), key=lambda p: p.trial.data_requested):
         fits = each.trial.model.name not in chosen or each.seconds <= PAIR_SECONDS
         if each.trial.gpus == max(counts) and fits:
             chosen[each.trial.model.name] = each.trial.data_requested
     return [
-        replace(p, alone=p.trial.seed == 0 and p.trial.data_requested == chosen[p.trial.model.name])
+        replace(
+            p, alone=(p.trial.seed, p.trial.augment, p.trial.data_requested) == (0, augment, chosen[p.trial.model.name])
+        )
         if p.trial.gpus < machine.slots
         else p
         for p in cells
@@ -252,7 +262,8 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
         if spent <= hours:
             break
         t = each.trial
-        cell = f"{t.model.name}, {t.data_requested} {t.data_axis}, {t.gpus} GPUs, seed {t.seed}"
+        augment = f", augment {t.augment}" if t.augment != "none" else ""
+        cell = f"{t.model.name}, {t.data_requested} {t.data_axis}, {t.gpus} GPUs, seed {t.seed}{augment}"
         cut.append((cell, f"over the budget of {hours:g} GPU-hours"))
         kept.remove(each)
         spent -= each.seconds * t.gpus / 3600
@@ -289,6 +300,8 @@ def _lint(study: Study, planned: Sequence[Planned], supply: Supply) -> list[tupl
     if params and len(params) > 1 and params[-1] < 8 * params[0]:
         text = f"model sizes span a factor of {params[-1] / params[0]:.2g}: 8 or more fixes the exponent"
         found.append(("few_sizes", text))
+    if {p.trial.augment for p in planned} and not any(p.trial.augment == "none" for p in planned):
+        found.append(("no_plain_cells", "no cell without augmentation: what a copy is worth cannot be said; add none"))
     if not any(p.trial.seed for p in planned):
         found.append(("no_replicates", "one seed everywhere: seed noise is guessed from residuals, not measured"))
     return found

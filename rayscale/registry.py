@@ -13,6 +13,11 @@ from typing import Any
 from rayscale.errors import InputError, nearest
 
 BUILT_IN: dict[str, dict[str, str]] = {
+    "rayscale.augmenters": {
+        "delete": "rayscale.text.shuffle:DELETE",
+        "swap": "rayscale.text.shuffle:SWAP",
+        "synonyms": "rayscale.text.synonyms:SYNONYMS",
+    },
     "rayscale.laws": {
         "amdahl": "rayscale.catalogue:AMDAHL",
         "auto": "rayscale.blend:AUTO",

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from rayscale import study_words
+from rayscale import study_augment, study_words
 from rayscale.errors import StudyError, nearest
 from rayscale.files import below, files_of
 from rayscale.laws import Law
@@ -92,7 +92,7 @@ class Data(_Part):
     format: Text | None = None
     reader: Literal["mmap"] = "mmap"
     on_bad_row: Literal["error", "skip"] = "error"
-    augment: tuple[Literal["none"], ...] = ("none",)
+    augment: tuple[Any, ...] = Field(default=("none",), min_length=1)  # checked by study_augment
 
 
 class Pretrained(_Part):
@@ -251,6 +251,9 @@ def load_study(path: str | Path) -> Study:
         raw = document.value.get("data")
         if isinstance(raw, dict):
             missing = _missing_files({k: v for k, v in raw.items() if isinstance(v, str)}, path.resolve().parent)
+            task = document.value.get("task")
+            kind = task.get("type") if isinstance(task, dict) else None
+            missing += _wrong_augmentations(raw.get("augment"), str(kind))
             problems += [(locate(document, where), _dotted(where), text) for where, text in missing]
         raise _refusal(document, study_words.one_a_field(problems)) from None
     study, found_later = _resolve(study, path.resolve().parent)
@@ -275,7 +278,6 @@ def _dotted(where: tuple[Any, ...]) -> str:
 #: Values of the interface that a later version will act on, with what this one does instead.
 _LATER = {
     "data.reader": "this version reads prepared data by memory map only: write mmap or leave the key out",
-    "data.augment": "this version does not augment: write [none] or leave the key out",
     "grid.design": "this version runs full grids only: write grid or leave the key out",
     "training.optimizer": "this version trains with adamw only",
     "training.learning_rate": "give one positive number or auto; this version runs no sweep over a list",
@@ -335,6 +337,8 @@ def _resolve(study: Study, folder: Path) -> tuple[Study, list[tuple[tuple[Any, .
     problems: list[tuple[tuple[Any, ...], str]] = [*_missing_files(data, folder)]
     data.update({key: below(folder, data[key]) for key in _local_files(data)})
     task, grid = study.task.type, study.grid
+    problems += _wrong_augmentations(data["augment"], task)
+    data["augment"] = study_augment.located(data["augment"], folder)
     if (grid.examples is None) == (grid.tokens is None):
         problems.append((("grid",), "give exactly one data axis: examples or tokens"))
     elif task == "causal-lm" and grid.axis != "tokens":
@@ -374,7 +378,11 @@ def _local_files(data: dict[str, Any]) -> list[str]:
     return [key for key in keys if (key, data[key]) != ("train", "builtin")]
 
 
-def _missing_files(data: dict[str, Any], folder: Path) -> list[tuple[tuple[str, str], str]]:
+def _wrong_augmentations(entries: Any, task: str) -> list[tuple[tuple[Any, ...], str]]:
+    return [(("data", "augment", *where), text) for where, text in study_augment.problems(entries, task)]
+
+
+def _missing_files(data: dict[str, Any], folder: Path) -> list[tuple[tuple[Any, ...], str]]:
     text = "no such file: {}; give a path relative to the study file"
     keys = [key for key in _local_files(data) if not files_of(below(folder, data[key]))]
     return [(("data", key), text.format(folder / data[key])) for key in keys]

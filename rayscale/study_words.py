@@ -13,7 +13,7 @@ _LISTS = {
     "layers": "[1, 2, 6]",
     "examples": "[500, 1000, 2000, 4000]",
     "tokens": "[100000, 200000, 400000, 800000]",
-    "augment": "[none]",
+    "augment": "[none, {name: syn, synonyms: {share: 0.15, copies: 1}}]",
 }
 _MAPPINGS = {
     "task": "{type: sequence-classification, text: text, label: label}",

@@ -51,6 +51,8 @@ class Trial:
     device: str
     threads: int
     data_fingerprint: str
+    copies: int = 0  # augmented copies of each training row
+    augment_digest: str | None = None  # of the augmentation's steps, settings and sources
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes the same trial."""
@@ -66,5 +68,7 @@ def identified(trial: Trial) -> Trial:
     """The trial with its id: 16 hex digits of the SHA-256 of what changes its result."""
     identity = {**trial.to_json(), "model": trial.model.identity, "training_version": TRAINING_VERSION}
     del identity["trial_id"], identity["study"]
+    if trial.augment_digest is None:  # plain trials keep the ids that they had before there were augmented ones
+        del identity["copies"], identity["augment_digest"]
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return replace(trial, trial_id=hashlib.sha256(canonical.encode()).hexdigest()[:16])

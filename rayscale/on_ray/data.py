@@ -18,8 +18,12 @@ import pyarrow as pa
 
 from rayscale.checkpoints import find_checkpoint
 from rayscale.machine import physical_cores
+from rayscale.on_ray.augment import augment
+from rayscale.on_ray.blocks import mapped, share_of_cpus
+from rayscale.study_augment import Augmentation
 from rayscale.text import prepare as steps
-from rayscale.text.prepared import Prepared, clean_folder, find_tokens
+from rayscale.text.children import find_all
+from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import TokenizerSpec
 
 if TYPE_CHECKING:
@@ -32,20 +36,21 @@ def prepare(
     seeds: Iterable[int],
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Prepared]:
-    """Prepared data by tokenizer name. Ray must be initialised, unless everything is there already.
+    """Prepared data by `name_of` tokenizer and augmentation. Ray must be initialised, unless all is there already.
 
     Best called before workers are started that hold all CPUs: its tasks want one CPU each. Raises DataError for wrong
     text and InputError for a checkpoint that cannot be found.
     """
     seeds = list(seeds)
     local = [_on_this_machine(spec) for spec in tokenizers]
-    cleaned = clean_folder(study)
-    found = [find_tokens(cleaned, spec, study.task.length, seeds) for spec in local]
-    if not all(found):
+    found = find_all(study, local, seeds)
+    if not all(found.values()):
         with _quiet():
-            made = steps.prepare(study, local, seeds, RayWorkers(), progress)
-        found = [made[spec.name] for spec in local]
-    return {given.name: each for given, each in zip(tokenizers, found, strict=True) if each is not None}
+            found = dict(steps.prepare(study, local, seeds, RayWorkers(), progress))
+    # A hub id and the folder that it was downloaded to may bear different names.
+    given = {here.name: spec.name for here, spec in zip(local, tokenizers, strict=True)}
+    renamed = ((name.partition("+"), each) for name, each in found.items())
+    return {given[spec] + plus + augment: each for (spec, plus, augment), each in renamed if each is not None}
 
 
 def _on_this_machine(spec: TokenizerSpec) -> TokenizerSpec:
@@ -70,23 +75,17 @@ class RayWorkers:
         # `concurrency` keeps them to its cores.
         node = ray.get_runtime_context().get_node_id()
         numbers = ray.data.from_items([{"item": n} for n in range(len(items))], override_num_blocks=len(items))
-        return _mapped(numbers, run, num_cpus=0, concurrency=physical_cores(), label_selector={"ray.io/node-id": node})
+        return mapped(numbers, run, num_cpus=0, concurrency=physical_cores(), label_selector={"ray.io/node-id": node})
+
+    def augment(self, augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterable[pa.Table]:
+        """One task per table, anywhere on the cluster; steps on models in workers that stay up."""
+        return augment(augmentation, tables)
 
     def transform(self, function: Callable[[pa.Table], pa.Table], tables: Sequence[pa.Table]) -> Iterable[pa.Table]:
         """One task per table, anywhere on the cluster."""
         import ray
 
-        # Where others hold every CPU a task would wait for one without a word (ray#41603): better two that share.
-        free = ray.available_resources().get("CPU", 0) >= 1
-        share: dict[str, Any] = {"num_cpus": 1} if free else {"num_cpus": 0, "concurrency": min(len(tables), 2)}
-        return _mapped(ray.data.from_arrow(list(tables)), function, **share)
-
-
-def _mapped(rows: Any, function: Callable[[pa.Table], Any], **options: Any) -> Iterator[pa.Table]:
-    mapped = rows.map_batches(function, batch_size=None, batch_format="pyarrow", **options)
-    for table in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
-        if len(table):
-            yield table
+        return mapped(ray.data.from_arrow(list(tables)), function, **share_of_cpus(len(tables)))
 
 
 @contextmanager

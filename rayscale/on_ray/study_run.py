@@ -28,6 +28,7 @@ from rayscale.run_folder import Run, log_event
 from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
 from rayscale.study import Study, load_study
+from rayscale.text.children import find_all, name_of
 from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import spec_of
@@ -167,14 +168,13 @@ class _Driver:
 
     def prepare_here(self) -> bool:
         """Whether no Ray is needed: nothing to train, or an inline run of text that is prepared already."""
-        from rayscale.text.prepared import find_prepared
-
         if not self.pending:
             return True
         if self.executor != "inline":
             return False
         specs = {spec_of(p.trial.model) for p in self.pending}
-        found = {spec.name: find_prepared(self.study, spec, self._seeds()) for spec in specs}
+        with naming_fields(self.study):
+            found = find_all(self.study, list(specs), self._seeds())
         if all(found.values()):
             self.prepared = {name: prepared for name, prepared in found.items() if prepared}
         return bool(self.prepared)
@@ -223,7 +223,7 @@ class _Driver:
             self._execute_in_lanes()
 
     def _prepared(self, planned: Planned) -> Prepared:
-        return self.prepared[spec_of(planned.trial.model).name]
+        return self.prepared[name_of(spec_of(planned.trial.model).name, planned.trial.augment)]
 
     def _execute_inline(self) -> None:
         from rayscale.on_ray.inline import run_here

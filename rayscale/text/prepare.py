@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from rayscale.errors import DataError
+from rayscale.study_augment import Augmentation
 from rayscale.text import clean, corpus, prepared, tokenise, tokens
+from rayscale.text.chain import Chain
+from rayscale.text.children import prepare_augmented
 from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import TokenizerSpec
 
@@ -34,6 +37,9 @@ class Workers(Protocol):
     def transform(self, function: Callable[[pa.Table], pa.Table], tables: Sequence[pa.Table]) -> Iterable[pa.Table]:
         """`function` of every table."""
 
+    def augment(self, augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterable[pa.Table]:
+        """The children of every table of training rows (see `Chain`)."""
+
 
 class Here:
     """Workers that are this process, one after the other."""
@@ -47,6 +53,10 @@ class Here:
         """One table after the other."""
         return map(function, tables)
 
+    def augment(self, augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterable[pa.Table]:
+        """One table after the other."""
+        return map(Chain(augmentation), tables) if tables else ()
+
 
 def prepare(
     study: Study,
@@ -55,7 +65,7 @@ def prepare(
     workers: Workers,
     progress: Progress | None = None,
 ) -> dict[str, Prepared]:
-    """Prepared data by tokenizer name, with an index for each seed; only what is not there yet is done.
+    """Prepared data by name (see `name_of`), with an index for each seed; only what is not there yet is done.
 
     The text is read, cleaned and split once, whatever the number of tokenizers. Raises DataError: see `clean` and
     `vocabulary`.
@@ -73,7 +83,7 @@ def prepare(
         if prepared.clean_folder(study) != folder:
             raise DataError("a source file changed while it was read; run again when it is written", code="changed")
         prepared.publish_clean(folder, cleaned)
-    found = {}
+    found, seeds = {}, list(seeds)
     for spec in specs:
         path = prepared.tokens_folder(folder, spec, study.task.length)
         if not prepared.is_whole(path):
@@ -81,7 +91,7 @@ def prepare(
             _tokenise(study, spec, folder, path, workers)
         prepared.add_indices(path, seeds)
         found[spec.name] = Prepared.open(path)
-    return found
+    return found | prepare_augmented(study, folder, specs, seeds, workers, say)
 
 
 def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, workers: Workers) -> None:

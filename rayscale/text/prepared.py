@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Layout of the folders; one of another layout is made again.
 LAYOUT = 1
+
+#: In folders with augmented rows: where the children of each real training row begin among all children.
+CHILDREN_INDEX = "children.npy"
 
 
 @dataclass(frozen=True)
@@ -105,14 +108,14 @@ class Prepared:
         return self._splits[name]
 
     def subset(self, axis: str, requested: int, seed: int) -> np.ndarray:
-        """Row numbers (int64) of the training subset: a prefix of the seed's permutation.
+        """Row numbers (int64) of a training subset: a prefix of the seed's permutation, then the children of its rows.
 
-        `requested` counts rows on the axis "examples" and tokens on "tokens" (whole windows, rounded down). Raises
+        `requested` counts real rows on the axis "examples" and tokens on "tokens" (whole windows, rounded down). Raises
         DataError when there is less text than asked, or the seed has no index.
         """
         length = int(self.manifest["max_length"])
         rows = requested // length if axis == "tokens" else requested
-        there = int(self.manifest["splits"]["train"]["rows"])
+        there = real_rows(self.manifest)
         if not 0 < rows <= there:
             unit, most = ("tokens", there * length) if axis == "tokens" else ("examples", there)
             least = f", {length} at least" if axis == "tokens" else ""
@@ -124,7 +127,22 @@ class Prepared:
         index = _index_path(self.path, seed)
         if not index.exists():
             raise DataError(f"no index for seed {seed}; prepare the study with this seed", code="no_index")
-        return np.asarray(np.load(index, mmap_mode="r")[:rows])
+        return self._with_children(np.asarray(np.load(index, mmap_mode="r")[:rows]))
+
+    def _with_children(self, rows: np.ndarray) -> np.ndarray:
+        if "augmentation" not in self.manifest:
+            return rows
+        starts = np.load(self.path / CHILDREN_INDEX)
+        counts = starts[rows + 1] - starts[rows]
+        # The children of each row in turn: its first one's number, then the next ones'.
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.concatenate([rows, real_rows(self.manifest) + np.repeat(starts[rows], counts) + within])
+
+
+def real_rows(manifest: dict[str, Any]) -> int:
+    """Training rows (windows) of tokenised data that are no augmented copies."""
+    train = manifest["splits"]["train"]
+    return int(train.get("real_rows", train["rows"]))
 
 
 def clean_folder(study: Study) -> Path:
@@ -144,7 +162,11 @@ def find_prepared(study: Study, spec: TokenizerSpec, seeds: Iterable[int]) -> Pr
 
 def find_tokens(cleaned: Path, spec: TokenizerSpec, max_length: int, seeds: Iterable[int]) -> Prepared | None:
     """As `find_prepared`, for clean rows whose folder is known: it hashes no source file again."""
-    folder = tokens_folder(cleaned, spec, max_length)
+    return find_whole(tokens_folder(cleaned, spec, max_length), seeds)
+
+
+def find_whole(folder: Path, seeds: Iterable[int]) -> Prepared | None:
+    """The prepared data of a folder if it is whole and has an index for every seed."""
     if not is_whole(folder) or not all(_index_path(folder, seed).exists() for seed in seeds):
         return None
     return Prepared.open(folder)
@@ -174,26 +196,35 @@ def publish_clean(folder: Path, cleaned: clean.Cleaned) -> None:
     """Write the clean rows, the manifest and `bad_rows.txt`, the list of rows that were skipped."""
 
     def write(temporary: Path) -> None:
-        for name, table in cleaned.splits.items():
-            _write_table(temporary / f"{name}.arrow", table)
         (temporary / "bad_rows.txt").write_text("".join(f"{row}\n" for row in cleaned.bad_rows), encoding="utf-8")
-        _write_manifest(temporary, cleaned.manifest)
+        write_folder(cleaned.splits, cleaned.manifest, temporary)
 
     publish_folder(folder, write, is_whole)
 
 
 def publish_tokens(
-    folder: Path, tables: dict[str, pa.Table], manifest: dict[str, Any], write_tokenizer: Callable[[Path], None]
+    folder: Path,
+    tables: dict[str, pa.Table],
+    manifest: dict[str, Any],
+    write_tokenizer: Callable[[Path], None],
+    others: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write tokenised splits, their manifest and the tokenizer's folder."""
+    """Write tokenised splits, their manifest, the tokenizer's folder and other files."""
 
     def write(temporary: Path) -> None:
-        for name, table in tables.items():
-            _write_table(temporary / f"{name}.arrow", table)
         write_tokenizer(temporary / "tokenizer")
-        _write_manifest(temporary, manifest)
+        for name, content in (others or {}).items():
+            (temporary / name).write_bytes(content)
+        write_folder(tables, manifest, temporary)
 
     publish_folder(folder, write, is_whole)
+
+
+def write_folder(tables: Mapping[str, pa.Table], manifest: dict[str, Any], folder: Path) -> None:
+    """Fill a folder with tables and, last, the manifest, which lists every file that is there."""
+    for name, table in tables.items():
+        _write_table(folder / f"{name}.arrow", table)
+    _write_manifest(folder, manifest)
 
 
 def add_indices(folder: Path, seeds: Iterable[int]) -> None:
@@ -201,7 +232,8 @@ def add_indices(folder: Path, seeds: Iterable[int]) -> None:
     keys = None
     for seed in seeds:
         if not _index_path(folder, seed).exists():
-            keys = read_table(folder / "train.arrow")["key"].to_numpy() if keys is None else keys
+            if keys is None:  # children have no place of their own in a permutation
+                keys = read_table(folder / "train.arrow")["key"].to_numpy()[: real_rows(_read_manifest(folder))]
             content = io.BytesIO()
             np.save(content, permutation(keys, seed))
             publish_file(_index_path(folder, seed), content.getvalue())

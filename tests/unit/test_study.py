@@ -10,6 +10,7 @@ import pytest
 from rayscale.errors import StudyError
 from rayscale.files import files_of
 from rayscale.study import Ladder, Study, load_study
+from rayscale.study_augment import read as read_augmentation
 
 
 def refusal(path: Path, text: str) -> str:
@@ -50,7 +51,6 @@ def test_every_mistake_is_named_in_one_pass_with_file_line_field_and_mend(study_
         ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3, 1e-4]}", "no sweep"),
         ("{accelerator: cpu}", "{checkpoint_seconds: 60}", "not checkpointed"),
         ("train: rows.csv", "train: rows.csv\n  reader: stream", "memory map only"),
-        ("train: rows.csv", "train: rows.csv\n  augment: [{name: syn}]", "does not augment"),
         ("gpus: [1]", "gpus: [1], design: lean", "full grids only"),
     ],
 )
@@ -181,3 +181,39 @@ def test_laws_are_named_or_written_as_formulas(study_file: Path, laws: str, name
 )
 def test_a_wrong_law_is_named_with_file_line_and_mend(study_file: Path, laws: str, said: str) -> None:
     assert re.search(said, refusal(study_file, study_file.read_text() + f"laws: {laws}\n"))
+
+
+AUGMENT = "train: rows.csv\n  augment:\n    - none\n    - "
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("syn", ":7: data.augment.1: found 'syn'; write none, or a name and a step"),
+        ("{name: syn}", "data.augment.1: names no step"),
+        ("{synonyms: {}}", "data.augment.1: found nothing; give the augmentation a name"),
+        ("{name: syn, synonims: {}}", "data.augment.1.synonims: unknown step; did you mean 'synonyms'?"),
+        (
+            "{name: syn, synonyms: {shares: 0.1}}",
+            "data.augment.1.synonyms.shares: unknown setting; did you mean",
+        ),
+        ("{name: syn, synonyms: {share: 2}}", "data.augment.1.synonyms.share: found 2; give 1.0 or less"),
+        ("{name: syn, synonyms: {copies: 0}}", "data.augment.1.synonyms.copies: found 0; give a whole number from 1"),
+        ("{name: x, swap: {copies: 1}, delete: {copies: 2}}", "copies stands more than once with different numbers"),
+        ("{name: x, swap: {}, seed: -1}", "data.augment.1.seed: found -1"),
+        ("{name: x, swap: {}}\n    - {name: x, delete: {}}", "data.augment.2: 'x' stands twice"),
+    ],
+)
+def test_a_wrong_augmentation_is_named_with_its_line_and_mend(study_file: Path, entry: str, said: str) -> None:
+    assert said in refusal(study_file, study_file.read_text().replace("train: rows.csv", AUGMENT + entry))
+
+
+def test_augmentations_are_read_in_order_with_paths_below_the_study(study_file: Path) -> None:
+    (study_file.parent / "own.csv").write_text("car,auto\n")
+    entry = "{name: own, synonyms: {source: own.csv}, swap: {share: 0.1}, copies: 2}"
+    study_file.write_text(study_file.read_text().replace("train: rows.csv", AUGMENT + entry))
+    none, own = map(read_augmentation, load_study(study_file).data.augment)
+    assert (none.name, none.steps, none.copies) == ("none", (), 0)
+    assert [step.name for step in own.steps] == ["synonyms", "swap"]
+    assert own.steps[0].settings.source == str(study_file.parent / "own.csv")
+    assert own.copies == 2

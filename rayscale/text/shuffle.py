@@ -1,0 +1,53 @@
+"""The augmenters `swap` and `delete`: words change places or go, at random (Wei and Zou 2019, arXiv 1901.11196)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from rayscale.augmenters import Augmenter, Example, Settings, Step
+from rayscale.text.draws import Draws
+
+
+class ShuffleSettings(Settings):
+    """`share` of the words of a text are swapped or deleted, one at least where there are two."""
+
+    share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.1
+
+
+def _open_swap(settings: ShuffleSettings) -> Step:
+    return lambda rows: [_swap(row, settings.share) for row in rows]
+
+
+def _open_delete(settings: ShuffleSettings) -> Step:
+    return lambda rows: [_delete(row, settings.share) for row in rows]
+
+
+def _swap(row: Example, share: float) -> Example:
+    """Pairs of words change places, their tags with them, each place at most once."""
+    words = row.text.split()
+    pairs = max(1, round(share * len(words) / 2)) if len(words) > 1 else 0
+    places = Draws(row.seed).order(range(len(words)))[: 2 * pairs]
+    order = list(range(len(words)))
+    for one, other in zip(places[::2], places[1::2], strict=True):
+        order[one], order[other] = order[other], order[one]
+    return _taken(row, words, order)
+
+
+def _delete(row: Example, share: float) -> Example:
+    """Words go, their tags with them; one always stays."""
+    words = row.text.split()
+    gone = min(max(1, round(share * len(words))), len(words) - 1)
+    lost = set(Draws(row.seed).order(range(len(words)))[: max(0, gone)])
+    return _taken(row, words, [place for place in range(len(words)) if place not in lost])
+
+
+def _taken(row: Example, words: Sequence[str], order: Sequence[int]) -> Example:
+    tags = None if row.tags is None else [row.tags[place] for place in order]
+    return row.saying(" ".join(words[place] for place in order), tags)
+
+
+SWAP = Augmenter(ShuffleSettings, _open_swap, lambda settings: 1)
+DELETE = Augmenter(ShuffleSettings, _open_delete, lambda settings: 1)
