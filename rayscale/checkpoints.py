@@ -12,7 +12,7 @@ from rayscale.errors import InputError
 
 #: All that is ever read of a checkpoint: weights as safetensors, configuration, tokenizer.
 FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json",
-         "vocab*", "merges.txt")  # fmt: skip
+         "vocab*", "merges.txt", "*.spm")  # fmt: skip
 
 
 @dataclass(frozen=True)

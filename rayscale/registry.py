@@ -14,6 +14,8 @@ from rayscale.errors import InputError, nearest
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "rayscale.augmenters": {
+        "back_translation": "rayscale.text.model_steps:BACK_TRANSLATION",
+        "contextual": "rayscale.text.model_steps:CONTEXTUAL",
         "delete": "rayscale.text.shuffle:DELETE",
         "swap": "rayscale.text.shuffle:SWAP",
         "synonyms": "rayscale.text.synonyms:SYNONYMS",

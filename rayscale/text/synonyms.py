@@ -30,7 +30,8 @@ PART_SHARE = 0.25
 #: A synonym that WordNet's authors never met (encephalon for brain) serves only for words that they hardly met.
 HARDLY_MET = 3
 
-_TOKEN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+|[^\w\s]")
+#: Words (with their hyphens and apostrophes), numbers, and every other sign by itself.
+TOKEN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+|[^\w\s]")
 _SENTENCE_ENDS = frozenset(".!?:")
 _LEAST_LETTERS = 3
 # Words that carry a sentence rather than a meaning of their own.
@@ -116,12 +117,12 @@ class Replacer:
         return [self._replace(row) for row in rows]
 
     def _replace(self, row: Example) -> Example:
-        tokens = list(_TOKEN.finditer(row.text))
+        tokens = list(TOKEN.finditer(row.text))
         spelled = [token.group() for token in tokens]
         words = [word.lower() for word in spelled]
         shouting = row.text.isupper()
         able = [place for place, word in enumerate(words)
-                if self._may_replace(word) and _is_common(spelled, place, shouting)]  # fmt: skip
+                if self._may_replace(word) and is_common(spelled, place, shouting)]  # fmt: skip
         if not able:
             return row
         draws = Draws(row.seed)
@@ -131,12 +132,12 @@ class Replacer:
             reading = self._dictionary.tagger.read(words, place)
             choices, totals = self._choose(reading) if reading else ((), ())
             if choices:
-                edits[place] = _cased(choices[draws.weighted(totals)], spelled[place])
+                edits[place] = cased(choices[draws.weighted(totals)], spelled[place])
                 left -= 1
                 if not left:
                     break
         for place in [place for place in edits if place and words[place - 1] in ("a", "an")]:
-            article = _cased("an" if _begins_with_vowel(edits[place].lower()) else "a", spelled[place - 1])
+            article = cased("an" if _begins_with_vowel(edits[place].lower()) else "a", spelled[place - 1])
             if (
                 place - 1 not in edits
                 and article != spelled[place - 1]
@@ -180,7 +181,7 @@ def _inflected(inflector: Inflector, phrase: str, reading: Reading) -> str | Non
     return " ".join(words)
 
 
-def _is_common(spelled: Sequence[str], place: int, shouting: bool) -> bool:
+def is_common(spelled: Sequence[str], place: int, shouting: bool) -> bool:
     """Whether the spelling is no name: lower case, or a capital that begins a sentence, or all capitals among such."""
     word = spelled[place]
     if word.islower():
@@ -191,7 +192,8 @@ def _is_common(spelled: Sequence[str], place: int, shouting: bool) -> bool:
     return begins and word[1:].islower()
 
 
-def _cased(word: str, like: str) -> str:
+def cased(word: str, like: str) -> str:
+    """The word with the capitals of another."""
     if like.isupper() and len(like) > 1:
         return word.upper()
     return word[0].upper() + word[1:] if like[0].isupper() else word

@@ -55,3 +55,21 @@ def test_ray_makes_the_same_children_and_the_trials_count_them(session, tmp_path
     assert trials["trial_id"].nunique() == 4
     told = run.plan["data"]["tokens"]
     assert told["bert-400+own"]["train"]["rows"] > told["bert-400"]["train"]["rows"]
+
+
+def test_models_run_in_a_pool_of_actors_and_give_the_same_children(session, tmp_path, monkeypatch):
+    from tests.nn.made_checkpoints import make_masked
+
+    make_masked(tmp_path / "masked", steps=30)
+    entry = "{name: context, contextual: {model: masked, share: 0.3}}"
+    lines = [f"    - {entry}" if "name: own" in line else line for line in AUGMENTED.splitlines()]
+    study = load_study(write_study(tmp_path, "\n".join(lines)))
+    monkeypatch.setattr(children, "BLOCK_ROWS", 64)
+    folders = []
+    for name, workers in (("here", steps.Here()), ("ray", RayWorkers())):
+        monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / name))
+        made = steps.prepare(study, [BERT], [0], workers)["bert-400+context"]
+        folders.append(contents(made.path.parent))
+    rows = made.manifest["augmentation"]["rows"]
+    assert rows["kept"] > 0.5 * rows["real"]
+    assert folders[0] == folders[1]

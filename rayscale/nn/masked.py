@@ -1,0 +1,120 @@
+"""Contextual substitution: words are masked, and a masked language model says what else may stand there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from rayscale.augmenters import Example, Step
+from rayscale.errors import InputError
+from rayscale.nn.rows import BATCH_TOKENS, buckets, draw, pick_device, quietly
+from rayscale.text.draws import Draws
+from rayscale.text.model_steps import ContextualSettings
+from rayscale.text.synonyms import TOKEN, cased, is_common
+from rayscale.text.tagger import CLOSED
+
+_LEAST_LETTERS = 3
+
+
+def open_contextual(settings: ContextualSettings) -> Step:
+    """Load the model. Raises InputError for one whose tokenizer has no mask or no whole words."""
+    return _Masked(settings)
+
+
+class _Masked:
+    def __init__(self, settings: ContextualSettings) -> None:
+        self._settings, self._device = settings, pick_device()
+        self._tokenizer = quietly(AutoTokenizer.from_pretrained, settings.model)
+        self._model = quietly(AutoModelForMaskedLM.from_pretrained, settings.model, use_safetensors=True).eval()
+        self._model.to(device=self._device)
+        self._longest = min(int(self._model.config.max_position_embeddings), self._tokenizer.model_max_length)
+        self._words = _whole_words(self._tokenizer.convert_ids_to_tokens(list(range(self._model.config.vocab_size))))
+        if self._tokenizer.mask_token is None or not self._words:
+            raise InputError(f"{settings.model}: the tokenizer has no mask token or no whole words; give a masked "
+                             "language model such as a BERT", code="bad_checkpoint")  # fmt: skip
+        outside = torch.full((self._model.config.vocab_size,), -torch.inf)
+        outside[list(self._words)] = 0.0
+        self._outside = outside.to(self._device)
+        self._numbers: dict[str, list[int]] = {}
+        for number, word in self._words.items():
+            self._numbers.setdefault(word.lower(), []).append(number)
+
+    def __call__(self, rows: Sequence[Example]) -> list[Example]:
+        chosen = [self._choose(row) for row in rows]
+        masked = [_masked(row.text, spans, self._tokenizer.mask_token) for row, spans in zip(rows, chosen, strict=True)]
+        ids = self._tokenizer(masked)["input_ids"] if masked else []
+        mask = self._tokenizer.mask_token_id
+        # A text that itself speaks of the mask, or that the model cannot read to its end, stays.
+        able = [place for place, spans in enumerate(chosen)
+                if spans and len(ids[place]) <= self._longest and ids[place].count(mask) == len(spans)]  # fmt: skip
+        found = list(rows)
+        for batch in buckets([len(ids[place]) for place in able], BATCH_TOKENS[self._device.type]):
+            places = [able[each] for each in batch]
+            told = self._batch([ids[place] for place in places], [rows[place] for place in places],
+                               [chosen[place] for place in places])  # fmt: skip
+            for place, text in zip(places, told, strict=True):
+                found[place] = rows[place].saying(text)
+        return found
+
+    def _choose(self, row: Example) -> list[tuple[int, int]]:
+        """The spans to be masked, in the order of the text."""
+        tokens = list(TOKEN.finditer(row.text))
+        spelled = [token.group() for token in tokens]
+        able = [place for place, word in enumerate(spelled)
+                if len(word) >= _LEAST_LETTERS and word.isalpha() and word.lower() not in CLOSED
+                and is_common(spelled, place, row.text.isupper())]  # fmt: skip
+        wanted = max(1, round(self._settings.share * sum(word[0].isalpha() for word in spelled)))
+        places = sorted(Draws(row.seed).order(able)[:wanted])
+        return [tokens[place].span() for place in places]
+
+    @torch.inference_mode()
+    def _batch(self, ids: list[list[int]], rows: Sequence[Example],
+               spans: Sequence[Sequence[tuple[int, int]]]) -> list[str]:  # fmt: skip
+        inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._device)
+        at = inputs["input_ids"] == self._tokenizer.mask_token_id
+        scores = self._model(**inputs).logits[at] + self._outside
+        seeds = np.array([row.seed for row, each in zip(rows, spans, strict=True) for _ in each], dtype=np.uint64)
+        words = [row.text[start:end] for row, each in zip(rows, spans, strict=True) for start, end in each]
+        within = [number for each in spans for number in range(len(each))]
+        for place, word in enumerate(words):  # another word than the one that stood there
+            scores[place, self._numbers.get(word.lower(), [])] = -torch.inf
+        # The number of the mask within its row is the step: the masks of a row draw apart.
+        drawn = torch.empty(len(words), dtype=torch.long)
+        for step in sorted(set(within)):
+            mine = [place for place, number in enumerate(within) if number == step]
+            drawn[mine] = draw(scores[mine], seeds[mine], step, self._settings.top_k).cpu()
+        new = [cased(self._words[number], word) for number, word in zip(drawn.tolist(), words, strict=True)]
+        texts, first = [], 0
+        for row, each in zip(rows, spans, strict=True):
+            texts.append(_replaced(row.text, each, new[first : first + len(each)]))
+            first += len(each)
+        return texts
+
+
+def _whole_words(pieces: Sequence[str | None]) -> dict[int, str]:
+    """Number → word, of the pieces that are words by themselves: those that begin with the mark of a space where the
+    tokenizer marks spaces (Ġ, ▁), else those that do not continue a word (##)."""
+    marks = [mark for mark in ("Ġ", "▁") if any(piece and piece.startswith(mark) for piece in pieces)]
+    found = {}
+    for number, piece in enumerate(pieces):
+        word = piece or ""
+        if marks:
+            word = word[1:] if word[:1] in marks else ""
+        if len(word) >= _LEAST_LETTERS and word.isalpha():
+            found[number] = word
+    return found
+
+
+def _masked(text: str, spans: Sequence[tuple[int, int]], mask: str) -> str:
+    return _replaced(text, spans, [mask] * len(spans))
+
+
+def _replaced(text: str, spans: Sequence[tuple[int, int]], words: Sequence[str]) -> str:
+    parts, end = [], 0
+    for (start, stop), word in zip(spans, words, strict=True):
+        parts += [text[end:start], word]
+        end = stop
+    return "".join([*parts, text[end:]])
