@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import traceback
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rayscale.errors import InputError, RayscaleError
+from rayscale.errors import ClusterError, InputError, RayscaleError
+from rayscale.signals import CODES, Stopped, stopping
 
 if TYPE_CHECKING:
     from rayscale.run_folder import Run
@@ -349,10 +351,7 @@ def _run(
     executor: str | None, planted: str | None = None,
 ) -> None:  # fmt: skip
     from rayscale.console import Terminal
-    from rayscale.draft import run_store
-    from rayscale.study import load_study
 
-    loaded = load_study(study)
     terminal = Terminal(json=json_, yes=yes)
     try:
         if planted is None:
@@ -366,9 +365,8 @@ def _run(
             done = run_planted(study, planted, out=out, observer=terminal)
     except BaseException as error:
         terminal.close()
-        if isinstance(error, KeyboardInterrupt | Stopped):
-            place = run_store(loaded, out).location
-            terminal.say(f"Stopped. Finished trials are safe; go on with: rayscale run {study} --out {place}")
+        if isinstance(error, KeyboardInterrupt | Stopped | ClusterError):
+            terminal.say(_last_words())
         raise
     if done is None:
         terminal.say("Not started.")
@@ -423,39 +421,40 @@ class _RefusedError(Exception):
         self.error = error
 
 
-class Stopped(BaseException):
-    """SIGTERM arrived."""
-
-
-def _on_sigterm(number: int, frame: Any) -> None:
-    raise Stopped
+def _last_words() -> str:
+    """What a command that was stopped says at its end."""
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if verb not in ("run", "demo"):
+        return "Stopped."
+    return f"Stopped. Finished trials are safe; go on with the same command: {shlex.join(['rayscale', *sys.argv[1:]])}"
 
 
 def main() -> None:
     """Entry point: run a verb, turn errors into one message and an exit code."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    as_json = "--json" in sys.argv[1:]
+    with stopping(_last_words) as signals:
+        code = _run_verb("--json" in sys.argv[1:])
+    sys.exit(CODES[signals[0]] if signals else code)
+
+
+def _run_verb(as_json: bool) -> int:
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-        code = code if isinstance(code, int) else 0
+        return code if isinstance(code, int) else 0
     except RayscaleError as error:
         if error.show_traceback:
             traceback.print_exc()
-        code = _refuse(error.to_json(), as_json, error.exit_code)
+        return _refuse(error.to_json(), as_json, error.exit_code)
     except _RefusedError as refused:
-        code = _refuse(refused.error.to_json(), False, refused.error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
-    except Stopped:
-        code = 143
+        return _refuse(refused.error.to_json(), False, refused.error.exit_code)
+    except (KeyboardInterrupt, Stopped, typer.Abort):
+        return CODES[signal.SIGINT]  # without a signal: the question was answered by the end of the input
     except typer.TyperException as error:  # wrong arguments
         where = getattr(getattr(error, "ctx", None), "command_path", "rayscale")
         text = getattr(error, "format_message", error.__str__)()
-        code = _refuse({"code": "usage", "message": f"{text} See `{where} --help`.", "where": where}, as_json, 2)
+        return _refuse({"code": "usage", "message": f"{text} See `{where} --help`.", "where": where}, as_json, 2)
     except Exception as error:  # a defect of ours: the traceback is what a report of it needs
         traceback.print_exc()
-        code = _refuse({"code": "internal", "message": f"{type(error).__name__}: {error}", "where": None}, as_json, 1)
-    sys.exit(code)
+        return _refuse({"code": "internal", "message": f"{type(error).__name__}: {error}", "where": None}, as_json, 1)
 
 
 def _refuse(error: dict[str, Any], as_json: bool, code: int) -> int:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from ray._private import auto_init_hook
+from ray._private import utils as ray_utils
 
 import rayscale
 from rayscale.errors import ClusterError
 from rayscale.machine import Machine, cpu_name, physical_cores, this_machine
+from rayscale.on_ray.reaper import reaping
+from rayscale.signals import came, check, deferred
 
 SLOT = "slot"  # custom resource: one one-thread worker on a machine without GPUs
 
@@ -56,17 +61,40 @@ def connect(address: str, accelerator: str, hang_seconds: float) -> Iterator[Ses
     local = address == "local"
     for name in ("ray", "ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Without .pyc files every Ray process would compile its imports anew, at 2.6 times the cost.
-    ours: dict[str, str | None] = {**settings(hang_seconds), "PYTHONDONTWRITEBYTECODE": None} if local else {}
-    with environment(ours):
-        try:
-            yield _start(accelerator) if local else _join(address, accelerator, hang_seconds)
-        except BaseException:
-            # Tune's thread may still call Ray while this process ends; that must not start another Ray.
-            os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
-            raise
-        finally:
-            ray.shutdown()
+    ours_alone: AbstractContextManager[dict[str, str]] = reaping() if local else nullcontext({})
+    with ours_alone as mark:
+        # Without .pyc files every Ray process would compile its imports anew, at 2.6 times the cost.
+        ours: dict[str, str | None] = (
+            {**settings(hang_seconds), **mark, "PYTHONDONTWRITEBYTECODE": None} if local else {}
+        )
+        with environment(ours):
+            try:
+                with _undisturbed():
+                    session = _start(accelerator) if local else _join(address, accelerator, hang_seconds)
+                yield session
+            except BaseException:
+                # Tune's thread may still call Ray while this process ends; that must not start another Ray. The
+                # variable RAY_ENABLE_AUTO_CONNECT would be read at import only.
+                auto_init_hook.enable_auto_connect = False
+                raise
+            finally:
+                with deferred():
+                    ray.shutdown()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals wait until `ray.init` has ended: interrupted it leaves processes behind, or crashes at exit."""
+    takes = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None  # else Ray's own would stand in place of the user's
+    try:
+        with deferred():
+            yield
+    finally:
+        ray_utils.set_sigterm_handler = takes
+        if came():
+            signal.alarm(0)  # Ray's C++ handler has set a clock that aborts the process in 3 s
+    check()
 
 
 @contextmanager

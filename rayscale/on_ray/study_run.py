@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -25,6 +25,7 @@ from rayscale.on_ray.progress import Progress
 from rayscale.plan import Plan
 from rayscale.report.terminal import Snapshot
 from rayscale.run_folder import Run, log_event
+from rayscale.signals import Stopped, came, check
 from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
 from rayscale.study import Study, load_study
@@ -89,21 +90,17 @@ def run_study(
     store.check_writable()
     outcomes = Outcomes(store, study.run.keep, executor or study.run.executor, {})
     driver = _Driver(study, outcomes, observer or Silent(), retry_failed, only)
-    try:
-        with ExitStack() as stack:
-            local = address == "local"
-            machine = this_machine(study.run.accelerator) if local else driver.connect(stack, address).machine
-            if not driver.begin(draft_plan(study, machine, store), path):
-                return None
-            if not driver.prepare_here():
-                driver.use(stack, address)
-            driver.execute()
+    with ExitStack() as stack, driver.telling_of_an_end():
+        local = address == "local"
+        machine = this_machine(study.run.accelerator) if local else driver.connect(stack, address).machine
+        if not driver.begin(draft_plan(study, machine, store), path):
+            return None
+        if not driver.prepare_here():
+            driver.use(stack, address)
+        driver.execute()
+    with driver.telling_of_an_end():
         driver.observer.phase("fitting the laws")
         finish(store)
-    except BaseException as error:
-        if driver.agreed:
-            log_event(store, "run_stopped", reason=type(error).__name__)
-        raise
     log_event(store, "run_ended")
     return Run(store)
 
@@ -130,6 +127,19 @@ class _Driver:
     def executor(self) -> str:
         """How trials are run: lanes, isolated or inline."""
         return self.outcomes.executor
+
+    @contextmanager
+    def telling_of_an_end(self) -> Iterator[None]:
+        """Log and show that the run stops, before Ray is shut down, which takes seconds."""
+        try:
+            yield
+        except BaseException as error:
+            if self.agreed:
+                log_event(self.store, "run_stopped", reason=type(error).__name__)
+            if isinstance(error, KeyboardInterrupt | Stopped) or came():
+                self.observer.phase("stopping (a second signal ends it at once)")
+                check()
+            raise
 
     # ---- before
 
@@ -309,6 +319,7 @@ class _Driver:
             self._show(now["running"], "starting lanes" if now["lanes_starting"] else "training")
 
     def _show(self, running: Sequence[Mapping[str, Any]], phase: str = "training") -> None:
+        check()
         self.observer.show(self.progress.look(self.outcomes.records, running, phase))
 
 

@@ -24,6 +24,7 @@ import yaml
 
 from rayscale.errors import ClusterError, InputError, RayscaleError
 from rayscale.files import files_of
+from rayscale.signals import Stopped
 from rayscale.study import Pretrained, Study, load_study
 
 REMOTE_RUNS = "rayscale-runs"  # below the home of the user that Ray runs as on the head node
@@ -54,7 +55,7 @@ def submit(study_file: Path, address: str, out: Path, say: Callable[[str], None]
         say(f"Submitted {job}; the run lies in {'' if elsewhere else '~/'}{place} there. Its log follows.")
         try:
             _follow(client, job, say)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped):
             say(f"The job goes on; stop it with: ray job stop {job} --address {address}")
             raise
         failure = _failure(client, job)

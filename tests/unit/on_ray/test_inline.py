@@ -91,7 +91,6 @@ def test_the_command_line_prints_the_traceback_of_the_one_trial(
     run = run_study(inline, out=str(inline.parent / "run"))
     assert run is not None
     trial_id = run.trials.trial_id[run.trials.error == "the weights are gone"].iloc[0]
-    monkeypatch.setattr(cli.signal, "signal", lambda *given: None)
     words = ["rayscale", "run", str(inline), "--out", str(inline.parent / "other"), "--yes", "--only", trial_id]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as ended:
