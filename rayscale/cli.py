@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -433,7 +434,12 @@ def main() -> None:
     """Entry point: run a verb, turn errors into one message and an exit code."""
     with stopping(_last_words) as signals:
         code = _run_verb("--json" in sys.argv[1:])
-    sys.exit(CODES[signals[0]] if signals else code)
+    if signals:
+        # Not by sys.exit: where a KeyboardInterrupt once passed through `exec`, Python would end itself by a signal.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(CODES[signals[0]])
+    sys.exit(code)
 
 
 def _run_verb(as_json: bool) -> int:
