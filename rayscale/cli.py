@@ -88,11 +88,12 @@ def plan(
     = "local",
 ) -> None:  # fmt: skip
     """Trials, memory, time, money, disk, and on what basis."""
-    from rayscale.draft import draft_plan, run_store
-    from rayscale.machine import this_machine
     from rayscale.study import load_study
 
-    loaded = load_study(study)
+    loaded = load_study(study)  # before the rest is imported: a wrong file is refused at once, in little memory
+    from rayscale.draft import draft_plan, run_store
+    from rayscale.machine import this_machine
+
     if address == "local":
         machine = this_machine(loaded.run.accelerator)
     else:
@@ -351,6 +352,9 @@ def _run(
     study: Path, out: str | None, address: str, yes: bool, json_: bool, *, retry_failed: bool, only: str | None,
     executor: str | None, planted: str | None = None,
 ) -> None:  # fmt: skip
+    from rayscale.study import load_study
+
+    load_study(study)  # before the rest is imported: a wrong file is refused at once, in little memory
     from rayscale.console import Terminal
 
     terminal = Terminal(json=json_, yes=yes)

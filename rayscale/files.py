@@ -11,12 +11,23 @@ def files_of(pattern: str) -> list[str]:
 
     Patterns are those of `glob`: `*`, `?`, `[...]`, and `**` for any number of folders.
     """
-    return [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+    try:
+        return [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+    except OSError:  # a name longer than any file's
+        return []
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of this name; a name longer than any folder's is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def below(folder: Path, pattern: str) -> str:
     """The pattern as seen from `folder`, whose own brackets and stars are no pattern; an absolute one as it is."""
     whole = str(folder / pattern)
-    if Path(whole).exists() or Path(pattern).is_absolute():
+    if Path(pattern).is_absolute() or files_of(whole) == [whole]:
         return whole
     return str(Path(glob.escape(str(folder))) / pattern)

@@ -16,6 +16,7 @@ from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, wa
 from rayscale.machine import Machine
 from rayscale.parameters import count, family_config
 from rayscale.study import Ladder, Study
+from rayscale.study_checks import repeated
 from rayscale.trial import ModelSpec, Trial, identified
 
 #: About the longest that a cell runs alone at the most GPUs, so that its speed can be measured.
@@ -302,6 +303,7 @@ def _lint(study: Study, planned: Sequence[Planned], supply: Supply) -> list[tupl
         found.append(("few_sizes", text))
     if {p.trial.augment for p in planned} and not any(p.trial.augment == "none" for p in planned):
         found.append(("no_plain_cells", "no cell without augmentation: what a copy is worth cannot be said; add none"))
+    found += [("duplicate_cells", text) for text in repeated(study)]
     if not any(p.trial.seed for p in planned):
         found.append(("no_replicates", "one seed everywhere: seed noise is guessed from residuals, not measured"))
     return found

@@ -18,34 +18,26 @@ from pydantic import (
     PrivateAttr,
     Strict,
     Tag,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
 
 from rayscale import study_augment, study_words
 from rayscale.errors import StudyError, nearest
-from rayscale.files import below, files_of
+from rayscale.files import below, is_folder
 from rayscale.laws import Law
+from rayscale.study_checks import Problem, local_files, misfits
 from rayscale.study_laws import MEND, Laws, UserLaw, read
+from rayscale.study_words import dotted
 from rayscale.study_yaml import Located, locate, parse
 
-Count = Annotated[int, Strict(), Field(ge=1)]
+# Bounds far beyond any study, so that no product of these overflows what a table or a file can hold.
+Count = Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
+Amount = Annotated[int, Strict(), Field(ge=1, le=10**15)]
 Share = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
-Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Strict(), Field(gt=0, le=1e12, allow_inf_nan=False)]
 Text = Annotated[str, Strict(), Field(min_length=1)]
-
-METRICS = {
-    "sequence-classification": (
-        "eval_loss",
-        "accuracy",
-        "precision_macro",
-        "recall_macro",
-        "f1_micro",
-        "f1_macro",
-        "f1_weighted",
-    ),
-    "causal-lm": ("eval_loss", "perplexity"),
-}
 
 
 def _name(value: str) -> str:
@@ -127,10 +119,10 @@ Model = Annotated[
 class Grid(_Part):
     """The axes: one of `examples` (training rows) or `tokens` (causal-lm), GPUs per trial, seeds (all or by size)."""
 
-    examples: tuple[Count, ...] | None = Field(default=None, min_length=1)
-    tokens: tuple[Count, ...] | None = Field(default=None, min_length=1)
+    examples: tuple[Amount, ...] | None = Field(default=None, min_length=1)
+    tokens: tuple[Amount, ...] | None = Field(default=None, min_length=1)
     gpus: tuple[Count, ...] = Field(default=(1,), min_length=1)
-    seeds: Count | dict[Count, Count] = 1
+    seeds: Count | dict[Amount, Count] = 1
     design: Literal["grid"] = "grid"
 
     @property
@@ -195,6 +187,12 @@ class Prices(_Part):
     currency: Annotated[str, Strict(), Field(pattern="^[A-Z]{3}$")] = "USD"
 
 
+def _with_long_target(value: Any) -> Any:
+    if isinstance(value, dict) and isinstance(value.get("target"), str):
+        return {**value, "target": {"metric": value["target"]}}
+    return value
+
+
 class Study(_Part):
     """A study file, validated. `folder` is where the file lies; paths in `data` and `models` are absolute."""
 
@@ -214,14 +212,12 @@ class Study(_Part):
     def where(self, *field: Any) -> str:
         """`file:line: field` of a field, for messages; the field alone if the study came from no file."""
         document = self._document
-        return f"{document.path}:{locate(document, field)}: {_dotted(field)}" if document else _dotted(field)
+        return f"{document.path}:{locate(document, field)}: {dotted(field)}" if document else dotted(field)
 
     @model_validator(mode="before")
     @classmethod
     def _short_target(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("target"), str):
-            return {**value, "target": {"metric": value["target"]}}
-        return value
+        return _with_long_target(value)
 
     @property
     def chosen_laws(self) -> tuple[Law, ...] | None:
@@ -241,38 +237,75 @@ def load_study(path: str | Path) -> Study:
     """
     path = Path(path)
     document = parse(path)
+    folder, problems = path.resolve().parent, list(document.problems)
     try:
         study = Study.model_validate(document.value)
+        parts = {name: getattr(study, name) for name in Study.model_fields}
+        parts["models"] = list(enumerate(study.models))
     except ValidationError as error:
         # A list whose only entry is wrong is also "too short" for pydantic: one mistake, one line.
-        found = [each for each in error.errors() if each["type"] != "too_short" or not each["input"]]
-        steps = [study_words.without_branches(each["loc"], document.lines) for each in found]
-        problems = [_problem(document, {**each, "loc": loc}) for each, loc in zip(found, steps, strict=True)]
-        raw = document.value.get("data")
-        if isinstance(raw, dict):
-            missing = _missing_files({k: v for k, v in raw.items() if isinstance(v, str)}, path.resolve().parent)
-            task = document.value.get("task")
-            kind = task.get("type") if isinstance(task, dict) else None
-            missing += _wrong_augmentations(raw.get("augment"), str(kind))
-            problems += [(locate(document, where), _dotted(where), text) for where, text in missing]
-        raise _refusal(document, study_words.one_a_field(problems)) from None
-    study, found_later = _resolve(study, path.resolve().parent)
+        errors = [each for each in error.errors() if each["type"] != "too_short" or not each["input"]]
+        steps = [study_words.without_branches(each["loc"], document.lines) for each in errors]
+        wrong = [_problem(document, {**each, "loc": loc}) for each, loc in zip(errors, steps, strict=True)]
+        parts = _valid_parts(document.value, [where for where, _ in wrong])
+        problems += wrong
+    for where, text in misfits(parts, folder):  # `target: f1` stands for target.metric
+        problems.append((where if where in document.lines else where[:-1], text))
+    if problems:
+        raise _refusal(document, problems)
+    study = _placed(study, folder)
     study._document = document
-    if found_later:
-        raise _refusal(document, [(locate(document, where), _dotted(where), text) for where, text in found_later])
     return study
 
 
-def _refusal(document: Located, problems: list[tuple[int, str, str]]) -> StudyError:
-    lines = [f"{document.path}:{line}: {field + ': ' if field else ''}{text}" for line, field, text in problems]
-    where = f"{document.path}:{problems[0][0]}" + (f": {problems[0][1]}" if problems[0][1] else "")
-    error = StudyError("\n".join(lines), code="invalid_study")
-    error.where = where
-    return error
+def _refusal(document: Located, problems: list[Problem]) -> StudyError:
+    told = study_words.one_a_field([(locate(document, where), dotted(where), text) for where, text in problems])
+    lines = [f"{document.path}:{line}: {field + ': ' if field else ''}{text}" for line, field, text in told]
+    where = f"{document.path}:{told[0][0]}" + (f": {told[0][1]}" if told[0][1] else "")
+    return StudyError("\n".join(lines), code="invalid_study", where=where)
 
 
-def _dotted(where: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in where)
+def _valid_parts(value: dict[Any, Any], wrong: list[tuple[Any, ...]]) -> dict[str, Any]:
+    """The sections that are valid once the wrong keys are taken out of them, as `misfits` wants them."""
+    cleared = _with_long_target(_without(value, wrong))
+    parts = {name: _valid(kind, cleared.get(name)) for name, kind in (("task", Task), ("data", Data), ("grid", Grid))}
+    optional = {"target": Target, "budget": Budget, "prices": Prices}
+    parts |= {name: _valid(kind, cleared.get(name, {})) for name, kind in optional.items()}
+    if any(where[:1] == ("target",) for where in wrong):  # what it may reach depends on the metric
+        del parts["target"]
+    entries = [(number, _valid(Model, each)) for number, each in enumerate(cleared.get("models") or ())]
+    return parts | {"models": [(number, model) for number, model in entries if model is not None]}
+
+
+def _without(value: Any, gone: list[tuple[Any, ...]]) -> Any:
+    """A copy without these fields; what stands in a list becomes None, so that the others keep their places."""
+    if isinstance(value, dict):
+        inner = {key: [where[1:] for where in gone if where[0] == key] for key in value}
+        return {key: _without(part, inner[key]) for key, part in value.items() if () not in inner[key]}
+    if isinstance(value, list):
+        places = [[where[1:] for where in gone if where[0] == place] for place in range(len(value))]
+        return [None if () in there else _without(part, there) for part, there in zip(value, places, strict=True)]
+    return value
+
+
+def _valid(kind: Any, given: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError:
+        return None
+
+
+def _placed(study: Study, folder: Path) -> Study:
+    """The study with its paths made absolute; what is not there as a file or folder is left as it is."""
+    data: dict[str, Any] = {key: below(folder, getattr(study.data, key)) for key in local_files(study.data)}
+    data["augment"] = study_augment.located(study.data.augment, folder)
+    models = tuple(
+        model.model_copy(update={"pretrained": str(folder / model.pretrained)})
+        if isinstance(model, Pretrained) and is_folder(folder / model.pretrained)
+        else model
+        for model in study.models
+    )
+    return study.model_copy(update={"data": study.data.model_copy(update=data), "models": models})
 
 
 #: Values of the interface that a later version will act on, with what this one does instead.
@@ -288,13 +321,13 @@ _LATER = {
 }
 
 
-def _problem(document: Located, error: Any) -> tuple[int, str, str]:
+def _problem(document: Located, error: Any) -> Problem:
     # The tag of a union (models, laws) is part of pydantic's location but not of the user's file.
     tagged = {"models": 2, "laws": 1}.get(str(error["loc"][0])) if error["loc"] else None
     where = tuple(p for i, p in enumerate(error["loc"]) if i != tagged)
     while where and locate(document, where, exact=True) is None and error["type"] != "missing":
         where = where[:-1]  # pydantic also names the branch of a union that failed
-    field, found = _dotted(where), error.get("input")
+    field, found = dotted(where), error.get("input")
     later = next((text for key, text in _LATER.items() if f"{field}.".startswith(f"{key}.")), None)
     if where and where[0] == "models":
         later = _LATER.get(str(where[-1]))
@@ -311,7 +344,7 @@ def _problem(document: Located, error: Any) -> tuple[int, str, str]:
         text = f"found {study_words.found(found)}; {MEND}"
     else:
         text = f"found {study_words.found(found)}; {study_words.mend(error, where)}"
-    return locate(document, where), field, text
+    return where, text
 
 
 def _keys_beside(where: tuple[Any, ...], value: Any) -> list[str]:
@@ -329,60 +362,3 @@ def _keys_beside(where: tuple[Any, ...], value: Any) -> list[str]:
         else:
             part = part.model_fields[step].annotation
     return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
-
-
-def _resolve(study: Study, folder: Path) -> tuple[Study, list[tuple[tuple[Any, ...], str]]]:
-    """Make paths absolute and check what one field alone does not show; returns the study and the problems."""
-    data = study.data.model_dump()
-    problems: list[tuple[tuple[Any, ...], str]] = [*_missing_files(data, folder)]
-    data.update({key: below(folder, data[key]) for key in _local_files(data)})
-    task, grid = study.task.type, study.grid
-    problems += _wrong_augmentations(data["augment"], task)
-    data["augment"] = study_augment.located(data["augment"], folder)
-    if (grid.examples is None) == (grid.tokens is None):
-        problems.append((("grid",), "give exactly one data axis: examples or tokens"))
-    elif task == "causal-lm" and grid.axis != "tokens":
-        problems.append((("grid", "examples"), "the data axis of causal-lm is tokens; write tokens: [...]"))
-    elif task != "causal-lm" and grid.axis != "examples":
-        problems.append((("grid", "tokens"), f"the data axis of {task} is examples; write examples: [...]"))
-    if isinstance(grid.seeds, dict) and (strange := sorted(set(grid.seeds) - set(grid.sizes))):
-        problems.append((("grid", "seeds"), f"{strange} are no sizes of grid.{grid.axis}; use {list(grid.sizes)}"))
-    if study.target.metric not in METRICS[task]:
-        known = list(METRICS[task])
-        text = f"found '{study.target.metric}'{nearest(study.target.metric, known)} (known for {task}: {known})"
-        problems.append((("target",), text))
-    elif text := study_words.out_of_range(study.target.metric, study.target.reach) or "":
-        problems.append((("target", "reach"), text))
-    if study.budget.usd and not study.prices.gpu_hour:
-        problems.append((("budget", "usd"), "a budget in money needs prices.gpu_hour; add it"))
-    if study.budget.usd and study.prices.currency != "USD":
-        problems.append((("budget", "usd"), f"prices are in {study.prices.currency}; give budget.gpu_hours instead"))
-    models = []
-    for number, model in enumerate(study.models):
-        if isinstance(model, Ladder):
-            if (model.family == "gpt2") != (task == "causal-lm"):
-                fitting = "gpt2" if task == "causal-lm" else "bert"
-                where = ("models", number, "family")
-                problems.append((where, f"found '{model.family}'; {task} needs family: {fitting}"))
-        elif (folder / model.pretrained).is_dir():
-            model = model.model_copy(update={"pretrained": str(folder / model.pretrained)})
-        elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model.pretrained) or model.pretrained.startswith("."):
-            text = f"no such folder: {folder / model.pretrained}; give a checkpoint's folder or a hub id"
-            problems.append((("models", number, "pretrained"), text))
-        models.append(model)
-    return study.model_copy(update={"data": Data(**data), "models": tuple(models)}), problems
-
-
-def _local_files(data: dict[str, Any]) -> list[str]:
-    keys = [key for key in ("train", "validation", "test") if data.get(key) and "://" not in data[key]]
-    return [key for key in keys if (key, data[key]) != ("train", "builtin")]
-
-
-def _wrong_augmentations(entries: Any, task: str) -> list[tuple[tuple[Any, ...], str]]:
-    return [(("data", "augment", *where), text) for where, text in study_augment.problems(entries, task)]
-
-
-def _missing_files(data: dict[str, Any], folder: Path) -> list[tuple[tuple[Any, ...], str]]:
-    text = "no such file: {}; give a path relative to the study file"
-    keys = [key for key in _local_files(data) if not files_of(below(folder, data[key]))]
-    return [(("data", key), text.format(folder / data[key])) for key in keys]

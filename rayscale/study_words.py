@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Collection
 from typing import Any
 
@@ -37,9 +38,28 @@ _FLOORS = {"eval_loss": 0.0, "perplexity": 1.0}
 
 
 def found(value: Any) -> str:
-    """The value as YAML would show it, at most 60 characters."""
-    text = "nothing" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    """The value as YAML would show it, at most 60 characters, all of them printable."""
+    if isinstance(value, str):
+        text = repr(value[:80])
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, datetime.date):
+        text = str(value)
+    elif isinstance(value, bytes):
+        text = f"binary data of {len(value)} bytes"
+    else:
+        text = "nothing" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def dotted(where: tuple[Any, ...]) -> str:
+    """A field as messages name it: its keys and positions with dots between, at most 60 printable characters each."""
+    return ".".join(_printable(str(part)) for part in where)
+
+
+def _printable(text: str) -> str:
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def mend(error: Any, field: tuple[Any, ...]) -> str:
@@ -57,7 +77,10 @@ def mend(error: Any, field: tuple[Any, ...]) -> str:
     bounds = {"greater_than_equal": "{ge} or more", "greater_than": "a number above {gt}",
               "less_than_equal": "{le} or less", "less_than": "a number below {lt}"}  # fmt: skip
     if kind in bounds:
-        return "give " + bounds[kind].format(**limits)
+        figures = {
+            name: f"{value:,.15g}" if isinstance(value, (int, float)) else value for name, value in limits.items()
+        }
+        return "give " + bounds[kind].format(**figures)
     if kind == "string_too_short":
         return "write something, or leave the key out"
     if kind == "string_pattern_mismatch" and name == "currency":

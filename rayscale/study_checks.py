@@ -1,0 +1,150 @@
+"""What no field of a study shows alone: whether its parts fit one another, and whether the files it names are there.
+
+Each check asks only for the parts that are right by themselves, so that one wrong key hides no other mistake.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rayscale import study_augment
+from rayscale.errors import nearest
+from rayscale.files import below, files_of, is_folder
+from rayscale.study_words import found, out_of_range
+
+METRICS = {
+    "sequence-classification": (
+        "eval_loss",
+        "accuracy",
+        "precision_macro",
+        "recall_macro",
+        "f1_micro",
+        "f1_macro",
+        "f1_weighted",
+    ),
+    "causal-lm": ("eval_loss", "perplexity"),
+}
+#: More cells than this are a slip of the pen: a plan of so many takes minutes and gigabytes to write down.
+MAX_CELLS = 20_000
+
+Problem = tuple[tuple[Any, ...], str]
+
+
+def misfits(parts: Mapping[str, Any], folder: Path) -> list[Problem]:
+    """(field, what is wrong and the mend) of all that does not fit.
+
+    `parts` are the sections of a study that are valid, by name; `models` is a list of (position, model). Paths are
+    relative to `folder`.
+    """
+    return [
+        *_files(parts.get("data"), folder),
+        *_augmentations(parts.get("data"), parts.get("task")),
+        *_axis(parts.get("task"), parts.get("grid")),
+        *_target(parts.get("task"), parts.get("target")),
+        *_money(parts.get("budget"), parts.get("prices")),
+        *_models(parts.get("task"), parts.get("models", ()), folder),
+        *_cells(parts.get("grid"), parts.get("models", ())),
+    ]
+
+
+def local_files(data: Any) -> list[str]:
+    """The keys of `data` that name files of this machine."""
+    named = {key: getattr(data, key) for key in ("train", "validation", "test")}
+    return [key for key, value in named.items() if value and (key, value) != ("train", "builtin")]
+
+
+def _files(data: Any, folder: Path) -> Iterator[Problem]:
+    for key in local_files(data) if data else ():
+        pattern = getattr(data, key)
+        if "://" in pattern:
+            yield (
+                ("data", key),
+                f"found {found(pattern)}; text is read from files: give a path, and copy the file there",
+            )
+        elif not files_of(below(folder, pattern)):
+            yield ("data", key), f"no such file: {_short(folder / pattern)}; give a path relative to the study file"
+
+
+def _augmentations(data: Any, task: Any) -> Iterator[Problem]:
+    for where, text in study_augment.problems(data.augment if data else (), task.type if task else ""):
+        yield ("data", "augment", *where), text
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 400 else f"{text[:200]}...{text[-100:]} ({len(text)} characters)"
+
+
+def _axis(task: Any, grid: Any) -> Iterator[Problem]:
+    if not grid:
+        return
+    if (grid.examples is None) == (grid.tokens is None):
+        yield ("grid",), "give exactly one data axis: examples or tokens"
+    elif task and task.type == "causal-lm" and grid.axis != "tokens":
+        yield ("grid", "examples"), "the data axis of causal-lm is tokens; write tokens: [...]"
+    elif task and task.type != "causal-lm" and grid.axis != "examples":
+        yield ("grid", "tokens"), f"the data axis of {task.type} is examples; write examples: [...]"
+    if isinstance(grid.seeds, dict) and (strange := sorted(set(grid.seeds) - set(grid.sizes))):
+        yield ("grid", "seeds"), f"{found(strange)} are no sizes of grid.{grid.axis}; use {found(list(grid.sizes))}"
+
+
+def _target(task: Any, target: Any) -> Iterator[Problem]:
+    if not task or not target:
+        return
+    if target.metric not in METRICS[task.type]:
+        known = list(METRICS[task.type])
+        text = f"found {found(target.metric)}{nearest(target.metric, known)} (known for {task.type}: {known})"
+        yield ("target", "metric"), text
+    elif text := out_of_range(target.metric, target.reach) or "":
+        yield ("target", "reach"), text
+
+
+def _money(budget: Any, prices: Any) -> Iterator[Problem]:
+    if not budget or not budget.usd or not prices:
+        return
+    if not prices.gpu_hour:
+        yield ("budget", "usd"), "a budget in money needs prices.gpu_hour; add it"
+    if prices.currency != "USD":
+        yield ("budget", "usd"), f"prices are in {prices.currency}; give budget.gpu_hours instead"
+
+
+def _models(task: Any, models: Any, folder: Path) -> Iterator[Problem]:
+    for number, model in models:
+        if hasattr(model, "family"):
+            fitting = "gpt2" if task and task.type == "causal-lm" else "bert"
+            if task and (model.family == "gpt2") != (fitting == "gpt2"):
+                yield ("models", number, "family"), f"found '{model.family}'; {task.type} needs family: {fitting}"
+        elif not is_folder(folder / model.pretrained) and not _is_hub_id(model.pretrained):
+            text = f"no such folder: {_short(folder / model.pretrained)}; give a checkpoint's folder or a hub id"
+            yield ("models", number, "pretrained"), text
+
+
+def _is_hub_id(name: str) -> bool:
+    return bool(re.fullmatch(r"(?!\.)[\w.-]{1,96}(/[\w.-]{1,96})?", name))
+
+
+def _cells(grid: Any, models: Any) -> Iterator[Problem]:
+    if not grid:
+        return
+    sizes = sum(
+        len(set(getattr(model, "sizes", None) or getattr(model, "layers", None) or (1,))) for _, model in models
+    )
+    cells = max(1, sizes) * len(set(grid.gpus)) * sum(grid.seeds_at(size) for size in grid.sizes)
+    if cells > MAX_CELLS:
+        yield ("grid",), f"asks for {cells:,} trials; a study has at most {MAX_CELLS:,}; give fewer sizes or seeds"
+
+
+def repeated(study: Any) -> list[str]:
+    """What the study names more than once, a sentence each: such cells are merged into one, not run twice."""
+    lists = {f"grid.{study.grid.axis}": study.grid.tokens or study.grid.examples or (), "grid.gpus": study.grid.gpus}
+    for number, model in enumerate(study.models):
+        key = "sizes" if hasattr(model, "sizes") else "layers"
+        lists[f"models.{number}.{key}"] = getattr(model, key) or ()
+    said = []
+    for field, values in lists.items():
+        for value in dict.fromkeys(value for value in values if values.count(value) > 1):
+            said.append(f"{value} stands {values.count(value)} times in {field}: its cells are merged, each runs once")
+    return said
