@@ -24,6 +24,7 @@ from rayscale.goals import LOWER_IS_BETTER
 from rayscale.laws import Law
 from rayscale.sentences import spoken
 from rayscale.speedup import amount, gpu_gain, mean_interval
+from rayscale.worth import worth_of_copies
 
 LOSS = "eval_loss"
 HOLDOUT_BOOTSTRAP = 200
@@ -53,8 +54,8 @@ def conclude(
     inputs over all models, where there are two sizes or more, the others for each model; power on 1 - `target` of the
     best model too, where `target` is an accuracy or F1. The verdict rests on the first law that could be fitted, those
     over all models first; the others are its rivals in the hold-out check. `verdict`: sentences, target, doubling
-    (data, params, gpus), cheapest, held_out. Raises InputError for a data axis that is neither of the two, and for a
-    law over anything but model size and data.
+    (data, params, gpus), cheapest, held_out, augmentation (see `worth_of_copies`). Raises InputError for a data axis
+    that is neither of the two, and for a law over anything but model size and data.
     """
     if data_axis not in ("examples", "tokens"):
         raise InputError(f"the data axis is '{data_axis}'; it must be examples or tokens", where="data_axis")
@@ -69,6 +70,7 @@ def conclude(
         "doubling": {**_doubling(trials, fitted, data_axis), "gpus": gpu_gain(trials)},
         "cheapest": None if reach is None else cheapest(found, target, reach, price_gpu_hour, currency),
         "held_out": held_out,
+        "augmentation": worth_of_copies(trials, LOSS, bootstrap, seed),
     }
     fits = [fit for fit in (*fitted.shared, *fitted.own, on_target) if fit is not None]
     verdict = {"sentences": spoken(verdict, [fit.to_json() for fit in fits], task_type, data_axis), **verdict}

@@ -45,8 +45,8 @@ class Law:
     """A scaling law: `function(inputs, parameters)` gives the target, both arguments keyed by name, in natural units.
 
     `inputs` are roles: "params" (model parameters N), "data" (examples or tokens D), "unique" (distinct ones among
-    them), "compute" (C, FLOP), "gpus" (workers G), "loss". `target` is the quantity the law was made for; a fit may
-    name any positive column.
+    them), "copies" (augmented ones of each example), "compute" (C, FLOP), "gpus" (workers G), "loss". `target` is the
+    quantity the law was made for; a fit may name any positive column.
 
     `linear`: the parameters in which the law is linear once the others are given; a fit solves these for its starts.
     `link`: the scale on which residuals are counted, "log", or "logit" for a metric between 0 and 1.

@@ -21,6 +21,7 @@ _USUAL = {
     "params": ("params",),
     "data": ("data", "data_requested", "tokens", "examples"),
     "unique": ("unique", "unique_tokens", "unique_examples"),
+    "copies": ("copies",),
     "compute": ("compute", "flops"),
     "gpus": ("gpus",),
     "loss": ("loss", "eval_loss"),

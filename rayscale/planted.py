@@ -37,7 +37,9 @@ def run_planted(study_file: str | Path, planted: str, *, out: str | None, observ
     plan = draft_plan(study, this_machine(study.run.accelerator), store)
     if not observer.consent(plan, plan.trials):
         return None
-    design = pd.DataFrame([{**planned.row(), "tokens": planned.trial.data_requested} for planned in plan.trials])
+    design = pd.DataFrame(
+        [{**each.row(), "tokens": each.trial.data_requested, "copies": each.trial.copies} for each in plan.trials]
+    )
     measured = simulate(law, parameters, design, noise=NOISE, seed=seed)
     store.write("study.yaml", Path(study_file).read_bytes())
     store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
@@ -47,7 +49,7 @@ def run_planted(study_file: str | Path, planted: str, *, out: str | None, observ
         Ledger(store).write(
             make_record(
                 trial, status="ok", params=planned.params, eval_loss=float(loss), executor="simulated", attempts=1,
-                **{trial.data_axis: trial.data_requested},
+                **{trial.data_axis: trial.data_requested * (1 + trial.copies)},
             )
         )  # fmt: skip
     finish(store)

@@ -22,6 +22,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "rayscale.laws": {
         "amdahl": "rayscale.catalogue:AMDAHL",
+        "augmented_chinchilla": "rayscale.augmented:CHINCHILLA",
+        "augmented_chinchilla_by_size": "rayscale.augmented:CHINCHILLA_BY_SIZE",
+        "augmented_power": "rayscale.augmented:POWER",
+        "augmented_power_by_size": "rayscale.augmented:POWER_BY_SIZE",
         "auto": "rayscale.blend:AUTO",
         "bnsl": "rayscale.catalogue:BNSL",
         "bnsl_without_E": "rayscale.vanishing:BNSL",

@@ -16,6 +16,7 @@ def spoken(verdict: Facts, fits: Sequence[Facts], task_type: str, data_axis: str
         _gain(doubling["data"], f"Twice the {data_axis}", task_type),
         _gain(doubling["params"], "A model twice as large", task_type),
         _which(doubling["data"], doubling["params"], data_axis),
+        *(_copy(each) for each in verdict.get("augmentation", ())),
         _gpus(doubling["gpus"]),
         _quality(doubling["gpus"].get("quality")),
         _foretold(verdict["held_out"], data_axis),
@@ -49,6 +50,23 @@ def _gain(gain: Facts, what: str, task_type: str) -> str:
         f"(change {_between(gain, '{}%', sign=True)}{certain}); "
         f"the {gain['law']} law says so, {number(gain['extrapolation'])} times beyond the data."
     )
+
+
+def _copy(found: Facts) -> str:
+    """What an augmented copy is worth, and where it stops paying."""
+    if found["value"] is None:
+        return f"What a copy made by {found['augment']} is worth cannot be said: {found['note']}."
+    between = _between(found, "{}") if found["low"] is None else f"95%: {found['low']:.2g} to {found['high']:.2g}"
+    text = f"An augmented copy ({found['augment']}) is worth {found['value']:.2g} real examples ({between})"
+    if found["low"] <= 0 <= found["high"]:
+        text += ", so whether it pays at all is uncertain"
+    elif found["high"] < 0:
+        text += ": it harms"
+    end = found["stops_paying"]
+    if end is not None:
+        words = ["no limit" if each is None else number(each) for each in (end["low"], end["high"])]
+        text += f"; above about {number(end['value'])} examples it stops paying (95%: {words[0]} to {words[1]})"
+    return f"{text}."
 
 
 def _which(data: Facts, params: Facts, data_axis: str) -> str:

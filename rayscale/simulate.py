@@ -25,6 +25,7 @@ _COLUMNS = {
     "params": ("params",),
     "data": ("data_requested", "tokens", "examples"),
     "unique": ("unique", "unique_tokens", "unique_examples"),
+    "copies": ("copies",),
     "compute": ("compute", "flops"),
     "gpus": ("gpus",),
     "loss": ("loss", "eval_loss"),
@@ -38,12 +39,12 @@ def simulate(
     """The design (one row per run) with what each run would have measured if the law were true.
 
     The design needs a column for every input of the law: `params`; the data, `data_requested`, `tokens` or `examples`;
-    `unique`, `compute` (else 6 params data), `gpus` (else 1), `loss`. The law's target is added as a column of its name
-    (a loss as eval_loss, with perplexity): the law times exp of a normal error of deviation `noise`, or, for a metric
-    between 0 and 1, with that error on its log odds. Columns that the design lacks are added: model, gpus (1), seed,
-    augment (none), trial_id, status (ok) and, for a made-up machine where sizes are known, examples_per_second,
-    device_seconds, train_seconds. Runs that differ only in GPUs get the same error, as at a fixed global batch, unless
-    GPUs are an input of the law.
+    `unique`, `copies` (else 0), `compute` (else 6 params data), `gpus` (else 1), `loss`. The law's target is added as a
+    column of its name (a loss as eval_loss, with perplexity): the law times exp of a normal error of deviation `noise`,
+    or, for a metric between 0 and 1, with that error on its log odds. Columns that the design lacks are added: model,
+    gpus (1), seed, augment (none), trial_id, status (ok) and, for a made-up machine where sizes are known,
+    examples_per_second, device_seconds, train_seconds. Runs that differ only in GPUs get the same error, as at a fixed
+    global batch, unless GPUs are an input of the law.
     Raises InputError for parameters that the law has not, lacks, or that give no positive finite target, for a law
     that is no law of a target (isoflop: plant chinchilla), and for a negative noise; TableError for a missing column.
     """
@@ -54,7 +55,7 @@ def simulate(
     table = design.reset_index(drop=True).copy()
     data = next((name for name in _COLUMNS["data"] if name in table.columns), None)
     usual: dict[str, Any] = {} if data is None else dict.fromkeys(_COLUMNS["data"], table[data])
-    usual |= {"gpus": 1, "seed": 0, "augment": "none", "status": "ok"}
+    usual |= {"gpus": 1, "seed": 0, "augment": "none", "copies": 0.0, "status": "ok"}
     named = "params" in table.columns
     usual |= {"model": [f"planted-{params:g}" for params in table["params"]] if named else "planted"}
     for name, value in usual.items():

@@ -90,6 +90,7 @@ FULL = pd.DataFrame(
         "params": np.tile([1e6, 1e7, 1e8], 8),
         "data_requested": np.repeat([1e6, 1e7, 1e8, 1e9], 6),
         "unique": np.repeat([1e6, 4e6, 4e7, 1e9], 6),
+        "copies": np.tile([0.0, 1.0, 0.0, 2.0], 6),
         "gpus": np.tile([1, 2, 4, 8], 6),
         "loss": np.linspace(4.0, 2.0, 24),
         "seed": 0,
