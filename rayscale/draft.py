@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rayscale.errors import StudyError
 from rayscale.estimate import Copies, Measured, Supply, bytes_per_token
-from rayscale.ledger import Ledger
+from rayscale.ledger import Ledger, TrialRecord
 from rayscale.machine import Machine
 from rayscale.plan import Plan, make_plan, model_specs
 from rayscale.storage import Store
@@ -45,7 +45,9 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     # all else was found feasible.
     specs = model_specs(study) if found.folder else None
     supply = _supply(study, found, _tokenised(study, found, specs) if specs else {})
-    return make_plan(study, machine, supply, _measured(store), specs)
+    records = Ledger(store).read()[0]
+    plan = make_plan(study, machine, supply, _measured(records), specs)
+    return replace(plan, lint=(*_changed(records, plan), *plan.lint))
 
 
 def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> Supply:
@@ -91,8 +93,24 @@ def _tokenised(study: Study, found: Survey, specs: Sequence[ModelSpec]) -> dict[
     return {name: each for name, each in sorted(prepared.items()) if each} if all(prepared.values()) else {}
 
 
-def _measured(store: Store) -> list[Measured]:
-    rows = [(record.row, record.trial) for record in Ledger(store).read()[0] if record.row["status"] == "ok"]
+def _changed(records: Sequence[TrialRecord], plan: Plan) -> list[tuple[str, str]]:
+    """What a run with other data leaves behind, told once: when trials of the new data are there it is settled."""
+    former = [record for record in records if record.row["data_fingerprint"] != plan.supply.fingerprint]
+    if not former or len(former) < len(records):
+        return []
+    last = max(record.row["ended_at"] or "" for record in former)[:10]
+    when = f"the last run of {last}" if last else "the last run"
+    known = {record.trial_id for record in records}
+    new = sum(planned.trial.trial_id not in known for planned in plan.trials)
+    text = (
+        f"the data (its files, columns or split) changed since {when}: {len(former)} trials of the former data stay in "
+        f"trials/ and are not counted, {new} cells are new"
+    )
+    return [("data_changed", text)]
+
+
+def _measured(records: Sequence[TrialRecord]) -> list[Measured]:
+    rows = [(record.row, record.trial) for record in records if record.row["status"] == "ok"]
     return [
         Measured(Trial.from_json(trial), row["steps"], row["train_seconds"], row["eval_seconds"] or 0.0)
         for row, trial in rows

@@ -50,6 +50,17 @@ def _cgroup_cores() -> int | None:
     return None if quota == "max" else max(1, int(quota) // int(period))
 
 
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, or less where its cgroup has a limit."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            most = min(most, int(Path("/sys/fs/cgroup", name).read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return most
+
+
 def nvidia_gpus() -> list[str]:
     """Names of the NVIDIA GPUs that the driver shows; empty without a driver."""
     try:

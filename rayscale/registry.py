@@ -54,7 +54,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "csv": "rayscale.text.sources:read_csv",
         "tsv": "rayscale.text.sources:read_tsv",
         "jsonl": "rayscale.text.sources:read_jsonl",
-        "parquet": "rayscale.text.sources:read_parquet",
+        "parquet": "rayscale.text.parquet:read_parquet",
         "txt": "rayscale.text.sources:read_txt",
     },
 }

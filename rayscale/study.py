@@ -74,7 +74,10 @@ class Task(_Part):
 
 
 class Data(_Part):
-    """Where the text lies and how it is split. `train: builtin` is the built-in corpus."""
+    """Where the text lies and how it is split. `train: builtin` is the built-in corpus.
+
+    `max_text_gigabytes` is what all rows may take in memory, unpacked; by default an eighth of the machine's.
+    """
 
     train: Text
     validation: Text | None = None
@@ -84,6 +87,7 @@ class Data(_Part):
     format: Text | None = None
     reader: Literal["mmap"] = "mmap"
     on_bad_row: Literal["error", "skip"] = "error"
+    max_text_gigabytes: Positive | None = None
     augment: tuple[Any, ...] = Field(default=("none",), min_length=1)  # checked by study_augment
 
 

@@ -42,6 +42,9 @@ def settings(hang_seconds: float) -> dict[str, str]:
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(int(max(hang_seconds, 10))),
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
         "RAY_TRAIN_METRICS_ENABLED": "0",
+        # Both would let a parquet file run code while it is read.
+        "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA": "0",
+        "RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # Lanes hold few CPUs and several processes; by default the raylet warns of that on the terminal.
         "RAY_worker_maximum_startup_concurrency": "8",

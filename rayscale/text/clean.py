@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,11 @@ import pyarrow.compute as pc
 from rayscale import registry
 from rayscale.errors import DataError
 from rayscale.files import files_of
+from rayscale.machine import memory_bytes
 from rayscale.text import corpus
 from rayscale.text.normalise import NORMALISE_VERSION, keys_of, normalise
+from rayscale.text.opening import ending
+from rayscale.text.parquet import unpacked_bytes
 from rayscale.text.sources import BadRow, Row, Source, checked_label, checked_text
 from rayscale.text.split import DROPPED, SPLITS, TEST, TRAIN, VALIDATION, divide
 
@@ -33,6 +36,7 @@ CLEAN_VERSION = 1
 
 BUILT_IN = "builtin"
 BATCH_ROWS = 8192
+BATCH_CHARACTERS = 1 << 25
 
 _FORMATS = {
     ".csv": "csv",
@@ -101,7 +105,7 @@ def _format_of(path: str, given: str | None) -> str:
         raise DataError(f"a folder; name its files, as in {path}/*.jsonl", code="wrong_format", where=path)
     if Path(path).stat().st_size == 0:
         raise DataError("the file is empty; write it again from its source", code="empty_file", where=path)
-    kind = given or _FORMATS.get(Path(path).suffix.lower())
+    kind = given or _FORMATS.get(ending(path))
     if kind is None:
         known = ", ".join(sorted(set(_FORMATS.values())))
         raise DataError(
@@ -147,8 +151,43 @@ def _columns(task: Task) -> tuple[str, ...]:
     return (task.text,) if task.type == "causal-lm" else (task.text, task.label)
 
 
-def read_clean(source: SourceFile, task: Task, on_bad_row: str) -> Iterator[pa.Table]:
-    """The rows of one file as tables of schema ROWS, checked and normalised.
+def most_bytes(data: Data) -> int:
+    """Bytes that the study's rows may take in memory: as the study says, else an eighth of this machine's memory.
+
+    Cleaning holds them about five times.
+    """
+    return int(data.max_text_gigabytes * 1e9) if data.max_text_gigabytes else memory_bytes() // 8
+
+
+def gather(tables: Iterable[pa.Table], most: int, before: Sequence[pa.Table] = ()) -> list[pa.Table]:
+    """All of the tables. Raises DataError as soon as they, with those `before`, take more than `most` bytes."""
+    gathered, size = [], sum(table.nbytes for table in before)
+    for table in tables:
+        size += table.nbytes
+        if size > most:
+            raise _too_much("data.train", most)
+        gathered.append(table)
+    return gathered
+
+
+def check_size(where: str, size: float, most: int) -> None:
+    """Raise DataError if rows of so many bytes in memory are more than `most`."""
+    if size > most:
+        raise _too_much(where, most, size)
+
+
+def _too_much(where: str, most: int, found: float | None = None) -> DataError:
+    shown = f"takes {found / 1e9:.3g} GB" if found else "takes more"
+    return DataError(
+        f"unpacked in memory the text {shown}, and {most / 1e9:.3g} GB are allowed; give less text, or raise "
+        "data.max_text_gigabytes (by default an eighth of this machine's memory)",
+        code="too_much_text",
+        where=where,
+    )
+
+
+def read_clean(source: SourceFile, task: Task, on_bad_row: str, most: int | None = None) -> Iterator[pa.Table]:
+    """The rows of one file as tables of schema ROWS, checked and normalised, of `most` bytes together.
 
     A row that cannot be used becomes a row with a `problem`, and so does what makes the whole file unusable: problems
     travel as data, so that the first one in file order is reported whoever reads what first. Unless `on_bad_row` is
@@ -157,17 +196,24 @@ def read_clean(source: SourceFile, task: Task, on_bad_row: str) -> Iterator[pa.T
     columns = _columns(task)
     read: Source = registry.resolve("rayscale.sources", source.format)
     batch: list[tuple[str, str | None] | str] = []
-    total = 0
+    total = size = characters = 0
     try:
+        if most and source.format == "parquet":
+            check_size(source.path, unpacked_bytes(source.path, columns), most)
         for row in read(source.path, columns):
             checked = row if isinstance(row, BadRow) else _checked(row, columns, task.type == "causal-lm")
             total += 1
             batch.append(_problem(source.path, checked) if isinstance(checked, BadRow) else checked)
             if isinstance(checked, BadRow) and on_bad_row != "skip":
                 break
-            if len(batch) == BATCH_ROWS:
-                yield _table(source, batch, total)
-                batch = []
+            characters += len(batch[-1][0])
+            if len(batch) == BATCH_ROWS or characters > BATCH_CHARACTERS:
+                table = _table(source, batch, total)
+                batch, characters = [], 0
+                size += table.nbytes
+                if most and size > most:
+                    raise _too_much(source.path, most)
+                yield table
         if not total:
             raise DataError("the file holds no rows; write it again from its source", code="no_rows", where=source.path)
     except DataError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rayscale.errors import DataError
-from rayscale.text.sources import open_text
+from rayscale.text.opening import ending, lines_of, open_text
 
 READ_ROWS = 2000
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -54,7 +54,7 @@ def read_table(path: Path) -> Table | None:
 
     Raises DataError: a file that is empty, holds a header only, or is of another format than its ending says.
     """
-    kind = path.suffix.lower()
+    kind = ending(path)
     if kind not in TABLES:
         return None
     if path.stat().st_size == 0:
@@ -69,9 +69,9 @@ def read_table(path: Path) -> Table | None:
 def _delimited(path: Path, kind: str) -> Table:
     with open_text(str(path)) as lines:
         if kind == ".csv":
-            reader = csv.reader(lines, strict=True)
+            reader = csv.reader(lines_of(str(path), lines), strict=True)
         else:
-            reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+            reader = csv.reader(lines_of(str(path), lines), delimiter="\t", quoting=csv.QUOTE_NONE)
         rows: list[list[str]] = []
         while len(rows) <= READ_ROWS:
             try:
@@ -111,14 +111,13 @@ def _objects(path: Path, kind: str) -> Table:
     rows: Iterable[dict[str, Any]]
     try:
         if kind == ".parquet":
-            import pyarrow.parquet as pq
+            from rayscale.text.parquet import first_rows, plain_columns
 
-            with pq.ParquetFile(path) as file:
-                rows = next((batch.to_pylist() for batch in file.iter_batches(READ_ROWS)), [])
-                names = list(file.schema_arrow.names)
+            names = plain_columns(str(path))
+            rows = first_rows(str(path), names, READ_ROWS)
         else:
-            with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-                parsed = (json.loads(line) for line in lines if line.strip())
+            with open_text(str(path)) as lines:
+                parsed = (json.loads(line) for line in lines_of(str(path), lines) if line.strip())
                 rows = [row for row in itertools.islice(parsed, READ_ROWS) if isinstance(row, dict)]
             names = list(rows[0]) if rows else []
     except (ValueError, OSError, RecursionError) as error:  # damaged parquet is a ValueError, too

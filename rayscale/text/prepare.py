@@ -78,8 +78,9 @@ def prepare(
             say("parsing the built-in corpus")
             corpus.ensure_corpus(partial(map_packages, workers))
         say(f"reading {len(sources)} source{'s' * (len(sources) > 1)}")
-        read = partial(_read, task=study.task, on_bad_row=study.data.on_bad_row)
-        cleaned = clean.assemble(list(workers.read(read, sources)), study)
+        most = clean.most_bytes(study.data)
+        read = partial(_read, task=study.task, on_bad_row=study.data.on_bad_row, most=most)
+        cleaned = clean.assemble(clean.gather(workers.read(read, sources), most), study)
         if prepared.clean_folder(study) != folder:
             raise DataError("a source file changed while it was read; run again when it is written", code="changed")
         prepared.publish_clean(folder, cleaned)
@@ -115,8 +116,8 @@ def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, work
     prepared.publish_tokens(path, tables, manifest, learned.vocabulary.write)
 
 
-def _read(source: clean.SourceFile, *, task: Any, on_bad_row: str) -> Iterator[pa.Table]:
-    return clean.read_clean(source, task, on_bad_row)
+def _read(source: clean.SourceFile, *, task: Any, on_bad_row: str, most: int) -> Iterator[pa.Table]:
+    return clean.read_clean(source, task, on_bad_row, most)
 
 
 def map_packages(workers: Workers, function: Callable[[str], list[str]], packages: list[str]) -> list[list[str]]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rayscale.errors import DataError, nearest
+from rayscale.text.opening import MAX_ROW, lines_of, naming_damage, open_bytes, open_text, short, too_long
 
 
 class Row(NamedTuple):
@@ -31,6 +33,9 @@ class BadRow(NamedTuple):
     mend: str
 
 
+#: Characters of a document of plain text at most.
+MAX_DOCUMENT = 1 << 28
+
 Source = Callable[[str, Sequence[str]], Iterator[Row | BadRow]]
 
 _UTF8 = "save the file as UTF-8, for instance with `iconv -f latin1 -t utf-8`"
@@ -42,23 +47,17 @@ def read_csv(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     The first line names the columns. A file without such a line is read by column numbers from 0, as strings:
     `task: {text: "0", label: "1"}`.
     """
+    csv.field_size_limit(MAX_ROW)
     with open_text(path) as lines:
-        yield from _read_delimited(path, columns, csv.reader(lines, strict=True))
+        yield from _read_delimited(path, columns, csv.reader(lines_of(path, lines), strict=True))
 
 
 def read_tsv(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     """Tab-separated rows, one a line; quotes are plain text, as the format has no quoting. Columns as in `read_csv`."""
+    csv.field_size_limit(MAX_ROW)
     with open_text(path) as lines:
-        yield from _read_delimited(path, columns, csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def open_text(path: str) -> Any:
-    with open(path, "rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise DataError("found UTF-16 text; save the file as UTF-8", code="bad_encoding", where=f"{path}:1")
-    # Bytes that are no UTF-8 become lone surrogates, which `checked_text` reports with line and column: decoding
-    # strictly would end the whole file at the first of them.
-    return open(path, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        reader = csv.reader(lines_of(path, lines), delimiter="\t", quoting=csv.QUOTE_NONE)
+        yield from _read_delimited(path, columns, reader)
 
 
 def _read_delimited(path: str, columns: Sequence[str], reader: Any) -> Iterator[Row | BadRow]:
@@ -108,14 +107,15 @@ def _find_columns(path: str, line: int, columns: Sequence[str], first: list[str]
             )
         return places, False
     numbers = ", ".join(f'{name}: "{number}"' for name, number in zip(("text", "label"), range(2), strict=True))
-    raise _missing(
+    raise missing(
         path, line, columns, first, f"; if the file has no header line, give column numbers: task: {{{numbers}}}"
     )
 
 
-def _missing(path: str, line: int, columns: Sequence[str], known: list[str], hint: str = "") -> DataError:
+def missing(path: str, line: int, columns: Sequence[str], known: list[str], hint: str = "") -> DataError:
+    """What is said of the first column that a file does not have."""
     absent = next(column for column in columns if column not in known)
-    shown = ", ".join(f"'{_short(name)}'" for name in known[:20]) or "none"
+    shown = ", ".join(f"'{short(name)}'" for name in known[:20]) or "none"
     return DataError(
         f"no column '{absent}'{nearest(absent, known)} (found: {shown}){hint}",
         code="missing_column",
@@ -123,16 +123,13 @@ def _missing(path: str, line: int, columns: Sequence[str], known: list[str], hin
     )
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
 def read_jsonl(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     """One JSON object a line; empty lines are passed over."""
     known: list[str] | None = None
-    with open(path, "rb") as lines:
-        for line, raw in enumerate(lines, start=1):
+    with open_bytes(path) as file, naming_damage(path):
+        for line, raw in enumerate(iter(partial(file.readline, MAX_ROW), b""), start=1):
+            if len(raw) == MAX_ROW:
+                raise too_long(path, line)
             raw = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
             if not raw.strip():
                 continue
@@ -142,7 +139,7 @@ def read_jsonl(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
                 yield BadRow(line, None, f"byte 0x{raw[error.start]:02x}, which is not UTF-8", _UTF8)
                 continue
             except (ValueError, RecursionError) as error:
-                yield BadRow(line, None, f"no JSON ({_short(error)})", "write one JSON object on each line")
+                yield BadRow(line, None, f"no JSON ({short(error)})", "write one JSON object on each line")
                 continue
             if not isinstance(value, dict):
                 yield BadRow(line, None, f"JSON of type {type(value).__name__}", "write one JSON object on each line")
@@ -150,36 +147,12 @@ def read_jsonl(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
             if known is None:
                 known = list(value)
                 if any(column not in value for column in columns):
-                    raise _missing(path, line, columns, known)
+                    raise missing(path, line, columns, known)
             absent = [column for column in columns if column not in value]
             if absent:
                 yield BadRow(line, absent[0], "no such key in this object", "add it, or leave the line out")
                 continue
             yield Row(line, tuple(value[column] for column in columns))
-
-
-def read_parquet(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-    """The rows of a parquet file, read in batches. A damaged file is a DataError."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    row = 0
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            names = file.schema_arrow.names
-            if any(column not in names for column in columns):
-                raise _missing(path, 1, columns, names)
-            for batch in file.iter_batches(batch_size=4096, columns=list(dict.fromkeys(columns))):
-                batch.validate(full=True)
-                for values in zip(*(batch.column(column).to_pylist() for column in columns), strict=True):
-                    row += 1
-                    yield Row(row, values)
-    except (pa.ArrowException, OSError, MemoryError, UnicodeError, OverflowError) as error:
-        raise DataError(
-            f"damaged, or no parquet file ({_short(error)}); write it again from its source",
-            code="damaged_file",
-            where=f"{path}: row {row + 1}",
-        ) from error
 
 
 def read_txt(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
@@ -190,15 +163,19 @@ def read_txt(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
             code="missing_column",
             where=path,
         )
-    begun, parts = 1, list[str]()
+    begun, length, parts = 1, 0, list[str]()
     with open_text(path) as lines:
-        for line, text in enumerate(lines, start=1):
+        for line, text in enumerate(lines_of(path, lines), start=1):
             if text.strip():
                 begun = begun if parts else line
                 parts.append(text)
+                length += len(text)
+                if length > MAX_DOCUMENT:
+                    text = f"a document of more than {MAX_DOCUMENT:,} characters; set blank lines between documents"
+                    raise DataError(text, code="row_too_long", where=f"{path}:{begun}")
             elif parts:
                 yield Row(begun, ("".join(parts),))
-                parts = []
+                length, parts = 0, []
     if parts:
         yield Row(begun, ("".join(parts),))
 
@@ -209,7 +186,7 @@ def read_builtin(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
 
     known = ["text", "label"]
     if any(column not in known for column in columns):
-        raise _missing("builtin", 1, columns, known)
+        raise missing("builtin", 1, columns, known)
     lines = Path(ensure_corpus()).read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         row = dict(zip(known, json.loads(line), strict=True))
@@ -219,7 +196,7 @@ def read_builtin(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
 def checked_text(value: object, row: Row, column: str) -> str | BadRow:
     """The value as text, or why it is none."""
     if not isinstance(value, str):
-        found = "nothing (null)" if value is None else f"{type(value).__name__} {_short(value)}"
+        found = "nothing (null)" if value is None else f"{type(value).__name__} {short(value)}"
         return BadRow(row.line, column, found, "the text must be a string; fill it in or remove the row")
     try:
         value.encode()

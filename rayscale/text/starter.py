@@ -135,7 +135,7 @@ def _page(chosen: Chosen, data: Path | None, out: Path) -> str:
 name: {_safe(out.stem if out.stem != "study" or data is None else data.stem)}
 task: {task}
 data:
-  train: {_quoted(train)}    # csv, tsv, jsonl, parquet, txt; globs; relative to this file
+  train: {_quoted(train)}    # csv, tsv, jsonl, parquet, txt, also .gz; globs; relative to this file
   test: null              # a file, or a share of train is kept out:
   test_fraction: 0.1
   validation_fraction: 0.1{bad}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayscale.text import account, clean, prepared
+from rayscale.text.opening import open_bytes, unpacked_size
 
 if TYPE_CHECKING:
     from rayscale.study import Study
@@ -59,12 +60,15 @@ def survey(study: Study) -> Survey:
         return _survey(folder.name, prepared.read_clean_manifest(folder), {}, (), exact=True, folder=folder)
     tables: list[pa.Table] = []
     read, there = dict.fromkeys(prepared.SPLITS, 0), dict.fromkeys(prepared.SPLITS, 0)
+    most = clean.most_bytes(study.data)
     for source in clean.list_sources(study.data):
-        part = list(_first_rows(source, study))
+        part = clean.gather(_first_rows(source, study, most), most, tables)
         tables += part
         rows = sum(map(len, part))
         read[source.role] += rows
-        there[source.role] += _rows_of(source, part) if _is_sampled(source, rows) else rows
+        expected = _rows_of(source, part) if _is_sampled(source, rows) else rows
+        there[source.role] += expected
+        clean.check_size(source.path, sum(table.nbytes for table in part) * expected / max(1, rows), most)
     cleaned = clean.assemble(tables, study)
     given = {role: getattr(study.data, role) for role in read}
     scales = {name: there[role] / read[role] for name in read for role in [name if given[name] else "train"]}
@@ -100,9 +104,9 @@ def _bytes(manifest: dict[str, Any]) -> dict[str, int]:
     return manifest.get("bytes") or manifest["characters"]  # folders of earlier versions count characters only
 
 
-def _first_rows(source: clean.SourceFile, study: Study) -> Iterator[pa.Table]:
+def _first_rows(source: clean.SourceFile, study: Study, most: int) -> Iterator[pa.Table]:
     rows = 0
-    for table in clean.read_clean(source, study.task, study.data.on_bad_row):
+    for table in clean.read_clean(source, study.task, study.data.on_bad_row, most):
         yield table
         rows += len(table)
         if _is_sampled(source, rows):
@@ -110,8 +114,7 @@ def _first_rows(source: clean.SourceFile, study: Study) -> Iterator[pa.Table]:
 
 
 def _is_sampled(source: clean.SourceFile, rows: int) -> bool:
-    large = source.path != clean.BUILT_IN and os.path.getsize(source.path) > EXACT_BYTES
-    return large and rows >= SAMPLE_ROWS
+    return rows >= SAMPLE_ROWS and source.path != clean.BUILT_IN and unpacked_size(source.path) > EXACT_BYTES
 
 
 def _rows_of(source: clean.SourceFile, sample: list[pa.Table]) -> int:
@@ -123,6 +126,9 @@ def _rows_of(source: clean.SourceFile, sample: list[pa.Table]) -> int:
         return int(pq.read_metadata(source.path).num_rows)
     if source.format == "txt":  # a document has any number of lines, but the file holds nothing else
         read = sum(pc.sum(pc.binary_length(table["text"])).as_py() for table in sample)
-        return round(rows * os.path.getsize(source.path) / max(1, read))
-    with open(source.path, "rb") as file:
+        return round(rows * unpacked_size(source.path) / max(1, read))
+    with open_bytes(source.path) as file:
+        if unpacked_size(source.path) > os.path.getsize(source.path):  # packed: to unpack it all would take too long
+            first = file.read(1 << 25)
+            return max(rows, round(first.count(b"\n") * unpacked_size(source.path) / len(first)))
         return max(rows, sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 22), b"")))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rayscale.errors import DataError
 from rayscale.text import sources
+from rayscale.text.parquet import read_parquet
 from rayscale.text.sources import BadRow, Row
 
 
@@ -98,9 +99,9 @@ def parquet(tmp_path, **columns):
 
 def test_parquet_rows_and_missing_column(tmp_path):
     path = str(parquet(tmp_path, text=["a", None], label=[1, 2]))
-    assert list(sources.read_parquet(path, ("text", "label"))) == [Row(1, ("a", 1)), Row(2, (None, 2))]
+    assert list(read_parquet(path, ("text", "label"))) == [Row(1, ("a", 1)), Row(2, (None, 2))]
     with pytest.raises(DataError, match=r"no column 'body' \(found: 'text', 'label'\)"):
-        list(sources.read_parquet(path, ("body", "label")))
+        list(read_parquet(path, ("body", "label")))
 
 
 def test_damaged_parquet_is_an_error_or_other_rows_never_a_crash(tmp_path):
@@ -109,13 +110,13 @@ def test_damaged_parquet_is_an_error_or_other_rows_never_a_crash(tmp_path):
     for length in range(0, len(whole) - 1, 97):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"a\.parquet"):
-            list(sources.read_parquet(str(path), ("text", "label")))
+            list(read_parquet(str(path), ("text", "label")))
     for place in range(0, len(whole), 13):
         flipped = bytearray(whole)
         flipped[place] ^= 0x55
         path.write_bytes(flipped)
         with contextlib.suppress(DataError):
-            assert all(isinstance(row, Row) for row in sources.read_parquet(str(path), ("text", "label")))
+            assert all(isinstance(row, Row) for row in read_parquet(str(path), ("text", "label")))
 
 
 def test_txt_documents_are_separated_by_blank_lines_and_have_no_labels(tmp_path):

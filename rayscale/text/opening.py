@@ -1,0 +1,99 @@
+"""Opening text files: plain or gzip, in UTF-8, a line at a time, in little memory whatever the file holds."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+from rayscale.errors import DataError
+
+#: Characters of a line, and of a field, at most: a file without line ends is refused in little memory.
+MAX_ROW = 1 << 25
+
+_PACKED = {"zip": b"PK\x03\x04", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00", "zstd": b"\x28\xb5\x2f\xfd"}
+
+
+def ending(path: str | Path) -> str:
+    """The ending of a file's name that tells its format: `.csv` of both rows.csv and rows.csv.gz."""
+    name = Path(path)
+    return (name.with_suffix("") if name.suffix.lower() == ".gz" else name).suffix.lower()
+
+
+def open_bytes(path: str) -> IO[bytes]:
+    """The bytes of a file, unpacked on the way if it is gzip. Raises DataError for other kinds of packed files."""
+    with naming_damage(path), open(path, "rb") as file:
+        head = file.read(6)
+    if head.startswith(b"\x1f\x8b"):
+        return cast("IO[bytes]", gzip.open(path))
+    for kind, magic in _PACKED.items():
+        if head.startswith(magic):
+            raise DataError(
+                f"packed with {kind}; unpack it first, or pack it with gzip", code="wrong_format", where=path
+            )
+    return open(path, "rb")
+
+
+def unpacked_size(path: str) -> int:
+    """Bytes of a file; of a gzip file about so many unpacked, by its first 32 MiB."""
+    packed = os.path.getsize(path)
+    with open_bytes(path) as file, naming_damage(path):
+        if not isinstance(file, gzip.GzipFile):
+            return packed
+        first = len(file.read(1 << 25))
+        return max(first, round(first * packed / max(1, file.fileobj.tell())))
+
+
+def open_text(path: str) -> IO[str]:
+    """The text of a file, unpacked on the way if it is gzip.
+
+    Bytes that are no UTF-8 become lone surrogates, which `checked_text` reports with line and column: decoding strictly
+    would end the whole file at the first of them.
+    """
+    file = open_bytes(path)
+    with naming_damage(path):
+        wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
+        file.seek(0)
+    if wide:
+        file.close()
+        raise DataError("found UTF-16 text; save the file as UTF-8", code="bad_encoding", where=f"{path}:1")
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+@contextmanager
+def naming_damage(path: str) -> Iterator[None]:
+    """What goes wrong while a file is read or unpacked becomes a DataError with its name."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or short(error)
+        text = f"cannot be read to its end ({reason}); write it again from its source"
+        raise DataError(text, code="damaged_file", where=path) from error
+
+
+def lines_of(path: str, file: IO[str]) -> Iterator[str]:
+    """The lines of a file. Raises DataError for one longer than any row: it might never end."""
+    number = 0
+    with naming_damage(path):
+        while line := file.readline(MAX_ROW):
+            number += 1
+            if len(line) == MAX_ROW:
+                raise too_long(path, number)
+            yield line
+
+
+def too_long(path: str, line: int) -> DataError:
+    """What is said of a line that is longer than any row."""
+    text = f"a line of more than {MAX_ROW:,} characters; break the text into rows of fewer"
+    return DataError(text, code="row_too_long", where=f"{path}:{line}")
+
+
+def short(value: object) -> str:
+    """The value as text, at most 40 characters of it."""
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
