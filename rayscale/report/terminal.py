@@ -186,6 +186,9 @@ def _plan_caption(plan: dict, trials: Sequence[dict], total: dict) -> str:
             "parameter, the activations of a micro-batch."
         )
     lines += row_notes(plan.get("data") or {})
+    names = list(dict.fromkeys(str(row.get("augment") or "none") for row in trials))
+    if names and names != ["none"]:
+        lines.append(f"Every cell with each augmentation: {', '.join(sorted(names, key=lambda n: (n != 'none', n)))}.")
     cut = plan.get("cut") or []
     if cut:
         reasons = list(dict.fromkeys(str(item.get("reason", "")) for item in cut))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rayscale.errors import StudyError
-from rayscale.estimate import WORKER_BYTES, Measured, Supply, bytes_per_token, cost, remaining_seconds, steps_of
+from rayscale.estimate import WORKER_BYTES, Copies, Measured, Supply, bytes_per_token, cost, remaining_seconds, steps_of
 from rayscale.machine import Machine
 from rayscale.plan import make_plan
 from rayscale.study import load_study
@@ -206,3 +206,23 @@ def test_packing_runs_lone_trials_by_themselves(study_file: Path) -> None:
     timed = [replace(p, seconds=s, alone=a) for p, s, a in ((first, 4, False), (second, 2, False), (third, 1, True))]
     assert remaining_seconds(timed, 2) == 5
     assert remaining_seconds(timed[:2], 2, slowness=2.0) == 8
+
+
+def test_augmentations_multiply_the_cells_and_leave_plain_ids_alone(study_file: Path) -> None:
+    study = load_study(study_file)
+    plain = make_plan(study, CPU, SUPPLY)
+    syn = Copies("syn", 2, "0123456789abcdef")
+    both = make_plan(study, CPU, replace(SUPPLY, augmentations=(Copies(), syn)))
+    ids = {p.trial.trial_id for p in plain.trials}
+    assert {p.trial.trial_id for p in both.trials if p.trial.augment == "none"} == ids
+    assert len(both.trials) == 2 * len(plain.trials)
+    other = make_plan(study, CPU, replace(SUPPLY, augmentations=(replace(syn, digest="f" * 16),)))
+    made = {p.trial.trial_id for p in both.trials} - ids
+    assert not made & {p.trial.trial_id for p in other.trials}
+    assert [code for code, _ in other.lint if code == "no_plain_cells"]
+    cells = {(p.trial.augment, p.trial.model.name, p.trial.data_requested, p.trial.seed): p for p in both.trials}
+    for (augment, *cell), planned in cells.items():
+        if augment == "syn":  # three times the rows: at least twice the time, evaluation and start being the same
+            assert planned.seconds > 2 * cells["none", *cell].seconds
+            assert steps_of(planned.trial) == -(-3 * planned.trial.data_requested // 32)
+    assert {row["augment"] for row in both.to_json()["trials"]} == {"none", "syn"}
