@@ -70,7 +70,7 @@ def conclude(
         "doubling": {**_doubling(trials, fitted, data_axis), "gpus": gpu_gain(trials)},
         "cheapest": None if reach is None else cheapest(found, target, reach, price_gpu_hour, currency),
         "held_out": held_out,
-        "augmentation": worth_of_copies(trials, LOSS, bootstrap, seed),
+        "augmentation": _augmentation(trials, target, bootstrap, seed),
     }
     fits = [fit for fit in (*fitted.shared, *fitted.own, on_target) if fit is not None]
     verdict = {"sentences": spoken(verdict, [fit.to_json() for fit in fits], task_type, data_axis), **verdict}
@@ -239,6 +239,22 @@ def _held_rows(predicted: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in named[list(names)].itertuples(index=False)]
 
 
+def _with_errors(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The trials with a column `1 - metric`, the error that falls with data."""
+    return trials.assign(**{f"1 - {metric}": 1 - pd.to_numeric(trials[metric], errors="coerce").astype(float)})
+
+
+def _augmentation(trials: pd.DataFrame, metric: str, bootstrap: int, seed: int) -> list[dict[str, Any]]:
+    """What a copy is worth by the loss and, where the study aims at an accuracy or F1, by the errors of that too.
+
+    They need not agree: copies may make a model right more often and too sure where it is wrong.
+    """
+    found = worth_of_copies(trials, LOSS, bootstrap, seed)
+    if found and metric not in LOWER_IS_BETTER:
+        found += worth_of_copies(_with_errors(trials, metric), f"1 - {metric}", bootstrap, seed)
+    return found
+
+
 def _target(
     trials: pd.DataFrame, fitted: _Fitted, column: str, metric: str, reach: float | None, bootstrap: int, seed: int,
 ) -> tuple[dict[str, Any], Fit | None]:  # fmt: skip
@@ -257,7 +273,7 @@ def _target(
     aim |= {"best_data": int(best["data_requested"]), "best_params": int(best["params"])}
     fit, level = None, reach
     if not lower:
-        errors = trials.assign(**{f"1 - {metric}": 1 - pd.to_numeric(trials[metric], errors="coerce").astype(float)})
+        errors = _with_errors(trials, metric)
         mine = (trials["model"] == best["model"]).to_numpy(dtype=bool, na_value=False)
         fit = _fit_rows(errors, mine, unfit(trials), "power", column, f"1 - {metric}", bootstrap, seed)
         fit = replace(fit, by={"model": best["model"], "params": float(best["params"])})

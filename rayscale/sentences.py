@@ -54,10 +54,11 @@ def _gain(gain: Facts, what: str, task_type: str) -> str:
 
 def _copy(found: Facts) -> str:
     """What an augmented copy is worth, and where it stops paying."""
+    by = "by the test loss" if found["target"] == "eval_loss" else f"by {found['target'].removeprefix('1 - ')}"
     if found["value"] is None:
-        return f"What a copy made by {found['augment']} is worth cannot be said: {found['note']}."
-    between = _between(found, "{}") if found["low"] is None else f"95%: {found['low']:.2g} to {found['high']:.2g}"
-    text = f"An augmented copy ({found['augment']}) is worth {found['value']:.2g} real examples ({between})"
+        return f"What a copy made by {found['augment']} is worth {by} cannot be said: {found['note']}."
+    between = f"95%: {found['low']:.2g} to {found['high']:.2g}"
+    text = f"An augmented copy ({found['augment']}) is worth {found['value']:.2g} real examples {by} ({between})"
     if found["low"] <= 0 <= found["high"]:
         text += ", so whether it pays at all is uncertain"
     elif found["high"] < 0:

@@ -21,11 +21,11 @@ _USABLE = ("converged", "flat", "at_bound")
 def worth_of_copies(trials: pd.DataFrame, target: str, bootstrap: int, seed: int) -> list[dict[str, Any]]:
     """One entry for each augmentation of a trial table (columns as in trials.parquet), in the order of their names.
 
-    `value`, `low`, `high`: real examples that one copy is worth, over all data sizes (95%); `by_size` the same at each
-    size where the sizes are enough to tell; `change` how much it changes with e times the data; `stops_paying` the data
-    size at which a copy is worth nothing, where the worth falls for certain and ends within 10 times the data. `law`
-    and `model` say what was fitted (model null: over all of them), `fit` is that fit. Without a value `note` says why.
-    Seeds are resampled by configuration, as in every fit.
+    `target` is what was fitted; `value`, `low`, `high`: real examples that one copy is worth, over all data sizes
+    (95%); `by_size` the same at each size where the sizes are enough to tell; `change` how much it changes with e times
+    the data; `stops_paying` the data size at which a copy is worth nothing, where the worth falls for certain and ends
+    within 10 times the data. `law` and `model` say what was fitted (model null: over all of them), `fit` is that fit.
+    Without a value `note` says why. Seeds are resampled by configuration, as in every fit.
     """
     table = trials.reset_index(drop=True)
     names = table["augment"].fillna(PLAIN).astype(str)
@@ -45,9 +45,9 @@ def _counted(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _worth(name: str, plain: pd.DataFrame, made: pd.DataFrame, target: str, bootstrap: int, seed: int
            ) -> dict[str, Any]:  # fmt: skip
-    facts: dict[str, Any] = {"augment": name, "copies": None, "value": None, "low": None, "high": None,
-                             "unit": "real examples", "law": None, "model": None, "change": None, "by_size": [],
-                             "stops_paying": None, "note": None, "fit": None}  # fmt: skip
+    facts: dict[str, Any] = {"augment": name, "target": target, "copies": None, "value": None, "low": None,
+                             "high": None, "unit": "real examples", "law": None, "model": None, "change": None,
+                             "by_size": [], "stops_paying": None, "note": None, "fit": None}  # fmt: skip
     copies = _copies(made)
     if not len(plain):
         return {**facts, "copies": copies, "note": "no plain cell (augment none) to hold it against"}

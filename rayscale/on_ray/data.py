@@ -20,9 +20,9 @@ from rayscale.checkpoints import find_checkpoint
 from rayscale.machine import physical_cores
 from rayscale.on_ray.augment import augment
 from rayscale.on_ray.blocks import mapped, share_of_cpus
-from rayscale.study_augment import Augmentation
+from rayscale.study_augment import Augmentation, read
 from rayscale.text import prepare as steps
-from rayscale.text.children import find_all
+from rayscale.text.children import find_all, name_of
 from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import TokenizerSpec
 
@@ -48,9 +48,10 @@ def prepare(
         with _quiet():
             found = dict(steps.prepare(study, local, seeds, RayWorkers(), progress))
     # A hub id and the folder that it was downloaded to may bear different names.
-    given = {here.name: spec.name for here, spec in zip(local, tokenizers, strict=True)}
-    renamed = ((name.partition("+"), each) for name, each in found.items())
-    return {given[spec] + plus + augment: each for (spec, plus, augment), each in renamed if each is not None}
+    names = ["none", *(read(entry).name for entry in study.data.augment)]
+    pairs = [(name_of(here.name, each), name_of(given.name, each))
+             for here, given in zip(local, tokenizers, strict=True) for each in dict.fromkeys(names)]  # fmt: skip
+    return {given: made for here, given in pairs if (made := found.get(here)) is not None}
 
 
 def _on_this_machine(spec: TokenizerSpec) -> TokenizerSpec:

@@ -73,8 +73,20 @@ def test_the_verdict_says_it_and_is_plain_json():
     [sentence] = [each for each in told["verdict"]["sentences"] if "augmented copy" in each]
     assert sentence.startswith("An augmented copy (syn) is worth 0.")
     assert "95%: 0." in sentence
+    assert "by the test loss" in sentence
     json.dumps(told, allow_nan=False)
     assert all(fit["rows_used"] <= 12 for fit in told["fits"])  # the other laws stay those of the plain runs
+
+
+def test_a_study_that_aims_at_accuracy_hears_of_both():
+    trials = rs.simulate("augmented_power", TRUTH, design(), noise=0.01, seed=3)
+    error = rs.simulate("augmented_power", {**TRUTH, "E": 0.05, "w": 0.8}, design(), noise=0.01, seed=4)["eval_loss"]
+    told = conclude(trials.assign(accuracy=1 - error), task_type="sequence-classification", data_axis="examples",
+                    target="accuracy", reach=None, bootstrap=100)  # fmt: skip
+    by_loss, by_errors = told["verdict"]["augmentation"]
+    assert (by_loss["target"], by_errors["target"]) == ("eval_loss", "1 - accuracy")
+    assert by_loss["low"] <= 0.4 <= by_loss["high"] < by_errors["low"] <= 0.8 <= by_errors["high"]
+    assert any("real examples by accuracy" in sentence for sentence in told["verdict"]["sentences"])
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,10 @@ def test_copies_steps_and_seeds_draw_apart():
     assert all(np.mean([a == b for a, b in zip(made[0], other, strict=True)]) < 0.2 for other in made[1:])
 
 
+@pytest.mark.row
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_no_child_is_a_held_out_text_a_training_text_or_another_child(tmp_path, make_study, data):
+def test_row_12_no_child_is_a_held_out_text_a_training_text_or_another_child(tmp_path, make_study, data):
     # Few words and short texts: a swap or a cut often gives a text that is there already.
     words = data.draw(st.lists(st.sampled_from("abcd"), min_size=4, max_size=4, unique=True))
     size = data.draw(st.integers(2, 4))
