@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rayscale.errors import InputError
+from rayscale.names import as_name
 
 #: All that is ever read of a checkpoint: weights as safetensors, configuration, tokenizer.
 FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json",
@@ -48,7 +50,7 @@ def find_checkpoint(pretrained: str, revision: str | None) -> Checkpoint:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    name = Path(pretrained).name or str(pretrained)
+    name = as_name(Path(os.path.normpath(pretrained)).name)
     return Checkpoint(name, folder.resolve(), read_config(folder), digest.hexdigest())
 
 

@@ -17,6 +17,7 @@ import yaml
 from rayscale.counted import counted
 from rayscale.errors import InputError
 from rayscale.ledger import Damaged, Ledger, TrialRecord, planned_only, table
+from rayscale.names import is_name
 from rayscale.standing import stand
 from rayscale.storage import Store
 
@@ -122,7 +123,7 @@ class Run:
     def curves(self, trial_id: str) -> pd.DataFrame:
         """Training curve of a trial: step, train_loss, validation_loss, learning_rate."""
         name = f"curves/{trial_id}.parquet"
-        if not self.store.exists(name):
+        if not is_name(trial_id) or not self.store.exists(name):
             raise InputError(f"no curve of trial '{trial_id}' in {self.folder}; see run.trials.trial_id",
                              code="no_curve")  # fmt: skip
         return pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()

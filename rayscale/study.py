@@ -27,6 +27,7 @@ from rayscale import study_augment, study_words
 from rayscale.errors import StudyError, nearest
 from rayscale.files import below, is_folder
 from rayscale.laws import Law
+from rayscale.names import RULE, is_name
 from rayscale.study_checks import Problem, local_files, misfits
 from rayscale.study_laws import MEND, Laws, UserLaw, read
 from rayscale.study_words import dotted
@@ -41,8 +42,8 @@ Text = Annotated[str, Strict(), Field(min_length=1)]
 
 
 def _name(value: str) -> str:
-    if not re.fullmatch(r"(?!\.)[A-Za-z0-9._-]{1,64}", value):
-        raise ValueError("must be 1 to 64 of the characters A-Z a-z 0-9 . _ - and not begin with a dot")
+    if not is_name(value):
+        raise ValueError(RULE)
     return value
 
 

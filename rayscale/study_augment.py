@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from rayscale import registry, study_words
 from rayscale.augmenters import GROUP, Augmenter, find_augmenter
 from rayscale.errors import InputError, StudyError, nearest
 from rayscale.files import below
+from rayscale.names import is_name
 
 NONE = "none"
 MEND = "write none, or a name and a step, such as {name: syn, synonyms: {source: wordnet, share: 0.15, copies: 1}}"
@@ -115,7 +115,7 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
         return None, [((), f"found {study_words.found(entry)}; {MEND}")]
     found: list[Problem] = []
     name = entry.get("name")
-    if not isinstance(name, str) or not re.fullmatch(r"(?!\.)[A-Za-z0-9._-]{1,64}", name) or name == NONE:
+    if not is_name(name) or name == NONE:
         text = f"found {study_words.found(name)}; give the augmentation a name of its own (A-Z a-z 0-9 . _ -)"
         found.append((("name",) if "name" in entry else (), text))
     seed = _whole(entry.get("seed", 0), 0, 2**32 - 1)
