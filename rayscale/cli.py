@@ -7,13 +7,13 @@ import os
 import shlex
 import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rayscale.errors import ClusterError, InputError, RayscaleError
+from rayscale.errors import ClusterError, InputError, RayscaleError, describe, traceback_of
+from rayscale.redaction import redact
 from rayscale.signals import CODES, Stopped, stopping
 
 if TYPE_CHECKING:
@@ -452,7 +452,7 @@ def _run_verb(as_json: bool) -> int:
         return code if isinstance(code, int) else 0
     except RayscaleError as error:
         if error.show_traceback:
-            traceback.print_exc()
+            print(traceback_of(error), file=sys.stderr)
         return _refuse(error.to_json(), as_json, error.exit_code)
     except _RefusedError as refused:
         return _refuse(refused.error.to_json(), False, refused.error.exit_code)
@@ -463,14 +463,19 @@ def _run_verb(as_json: bool) -> int:
         text = getattr(error, "format_message", error.__str__)()
         return _refuse({"code": "usage", "message": f"{text} See `{where} --help`.", "where": where}, as_json, 2)
     except Exception as error:  # a defect of ours: the traceback is what a report of it needs
-        traceback.print_exc()
-        return _refuse({"code": "internal", "message": f"{type(error).__name__}: {error}", "where": None}, as_json, 1)
+        print(traceback_of(error), file=sys.stderr)
+        return _refuse({"code": "internal", "message": describe(error)["message"], "where": None}, as_json, 1)
 
 
 def _refuse(error: dict[str, Any], as_json: bool, code: int) -> int:
+    error = {key: value and redact(value) for key, value in error.items()}
     if as_json:
         _print_json({"error": error})
-    print(f"rayscale: {error['message']}", file=sys.stderr)
+    # What a file holds may stand in the message: a terminal must not obey it.
+    shown = "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in error["message"]
+    )
+    print(f"rayscale: {shown}", file=sys.stderr)
     return code
 
 

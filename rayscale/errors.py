@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rayscale.redaction import redact
+
 
 class RayscaleError(Exception):
     """Base of all errors; `code` is a stable word for machines, `where` the place (file:line: field) if any."""
@@ -37,7 +39,7 @@ class RayscaleError(Exception):
 
     def to_json(self) -> dict[str, Any]:
         """The `error` object of `--json`."""
-        return {"code": self.code, "message": str(self), "where": self.where}
+        return {"code": self.code, "message": redact(str(self)), "where": self.where and redact(self.where)}
 
 
 class TrialError(RayscaleError):
@@ -90,14 +92,19 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def describe(failure: BaseException) -> dict[str, Any]:
-    """An exception as plain values: message, code, whether a retry is pointless, traceback."""
-    import traceback
-
+    """An exception as plain values: message, code, whether a retry is pointless, traceback. Secrets are taken out."""
+    ours = isinstance(failure, RayscaleError)
+    message = str(failure).strip() or type(failure).__name__ if ours else f"{type(failure).__name__}: {failure}"
     return {
-        "message": str(failure).strip() or type(failure).__name__
-        if isinstance(failure, RayscaleError)
-        else f"{type(failure).__name__}: {failure}",
+        "message": redact(message),
         "code": getattr(failure, "code", "exception"),
         "permanent": bool(getattr(failure, "permanent", False)) or getattr(failure, "exit_code", 1) == 2,
-        "traceback": "".join(traceback.format_exception(failure)),
+        "traceback": traceback_of(failure),
     }
+
+
+def traceback_of(failure: BaseException) -> str:
+    """The traceback as text, without secrets."""
+    import traceback
+
+    return redact("".join(traceback.format_exception(failure)))

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rayscale.redaction import redact
 from rayscale.storage import Store
 from rayscale.trial import TRAINING_VERSION, Trial
 
@@ -96,6 +97,7 @@ def make_record(trial: Trial, **measured: Any) -> TrialRecord:
     }
     row = {name: _plain(known.get(name, measured.get(name)), kind) for name, kind in COLUMNS.items()}
     row.update({name: _plain(value, COLUMNS[name]) for name, value in measured.items()})
+    row["error"] = row["error"] and redact(row["error"])
     return TrialRecord(row, trial.to_json())
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from rayscale.errors import InputError
+from rayscale.redaction import has_secret, redact
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Store:
         if "://" not in text:
             place = str(Path(text).expanduser().absolute())
             return cls(fs.LocalFileSystem(), place, place)
+        if has_secret(text):
+            shown = f"storage {redact(text)}: a URI with a secret in it would be written down"
+            raise InputError(f"{shown}; give credentials by the environment or a file", code="secret_in_uri")
         try:
             filesystem, root = fs.FileSystem.from_uri(text)
         except (ValueError, OSError, NotImplementedError) as error:

@@ -274,7 +274,7 @@ def _valid_parts(value: dict[Any, Any], wrong: list[tuple[Any, ...]]) -> dict[st
     """The sections that are valid once the wrong keys are taken out of them, as `misfits` wants them."""
     cleared = _with_long_target(_without(value, wrong))
     parts = {name: _valid(kind, cleared.get(name)) for name, kind in (("task", Task), ("data", Data), ("grid", Grid))}
-    optional = {"target": Target, "budget": Budget, "prices": Prices}
+    optional = {"target": Target, "budget": Budget, "prices": Prices, "run": Run}
     parts |= {name: _valid(kind, cleared.get(name, {})) for name, kind in optional.items()}
     if any(where[:1] == ("target",) for where in wrong):  # what it may reach depends on the metric
         del parts["target"]

@@ -13,6 +13,7 @@ from typing import Any
 from rayscale import study_augment
 from rayscale.errors import nearest
 from rayscale.files import below, files_of, is_folder
+from rayscale.redaction import has_secret, redact
 from rayscale.study_words import found, out_of_range
 
 METRICS = {
@@ -44,6 +45,7 @@ def misfits(parts: Mapping[str, Any], folder: Path) -> list[Problem]:
         *_augmentations(parts.get("data"), parts.get("task")),
         *_axis(parts.get("task"), parts.get("grid")),
         *_target(parts.get("task"), parts.get("target")),
+        *_storage(parts.get("run")),
         *_money(parts.get("budget"), parts.get("prices")),
         *_models(parts.get("task"), parts.get("models", ()), folder),
         *_cells(parts.get("grid"), parts.get("models", ())),
@@ -109,6 +111,12 @@ def _money(budget: Any, prices: Any) -> Iterator[Problem]:
         yield ("budget", "usd"), "a budget in money needs prices.gpu_hour; add it"
     if prices.currency != "USD":
         yield ("budget", "usd"), f"prices are in {prices.currency}; give budget.gpu_hours instead"
+
+
+def _storage(run: Any) -> Iterator[Problem]:
+    if run and has_secret(run.storage):
+        text = f"found {found(redact(run.storage))}; give credentials by the environment or a file, not in the study"
+        yield ("run", "storage"), text
 
 
 def _models(task: Any, models: Any, folder: Path) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from rayscale.ledger import Ledger, TrialRecord, make_record
 from rayscale.on_ray.place import place, versions
+from rayscale.redaction import redact
 from rayscale.run_folder import log_event
 from rayscale.storage import Store
 from rayscale.trial import Trial
@@ -44,7 +45,7 @@ class Outcomes:
             pd.DataFrame(curve).to_parquet(sink)
             self.store.write(f"curves/{trial.trial_id}.parquet", sink.getvalue())
         if text := (error or {}).get("traceback") or (error or {}).get("message"):
-            self.store.write(f"logs/{trial.trial_id}.log", text.encode())
+            self.store.write(f"logs/{trial.trial_id}.log", redact(text).encode())
         record = make_record(
             trial,
             status=outcome["status"],
