@@ -23,6 +23,13 @@ from rayscale.report import write_report
 from rayscale.report.verdict import cheapest_facts, target_facts
 
 EVIL = "<script>alert('x')</script> $x$ &amp; \"模型\" \x1b[31m"
+EVILS = (
+    EVIL,
+    '"><img src=x onerror=alert(1)>',
+    "{{7*7}}{% raw %}${7*7}#{7*7}",
+    "</style><script src=//evil.example/x.js>",
+    "' onmouseover='alert(1)' javascript:alert(1)",
+)
 VOID = {"meta", "link", "img", "source", "br", "hr", "input"}
 
 
@@ -135,7 +142,11 @@ def check(page: Page) -> None:
     assert page.source.startswith("<!DOCTYPE html>")
     assert len(page.all("h1")) == 1
     (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert policy == (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    assert page.tags.index(("meta", {"http-equiv": "Content-Security-Policy", "content": policy})) < 4
+    assert not re.search(r"url\(|@import", page.source)
     tags = Counter(tag for tag, _ in page.tags)
     assert not tags["script"]
     assert not tags["link"]
@@ -155,7 +166,11 @@ def check(page: Page) -> None:
     for svg in page.images():
         root = ElementTree.fromstring(svg)
         assert root.tag.endswith("svg")
-        assert not [node for node in root.iter() if node.tag.endswith("script")]
+        for node in root.iter():
+            assert node.tag.rpartition("}")[2] not in ("script", "foreignObject", "image", "a")
+            for name, value in node.attrib.items():
+                assert not name.startswith("on")
+                assert not name.endswith("href") or value.startswith("#")
     parts = ("verdict", "figures", "fits", "trials", "plan", "provenance")
     order = [page.source.index(f'id="{part}"') for part in parts]
     assert order == sorted(order)
@@ -212,23 +227,30 @@ def test_equal_inputs_give_equal_bytes_and_touch_nothing(written, usual, tmp_pat
     assert dict(matplotlib.rcParams) == usual.settings, "matplotlib's settings belong to the caller"
 
 
-def test_names_are_text_everywhere(written, simulated):
-    models = {EVIL: 81_000, "plain": 240_000, "third": 670_000}
+@pytest.mark.row
+@pytest.mark.parametrize("evil", EVILS)
+def test_row_6_labels_names_paths_and_errors_are_text_everywhere(written, simulated, evil):
+    models = {evil: 81_000, "plain": 240_000, "third": 670_000}
     table = simulated.trials(models=models, failed=0)
-    table["error"] = EVIL
+    for column in ("error", "host", "device", "versions", "trial_id", "optimizer"):
+        table[column] = evil
     fit = concluded(table, simulated.LANGUAGE)
-    fit["verdict"]["sentences"] = [EVIL]
-    fit["verdict"]["target"] = {"metric": EVIL}
-    fit["fits"][0]["warnings"] = [{"code": EVIL, "message": EVIL}]
-    plan = simulated.plan(table) | {"cut": [{"cell": EVIL, "reason": EVIL}], "lint": [{"code": EVIL, "message": EVIL}]}
-    provenance = {"host": EVIL, "commands": [EVIL], EVIL: EVIL}
-    page = written(table, fit=fit, plan=plan, provenance=provenance, study=simulated.study(name=EVIL))
-    assert "<script" not in page.source
-    assert "alert('x')" in page.text
-    drawn = "".join(page.images())
-    assert "&lt;scr" in drawn
-    assert "<script" not in drawn
-    assert "模型" in drawn
+    fit["verdict"]["sentences"] = [evil]
+    fit["verdict"]["target"] = {"metric": evil}
+    fit["verdict"]["doubling"]["params"]["note"] = evil
+    fit["fits"][0]["warnings"] = [{"code": evil, "message": evil}]
+    plan = simulated.plan(table) | {"cut": [{"cell": evil, "reason": evil}], "lint": [{"code": evil, "message": evil}]}
+    plan["data"] = {"read": 5, "train": 3, "validation": 1, "test": 1, "dropped": {}, "labels_not_in_training": [evil]}
+    provenance = {"host": evil, "commands": [evil], evil: evil}
+    study = simulated.study(name=evil)
+    study["data"]["train"] = f"/home/me/{evil}"
+    study[evil] = {evil: [evil]}
+    page = written(table, fit=fit, plan=plan, provenance=provenance, study=study)
+    assert evil.replace(" \x1b[31m", "") in page.text  # as it was written, in words
+    assert page.source.count("<style>") == page.source.count("</style>") == 1
+    for text in (page.source, *page.images()):
+        assert not re.search(r"<script|<img src=x", text)
+    assert [evil[:6] in "".join(ElementTree.fromstring(svg).itertext()) for svg in page.images()].count(True) > 2
 
 
 def test_without_a_fit_the_data_still_show(written):
