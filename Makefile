@@ -23,6 +23,8 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive rayscale jobs scripts
+	$(BIN)/python scripts/audit.py
 
 test: lint
 	$(BIN)/pytest -m "not faults"
