@@ -61,6 +61,10 @@ def _worth(name: str, plain: pd.DataFrame, made: pd.DataFrame, target: str, boot
         if fit.outcome not in _USABLE:
             why += [each["message"] for each in fit.warnings if each["code"] != "dropped_rows"]
             continue
+        if not _is_determined(fit, "w"):
+            why.append(f"{law} puts no bound on it (the {target} need not fall with the data, or copies change it "
+                       "otherwise than data does)")  # fmt: skip
+            continue
         low, high = fit.intervals["w"]
         facts |= {"value": fit.params["w"], "low": low, "high": high, "law": law, "model": model, "fit": fit.to_json()}
         return facts | _by_size(_fit(rows, f"{law}_by_size", target, bootstrap, seed), rows)
@@ -93,11 +97,24 @@ def _fit(rows: pd.DataFrame, law: str, target: str, bootstrap: int, seed: int) -
     return cast(Fit, fit)
 
 
+def _is_determined(fit: Fit, name: str) -> bool:
+    """Whether the table says anything of a parameter: its interval stays clear of the edges of the search."""
+    estimate, place = fit.known_estimate(), fit.law.names.index(name)
+    low, high = (each[place] for each in estimate.coordinates.bounds())
+    everything = np.append(estimate.draws[:, place], estimate.theta[place])
+    at_edge = (everything <= low + 1e-4) | (everything >= high - 1e-4)
+    return not at_edge[-1] and float(at_edge.mean()) < 0.025
+
+
 def _by_size(fit: Fit, rows: pd.DataFrame) -> dict[str, Any]:
     """The worth at every data size, how it changes, and where it ends; nothing where the sizes cannot tell."""
-    if fit.outcome not in _USABLE or fit.estimate is None:
+    if (
+        fit.outcome not in _USABLE
+        or fit.estimate is None
+        or not (_is_determined(fit, "w") and _is_determined(fit, "s"))
+    ):
         return {}
-    estimate, names = fit.estimate, list(fit.law.names)
+    estimate, names = fit.known_estimate(), list(fit.law.names)
     point, drawn = (estimate.coordinates.natural(each) for each in (estimate.theta, estimate.draws))
     w, s = names.index("w"), names.index("s")
     sizes = np.array(sorted(rows["data_requested"].unique()), dtype=float)

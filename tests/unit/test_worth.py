@@ -104,6 +104,19 @@ def test_what_cannot_be_told_says_why(change, note):
     assert note in one["note"]
 
 
+def test_a_loss_that_does_not_fall_with_the_data_gives_no_number():
+    trials = rs.simulate("augmented_power", TRUTH, design((200, 400, 800)), noise=0.03, seed=0)
+    # Copies make the smallest set better and the larger ones worse, as where a model grows too sure of itself.
+    losses = {("none", 200): 0.65, ("none", 400): 0.48, ("none", 800): 0.54,
+              ("syn", 200): 0.54, ("syn", 400): 0.63, ("syn", 800): 0.70}  # fmt: skip
+    cells = zip(trials["augment"], trials["data_requested"], strict=True)
+    loss = [losses[cell] * (1 + 0.02 * seed) for cell, seed in zip(cells, trials["seed"], strict=True)]
+    [one] = worth_of_copies(trials.assign(eval_loss=loss), "eval_loss", 100, 0)
+    assert one["value"] is None
+    assert one["stops_paying"] is None
+    assert "puts no bound on it" in one["note"]
+
+
 def test_the_copies_that_were_kept_count_and_plain_tables_have_none():
     trials = rs.simulate("augmented_power", TRUTH, design(), noise=0.003, seed=0)
     kept = np.where(trials["augment"] == "syn", 1.9, 1.0) * trials["data_requested"]
