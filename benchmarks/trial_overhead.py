@@ -23,9 +23,9 @@ import rayscale
 from rayscale.draft import draft_plan
 from rayscale.machine import cpu_name, this_machine
 from rayscale.on_ray.data import prepare
+from rayscale.on_ray.lane import Cell
 from rayscale.on_ray.lanes import Handed, LaneSettings, open_host, open_pool
 from rayscale.on_ray.parcels import wrap
-from rayscale.on_ray.pool import Cell
 from rayscale.on_ray.session import connect
 from rayscale.storage import Store
 from rayscale.study import load_study

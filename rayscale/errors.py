@@ -98,8 +98,10 @@ def describe(failure: BaseException) -> dict[str, Any]:
     return {
         "message": redact(message),
         "code": getattr(failure, "code", "exception"),
+        "type": type(failure).__name__,
         "permanent": bool(getattr(failure, "permanent", False)) or getattr(failure, "exit_code", 1) == 2,
         "traceback": traceback_of(failure),
+        **({"step": failure.step} if hasattr(failure, "step") else {}),  # put there by `train_trial`
     }
 
 

@@ -10,16 +10,22 @@ PROGRESS_SECONDS = 0.5
 
 
 class Pulse:
-    """Calls `progress` with {phase, step, steps, train_loss}, at most every PROGRESS_SECONDS.
+    """Calls `progress` with {phase, step, steps, train_loss}, at most every PROGRESS_SECONDS, and when a phase begins.
 
-    `phase` (train, validation, test) and `train_loss` (of the last curve point) are set by the trial.
+    So it tells of work that was done, never of time that passed: a rank that hangs falls silent. `steps` is 0 while
+    loading; `train_loss` is that of the last curve point.
     """
 
-    def __init__(self, progress: Callable[[dict[str, Any]], None] | None, steps: int) -> None:
+    def __init__(self, progress: Callable[[dict[str, Any]], None] | None, steps: int = 0) -> None:
         self.progress, self.steps, self.step = progress, steps, 0
-        self.phase = "train"
+        self.phase = "load"
         self.train_loss: float | None = None
         self._next = 0.0
+
+    def enter(self, phase: str) -> None:
+        """A phase begins: load, train, validation, test or save."""
+        self.phase, self._next = phase, 0.0
+        self.beat()
 
     def beat(self, step: int | None = None) -> None:
         """One step or batch is done; `step` is the number of optimizer steps so far, if it rose."""

@@ -89,13 +89,20 @@ def train_trial(
     group = Group.join(rank, world_size, device)
     with settled(trial.seed, trial.threads, group.device):
         tells_memory = devices.restart_memory_peak(group.device)
+        pulse = Pulse(progress)
+        pulse.enter("load")
         model, job = prepare_job(trial, prepared, checkpoint, group)
-        course = Course()
-        result = _run(model, job, course, Pulse(progress, job.steps))
+        course, pulse.steps = Course(), job.steps
+        try:
+            result = _run(model, job, course, pulse)
+        except Exception as error:
+            error.step = course.steps  # type: ignore[attr-defined] # an error that comes back at its step is no accident
+            raise
         result |= _describe(job, course)
         # The last collective comes before saving: a long write must not run into the others' time-out.
         peak = group.largest([devices.read_memory_peak(group.device) if tells_memory else -1])[0]
         if save_to is not None and rank == 0 and result["status"] == "ok":
+            pulse.enter("save")
             save_model(model, prepared.tokenizer_folder, Path(save_to))
         return {**result, "peak_memory_bytes": int(peak) if peak >= 0 else None, "curve": course.curve}
 
@@ -109,7 +116,7 @@ def _run(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> dict
     for split, column in (("validation", "validation_loss"), ("test", "eval_loss")):
         if course.error is not None or not len(job.prepared.split(split)):
             continue
-        pulse.phase = split
+        pulse.enter(split)
         started = time.perf_counter()
         loss, confusion = evaluate(model, job, split, beat=pulse.beat)
         course.eval_seconds += time.perf_counter() - started
@@ -134,6 +141,7 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> No
     loss_sum, target_sum = torch.zeros((), dtype=torch.float64, device=group.device), 0.0
     model.train()
     group.add([0.0])  # all ranks are here: nobody's clock runs while another still builds
+    pulse.enter("train")
     started, pause_seconds = time.perf_counter(), 0.0
     course.speed = SpeedWindow(job.steps)
     for step, batch in enumerate(_global_batches(job)):
@@ -141,7 +149,7 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> No
         rate = job.learning_rate * schedule_factor(
             job.trial.training["schedule"], step, job.steps, job.trial.training["warmup"]
         )
-        loss_sum += _step(parallel, model, optimizer, job, batch, targets, rate)
+        loss_sum += _step(parallel, model, optimizer, job, batch, targets, rate, pulse)
         target_sum += targets
         if course.speed.warms_up_with(step):
             loss_sum.item()  # waits for the device
@@ -162,7 +170,9 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> No
                 course.error = f"the training loss is {total} by step {step + 1} of {job.steps}; {_advice(job)}"
             elif step + 1 in validations:
                 paused = time.perf_counter()
+                pulse.enter("validation")
                 point["validation_loss"] = evaluate(model, job, "validation", rows=monitor, beat=pulse.beat)[0]
+                pulse.enter("train")
                 model.train()
                 paused = time.perf_counter() - paused
                 pause_seconds += paused
@@ -187,6 +197,7 @@ def _step(
     batch: np.ndarray,
     targets: float,
     rate: float,
+    pulse: Pulse,
 ) -> torch.Tensor:
     """One optimizer step; returns this rank's summed loss (no synchronisation with the device)."""
     group, split = job.group, job.prepared.split("train")
@@ -200,6 +211,7 @@ def _step(
             # DDP takes the mean over ranks; the sum is wanted.
             (loss * (part.weight * group.world_size / targets)).backward()
         loss_sum += loss.detach().double() * part.weight
+        pulse.beat()
     nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
     for settings in optimizer.param_groups:
         settings["lr"] = rate * settings["factor"]

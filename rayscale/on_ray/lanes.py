@@ -6,9 +6,14 @@ two cores. A lane pays that once.
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import socket
 import tempfile
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +22,17 @@ from typing import Any
 import ray
 
 from rayscale.errors import describe
+from rayscale.on_ray.lane import Cell
 from rayscale.on_ray.parcels import Parcel, read_files, unwrap
 from rayscale.on_ray.place import place
-from rayscale.on_ray.pool import Cell, LanePool
+from rayscale.on_ray.pool import LanePool
+from rayscale.on_ray.rules import START_SECONDS
 from rayscale.trial import Trial
 
 RESTARTS_PER_LANE = 20  # a trial has its own, smaller limit; this one ends a lane whose machine is broken
+HOST_RESTARTS = 20
+PROBE_SECONDS = 1.0
+COLLECTIVE_SECONDS = 15.0  # that a collective may take longer than a rank may be silent
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,23 @@ class LaneSettings:
     device: str
     hang_seconds: float
     keep: str
+    start_seconds: float = START_SECONDS
+
+
+@dataclass(frozen=True)
+class Member:
+    """A worker process of a lane: its actor, and where it runs."""
+
+    actor: Any
+    node_id: str
+    pid: int
+    host: str
+
+    @classmethod
+    def here(cls) -> Member:
+        """This process."""
+        context = ray.get_runtime_context()
+        return cls(context.current_actor, context.get_node_id(), os.getpid(), socket.gethostname())
 
 
 @dataclass(frozen=True)
@@ -47,7 +74,9 @@ class Handed:
 def open_host() -> Any:
     """Start the actor in which all lanes' trainers wait; it imports torch once, while the text is prepared."""
     host: Any = ray.remote(_TrainerHost)
-    host = host.options(num_cpus=0, max_concurrency=1000).remote()
+    host = host.options(
+        num_cpus=0, max_concurrency=1000, max_restarts=HOST_RESTARTS, scheduling_strategy=_this_node()
+    ).remote()
     host.warm_up.remote()
     return host
 
@@ -56,8 +85,17 @@ def open_pool(
     cells: Sequence[Cell], slots: int, retries: int, trials_per_lane: int | None, settings: LaneSettings, host: Any
 ) -> Any:
     """Start the pool's actor; returns its handle. It and all lanes end with the driver."""
-    actor = ray.remote(_PoolActor).options(num_cpus=0, max_concurrency=10_000)
-    return actor.remote(list(cells), slots, retries, trials_per_lane, settings, host)
+    actor = ray.remote(_PoolActor).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=_this_node())
+    pool: Any = actor.remote(list(cells), slots, retries, trials_per_lane, settings, host)
+    pool.watch.remote()
+    return pool
+
+
+def _this_node() -> Any:
+    """Beside the driver: with its node the run ends anyway, with no other."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 class _PoolActor(LanePool):
@@ -70,25 +108,93 @@ class _PoolActor(LanePool):
         settings: LaneSettings,
         host: Any,
     ) -> None:
-        super().__init__(cells, slots, retries, trials_per_lane, self._start_lane)
+        super().__init__(
+            cells, slots, retries, trials_per_lane, self._start_lane, hang_seconds=settings.hang_seconds,
+            start_seconds=settings.start_seconds, end_workers=_kill_all, end_strays=_kill_strays,
+        )  # fmt: skip
         self.settings, self.host = settings, host
-        self.watches: set[Any] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
 
     def _start_lane(self, pool: LanePool, lane_id: int, size: int) -> None:
-        import asyncio
-
         handle = ray.get_runtime_context().current_actor
 
-        async def watch() -> None:
+        async def wait_for_its_end() -> None:
             try:
                 error = await self.host.run.remote(handle, lane_id, size, self.settings)
             except ray.exceptions.RayError as failure:
                 error = str(failure).splitlines()[0]
             await self.lane_ended(lane_id, error)
 
-        task = asyncio.get_running_loop().create_task(watch())
-        self.watches.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(self.watches.discard)
+        self._begin(wait_for_its_end())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self.tasks.discard)
+
+    async def join(self, lane_id: int, group: str, rank: int, member: Member) -> None:
+        """A worker is up: from now on it is asked every second whether it still answers."""
+        self._begin(self._probe(lane_id, group, rank, member))
+
+    async def _probe(self, lane_id: int, group: str, rank: int, member: Member) -> None:
+        where = {"rank": rank, "host": member.host}
+        while self.has(lane_id, group):
+            try:
+                await asyncio.wait_for(_answer(member.actor), self.settings.hang_seconds)
+            except TimeoutError:
+                text = f"the process of worker {rank} (pid {member.pid} on {member.host}) does not answer"
+                error = {"message": f"{text} since {self.settings.hang_seconds:.0f} s", "code": "hang", **where}
+                await self.lose(lane_id, group, error)
+                return
+            except ray.exceptions.ActorUnavailableError:
+                pass  # may come back; if not, it is said to be dead
+            except ray.exceptions.RayActorError as failure:
+                node = "node has died" in str(failure)
+                text = f"the {'node' if node else 'process'} of worker {rank} (pid {member.pid} on {member.host}) died"
+                error = {"message": text, "code": "node_died" if node else "worker_died", **where}
+                await self.lose(lane_id, group, error)
+                return
+            await asyncio.sleep(PROBE_SECONDS)
+
+
+async def _answer(actor: Any) -> None:
+    await actor.__ray_ready__.remote()
+
+
+def _kill_all(workers: Sequence[Member]) -> None:
+    """End processes with SIGKILL: Ray's own way asks them first, and takes half a minute for one that is stopped."""
+    for worker in workers:
+        _kill(worker.node_id, worker.pid)
+
+
+def _kill(node_id: str, pid: int) -> None:
+    if node_id == ray.get_runtime_context().get_node_id():
+        _end_process(pid)
+        return
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    ray.remote(num_cpus=0, max_retries=0)(_end_process).options(scheduling_strategy=there).remote(pid)
+
+
+def _end_process(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _kill_strays(known: Sequence[Member], seconds: float) -> None:
+    """End Train's workers of this job that were started so long ago and have joined no lane."""
+    from ray._private.state import actors
+
+    pids, now = {(worker.node_id, worker.pid) for worker in known}, time.time()
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    for actor in actors(job_id=job, actor_state_name="ALIVE").values():
+        place = (actor["Address"]["NodeID"], actor["Pid"])
+        old = now - actor["StartTime"] / 1000 > seconds
+        if actor["ActorClassName"] == "RayTrainWorker" and old and place not in pids:
+            _kill(*place)
 
 
 class _TrainerHost:
@@ -117,8 +223,9 @@ class _TrainerHost:
                     # Train V2's own class at run time; its types still show the one before.
                     failure_config=FailureConfig(max_failures=RESTARTS_PER_LANE, controller_failure_limit=3),  # type: ignore[call-arg]
                 ),
+                # The watch speaks first: it knows which rank it was.
                 torch_config=TorchConfig(
-                    backend="nccl" if cuda else "gloo", timeout_s=max(1, round(settings.hang_seconds))
+                    backend="nccl" if cuda else "gloo", timeout_s=round(settings.hang_seconds + COLLECTIVE_SECONDS)
                 ),
             )
             try:
@@ -140,8 +247,9 @@ def serve_trials(config: dict[str, Any]) -> None:
     name = [uuid.uuid4().hex]
     if size > 1:
         dist.broadcast_object_list(name, src=0)
-    seen = 0
-    while (handed := ray.get(worker.pool.next_trial.remote(worker.lane_id, name[0], rank, seen))) is not None:
+    member, seen = Member.here(), 0
+    ray.get(worker.pool.join.remote(worker.lane_id, name[0], rank, member))
+    while (handed := ray.get(worker.pool.next_trial.remote(worker.lane_id, name[0], rank, seen, member))) is not None:
         seen = handed[0]
         worker.serve(seen, handed[1])
 
@@ -173,7 +281,8 @@ class _Worker:
             # Other ranks may wait for this one in a collective, and a CUDA context is broken for good after an error:
             # only new processes are safe then.
             restart = self.size > 1 or "CUDA" in str(failure)
-            ray.get(self.pool.fail.remote(self.lane_id, serial, describe(failure), restart))
+            told = {**describe(failure), "rank": self.rank, "host": socket.gethostname()}
+            ray.get(self.pool.fail.remote(self.lane_id, serial, told, restart))
             if restart:
                 raise
             return
@@ -182,8 +291,7 @@ class _Worker:
 
     def _train(self, serial: int, trial: Trial, prepared: Any, checkpoint: str | None) -> dict[str, Any]:
         def progress(told: dict[str, Any]) -> None:
-            if self.rank == 0:
-                self.pool.progress.remote(self.lane_id, serial, told)
+            self.pool.beat.remote(self.lane_id, serial, self.rank, told)
 
         started = datetime.now(UTC)
         with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:

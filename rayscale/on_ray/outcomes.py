@@ -31,7 +31,7 @@ class Outcomes:
         """Write what a trial gave; when this returns it survives a crash.
 
         `outcome`: status, attempts; where it was trained `measured` and perhaps `model`; where it failed `error`
-        (message, traceback) and `lost_seconds`, the device-seconds of failed attempts.
+        (message, traceback); of attempts that failed `failures`, and their device-seconds `lost_seconds`.
         """
         error = outcome.get("error")
         measured = dict(outcome.get("measured") or place(datetime.now(UTC), trial.gpus))
@@ -44,7 +44,7 @@ class Outcomes:
             sink = io.BytesIO()
             pd.DataFrame(curve).to_parquet(sink)
             self.store.write(f"curves/{trial.trial_id}.parquet", sink.getvalue())
-        if text := (error or {}).get("traceback") or (error or {}).get("message"):
+        if text := _tell_attempts(outcome):
             self.store.write(f"logs/{trial.trial_id}.log", redact(text).encode())
         record = make_record(
             trial,
@@ -88,3 +88,19 @@ class Outcomes:
             self.store.write(f"models/{record.trial_id}/{name}", content.tobytes())
         for other in others:
             self.store.delete_folder(f"models/{other}")
+
+
+def _tell_attempts(outcome: Mapping[str, Any]) -> str:
+    """Each attempt that failed with its reason, for people; empty if none did."""
+    error = outcome.get("error")
+    failures = outcome.get("failures") or ([error] if error else [])
+    parts = []
+    for number, failure in enumerate(failures, 1):
+        facts = [f"attempt {number} of {outcome['attempts']}", str(failure.get("code", "failed"))]
+        facts += [f"after {failure['seconds']:.1f} s"] if "seconds" in failure else []
+        facts += [f"at step {failure['step']}"] if failure.get("step") is not None else []
+        facts += [f"on {failure['host']}"] if failure.get("host") else []
+        parts.append(f"{', '.join(facts)}: {failure['message']}\n{failure.get('traceback') or ''}")
+    if error and error.get("gave_up"):
+        parts.append(f"Given up: {error['gave_up']}.\n")
+    return "\n".join(parts)

@@ -4,97 +4,37 @@ A lane is one TorchTrainer with k workers that stays up and asks for the next tr
 lanes: plain Python under asyncio, no Ray, so that every rule can be tested without a cluster. One such object lives in
 one actor (see lanes.py).
 
-Admission: larger GPU counts first; a trial that must run `alone` starts only when no other runs and no lane is
-starting; lanes of different sizes share the slots, and a size that has nothing left gives its slots back.
+Watch: a rank at work gives signs of life from the work itself (`beat`). One that gives none for too long, or whose
+process does not answer (`lose`), takes its group with it: the group is retired, its workers are ended, and the trial is
+handed out again. A lane that does not come up in time is given up, and after some of these its cells are.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
+from rayscale.on_ray.rules import LaneRules
+
 LANE_FAILURES = 3  # lanes of one size that may end with an error without having finished a trial
+WATCH_SECONDS = 1.0
+OVERDUE_SECONDS = 60.0  # for Ray to end a lane that did not come up
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A trial as the pool sees it; `payload` is handed to the workers unread."""
-
-    trial_id: str
-    gpus: int
-    alone: bool
-    payload: Any
-
-
-@dataclass
-class _Running:
-    cell: Cell
-    serial: int
-    exclusive: bool
-    started: float
-    ready: dict[int, dict[str, Any] | None] = field(default_factory=dict)
-    progress: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class _Lane:
-    lane_id: int
-    size: int
-    group: str | None = None  # names one start of the worker processes; all ranks share it
-    retired: set[str] = field(default_factory=set)
-    members: set[int] = field(default_factory=set)
-    current: _Running | None = None
-    closed: bool = False
-    served: int = 0
-    holding: set[str] = field(default_factory=set)  # trials whose model lives in this lane's workers
-
-    @property
-    def starting(self) -> bool:
-        return len(self.members) < self.size and not self.closed
-
-
-class LanePool:
+class LanePool(LaneRules):
     """Hands trials to lanes and keeps their outcomes until the driver has made them durable.
 
-    `open_lane(pool, lane_id, size)` starts a lane; it must call `lane_ended` when the lane is gone.
-    `trials_per_lane` is None for lanes that stay up, 1 for isolated trials.
+    Whoever opens lanes must call `lane_ended` when one is gone.
     """
-
-    def __init__(
-        self,
-        cells: Sequence[Cell],
-        slots: int,
-        retries: int,
-        trials_per_lane: int | None,
-        open_lane: Callable[[LanePool, int, int], None],
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._cells = {cell.trial_id: cell for cell in cells}
-        self._slots, self._retries, self._per_lane = slots, retries, trials_per_lane
-        self._open_lane, self._now = open_lane, now
-        self._waiting: deque[Cell] = deque()
-        self._lanes: dict[int, _Lane] = {}
-        self._numbers, self._serials = itertools.count(), itertools.count(1)
-        self._attempts: Counter[str] = Counter()
-        self._lost_seconds: defaultdict[str, float] = defaultdict(float)  # device-seconds of attempts that failed
-        self._lane_failures: Counter[int] = Counter()
-        self._outcomes: list[dict[str, Any]] = []  # in the order of finishing
-        self._by_id: dict[str, dict[str, Any]] = {}
-        self._rows: dict[str, Mapping[str, Any]] = {}  # durable, told by the driver
-        self._changed = asyncio.Condition()
-        self._stopped = False
 
     # ---- Tune's side
 
     async def submit(self, trial_id: str) -> Mapping[str, Any]:
         """Queue a trial and wait until its record is durable; returns the record's row."""
         async with self._changed:
-            if trial_id not in self._rows and trial_id not in self._by_id:
+            if trial_id not in self._rows and trial_id not in self._submitted:  # Tune may ask again after a loss
+                self._submitted.add(trial_id)
                 self._waiting.append(self._cells[trial_id])
                 self._settle()
             await self._changed.wait_for(lambda: trial_id in self._rows)
@@ -121,8 +61,8 @@ class LanePool:
                 lane.holding.discard(trial_id)
             self._changed.notify_all()
 
-    async def snapshot(self) -> dict[str, Any]:
-        """What runs now: for each lane at work its trial, its progress and for how long."""
+    async def snapshot(self, known_events: int = 0) -> dict[str, Any]:
+        """What runs now: for each lane at work its trial, its progress and for how long; and the events since."""
         running = [lane.current for lane in self._lanes.values() if lane.current]
         return {
             "running": [
@@ -130,7 +70,19 @@ class LanePool:
             ],
             "lanes_starting": sum(lane.starting for lane in self._lanes.values()),
             "lanes": len(self._lanes),
+            "events": self._accounts.events[known_events:],
         }
+
+    async def say(self, event: dict[str, Any]) -> None:
+        """Something for the run's events: `event` and its details."""
+        self._accounts.events.append(event)
+
+    async def resize(self, slots: int) -> None:
+        """The cluster has this many slots now: a node went or came."""
+        async with self._changed:
+            if slots != self._slots:
+                self._slots = slots
+                self._settle()
 
     async def stop(self) -> None:
         """Hand out nothing more, let every lane close after its trial, and wait until all are gone."""
@@ -143,28 +95,29 @@ class LanePool:
 
     # ---- the workers' side
 
-    async def next_trial(self, lane_id: int, group: str, rank: int, seen: int) -> tuple[int, Any] | None:
+    async def next_trial(
+        self, lane_id: int, group: str, rank: int, seen: int, member: Any = None
+    ) -> tuple[int, Any] | None:
         """The trial after the last one that this rank saw, waiting as long as it takes; None when the lane closes.
 
         No rank waits for work inside a collective, where it would run into the process group's time-out.
         """
         async with self._changed:
-            lane = self._lanes[lane_id]
-            self._join(lane, group, rank)
-            while True:
-                if group in lane.retired:
-                    return None
-                if lane.current is not None and lane.current.serial > seen:
-                    return lane.current.serial, lane.current.cell.payload
-                if lane.current is None:
-                    if lane.closed:
-                        if lane.holding:  # its worker owns a model that the driver has not written yet
-                            await self._changed.wait()
-                            continue
+            lane = self._lanes.get(lane_id)
+            if lane is None:  # given up; it came late
+                return None
+            self._join(lane, group, rank, member)
+            with lane.vitals.waiting(rank, self._now):
+                while lane_id in self._lanes and group not in lane.retired:
+                    if lane.current is not None and lane.current.serial > seen:
+                        return lane.current.serial, lane.current.cell.payload
+                    # A closing lane whose worker owns a model that the driver has not written yet waits for it.
+                    if lane.current is None and lane.closed and not lane.holding:
                         return None
-                    if self._assign(lane):
+                    if lane.current is None and not lane.closed and self._assign(lane):
                         continue
-                await self._changed.wait()
+                    await self._changed.wait()
+            return None
 
     async def ready(self, lane_id: int, serial: int, rank: int, error: dict[str, Any] | None) -> bool:
         """Wait until every rank has set the trial up; False when one could not, and the trial is over.
@@ -172,30 +125,38 @@ class LanePool:
         So a failure in setting up costs no restart: no rank has entered a collective yet.
         """
         async with self._changed:
-            lane, running = self._lanes[lane_id], self._lanes[lane_id].current
-            if running is None or running.serial != serial:
+            lane = self._lanes.get(lane_id)
+            running = lane.current if lane else None
+            if lane is None or running is None or running.serial != serial:
                 return False
             running.ready[rank] = error
             if error is not None:
                 self._fail(lane, error)
             self._changed.notify_all()
-            await self._changed.wait_for(lambda: lane.current is not running or len(running.ready) == lane.size)
+            with lane.vitals.waiting(rank, self._now):
+                await self._changed.wait_for(lambda: lane.current is not running or len(running.ready) == lane.size)
             return lane.current is running
 
-    async def progress(self, lane_id: int, serial: int, told: dict[str, Any]) -> None:
-        """What rank 0 says of its trial while it runs."""
+    def has(self, lane_id: int, group: str) -> bool:
+        """Whether this group of processes is still one of a lane, or may yet become one."""
+        lane = self._lanes.get(lane_id)
+        return lane is not None and group not in lane.retired
+
+    async def beat(self, lane_id: int, serial: int, rank: int, told: dict[str, Any]) -> None:
+        """A sign of life of a rank at its trial: `phase`, and what else is known of its progress."""
         lane = self._lanes.get(lane_id)
         if lane and lane.current and lane.current.serial == serial:
-            lane.current.progress = told
+            lane.vitals.hear(rank, told.get("phase"), self._now())
+            if rank == 0:
+                lane.current.progress = told
 
     async def finish(self, lane_id: int, serial: int, outcome: dict[str, Any]) -> None:
         """The trial is done; `outcome` is what rank 0 measured."""
         async with self._changed:
-            lane = self._lanes[lane_id]
-            if lane.current is None or lane.current.serial != serial:
+            lane = self._lanes.get(lane_id)
+            if lane is None or lane.current is None or lane.current.serial != serial:
                 return
             running = lane.current
-            self._attempts[running.cell.trial_id] += 1
             if outcome.get("model"):
                 lane.holding.add(running.cell.trial_id)
             self._end(lane, {**outcome, "exclusive": running.exclusive, "size": lane.size})
@@ -206,126 +167,82 @@ class LanePool:
         `restart` says that this group of processes ends now, and with it every rank that waits in a collective.
         """
         async with self._changed:
-            lane = self._lanes[lane_id]
-            if restart and lane.group is not None:
-                self._retire(lane)
-            if lane.current is not None and lane.current.serial == serial:
+            lane = self._lanes.get(lane_id)
+            if lane is None or lane.current is None or lane.current.serial != serial:
+                return  # of a group that is retired already
+            if restart:
+                self._drop(lane, error)
+            else:
                 self._fail(lane, error)
-            self._changed.notify_all()
+
+    async def lose(self, lane_id: int, group: str, error: dict[str, Any]) -> None:
+        """A process of this group is gone or does not answer: the group ends, and its trial is handed out again."""
+        async with self._changed:
+            lane = self._lanes.get(lane_id)
+            if lane is not None and lane.group == group:
+                self._drop(lane, error)
 
     async def lane_ended(self, lane_id: int, error: str | None) -> None:
         """A lane's trainer is gone, as asked or with an error; its slots are free."""
         async with self._changed:
-            lane = self._lanes.pop(lane_id)
+            lane = self._lanes.pop(lane_id, None)
+            if lane is None:  # given up before
+                return
             if lane.current is not None:
                 self._fail(lane, {"message": f"the lane ended: {error}", "code": "lane_ended"})
+            if error:
+                self._accounts.events.append(
+                    {"event": "lane_ended", "lane": lane_id, "gpus": lane.size, "reason": error}
+                )
             if error and not lane.served:
                 self._lane_failures[lane.size] += 1
                 others = any(other.size == lane.size and not other.starting for other in self._lanes.values())
                 if self._lane_failures[lane.size] >= LANE_FAILURES and not others:
-                    self._give_up(lane.size, error)
+                    self._give_up(
+                        lane.size, f"{LANE_FAILURES} lanes of {lane.size} workers ended before a trial: {error}"
+                    )
             self._settle()
 
-    # ---- rules
+    # ---- the watch
 
-    def _join(self, lane: _Lane, group: str, rank: int) -> None:
-        if group in lane.retired:
+    async def watch(self) -> None:
+        """Look after the lanes for ever."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """End what hangs: groups with a silent rank, lanes that do not come up, cells that fit nowhere any more."""
+        now = self._now()
+        overdue: list[tuple[int, str]] = []
+        async with self._changed:
+            for lane in list(self._lanes.values()):
+                if lane.current is not None:
+                    for rank in lane.vitals.silent(now, self._hang_seconds, lane.size):
+                        host = getattr(lane.members.get(rank), "host", None)
+                        told = {"message": lane.vitals.describe(rank, now), "code": "hang", "rank": rank, "host": host}
+                        self._drop(lane, told)
+                        break
+                elif not lane.up and now - lane.since > self._start_seconds:
+                    if not lane.strays_ended:  # a worker that hangs while it starts; without it Ray tries again
+                        lane.strays_ended = True
+                        known = [member for each in self._lanes.values() for member in each.members.values()]
+                        self._end_strays(known, self._start_seconds)
+                    elif now - lane.since > self._start_seconds + OVERDUE_SECONDS:
+                        overdue.append((lane.lane_id, f"{len(lane.members)} of its workers came up in "
+                                                      f"{now - lane.since:.0f} s"))  # fmt: skip
+            self._look_for_room(now)
+        for lane_id, reason in overdue:
+            await self.lane_ended(lane_id, reason)
+
+    def _look_for_room(self, now: float) -> None:
+        """Give cells up that want more slots than the cluster has had for a while, once nothing else is left."""
+        wide = [cell for cell in self._waiting if cell.gpus > self._slots]
+        if not wide or self._lanes or len(wide) < len(self._waiting):
+            self._stuck_since = None
             return
-        if group != lane.group:  # the first rank of new processes: what the old ones ran is lost
-            self._retire(lane)
-            lane.group = group
-            if lane.current is not None:
-                error = {"message": "a worker process died and the group was restarted", "code": "worker_died"}
-                self._fail(lane, error)
-        lane.members.add(rank)
-        self._changed.notify_all()
-
-    def _retire(self, lane: _Lane) -> None:
-        if lane.group is not None:
-            lane.retired.add(lane.group)
-        lane.group = None
-        lane.members.clear()
-
-    def _assign(self, lane: _Lane) -> bool:
-        if self._stopped or lane.starting:
-            return False
-        cell = next((cell for cell in self._waiting if cell.gpus == lane.size), None)
-        others = [other for other in self._lanes.values() if other is not lane]
-        busy = any(other.current for other in others)
-        starting = any(other.starting for other in others)
-        if cell is None or any(other.current and other.current.cell.alone for other in others):
-            return False
-        if cell.alone and (busy or starting):
-            return False
-        self._waiting.remove(cell)
-        lane.current = _Running(cell, next(self._serials), not busy and not starting, self._now())
-        for other in others:
-            if other.current:
-                other.current.exclusive = False
-        self._changed.notify_all()
-        return True
-
-    def _fail(self, lane: _Lane, error: dict[str, Any]) -> None:
-        running = lane.current
-        assert running is not None
-        self._attempts[running.cell.trial_id] += 1
-        self._lost_seconds[running.cell.trial_id] += (self._now() - running.started) * lane.size
-        if error.get("permanent") or self._attempts[running.cell.trial_id] > self._retries:
-            self._end(lane, {"status": "failed", "error": error, "size": lane.size})
-            return
-        lane.current = None
-        self._waiting.appendleft(running.cell)
-        if self._per_lane is not None:
-            lane.closed = True
-        self._settle()
-
-    def _end(self, lane: _Lane, outcome: dict[str, Any]) -> None:
-        assert lane.current is not None
-        self._record(lane.current.cell, outcome)
-        lane.current, lane.served = None, lane.served + 1
-        self._lane_failures[lane.size] = 0
-        if self._per_lane is not None and lane.served >= self._per_lane:
-            lane.closed = True
-        self._settle()
-
-    def _record(self, cell: Cell, outcome: dict[str, Any]) -> None:
-        outcome = {**outcome, "trial_id": cell.trial_id, "attempts": max(1, self._attempts[cell.trial_id])}
-        outcome["lost_seconds"] = float(self._lost_seconds[cell.trial_id])
-        self._by_id[cell.trial_id] = outcome
-        self._outcomes.append(outcome)
-
-    def _give_up(self, size: int, error: str) -> None:
-        text = f"{LANE_FAILURES} lanes of {size} workers ended before a trial: {error}"
-        running = {lane.current.cell.trial_id for lane in self._lanes.values() if lane.current}
-        for cell in self._cells.values():
-            if cell.gpus != size or cell.trial_id in self._by_id or cell.trial_id in running:
-                continue
-            if cell in self._waiting:
-                self._waiting.remove(cell)
-            self._record(cell, {"status": "failed", "error": {"message": text, "code": "lane_failed"}, "size": size})
-
-    def _settle(self) -> None:
-        """Open and close lanes so that the slots serve what is left, and wake whoever waits."""
-        left, target = self._slots, Counter[int]()
-        unfinished = Counter(cell.gpus for cell in self._cells.values() if cell.trial_id not in self._by_id)
-        for size in sorted(unfinished, reverse=True):
-            target[size] = min(unfinished[size], left // size)
-            left -= target[size] * size
-        if not self._stopped:
-            counts = Counter(lane.size for lane in self._lanes.values() if not lane.closed)
-            for lane in self._lanes.values():
-                if not lane.closed and lane.current is None and counts[lane.size] > target[lane.size]:
-                    lane.closed = True
-                    counts[lane.size] -= 1
-            used = sum(lane.size for lane in self._lanes.values())  # a closing lane holds its slots until it is gone
-            for size in sorted(target, reverse=True):
-                while counts[size] < target[size] and used + size <= self._slots:
-                    lane = _Lane(next(self._numbers), size)
-                    self._lanes[lane.lane_id] = lane
-                    counts[size] += 1
-                    used += size
-                    for other in self._lanes.values():
-                        if other.current:
-                            other.current.exclusive = False  # starting processes use the cores too
-                    self._open_lane(self, lane.lane_id, size)
-        self._changed.notify_all()
+        self._stuck_since = now if self._stuck_since is None else self._stuck_since
+        if now - self._stuck_since > self._start_seconds:
+            for size in {cell.gpus for cell in wide}:
+                self._give_up(size, f"a trial wants {size} worker slots; the cluster has {self._slots} left")
+            self._changed.notify_all()

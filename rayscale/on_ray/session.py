@@ -13,6 +13,7 @@ from pathlib import Path
 import ray
 from ray._private import auto_init_hook
 from ray._private import utils as ray_utils
+from ray._private import worker as ray_worker
 
 import rayscale
 from rayscale.errors import ClusterError
@@ -39,7 +40,8 @@ def settings(hang_seconds: float) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(int(max(hang_seconds, 10))),
+        # The pool finds hung workers itself and ends them faster; this is for the case that the pool is gone.
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(int(hang_seconds + 60)),
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
         "RAY_TRAIN_METRICS_ENABLED": "0",
         # Both would let a parquet file run code while it is read.
@@ -64,6 +66,8 @@ def connect(address: str, accelerator: str, hang_seconds: float) -> Iterator[Ses
     local = address == "local"
     for name in ("ray", "ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Also with log_to_driver=False Ray prints on stdout that a worker died; the run's events say it, with the reason.
+    ray_worker.print_to_stdstream = lambda *told, **how: None
     ours_alone: AbstractContextManager[dict[str, str]] = reaping() if local else nullcontext({})
     with ours_alone as mark:
         # Without .pyc files every Ray process would compile its imports anew, at 2.6 times the cost.

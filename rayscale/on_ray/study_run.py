@@ -277,8 +277,8 @@ class _Driver:
 
     def _cells(self) -> list[Any]:
         from rayscale.on_ray import parcels
+        from rayscale.on_ray.lane import Cell
         from rayscale.on_ray.lanes import Handed
-        from rayscale.on_ray.pool import Cell
 
         several = self.session.nodes > 1 or not self.session.local
         folders = {str(self._prepared(p).path) for p in self.pending} | {
@@ -303,7 +303,7 @@ class _Driver:
         import ray
 
         waited = {p.trial.trial_id: p.trial for p in self.pending}
-        known, begun = 0, set[str]()
+        known, begun, events = 0, set[str](), 0
         while known < len(self.pending):
             if not grid.is_alive():
                 raise ClusterError(f"Ray Tune ended before the trials did: {grid.error}") from grid.error
@@ -311,7 +311,12 @@ class _Driver:
                 known += 1
                 record = self.outcomes.add(waited[outcome["trial_id"]], outcome)
                 ray.get(pool.acknowledge.remote(record.trial_id, record.row))
-            now = ray.get(pool.snapshot.remote())
+            now = ray.get(pool.snapshot.remote(events))
+            events += len(now["events"])
+            for event in now["events"]:
+                log_event(self.store, **event)
+                if event["event"] == "trial_retried":
+                    begun.discard(event["trial_id"])
             for running in now["running"]:
                 if running["trial_id"] not in begun:
                     begun.add(running["trial_id"])

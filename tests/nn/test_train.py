@@ -124,7 +124,7 @@ def test_progress(language: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rayscale.nn.pulse.PROGRESS_SECONDS", 0.0)
     told: list[dict[str, Any]] = []
     train_trial(make_trial("causal-lm"), language, progress=told.append)
-    assert list(dict.fromkeys(each["phase"] for each in told)) == ["train", "validation", "test"]
+    assert list(dict.fromkeys(each["phase"] for each in told)) == ["load", "train", "validation", "test"]
     assert [each["step"] for each in told if each["phase"] == "train"][-1] == 14
     assert told[-1]["steps"] == 14
     assert told[-1]["train_loss"] is not None

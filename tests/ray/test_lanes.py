@@ -13,9 +13,9 @@ import ray
 from rayscale.draft import draft_plan
 from rayscale.machine import this_machine
 from rayscale.on_ray.data import prepare
+from rayscale.on_ray.lane import Cell
 from rayscale.on_ray.lanes import Handed, LaneSettings, open_host, open_pool
 from rayscale.on_ray.parcels import wrap
-from rayscale.on_ray.pool import Cell
 from rayscale.on_ray.session import Session, connect
 from rayscale.plan import Plan
 from rayscale.storage import Store

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rayscale.on_ray.pool import LANE_FAILURES, Cell, LanePool
+from rayscale.on_ray.lane import Cell
+from rayscale.on_ray.pool import LANE_FAILURES, LanePool
 
 
 class Lanes:

@@ -1,0 +1,46 @@
+"""What each trial's attempts ended with, and the outcome that follows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from rayscale.on_ray.lane import Running
+from rayscale.retry import classify, why_not_again
+
+
+class Accounts:
+    """Failed attempts by trial. `events` is what the run should log, in order."""
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+        self._failures: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.events: list[dict[str, Any]] = []
+
+    def fail(self, running: Running, error: Mapping[str, Any], size: int, now: float) -> dict[str, Any] | None:
+        """An attempt failed on `size` slots: the outcome if the trial ends with it, None if it is tried again."""
+        trial_id, failures = running.cell.trial_id, self._failures[running.cell.trial_id]
+        failures.append(
+            {
+                "step": running.progress.get("step"),
+                **error,
+                "code": classify(error),
+                "seconds": now - running.started,
+                "size": size,
+            }
+        )
+        reason = why_not_again(failures, self._retries)
+        if reason is not None:
+            return {"status": "failed", "error": {**failures[-1], "gave_up": reason}, "size": size}
+        why = {key: failures[-1].get(key) for key in ("code", "message", "seconds", "step", "host")}
+        self.events.append({"event": "trial_retried", "trial_id": trial_id, "attempt": len(failures), **why})
+        return None
+
+    def close(self, trial_id: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """The outcome of a trial with what its failed attempts were and cost, in seconds x slots."""
+        failures = self._failures[trial_id]
+        attempts = len(failures) + (outcome["status"] != "failed")
+        lost = float(sum(each["seconds"] * each["size"] for each in failures))
+        told = {"trial_id": trial_id, "attempts": max(1, attempts), "failures": failures, "lost_seconds": lost}
+        return {**outcome, **told}

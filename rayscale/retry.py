@@ -1,0 +1,44 @@
+"""Whether a trial that failed is tried again: one decision from what its attempts so far ended with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: Codes of failures whose cause lies outside of the trial: the same work may well succeed another time.
+TRANSIENT = frozenset(
+    {"worker_died", "node_died", "hang", "lane_ended", "collective", "object_lost", "cluster_unreachable"}
+)
+# What a rank says that waited in vain for another (gloo, NCCL), and Ray where an object went with its node.
+_COLLECTIVE = re.compile(r"gloo|NCCL|ProcessGroup|Connection (closed|reset) by peer|Broken pipe|Socket Timeout", re.I)
+_LOST = re.compile(r"(ObjectLost|ObjectFetchTimedOut|OwnerDied|ObjectReconstruction\w*)Error")
+
+
+def classify(error: Mapping[str, Any]) -> str:
+    """The code of a failure: its own, or what its type and message say of an exception without one."""
+    code = error.get("code") or "exception"
+    if code != "exception":
+        return str(code)
+    told = f"{error.get('type', '')} {error.get('message', '')}"
+    if _LOST.search(told):
+        return "object_lost"
+    return "collective" if _COLLECTIVE.search(told) else "exception"
+
+
+def why_not_again(failures: Sequence[Mapping[str, Any]], retries: int) -> str | None:
+    """Why a trial whose attempts ended with these failures, the last one last, is given up; None: it is tried again.
+
+    Each failure has `code`, `message`, perhaps `type`, `step`, and `permanent`: its own word that a retry cannot help.
+    An exception that comes again with the same words at the same step is permanent too; where the step is not known, as
+    while loading, it is not.
+    """
+    last = failures[-1]
+    if last.get("permanent"):
+        return "a retry cannot help"
+    if len(failures) > retries:
+        return "the first attempt failed" if retries == 0 else f"all {len(failures)} attempts failed"
+    if classify(last) in TRANSIENT or len(failures) == 1 or last.get("step") is None:
+        return None
+    again = all(last.get(key) == failures[-2].get(key) for key in ("code", "type", "message", "step"))
+    return f"the same error came twice at step {last['step']}" if again else None
