@@ -82,6 +82,27 @@ def init(
 
 
 @app.command()
+def doctor(
+    study: Annotated[Path | None, typer.Argument(metavar="STUDY", help="A study whose plan should fit here.")] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="auto|HOST:PORT", help="A cluster to look at, too.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Versions, devices, cluster, storage: what is found, and what to mend."""
+    from rayscale.checkup import as_lines, check_up, verdict
+
+    found = check_up(study, address)
+    failed = any(each.level == "fail" for each in found)
+    if json_:
+        _print_json({"findings": [each.to_json() for each in found], "ok": not failed})
+    else:
+        _print_lines(as_lines(found))
+    if failed:
+        raise _RefusedError(RayscaleError(verdict(found), code="unwell"))
+
+
+@app.command()
 def plan(
     study: StudyFile, out: Out = None, json_: Json = False,
     address: Annotated[str, typer.Option("--address", metavar="local|auto|HOST:PORT", help="Plan for a cluster.")]

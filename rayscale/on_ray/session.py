@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -142,7 +143,24 @@ def _start(accelerator: str) -> Session:
     return Session(machine, {"CPU": 0, "GPU": 1} if gpu else {"CPU": 0, SLOT: 1}, 1, True)
 
 
+def _knock(address: str) -> None:
+    """Raise ClusterError if nobody listens at HOST:PORT: Ray itself would try for minutes, and then abort."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise _unreachable(address, error) from None
+
+
+def _unreachable(address: str, error: Exception) -> ClusterError:
+    reason = str(error).splitlines()[0]
+    text = f"no Ray cluster at {address}: {reason}; check `ray status` there, and RAY_AUTH_TOKEN if it wants a token"
+    return ClusterError(text, code="cluster_unreachable")
+
+
 def _join(address: str, accelerator: str, hang_seconds: float) -> Session:
+    _knock(address)
     try:
         ray.init(
             address=address,
@@ -152,11 +170,7 @@ def _join(address: str, accelerator: str, hang_seconds: float) -> Session:
             runtime_env={"env_vars": settings(hang_seconds), **_code()},
         )
     except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
-        reason = str(error).splitlines()[0]
-        raise ClusterError(
-            f"no Ray cluster at {address}: {reason}; check `ray status` there, and RAY_AUTH_TOKEN if it wants a token",
-            code="cluster_unreachable",
-        ) from error
+        raise _unreachable(address, error) from error
     resources = ray.cluster_resources()
     nodes = sum(1 for node in ray.nodes() if node["Alive"])
     gpus = int(resources.get("GPU", 0))

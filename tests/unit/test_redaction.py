@@ -22,8 +22,6 @@ from rayscale.redaction import HIDDEN, has_secret, redact
 from rayscale.run_folder import load, log_event
 from rayscale.storage import Store
 from rayscale.study import load_study
-from rayscale.text.prepare import Here, prepare
-from rayscale.text.tokenise import TokenizerSpec
 from tests.unit.conftest import STUDY
 from tests.unit.made_study import trials, write_run
 from tests.unit.test_cli import PLANTED
@@ -153,46 +151,6 @@ def test_secrets_in_what_fails_are_taken_out_of_all_that_is_said(sandbox: Sandbo
     sandbox.run("plan", "study.yaml", "--json", code=2)
     assert CANARY not in sandbox.said
     assert "Traceback" not in sandbox.said
-
-
-def test_a_run_of_this_process_keeps_the_secrets_of_a_trial_that_fails(
-    study_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A trial that trains, and one whose exception quotes the environment: record, log, events, report and status."""
-    for name, value in SECRETS.items():
-        monkeypatch.setenv(name, value)
-    study_file.write_text(
-        STUDY.replace("accelerator: cpu", "accelerator: cpu, executor: inline")
-        .replace("[20, 40, 80]", "[40]")
-        .replace(", seeds: {20: 2}", "")
-        .replace("1x32, 2x64", "1x32, 1x64")
-    )
-    home = study_file.parent
-    study = load_study(study_file)
-    prepare(study, [TokenizerSpec("trained", "bert", 512)], [0], Here())
-    from rayscale.nn import train
-
-    whole = train.train_trial
-
-    def quoting(trial: object, *arguments: object, **more: object) -> object:
-        if "1x64" in trial.model.name:
-            told = ", ".join(f"{name}={os.environ[name]}" for name in SECRETS)
-            raise RuntimeError(f"cannot reach https://me:{CANARY}@host/x?token={CANARY}: {told}")
-        return whole(trial, *arguments, **more)
-
-    monkeypatch.setattr(train, "train_trial", quoting)
-    from rayscale.on_ray import run_study
-
-    run = run_study(study_file, out=str(home / "run"))
-    assert run is not None
-    assert sorted(run.trials["status"]) == ["failed", "ok"]
-    (error,) = run.trials["error"].dropna()
-    assert error.startswith("RuntimeError: cannot reach https://***@host/x?token=*** HF_TOKEN=***, AWS")
-    assert {path.name for path in (home / "run").iterdir()} >= {"curves", "logs", "models", "trials", "report.html"}
-    assert leaks(home / "run") == []
-    records = [json.loads(path.read_text()) for path in (home / "run" / "trials").iterdir()]
-    kept = ["numpy", "pyarrow", "python", "ray", "rayscale", "tokenizers", "torch", "transformers"]
-    assert {tuple(sorted(json.loads(record["row"]["versions"]))) for record in records} == {tuple(kept)}
 
 
 def test_every_way_into_a_run_takes_secrets_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
