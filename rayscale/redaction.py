@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 HIDDEN = "***"
 
@@ -35,6 +36,15 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     for pattern in _SHOWN:
         text = pattern.sub(lambda match: (match[1] if match.re.groups else "") + HIDDEN, text)
     return text
+
+
+def redact_all(value: Any) -> Any:
+    """The value with every text in it redacted, however deep in lists and mappings it stands."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {name: redact_all(part) for name, part in value.items()}
+    return [redact_all(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def has_secret(uri: str) -> bool:

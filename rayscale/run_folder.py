@@ -18,7 +18,7 @@ from rayscale.counted import counted
 from rayscale.errors import InputError
 from rayscale.ledger import Damaged, Ledger, TrialRecord, planned_only, table
 from rayscale.names import is_name
-from rayscale.redaction import redact
+from rayscale.redaction import redact_all
 from rayscale.standing import stand
 from rayscale.storage import Store
 
@@ -174,8 +174,7 @@ def load(path: str | Path) -> Run:
 
 def log_event(store: Store, event: str, **details: Any) -> None:
     """Append one line to events.jsonl; secrets are taken out of texts."""
-    details = {key: redact(value) if isinstance(value, str) else value for key, value in details.items()}
-    line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details}
+    line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **redact_all(details)}
     store.append("events.jsonl", (json.dumps(line, allow_nan=False) + "\n").encode())
 
 

@@ -18,7 +18,6 @@ from pydantic import (
     PrivateAttr,
     Strict,
     Tag,
-    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -28,7 +27,7 @@ from rayscale.errors import StudyError, nearest
 from rayscale.files import below, is_folder
 from rayscale.laws import Law
 from rayscale.names import RULE, is_name
-from rayscale.study_checks import Problem, local_files, misfits
+from rayscale.study_checks import Problem, local_files, misfits, validated, without
 from rayscale.study_laws import MEND, Laws, UserLaw, read
 from rayscale.study_words import dotted
 from rayscale.study_yaml import Located, locate, parse
@@ -272,32 +271,16 @@ def _refusal(document: Located, problems: list[Problem]) -> StudyError:
 
 def _valid_parts(value: dict[Any, Any], wrong: list[tuple[Any, ...]]) -> dict[str, Any]:
     """The sections that are valid once the wrong keys are taken out of them, as `misfits` wants them."""
-    cleared = _with_long_target(_without(value, wrong))
-    parts = {name: _valid(kind, cleared.get(name)) for name, kind in (("task", Task), ("data", Data), ("grid", Grid))}
+    cleared = _with_long_target(without(value, wrong))
+    parts = {
+        name: validated(kind, cleared.get(name)) for name, kind in (("task", Task), ("data", Data), ("grid", Grid))
+    }
     optional = {"target": Target, "budget": Budget, "prices": Prices, "run": Run}
-    parts |= {name: _valid(kind, cleared.get(name, {})) for name, kind in optional.items()}
+    parts |= {name: validated(kind, cleared.get(name, {})) for name, kind in optional.items()}
     if any(where[:1] == ("target",) for where in wrong):  # what it may reach depends on the metric
         del parts["target"]
-    entries = [(number, _valid(Model, each)) for number, each in enumerate(cleared.get("models") or ())]
+    entries = [(number, validated(Model, each)) for number, each in enumerate(cleared.get("models") or ())]
     return parts | {"models": [(number, model) for number, model in entries if model is not None]}
-
-
-def _without(value: Any, gone: list[tuple[Any, ...]]) -> Any:
-    """A copy without these fields; what stands in a list becomes None, so that the others keep their places."""
-    if isinstance(value, dict):
-        inner = {key: [where[1:] for where in gone if where[0] == key] for key in value}
-        return {key: _without(part, inner[key]) for key, part in value.items() if () not in inner[key]}
-    if isinstance(value, list):
-        places = [[where[1:] for where in gone if where[0] == place] for place in range(len(value))]
-        return [None if () in there else _without(part, there) for part, there in zip(value, places, strict=True)]
-    return value
-
-
-def _valid(kind: Any, given: Any) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(given)
-    except ValidationError:
-        return None
 
 
 def _placed(study: Study, folder: Path) -> Study:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from rayscale import study_augment
 from rayscale.errors import nearest
 from rayscale.files import below, files_of, is_folder
@@ -156,3 +158,22 @@ def repeated(study: Any) -> list[str]:
         for value in dict.fromkeys(value for value in values if values.count(value) > 1):
             said.append(f"{value} stands {values.count(value)} times in {field}: its cells are merged, each runs once")
     return said
+
+
+def without(value: Any, gone: list[tuple[Any, ...]]) -> Any:
+    """A copy without these fields; what stands in a list becomes None, so that the others keep their places."""
+    if isinstance(value, dict):
+        inner = {key: [where[1:] for where in gone if where[0] == key] for key in value}
+        return {key: without(part, inner[key]) for key, part in value.items() if () not in inner[key]}
+    if isinstance(value, list):
+        places = [[where[1:] for where in gone if where[0] == place] for place in range(len(value))]
+        return [None if () in there else without(part, there) for part, there in zip(value, places, strict=True)]
+    return value
+
+
+def validated(kind: Any, given: Any) -> Any:
+    """The value as this kind of model; None if it is none."""
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError:
+        return None

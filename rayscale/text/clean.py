@@ -24,7 +24,6 @@ from rayscale.machine import memory_bytes
 from rayscale.text import corpus
 from rayscale.text.normalise import NORMALISE_VERSION, keys_of, normalise
 from rayscale.text.opening import ending
-from rayscale.text.parquet import unpacked_bytes
 from rayscale.text.sources import BadRow, Row, Source, checked_label, checked_text
 from rayscale.text.split import DROPPED, SPLITS, TEST, TRAIN, VALIDATION, divide
 
@@ -198,8 +197,6 @@ def read_clean(source: SourceFile, task: Task, on_bad_row: str, most: int | None
     batch: list[tuple[str, str | None] | str] = []
     total = size = characters = 0
     try:
-        if most and source.format == "parquet":
-            check_size(source.path, unpacked_bytes(source.path, columns), most)
         for row in read(source.path, columns):
             checked = row if isinstance(row, BadRow) else _checked(row, columns, task.type == "causal-lm")
             total += 1

@@ -13,6 +13,8 @@ from rayscale.errors import DataError
 from rayscale.text.opening import MAX_ROW, short
 from rayscale.text.sources import BadRow, Row, missing
 
+#: Bytes of a row group, by its own account, up to which its texts are read as dictionaries.
+MAX_PACKED = 1 << 26
 #: What pyarrow raises for bytes that are no sound parquet.
 _DAMAGE = (pa.ArrowException, OSError, MemoryError, UnicodeError, OverflowError)
 
@@ -59,23 +61,27 @@ def _batches(path: str, columns: Sequence[str], rows: int) -> Iterator[pa.Record
     """Batches of so many rows at most, fewer where their texts are long."""
     with pq.ParquetFile(path) as opened:
         texts = [name for name in columns if _is_text(opened.schema_arrow.field(name).type)]
-    # A dictionary holds each value once, however often it comes: it is unpacked a few rows at a time.
-    with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as file:
-        for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
-            batch.validate(full=True)
-            for part in _parts(batch):
-                yield pa.record_batch([_unpacked(column) for column in part.columns], part.schema.names)
+    for group in range(opened.num_row_groups):
+        about = opened.metadata.row_group(group)
+        # In a small group one long text may come a million times: as a dictionary it is there once. A large group is
+        # read as it is, since a dictionary would keep all of its texts until its end.
+        packed = texts if about.total_byte_size <= MAX_PACKED else None
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=packed) as file:
+            size = min(rows, _rows_at_once(about))
+            for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=list(columns)):
+                batch.validate(full=True)
+                for part in _parts(batch):
+                    yield pa.record_batch([_unpacked(column) for column in part.columns], part.schema.names)
 
 
-def unpacked_bytes(path: str, columns: Sequence[str]) -> int:
-    """Bytes that the columns of a parquet file take unpacked, as the file itself says; 0 if it says nothing sound."""
-    try:
-        about = pq.read_metadata(path)
-        groups = [about.row_group(number) for number in range(about.num_row_groups)]
-        chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-        return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
-    except _DAMAGE:
-        return 0  # reading it will say what is wrong
+def _rows_at_once(about: Any) -> int:
+    """Rows of a row group that take some tens of megabytes unpacked, by what the file says of the whole group.
+
+    What it says of single columns is not asked: in pyarrow 26 damage there ends the process (an exception of C++ that
+    `RowGroupMetaData.column` lets through).
+    """
+    most = 4096 if about.total_byte_size <= MAX_PACKED else 256  # in a large group sizes may differ much
+    return max(1, min(most, MAX_ROW * about.num_rows // max(1, about.total_byte_size)))
 
 
 def _check_columns(path: str, columns: Sequence[str], schema: Any) -> None:

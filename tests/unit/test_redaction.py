@@ -163,7 +163,7 @@ def test_every_way_into_a_run_takes_secrets_out(tmp_path: Path, monkeypatch: pyt
     except TrialError:
         assert CANARY not in json.dumps([describe(error), error.to_json()])
     store = Store.open(tmp_path)
-    log_event(store, "run_stopped", reason=told)
+    log_event(store, "run_stopped", reason=told, attempts=[{"reason": told, "seconds": 1.0}, None])
     write_run(tmp_path, trials(seeds=1, gpus=(1,), models=("tiny",), sizes=(500,)))
     with pytest.raises(InputError, match=r"storage s3://\*\*\*@b: a URI with a secret"):
         Store.open(f"s3://a:{CANARY}@b")

@@ -136,7 +136,7 @@ import random, sys
 from pathlib import Path
 from rayscale.errors import DataError
 from rayscale.text import columns
-from rayscale.text.parquet import read_parquet, unpacked_bytes
+from rayscale.text.parquet import read_parquet
 whole, seed, number = Path(sys.argv[1]).read_bytes(), int(sys.argv[2]), int(sys.argv[3])
 rng, damaged, counts = random.Random(seed), Path(sys.argv[1] + ".damaged.parquet"), [0, 0]
 for turn in range(number):
@@ -149,7 +149,6 @@ for turn in range(number):
             content[place] = rng.choice((content[place] ^ 1 << rng.randrange(8), rng.randrange(256), 255))
     damaged.write_bytes(content)
     try:
-        unpacked_bytes(str(damaged), ("text", "label"))
         for row in read_parquet(str(damaged), ("text", "label")): pass
         counts[0] += 1
     except DataError as error:
@@ -221,9 +220,12 @@ def bombs() -> dict[str, object]:
         numbers = pa.array([0, 1], pa.int32()).take(pa.array([0, 1] * 200_000))
         packed_parquet(path, pa.DictionaryArray.from_arrays(numbers, pa.array(["a" * 1_000_000, "b" * 1_000_000])))
 
-    def zeros(path: Path) -> None:
-        texts = pa.array([str(i) + "0" * 1_000_000 for i in range(300)])
-        packed_parquet(path, texts, compression="zstd", use_dictionary=False)
+    def zeros(path: Path) -> None:  # texts of a megabyte, 3000 of them
+        texts = [str(i) + "0" * 1_000_000 for i in range(100)]
+        table = pa.table({"text": texts, "label": ["a", "b"] * 50})
+        with pq.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=False) as writer:
+            for _ in range(30):
+                writer.write_table(table)
 
     return {"a.csv.gz": csv, "a.jsonl.gz": endless, "a.txt.gz": endless, "a.parquet": repeated, "b.parquet": zeros}
 
