@@ -182,7 +182,13 @@ def status(run: RunFolder, json_: Json = False) -> None:
     if found["unplanned"]:
         print(f"{found['unplanned']} records are of cells that the study does not ask for now; they are not counted.")
     for damaged in found["damaged"]:
-        print(f"Damaged record: {damaged['file']}: {damaged['reason']}; delete it and run again.")
+        print(f"Damaged record: {damaged['file']}: {damaged['reason']}; run again, which repeats that trial.")
+    if found["set_aside"]:
+        print(f"Damaged records set aside by a later run: {', '.join(found['set_aside'])}.")
+    if found["broken_events"]:
+        print(f"{found['broken_events']} lines of events.jsonl were cut off by a crash; they are passed over.")
+    if found["owner"]:
+        print(f"Driver: process {found['owner']['pid']} on {found['owner']['host']}, since {found['owner']['since']}.")
 
 
 @app.command()

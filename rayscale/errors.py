@@ -3,6 +3,8 @@
 RayscaleError            exit 1  the job failed
 ├── TrialError                   one trial failed; `permanent` says whether a retry can help
 ├── ClusterError                 Ray or the cluster failed
+├── StorageError                 the run's folder could not be written: the disk is full, ...
+├── LeaseLostError               another driver took the run over
 └── InputError           exit 2  wrong input
     ├── StudyError               the study file
     ├── DataError                the text data
@@ -11,6 +13,7 @@ RayscaleError            exit 1  the job failed
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from rayscale.redaction import redact
@@ -52,6 +55,27 @@ class TrialError(RayscaleError):
 
 class ClusterError(RayscaleError):
     """Ray could not start, connect or keep the work alive."""
+
+
+class StorageError(RayscaleError):
+    """The run's folder could not be written; what was acknowledged before is safe."""
+
+    @classmethod
+    def at(cls, place: str, error: OSError) -> StorageError:
+        """What the system said of a place, and the mend."""
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            mend = "make room there, then run the same command again: finished trials are safe"
+            return cls(f"cannot be written: {reason}; {mend}", code="disk_full", where=place)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            mend = "make it a folder that you can write, or give another one with --out"
+            return cls(f"cannot be written: {reason}; {mend}", code="storage_not_writable", where=place)
+        mend = "check the storage, then run the same command again: finished trials are safe"
+        return cls(f"cannot be written: {reason}; {mend}", code="storage_failed", where=place)
+
+
+class LeaseLostError(RayscaleError):
+    """Another driver took the run over while this one was paused; this one must write no more."""
 
 
 class InputError(RayscaleError):

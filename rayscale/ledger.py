@@ -1,4 +1,8 @@
-"""The ledger: one durable JSON record per finished trial, and the trial table derived from them."""
+"""The ledger: one durable JSON record per finished trial, and the trial table derived from them.
+
+A record's file holds `row`, `trial` and `sha256`, the checksum of all else in it; its version is row.schema_version.
+Every later version keeps to that, so that each rayscale can tell a newer record from a damaged one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +19,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rayscale.errors import InputError
 from rayscale.redaction import redact
 from rayscale.storage import Store
 from rayscale.trial import TRAINING_VERSION, Trial
 
 SCHEMA_VERSION = 1
+
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+
+#: How a record (`row` and `trial`) of each earlier version becomes one of the next: a version that adds a column fills
+#: it here. There is an entry for every version before SCHEMA_VERSION, the oldest first.
+UPGRADES: dict[int, Upgrade] = {}
 
 _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
@@ -51,6 +63,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "schema_version": _WHOLE,
 }  # fmt: skip
 SCHEMA = pa.schema(list(COLUMNS.items()))
+ASIDE = ".damaged-"  # in the name of a damaged file that was set aside, before the digest of its content
 STATUSES = ("ok", "failed", "diverged", "stopped")
 
 
@@ -114,30 +127,73 @@ class Damaged:
     name: str
     reason: str
 
+    @property
+    def told(self) -> str:
+        """What a run says of it."""
+        return f"Damaged record {self.name}: {self.reason}. It is kept under another name, and its trial runs again."
+
+
+class NewerRecordError(InputError):
+    """A record that a newer rayscale wrote: this one can neither read nor replace it."""
+
+
+def _no_guard() -> None:
+    """Nobody else writes."""
+
 
 class Ledger:
-    """The records of one run folder. Only the driver writes."""
+    """The records of one run folder. Only the driver writes; `guard` raises where it may not (any more)."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, guard: Callable[[], None] = _no_guard) -> None:
         self.store = store
+        self.guard = guard
 
     def write(self, record: TrialRecord) -> None:
-        """Make the record durable: when this returns it survives a crash."""
-        body = {"row": dict(record.row), "trial": dict(record.trial)}
+        """Make the record durable: when this returns it survives a crash. A damaged file in its place is set aside.
+
+        Raises NewerRecordError where a newer rayscale wrote a record of this trial, StorageError where it cannot write.
+        """
+        body = {"row": {**record.row, "schema_version": SCHEMA_VERSION}, "trial": dict(record.trial)}
         text = json.dumps(body, sort_keys=True, allow_nan=False, ensure_ascii=False)
         wrapped = {"sha256": hashlib.sha256(text.encode()).hexdigest(), **body}
         content = json.dumps(wrapped, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=1)
-        self.store.write(f"trials/{record.trial_id}.json", content.encode())
+        self.guard()
+        name = f"trials/{record.trial_id}.json"
+        if isinstance(found := self._read(name), Damaged):
+            self.set_aside(found)
+        self.store.write(name, content.encode())
 
     def read(self) -> tuple[list[TrialRecord], list[Damaged]]:
-        """All records by trial id, and the files that are no whole record, each with the reason."""
-        records, damaged = [], []
-        for name in self.store.names("trials", ".json"):
-            try:
-                records.append(_parse(self.store.read(name)))
-            except ValueError as error:
-                damaged.append(Damaged(name, str(error)))
-        return sorted(records, key=lambda r: r.trial_id), damaged
+        """All records by trial id, and the files that are no whole record, each with the reason.
+
+        Raises NewerRecordError if there are records that a newer rayscale wrote.
+        """
+        found = [each for name in self.store.names("trials", ".json") if (each := self._read(name))]
+        records = sorted((each for each in found if isinstance(each, TrialRecord)), key=lambda r: r.trial_id)
+        return records, [each for each in found if isinstance(each, Damaged)]
+
+    def set_aside(self, damaged: Damaged) -> str:
+        """Keep a damaged file under another name, which is returned; its trial can be run and recorded again."""
+        digest = hashlib.sha256(self.store.read(damaged.name)).hexdigest()[:8]
+        aside = f"{damaged.name}{ASIDE}{digest}"
+        self.store.rename(damaged.name, aside)
+        return aside
+
+    def aside(self) -> list[str]:
+        """Names of the damaged files that were set aside."""
+        return [name for name in self.store.names("trials") if ASIDE in name]
+
+    def _read(self, name: str) -> TrialRecord | Damaged | None:
+        """None where there is no such file (any more)."""
+        try:
+            return _parse(self.store.read(name), posixpath.basename(name).removesuffix(".json"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            return Damaged(name, str(error))
+        except NewerRecordError as error:
+            error.where = f"{self.store.location}/{name}"
+            raise
 
     def write_table(self, records: Sequence[TrialRecord]) -> None:
         """Derive trials.parquet from the records."""
@@ -161,17 +217,26 @@ def planned_only(records: Sequence[TrialRecord], names: Mapping[str, str | None]
     return [replace(r, row={**r.row, "model": names[r.trial_id] or r.row["model"]}) for r in kept]
 
 
-def _parse(content: bytes) -> TrialRecord:
+def _parse(content: bytes, trial_id: str) -> TrialRecord:
+    """Raises ValueError for what is no whole record of this trial, NewerRecordError for one of a newer version."""
     try:
-        value = json.loads(content)
-        body = {"row": value["row"], "trial": value["trial"]}
-        checksum = value["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        body = json.loads(content)
+        checksum, version = body.pop("sha256"), body["row"]["schema_version"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a whole record ({type(error).__name__}: {error})") from None
     text = json.dumps(body, sort_keys=True, ensure_ascii=False)
     if hashlib.sha256(text.encode()).hexdigest() != checksum:
         raise ValueError("checksum does not match the content")
-    version = body["row"].get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"schema version {version}; this rayscale reads {SCHEMA_VERSION}")
-    return TrialRecord(body["row"], body["trial"])
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise NewerRecordError(
+            f"was written by a newer rayscale (schema version {version}; this one reads up to {SCHEMA_VERSION}); "
+            "update rayscale, or give another folder with --out",
+            code="newer_record",
+        )
+    if body["row"]["trial_id"] != trial_id:
+        raise ValueError(f"holds the record of another trial, {body['row']['trial_id']}")
+    if version not in (*UPGRADES, SCHEMA_VERSION):
+        raise ValueError(f"schema version {version} is none that was ever written")
+    for step in range(version, SCHEMA_VERSION):
+        body = UPGRADES[step](body)
+    return TrialRecord({**body["row"], "schema_version": SCHEMA_VERSION}, body["trial"])

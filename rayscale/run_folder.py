@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ import yaml
 
 from rayscale.counted import counted
 from rayscale.errors import InputError
+from rayscale.lease import FOLDER as LEASE_FOLDER
+from rayscale.lease import has_ended, read_owner
 from rayscale.ledger import Damaged, Ledger, TrialRecord, planned_only, table
 from rayscale.names import is_name
 from rayscale.redaction import redact_all
@@ -111,14 +114,25 @@ class Run:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What happened, in order, each with `at` (UTC) and `event`. A line cut off by a crash ends the list."""
-        found: list[dict[str, Any]] = []
+        """What happened, in order, each with `at` (UTC) and `event`; lines that a crash cut off are passed over."""
+        return [event for event in self._lines() if event]
+
+    @property
+    def broken_events(self) -> int:
+        """How many lines of events.jsonl a crash cut off."""
+        return sum(not event for event in self._lines())
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """The events, {} for a line that is none."""
+        found = []
         if self.store.exists("events.jsonl"):
-            for line in self.store.read("events.jsonl").splitlines():
+            for line in self.store.read("events.jsonl").split(b"\n"):
                 try:
-                    found.append(json.loads(line))
+                    event = json.loads(line) if line.strip() else None
                 except ValueError:
-                    continue  # cut off by a crash; later runs append whole lines after it
+                    event = {}
+                if event is not None:
+                    found.append(event if isinstance(event, dict) and {"at", "event"} <= set(event) else {})
         return found
 
     def curves(self, trial_id: str) -> pd.DataFrame:
@@ -178,6 +192,17 @@ def log_event(store: Store, event: str, **details: Any) -> None:
     store.append("events.jsonl", (json.dumps(line, allow_nan=False) + "\n").encode())
 
 
+def recover(ledger: Ledger, damaged: Sequence[Damaged]) -> None:
+    """Clear up after a killed driver, for the run's owner: unfinished writes go, damaged records are set aside.
+
+    What is done is told in events.jsonl. Raises StorageError.
+    """
+    if removed := ledger.store.recover(LEASE_FOLDER):
+        log_event(ledger.store, "unfinished_writes_removed", files=removed)
+    for each in damaged:
+        log_event(ledger.store, "record_set_aside", file=each.name, reason=each.reason, now=ledger.set_aside(each))
+
+
 def status(run: Run) -> dict[str, Any]:
     """Progress of a run: the object of `status --json`; trials run now only while a run has not ended.
 
@@ -192,10 +217,13 @@ def status(run: Run) -> dict[str, Any]:
             begun[event["trial_id"]] = event["at"]
         elif event["event"] == "trial_finished":
             begun.pop(event["trial_id"], None)
+    if has_ended(run.store):
+        begun.clear()  # killed before it could say so
+    owner = read_owner(run.store)
     records, damaged = Ledger(run.store).read()
     by_id, now = {record.trial_id: record for record in records}, datetime.now(UTC)
     running = {
-        trial_id: (now - datetime.fromisoformat(at)).total_seconds()
+        trial_id: max(0.0, (now - datetime.fromisoformat(at)).total_seconds())
         for trial_id, at in begun.items()
         # A record from before the start is that of an earlier attempt; times of one form compare as text.
         if trial_id not in by_id or (by_id[trial_id].row["ended_at"] or "~") < at
@@ -215,4 +243,7 @@ def status(run: Run) -> dict[str, Any]:
         "gpu_hours": standing.gpu_seconds / 3600,
         "last_error": standing.last_error,
         "damaged": [{"file": each.name, "reason": each.reason} for each in damaged],
+        "set_aside": Ledger(run.store).aside(),
+        "broken_events": run.broken_events,
+        "owner": {"host": owner.host, "pid": owner.pid, "since": owner.since} if owner else None,
     }

@@ -1,6 +1,6 @@
 """A folder by path or URI through pyarrow.fs, with writes that are whole or absent.
 
-On a local disk: temporary file → fsync → rename → fsync of the folder. On object storage: one put, atomic by nature.
+On a local disk as `disk` says; on object storage by one put, which names nothing before it is whole.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ import os
 import posixpath
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrow import fs
 
-from rayscale.errors import InputError
+from rayscale import disk
+from rayscale.errors import InputError, StorageError
 from rayscale.redaction import has_secret, redact
 
 
@@ -60,41 +63,58 @@ class Store:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError."""
+        if self.local is not None:
+            return disk.read(self.path(name))
         with self.filesystem.open_input_stream(self.path(name)) as stream:
             return stream.read()
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file whole: a reader sees the old content or the new, never a part, also after a crash."""
-        target = self.path(name)
-        if self.local is None:
-            with self.filesystem.open_output_stream(target) as stream:
-                stream.write(content)
-            return
-        folder = os.path.dirname(target)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f".{os.path.basename(target)}.{uuid.uuid4().hex}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        """Write a file whole: a reader sees the old content or the new, never a part, also after a crash.
 
-    def names(self, folder: str, suffix: str = "") -> Iterator[str]:
-        """Names of the files directly in a folder, sorted, without temporary ones; nothing if there is no folder."""
-        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
-        for info in sorted(self.filesystem.get_file_info(selector), key=lambda i: i.path):
-            if info.type == fs.FileType.File and info.base_name.endswith(suffix) and info.base_name[0] != ".":
-                yield posixpath.join(folder, info.base_name)
+        Raises StorageError, and then the name holds what it held before.
+        """
+        with self._writing(name):
+            if self.local is not None:
+                disk.write(self.path(name), content)
+            else:
+                self._put(name, content)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file whole unless there is one of this name; of several who try, one is told True. Local disks only.
+
+        Raises StorageError.
+        """
+        with self._writing(name):
+            return disk.create(self.path(name), content)
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a file another name in its folder. Raises StorageError."""
+        with self._writing(new):
+            if self.local is not None:
+                disk.rename(self.path(name), self.path(new))
+            else:
+                self.filesystem.move(self.path(name), self.path(new))
+
+    def names(self, folder: str, suffix: str = "") -> list[str]:
+        """Names of the files directly in a folder, sorted, without temporary ones; none if there is no folder."""
+        if self.local is not None:
+            found = disk.files(self.path(folder))
+        else:
+            selector = fs.FileSelector(self.path(folder), allow_not_found=True)
+            infos = self.filesystem.get_file_info(selector)
+            found = sorted(info.base_name for info in infos if info.type == fs.FileType.File)
+        return [posixpath.join(folder, name) for name in found if name.endswith(suffix) and name[0] != "."]
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there. Raises StorageError."""
+        with self._writing(name):
+            try:
+                if self.local is not None:
+                    os.unlink(self.path(name))
+                else:
+                    self.filesystem.delete_file(self.path(name))
+            except FileNotFoundError:
+                pass
 
     def delete_folder(self, name: str) -> None:
         """Delete a folder and all in it, if it is there."""
@@ -106,16 +126,47 @@ class Store:
         probe = f".probe-{uuid.uuid4().hex}"
         try:
             self.write(probe, b"probe")
-            self.filesystem.delete_file(self.path(probe))
-        except OSError as error:
-            raise InputError(f"storage {self.root} cannot be written: {error}", code="storage_not_writable") from None
+            self.delete(probe)
+        except StorageError as error:
+            raise InputError(error.message, code="storage_not_writable") from error
 
-    def append(self, name: str, content: bytes) -> None:
-        """Add to the end of a file; object storage has no append, so there the object is written anew."""
+    def recover(self, but: str) -> int:
+        """Clear up after a driver that was killed: remove the temporary files of its unfinished writes (their number is
+        returned), but not in folder `but`; make durable what it had named but perhaps not yet made so.
+        """
         if self.local is None:
-            self.write(name, (self.read(name) if self.exists(name) else b"") + content)
+            return 0
+        with self._writing(""):
+            return disk.recover(self.root, but)
+
+    def append(self, name: str, line: bytes) -> None:
+        """Add one line to the end of a file, on a fresh line: what a crash cut off stays a line of its own.
+
+        Object storage has no append, so there the object is written anew. Raises StorageError.
+        """
+        if self.local is not None:
+            with self._writing(name):
+                disk.append(self.path(name), line)
             return
-        target = self.path(name)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(target, "ab") as file:
-            file.write(content)
+        before = self.read(name) if self.exists(name) else b""
+        self.write(name, before + (b"" if not before or before.endswith(b"\n") else b"\n") + line)
+
+    def _put(self, name: str, content: bytes) -> None:
+        """One put, in a thread of its own, which no signal reaches.
+
+        A stream that is left by an exception is closed all the same, and that names what it had been given so far.
+        """
+
+        def put() -> None:
+            with self.filesystem.open_output_stream(self.path(name)) as stream:
+                stream.write(content)
+
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(put).result()
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError.at(f"{self.location.rstrip('/')}/{name}", error) from error

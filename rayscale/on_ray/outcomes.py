@@ -22,10 +22,15 @@ from rayscale.trial import Trial
 class Outcomes:
     """The records of a run by trial id, and the one way in which one is added. `keep` is the study's `run.keep`."""
 
-    store: Store
+    ledger: Ledger
     keep: str
     executor: str
     records: dict[str, TrialRecord]
+
+    @property
+    def store(self) -> Store:
+        """The run's folder."""
+        return self.ledger.store
 
     def add(self, trial: Trial, outcome: Mapping[str, Any]) -> TrialRecord:
         """Write what a trial gave; when this returns it survives a crash.
@@ -33,6 +38,7 @@ class Outcomes:
         `outcome`: status, attempts; where it was trained `measured` and perhaps `model`; where it failed `error`
         (message, traceback); of attempts that failed `failures`, and their device-seconds `lost_seconds`.
         """
+        self.ledger.guard()
         error = outcome.get("error")
         measured = dict(outcome.get("measured") or place(datetime.now(UTC), trial.gpus))
         measured["device_seconds"] += outcome.get("lost_seconds", 0.0)  # attempts that failed were paid for too
@@ -56,10 +62,14 @@ class Outcomes:
             **measured,
         )
         self._keep_model(record, outcome.get("model") or [])
-        Ledger(self.store).write(record)
-        self.records[trial.trial_id] = record
-        log_event(self.store, "trial_finished", trial_id=trial.trial_id, status=record.row["status"])
+        self.settle(record)
         return record
+
+    def settle(self, record: TrialRecord) -> None:
+        """Make a record durable, then say so."""
+        self.ledger.write(record)
+        self.records[record.trial_id] = record
+        log_event(self.store, "trial_finished", trial_id=record.trial_id, status=record.row["status"])
 
     def _keep_model(self, record: TrialRecord, model: list[Any]) -> None:
         """Write models/<trial_id>/; with keep: best, only if no kept model validates better, and drop the loser.

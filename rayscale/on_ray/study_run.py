@@ -9,22 +9,23 @@ import json
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from rayscale.draft import draft_plan, run_store, write_plan
-from rayscale.errors import ClusterError, InputError
+from rayscale.errors import ClusterError, InputError, LeaseLostError, StorageError
 from rayscale.estimate import Planned
 from rayscale.finish import finish
+from rayscale.lease import hold
 from rayscale.ledger import Ledger, planned_only
 from rayscale.machine import this_machine
 from rayscale.on_ray.outcomes import Outcomes
 from rayscale.on_ray.progress import Progress
 from rayscale.plan import Plan
 from rayscale.report.terminal import Snapshot
-from rayscale.run_folder import Run, log_event
+from rayscale.run_folder import Run, log_event, recover
 from rayscale.signals import Stopped, came, check
 from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
@@ -44,6 +45,9 @@ class Observer(Protocol):
     def consent(self, plan: Plan, pending: Sequence[Planned]) -> bool:
         """Whether to go on with this plan."""
 
+    def say(self, text: str) -> None:
+        """Something that a person should know."""
+
     def phase(self, text: str) -> None:
         """A new phase began."""
 
@@ -57,6 +61,9 @@ class Silent:
     def consent(self, plan: Plan, pending: Sequence[Planned]) -> bool:
         """Always."""
         return True
+
+    def say(self, text: str) -> None:
+        """Not shown."""
 
     def phase(self, text: str) -> None:
         """Not shown."""
@@ -88,8 +95,14 @@ def run_study(
     study = study if isinstance(study, Study) else load_study(study)
     store = run_store(study, out)
     store.check_writable()
-    outcomes = Outcomes(store, study.run.keep, executor or study.run.executor, {})
-    driver = _Driver(study, outcomes, observer or Silent(), retry_failed, only)
+    observer = observer or Silent()
+    with hold(store, told=observer.say) as lease:
+        outcomes = Outcomes(Ledger(store, lease.check), study.run.keep, executor or study.run.executor, {})
+        return _drive(_Driver(study, outcomes, observer, retry_failed, only), path, address)
+
+
+def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None:
+    study, store = driver.study, driver.store
     with ExitStack() as stack, driver.telling_of_an_end():
         local = address == "local"
         machine = this_machine(study.run.accelerator) if local else driver.connect(stack, address).machine
@@ -100,6 +113,7 @@ def run_study(
         driver.execute()
     with driver.telling_of_an_end():
         driver.observer.phase("fitting the laws")
+        driver.ledger.guard()
         finish(store)
     log_event(store, "run_ended")
     return Run(store)
@@ -119,6 +133,11 @@ class _Driver:
     prepared: dict[str, Prepared] = field(default_factory=dict)
 
     @property
+    def ledger(self) -> Ledger:
+        """The run's records."""
+        return self.outcomes.ledger
+
+    @property
     def store(self) -> Store:
         """The run's folder."""
         return self.outcomes.store
@@ -134,8 +153,9 @@ class _Driver:
         try:
             yield
         except BaseException as error:
-            if self.agreed:
-                log_event(self.store, "run_stopped", reason=type(error).__name__)
+            if self.agreed and not isinstance(error, LeaseLostError):  # else events.jsonl is another driver's
+                with suppress(StorageError):  # the first error is the one to tell
+                    log_event(self.store, "run_stopped", reason=type(error).__name__)
             if isinstance(error, KeyboardInterrupt | Stopped) or came():
                 self.observer.phase("stopping (a second signal ends it at once)")
                 check()
@@ -151,7 +171,7 @@ class _Driver:
             raise InputError(
                 f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids", code="unknown_trial"
             )
-        earlier = Ledger(self.store).read()[0]
+        earlier, damaged = self.ledger.read()
         if any(r.row["executor"] == "simulated" for r in earlier):
             raise InputError(
                 f"{self.store.location} holds simulated trials; give another folder with --out", code="simulated_run"
@@ -167,9 +187,12 @@ class _Driver:
                 f"{wide[0].trial.trial_id}; use --only with a trial of one GPU, or executor lanes",
                 code="inline_gpus",
             )
+        for each in damaged:
+            self.observer.say(each.told)
         self.agreed = self.observer.consent(plan, self.pending)
         if self.agreed:
             text = Path(path).read_bytes() if path else _as_yaml(self.study)
+            recover(self.ledger, damaged)
             self.store.write("study.yaml", text)
             self.store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
             source = str(Path(path).absolute()) if path else None
@@ -305,6 +328,7 @@ class _Driver:
         waited = {p.trial.trial_id: p.trial for p in self.pending}
         known, begun, events = 0, set[str](), 0
         while known < len(self.pending):
+            self.ledger.guard()
             if not grid.is_alive():
                 raise ClusterError(f"Ray Tune ended before the trials did: {grid.error}") from grid.error
             for outcome in ray.get(pool.collect.remote(known, POLL_SECONDS)):

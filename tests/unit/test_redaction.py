@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rayscale.checkpoints import find_checkpoint
 from rayscale.errors import InputError, TrialError, describe
-from rayscale.ledger import make_record
+from rayscale.ledger import Ledger, make_record
 from rayscale.names import as_name, is_name
 from rayscale.on_ray.outcomes import Outcomes
 from rayscale.redaction import HIDDEN, has_secret, redact
@@ -176,7 +176,7 @@ def test_every_way_into_a_run_takes_secrets_out(tmp_path: Path, monkeypatch: pyt
 
     trial = draft_plan(load_study(study), Machine("cpu", 2, "p", "this machine"), store).trials[0].trial
     assert CANARY not in str(make_record(trial, status="failed", error=told).row)
-    outcomes = Outcomes(store, "none", "inline", {})
+    outcomes = Outcomes(Ledger(store), "none", "inline", {})
     outcomes.add(trial, {"status": "failed", "attempts": 1, "error": {"message": told, "traceback": told}})
     assert leaks(tmp_path) == []
 
