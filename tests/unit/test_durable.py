@@ -98,7 +98,7 @@ def test_a_record_of_a_newer_version_is_refused_and_never_overwritten(tmp_path: 
     rewritten(file, lambda body: body["row"].update(schema_version=99))
     content = file.read_bytes()
     for attempt in (kept.read, lambda: kept.write(record())):
-        with pytest.raises(NewerRecordError, match="written by a newer rayscale .*; update rayscale") as caught:
+        with pytest.raises(NewerRecordError, match=r"written by a newer rayscale .*; update rayscale") as caught:
             attempt()
         assert caught.value.exit_code == 2
     assert file.read_bytes() == content
@@ -242,7 +242,8 @@ def test_row_21_a_killed_driver_loses_and_repeats_nothing(study_file: Path, tmp_
     code = (
         "import sys; from pathlib import Path; from rayscale.console import Terminal\n"
         "from rayscale.planted import run_planted\n"
-        "run_planted(sys.argv[1], sys.argv[2], out=sys.argv[3], observer=Terminal(json=False, yes=True), seconds_a_trial=0.05)"
+        "terminal = Terminal(json=False, yes=True)\n"
+        "run_planted(sys.argv[1], sys.argv[2], out=sys.argv[3], observer=terminal, seconds_a_trial=0.05)"
     )
     chance, kills = random.Random(7), 0
     for _ in range(4):
