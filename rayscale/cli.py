@@ -204,6 +204,7 @@ def fit(
     compute: Annotated[str | None, typer.Option("--compute", metavar="COLUMN", help="FLOP.")] = None,
     gpus: Annotated[str | None, typer.Option("--gpus", metavar="COLUMN", help="Workers G.")] = None,
     loss: Annotated[str | None, typer.Option("--loss", metavar="COLUMN", help="The loss a metric follows.")] = None,
+    copies: Annotated[str | None, typer.Option("--copies", metavar="COLUMN", help="Augmented ones of each.")] = None,
     where: Annotated[
         str | None, typer.Option("--where", metavar="QUERY", help="Rows to use at all: 'N > 1e6 and split == \"a\"'.")
     ] = None,
@@ -222,7 +223,8 @@ def fit(
     """Fit a law to any table of runs, or to a run folder."""
     from rayscale.table_fit import Asked, fit_and_save
 
-    named = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss}
+    named = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss,
+             "copies": copies}  # fmt: skip
     columns = {role: column for role, column in named.items() if column is not None}
     asked = Asked(law, columns, target, where, holdout, by, bootstrap, seed)
     done = fit_and_save(source, asked, predictions, out)
@@ -251,6 +253,7 @@ def predict(
     compute: Annotated[float | None, typer.Option("--compute", metavar="C", help="FLOP.")] = None,
     gpus: Annotated[int | None, typer.Option("--gpus", metavar="G", help="GPUs, for the speed.")] = None,
     loss: Annotated[float | None, typer.Option("--loss", metavar="L", help="The loss a metric follows.")] = None,
+    copies: Annotated[float | None, typer.Option("--copies", metavar="K", help="Augmented ones of each.")] = None,
     by: Annotated[
         list[str] | None, typer.Option("--by", metavar="COLUMN=VALUE", help="Which group of a fit by groups.")
     ] = None,
@@ -262,7 +265,7 @@ def predict(
 
     found = forecast(
         saved_fit(source), params=params, data=data, unique=unique, compute=compute, gpus=gpus, loss=loss,
-        by=parse_by(by or []),
+        copies=copies, by=parse_by(by or []),
     )  # fmt: skip
     if json_:
         _print_json(found)

@@ -41,6 +41,7 @@ def fit_law(
     compute: str | None = None,
     gpus: str | None = None,
     loss: str | None = None,
+    copies: str | None = None,
     by: str | list[str] | None = None,
     where: str | None = None,
     holdout: str | None = None,
@@ -49,7 +50,8 @@ def fit_law(
 ) -> Fit | GroupedFit:
     """Fit `law` to the columns `params` and `data` (sizes, any unit) and `target` (positive) of a table.
 
-    `unique` (distinct data among `data`), `compute`, `gpus` and `loss` name the columns of laws that need them.
+    `unique` (distinct data among `data`), `compute`, `gpus`, `loss` and `copies` (augmented ones of each example) name
+    the columns of laws that need them.
     `where` says which rows to use at all, `holdout` which of these to keep out and predict, both as pandas queries.
     With `by` (columns) the result is a GroupedFit, one fit per group. The law `auto` is a Blend of all suited laws,
     weighed by how each foretells the largest sizes within the training rows; its groups borrow from each other.
@@ -61,7 +63,8 @@ def fit_law(
     """
     _check(table, by=by, holdout=holdout, bootstrap=bootstrap, seed=seed)
     law = find_law(law)
-    given = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss}
+    given = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss,
+             "copies": copies}  # fmt: skip
     columns = {} if law.name == "auto" else input_columns(table, law, given)
     excluded = ~select(table, where, "where") if where else np.zeros(len(table), dtype=bool)
     held = select(table, holdout, "holdout") if holdout else np.zeros(len(table), dtype=bool)

@@ -31,6 +31,7 @@ def predict(
     compute: float | None = None,
     gpus: float | None = None,
     loss: float | None = None,
+    copies: float | None = None,
     by: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The target at these sizes from a saved fit (the object of fit.json, of `fit --json`, or one fit), not refitted.
@@ -40,7 +41,8 @@ def predict(
     For a run, `gpus` adds `speedup` over the fewest GPUs measured: GPUs change no loss at a fixed global batch.
     Raises InputError where a size is missing or no positive number, and where no fit can say, with its reasons.
     """
-    sizes = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss}
+    sizes = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss,
+             "copies": copies}  # fmt: skip
     given = {role: float(value) for role, value in sizes.items() if value is not None}
     of_run = "fits" in saved
     fit = _of_run(saved["fits"], given) if of_run else _of_table(saved, by or {})

@@ -22,7 +22,7 @@ from rayscale.observations import select
 from rayscale.run_folder import Run, load
 from rayscale.tables import Table, check_columns, check_query, check_writable, listed, read_table, write_table
 
-ROLES = ("params", "data", "unique", "compute", "gpus", "loss")
+ROLES = ("params", "data", "unique", "compute", "gpus", "loss", "copies")
 SPEED = "examples_per_second"
 
 

@@ -84,7 +84,7 @@ def test_a_planted_law_predicts_what_it_was_planted_with(law, middle):
 @pytest.mark.parametrize("law", LAWS, ids=ids)
 def test_a_change_of_units_changes_no_prediction(law):
     table, _ = table_of(law, steps=6, noise=0.01)
-    factors = {"params": 1e-9, "data": 1e6, "unique": 1e6, "loss": 1.4, "gpus": 1.0}
+    factors = {"params": 1e-9, "data": 1e6, "unique": 1e6, "loss": 1.4, "gpus": 1.0, "copies": 1.0}
     scaled = table.assign(**{role: table[role] * factors[role] for role in law.inputs})
     one, other = (fitted(each, law).predict(each)["predicted"] for each in (table, scaled))
     np.testing.assert_allclose(one, other, rtol=1e-3)
