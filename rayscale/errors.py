@@ -2,6 +2,7 @@
 
 RayscaleError            exit 1  the job failed
 ├── TrialError                   one trial failed; `permanent` says whether a retry can help
+│   └── MemoryTrialError         memory did not suffice; a smaller micro-batch may
 ├── ClusterError                 Ray or the cluster failed
 ├── StorageError                 the run's folder could not be written: the disk is full, ...
 ├── LeaseLostError               another driver took the run over
@@ -51,6 +52,17 @@ class TrialError(RayscaleError):
     def __init__(self, message: str, *, code: str = "trial_failed", where: str | None = None, permanent: bool = False):
         super().__init__(message, code=code, where=where)
         self.permanent = permanent
+
+
+class MemoryTrialError(TrialError):
+    """Memory did not suffice for `micro_batch` rows at once; permanent where there is no smaller one."""
+
+    def __init__(self, reason: str, micro_batch: int):
+        smallest = micro_batch <= 1
+        advice = "; use a smaller model, a smaller task.max_length, or workers with more memory" if smallest else ""
+        text = f"out of memory with micro-batches of {micro_batch} ({reason}){advice}"
+        super().__init__(text, code="out_of_memory", permanent=smallest)
+        self.micro_batch = micro_batch
 
 
 class ClusterError(RayscaleError):
@@ -123,6 +135,7 @@ def describe(failure: BaseException) -> dict[str, Any]:
         "message": redact(message),
         "code": getattr(failure, "code", "exception"),
         "type": type(failure).__name__,
+        "micro_batch": getattr(failure, "micro_batch", None),
         "permanent": bool(getattr(failure, "permanent", False)) or getattr(failure, "exit_code", 1) == 2,
         "traceback": traceback_of(failure),
         **({"step": failure.step} if hasattr(failure, "step") else {}),  # put there by `train_trial`

@@ -64,11 +64,16 @@ class Trial:
         return cls(**{**value, "model": ModelSpec(**value["model"])})
 
 
+def identity(trial: Trial) -> dict[str, Any]:
+    """All that changes a trial's result, and nothing else, as plain values."""
+    told = {**trial.to_json(), "model": trial.model.identity, "training_version": TRAINING_VERSION}
+    del told["trial_id"], told["study"]
+    if trial.augment_digest is None:  # plain trials keep the ids that they had before there were augmented ones
+        del told["copies"], told["augment_digest"]
+    return told
+
+
 def identified(trial: Trial) -> Trial:
     """The trial with its id: 16 hex digits of the SHA-256 of what changes its result."""
-    identity = {**trial.to_json(), "model": trial.model.identity, "training_version": TRAINING_VERSION}
-    del identity["trial_id"], identity["study"]
-    if trial.augment_digest is None:  # plain trials keep the ids that they had before there were augmented ones
-        del identity["copies"], identity["augment_digest"]
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    canonical = json.dumps(identity(trial), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return replace(trial, trial_id=hashlib.sha256(canonical.encode()).hexdigest()[:16])

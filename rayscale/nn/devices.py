@@ -50,6 +50,13 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     return None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice: on the device, or for this process."""
+    # torch has a type of its own for CUDA only; its CPU allocator and cuBLAS say it in words.
+    words = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
 def restart_memory_peak(device: torch.device) -> bool:
     """Peak memory is measured from here on; False if this system cannot tell."""
     if device.type == "cuda":

@@ -28,9 +28,11 @@ def evaluate(
     classes = len(job.prepared.labels) if job.task_type == "sequence-classification" else 0
     loss_sum = torch.zeros((), dtype=torch.float64, device=group.device)
     counts = torch.zeros(classes * classes, dtype=torch.int64, device=group.device)
+    # Where memory was too small for a micro-batch, it may be for these batches too.
+    tokens = TOKENS[group.device.type] * job.micro_batch // job.usual_micro_batch
     model.eval()
     with torch.inference_mode():
-        for chosen in batches.cut_evaluation(rows, lengths, group.rank, group.world_size, TOKENS[group.device.type]):
+        for chosen in batches.cut_evaluation(rows, lengths, group.rank, group.world_size, tokens):
             inputs = job.to_device(split, chosen)
             with job.autocast():
                 loss, logits = job.objective.losses(model, inputs)

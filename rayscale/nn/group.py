@@ -39,6 +39,20 @@ class Group:
         """Largest over ranks, elementwise, in float64. Every rank must call it."""
         return self._reduce(values, dist.ReduceOp.MAX if self.world_size > 1 else None)
 
+    def gather(self, content: bytes) -> list[bytes]:
+        """What each rank gave, by rank; the same on every rank. Every rank must call it."""
+        if self.world_size == 1:
+            return [content]
+        sizes = [0.0] * self.world_size
+        sizes[self.rank] = float(len(content))
+        lengths = [int(size) for size in self.add(sizes)]
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        padded = padded.to(self.device)
+        received = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(received, padded)
+        return [each[:n].cpu().numpy().tobytes() for each, n in zip(received, lengths, strict=True)]
+
     def _reduce(self, values: np.ndarray | list[float], operation: dist.ReduceOp.RedOpType | None) -> np.ndarray:
         array = np.asarray(values, dtype=np.float64)
         if operation is None:

@@ -38,6 +38,7 @@ class Job:
     epochs: int
     global_batch: int
     micro_batch: int
+    usual_micro_batch: int  # before memory turned out too small for it
     steps: int
     learning_rate: float
     head_factor: float
@@ -65,8 +66,12 @@ class Job:
         return contextlib.nullcontext()
 
 
-def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group: Group) -> tuple[PreTrainedModel, Job]:
+def prepare_job(
+    trial: Trial, prepared: Prepared, checkpoint: str | None, group: Group, most: int | None = None
+) -> tuple[PreTrainedModel, Job]:
     """Builds the model on its device and resolves what the trial leaves open: rate, micro-batch, precision.
+
+    `most` is a limit to the micro-batch, where memory did not suffice for the usual one.
 
     Raises DataError for a subset or test split without rows and for too long rows, InputError as `build_model` does.
     """
@@ -95,6 +100,7 @@ def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group:
     model.to(device=group.device)  # type: ignore[call-arg]
     size = measure_size(model)
     global_batch = min(training["global_batch"], len(rows))
+    usual = min(math.ceil(global_batch / group.world_size), MICRO_BATCH[group.device.type])
     pretrained = trial.model.kind == "pretrained"
     steps = training["epochs"] * math.ceil(len(rows) / global_batch)
     job = Job(
@@ -107,7 +113,8 @@ def prepare_job(trial: Trial, prepared: Prepared, checkpoint: str | None, group:
         train_lengths=train.lengths,
         epochs=training["epochs"],
         global_batch=training["global_batch"],
-        micro_batch=min(math.ceil(global_batch / group.world_size), MICRO_BATCH[group.device.type]),
+        micro_batch=min(usual, most or usual),
+        usual_micro_batch=usual,
         steps=steps,
         learning_rate=resolve_rate(
             training["learning_rate"],

@@ -13,27 +13,33 @@ WARM_UP_SHARE = 1 / 4
 class SpeedWindow:
     """Counts rows and tokens, and the seconds that training took for them, from the end of the warm-up on.
 
-    Times are right only where the device has done what it was given: call `add` for the last step of the warm-up, and
-    `close`, behind a synchronisation.
+    A trial that was interrupted gives what it had counted before; it warms up once more. Times are right only where the
+    device has done what it was given: call `add` for the last step of the warm-up, and `close`, behind a
+    synchronisation.
     """
 
-    def __init__(self, steps: int) -> None:
-        self.warm_up = min(WARM_UP_STEPS, int(steps * WARM_UP_SHARE))
-        self.rows = self.tokens = 0
+    def __init__(self, rows: int = 0, tokens: int = 0, seconds: float = 0.0) -> None:
+        self.rows, self.tokens, self._before = rows, tokens, seconds
+        self.start(0)
+
+    def start(self, steps: int) -> None:
+        """Training begins, with this many steps ahead."""
+        self._warm_up = min(WARM_UP_STEPS, int(steps * WARM_UP_SHARE))
         self._done, self._paused, self._seconds = 0, 0.0, 0.0
         self._since = time.perf_counter()
 
-    def warms_up_with(self, step: int) -> bool:
-        """Whether the step of this number, from 0, is the last of the warm-up."""
-        return step + 1 == self.warm_up
+    @property
+    def warms_up_next(self) -> bool:
+        """Whether the step that is to be added next is the last of the warm-up."""
+        return self._done + 1 == self._warm_up
 
     def add(self, rows: int, tokens: int) -> None:
         """A step over this many rows and tokens (of all workers) was done."""
         self._done += 1
-        if self._done > self.warm_up:
+        if self._done > self._warm_up:
             self.rows += rows
             self.tokens += tokens
-        elif self._done == self.warm_up:
+        elif self._done == self._warm_up:
             self._since, self._paused = time.perf_counter(), 0.0
 
     def pause(self, seconds: float) -> None:
@@ -42,7 +48,13 @@ class SpeedWindow:
 
     def close(self) -> None:
         """Training ended."""
-        self._seconds = time.perf_counter() - self._since - self._paused
+        self._seconds = self.so_far
+
+    @property
+    def so_far(self) -> float:
+        """Length of the window up to now, in seconds."""
+        inside = self._done > self._warm_up
+        return self._before + (time.perf_counter() - self._since - self._paused if inside else 0.0)
 
     @property
     def seconds(self) -> float:

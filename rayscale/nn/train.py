@@ -8,6 +8,7 @@ trial and the order of floating-point sums, nothing else.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -21,11 +22,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from rayscale.errors import TrialError
+from rayscale.errors import MemoryTrialError, TrialError
 from rayscale.nn import batches, devices
 from rayscale.nn.evaluate import evaluate
 from rayscale.nn.group import Group
 from rayscale.nn.job import Job, prepare_job
+from rayscale.nn.keeper import Keeper, Saving
 from rayscale.nn.metrics import task_metrics
 from rayscale.nn.models import body_parameters
 from rayscale.nn.pulse import Pulse
@@ -59,7 +61,7 @@ class Course:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     error: str | None = None
-    speed: SpeedWindow = field(default_factory=lambda: SpeedWindow(0))
+    speed: SpeedWindow = field(default_factory=SpeedWindow)
 
 
 def train_trial(
@@ -72,32 +74,43 @@ def train_trial(
     device: str = "cpu",
     progress: Callable[[dict[str, Any]], None] | None = None,
     save_to: Path | None = None,
+    saving: Saving | None = None,
+    micro_batch: int | None = None,
 ) -> dict[str, Any]:
     """Trains and evaluates one cell; returns its measured columns of the trial table and `curve`, equal on all ranks.
 
     With `world_size` > 1 every rank of an existing process group calls it with the same trial. `progress` gets
     {phase, step, steps, train_loss} about twice a second, and may raise to stop this rank. `save_to` is the folder of
-    the trained model (rank 0 writes it). Losses are in nats, per token for causal-lm and per example for
+    the trained model (rank 0 writes it). With `saving` the trial goes on from its last savepoint, and ends as if it had
+    never stopped: bit for bit on a CPU, times aside. `micro_batch` is the most rows at once, less than usual where
+    memory did not suffice. Losses are in nats, per token for causal-lm and per example for
     classification; `status` is ok, or diverged: a loss that is no longer a number is a result, its reason in `error`.
 
     `train_loss` is the mean over the last tenth of the steps. `flops` counts real tokens, not padding (see
     rayscale.parameters.training_flops). The `validation_loss` of the curve is on the first rows of the validation split
     (a fiftieth of the training rows, 16 to 512); that of the result is on all of it, null where it has no rows.
 
-    Raises InputError and TrialError as `build_model` does, DataError for a subset or split without rows.
+    Raises InputError and TrialError as `build_model` does, DataError for a subset or split without rows,
+    MemoryTrialError where memory does not suffice for the micro-batch.
     """
     group = Group.join(rank, world_size, device)
     with settled(trial.seed, trial.threads, group.device):
         tells_memory = devices.restart_memory_peak(group.device)
         pulse = Pulse(progress)
         pulse.enter("load")
-        model, job = prepare_job(trial, prepared, checkpoint, group)
+        model, job = prepare_job(trial, prepared, checkpoint, group, micro_batch)
         course, pulse.steps = Course(), job.steps
+        keeper = Keeper(saving, job)
         try:
-            result = _run(model, job, course, pulse)
+            job = keeper.find(model)
+            result = _run(model, job, course, pulse, keeper)
         except Exception as error:
             error.step = course.steps  # type: ignore[attr-defined] # an error that comes back at its step is no accident
+            if devices.is_out_of_memory(error):
+                raise MemoryTrialError(str(error).splitlines()[0], job.micro_batch) from error
             raise
+        finally:
+            keeper.close()
         result |= _describe(job, course)
         # The last collective comes before saving: a long write must not run into the others' time-out.
         peak = group.largest([devices.read_memory_peak(group.device) if tells_memory else -1])[0]
@@ -107,10 +120,10 @@ def train_trial(
         return {**result, "peak_memory_bytes": int(peak) if peak >= 0 else None, "curve": course.curve}
 
 
-def _run(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> dict[str, Any]:
+def _run(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keeper: Keeper) -> dict[str, Any]:
     """Trains, then evaluates if training did not diverge: status, losses, metrics."""
     seed_everything(job.trial.seed, job.group.rank)  # building a model may draw any number of random values
-    _train(model, job, course, pulse)
+    _train(model, job, course, pulse, keeper)
     losses: dict[str, float | None] = {"validation_loss": None, "eval_loss": None}
     confusion = None
     for split, column in (("validation", "validation_loss"), ("test", "eval_loss")):
@@ -129,7 +142,7 @@ def _run(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> dict
     return {"status": "ok", "error": None, **losses, **task_metrics(job.task_type, losses["eval_loss"], confusion)}
 
 
-def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> None:
+def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keeper: Keeper) -> None:
     group = job.group
     parallel: nn.Module = model
     if group.world_size > 1:
@@ -138,20 +151,25 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> No
     every = max(1, math.ceil(job.steps / CURVE_POINTS))
     validations, monitor = _validation_steps(job), _monitor_rows(job)
     targets_of = job.objective.targets(job.train_lengths)
-    loss_sum, target_sum = torch.zeros((), dtype=torch.float64, device=group.device), 0.0
     model.train()
+    at = keeper.begin(model, optimizer, course, pulse)
+    loss_sum, target_sum = torch.full((), at.loss_sum, dtype=torch.float64, device=group.device), at.target_sum
     group.add([0.0])  # all ranks are here: nobody's clock runs while another still builds
     pulse.enter("train")
-    started, pause_seconds = time.perf_counter(), 0.0
-    course.speed = SpeedWindow(job.steps)
-    for step, batch in enumerate(_global_batches(job)):
+    started, pause_seconds = time.perf_counter() - course.train_seconds, 0.0
+    course.speed.start(job.steps - at.step)
+
+    def clock() -> float:
+        return time.perf_counter() - started - pause_seconds
+
+    for step, batch in enumerate(itertools.islice(_global_batches(job), at.step, None), at.step):
         targets = float(targets_of[batch].sum())
         rate = job.learning_rate * schedule_factor(
             job.trial.training["schedule"], step, job.steps, job.trial.training["warmup"]
         )
         loss_sum += _step(parallel, model, optimizer, job, batch, targets, rate, pulse)
         target_sum += targets
-        if course.speed.warms_up_with(step):
+        if course.speed.warms_up_next:
             loss_sum.item()  # waits for the device
         course.speed.add(len(batch), int(job.train_lengths[batch].sum()))
         last = step + 1 == job.steps
@@ -175,6 +193,7 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> No
                 pulse.enter("train")
                 model.train()
                 paused = time.perf_counter() - paused
+                course.eval_seconds += paused
                 pause_seconds += paused
                 course.speed.pause(paused)
             course.curve.append(point)
@@ -184,9 +203,11 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse) -> No
         if course.error is not None:
             break
         pulse.beat(step + 1)
+        saved = keeper.after_step(step + 1, loss_sum, target_sum, clock)
+        pause_seconds += saved
+        course.speed.pause(saved)
     course.speed.close()
-    course.train_seconds = time.perf_counter() - started - pause_seconds
-    course.eval_seconds += pause_seconds
+    course.train_seconds = clock()
 
 
 def _step(

@@ -1,0 +1,85 @@
+"""The account of a trial's attempts: how far each came and what it cost, so that the next can say what was lost.
+
+On a local disk an attempt overwrites its one line after every step, which takes microseconds: a killed process leaves
+the last line that it wrote, to the next attempt or to another driver. On object storage the line is written beside each
+savepoint only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+
+from rayscale.savepoints import ATTEMPTS, FOLDER
+from rayscale.storage import Store
+
+_LINE_BYTES = 128  # always as long, so that a line leaves nothing of the one before
+
+
+@dataclass(frozen=True)
+class Account:
+    """What one attempt came to. `interval_steps` is about how many steps lie between two savepoints, 0 if unknown."""
+
+    step: int
+    device_seconds: float
+    interval_steps: float
+
+
+@dataclass
+class Attempt:
+    """An attempt in progress, on `gpus` workers; one of them keeps its account."""
+
+    store: Store
+    trial_id: str
+    gpus: int
+    account: Account = Account(0, 0.0, 0.0)
+    _began: float = field(default_factory=time.monotonic)
+    _handle: int | None = None
+    _name: str = ""
+
+    def tell(self, step: int, interval_steps: float) -> None:
+        """Training came to this step."""
+        seconds = round((time.monotonic() - self._began) * self.gpus, 3)
+        self.account = Account(step, seconds, round(interval_steps, 1))
+        if self.store.local is not None:
+            handle = self._open() if self._handle is None else self._handle
+            os.pwrite(handle, self._line(), 0)
+
+    def keep(self) -> None:
+        """Make it last where `tell` does not: on object storage."""
+        if self.store.local is None:
+            self._name = self._name or f"{_folder(self.trial_id)}/{time.time_ns()}.json"
+            self.store.write(self._name, self._line())
+
+    def close(self) -> None:
+        """No step follows."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def _line(self) -> bytes:
+        return json.dumps(asdict(self.account)).encode().ljust(_LINE_BYTES - 1) + b"\n"
+
+    def _open(self) -> int:
+        folder = self.store.path(_folder(self.trial_id))
+        os.makedirs(folder, exist_ok=True)
+        number = len(os.listdir(folder)) + 1
+        self._handle = os.open(f"{folder}/{number:06d}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        return self._handle
+
+
+def earlier_attempts(store: Store, trial_id: str) -> list[Account]:
+    """What the attempts of a trial came to, the first first; an attempt counts from its first step on."""
+    found = []
+    for name in store.names(_folder(trial_id), ".json"):
+        try:
+            found.append(Account(**json.loads(store.read(name))))
+        except (ValueError, TypeError):
+            continue  # its process died before the first line was whole
+    return found
+
+
+def _folder(trial_id: str) -> str:
+    return f"{FOLDER}/{trial_id}/{ATTEMPTS}"

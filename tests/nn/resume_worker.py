@@ -1,0 +1,97 @@
+"""Ranks of trials that are interrupted and go on: `python resume_worker.py RANK WORLD_SIZE FOLDER`.
+
+Results go to FOLDER/rank-RANK.json, models of rank 0 to FOLDER/<case>.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch.distributed as dist
+from made import LENGTH, Made, make_classification, make_language, make_trial
+
+from rayscale.nn import rhythm, train
+from rayscale.nn.keeper import Saving
+from rayscale.savepoints import mark
+from rayscale.storage import Store
+from rayscale.trial import Trial
+
+
+class Interrupted(Exception):
+    """A trial was stopped on purpose."""
+
+
+def saving(folder: Path, say: Callable[[dict[str, Any]], None], token: str | None = None) -> Saving:
+    """Savepoints in this folder, written before training goes on."""
+    store = Store.open(folder)
+    return Saving(store, token or mark(store), 3600.0, 30.0, say)
+
+
+@contextmanager
+def saved_after(*steps: int) -> Iterator[None]:
+    """Savepoints after these steps, whatever the clock says."""
+    with mock.patch.object(rhythm.Rhythm, "due", lambda self, step, busy: step in steps):
+        yield
+
+
+@contextmanager
+def interrupted_in(step: int) -> Iterator[None]:
+    """Training raises in the step of this number, from 1, having computed a part of it."""
+    whole, done = train._step, 0
+
+    def breaking(*given: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == step:
+            raise Interrupted
+        return whole(*given)
+
+    with mock.patch.object(train, "_step", breaking):
+        yield
+
+
+def cases(folder: Path) -> Iterator[tuple[str, Trial, Made]]:
+    """Trials with dropout, three epochs and a ragged last batch; the first has a curve point after every second step."""
+    training = {"epochs": 3, "schedule": "cosine"}
+    trial = make_trial(data_requested=300, trial_id="classify", training=training)
+    yield "classify", trial, make_classification(folder)
+    language = make_trial("causal-lm", data_requested=53 * LENGTH, trial_id="continue", training=training)
+    yield "continue", language, make_language(folder)
+
+
+def run(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
+    """For each case: trained at once, and in three attempts; what both gave, and the events of the attempts."""
+    results: dict[str, Any] = {}
+    for name, trial, made in cases(folder):
+        more: dict[str, Any] = {"rank": rank, "world_size": world_size}
+        whole = train.train_trial(trial, made, **more, save_to=folder / f"{name}-{world_size}-whole")
+        events: list[dict[str, Any]] = []
+        keep = saving(folder / f"run-{world_size}", events.append, token="shared")
+        more["saving"] = keep
+        if rank == 0:
+            keep.store.write("checkpoints/driver.json", b'{"token": "shared"}')
+        if world_size > 1:
+            dist.barrier()
+        with saved_after(4, 9, 13):
+            for stop in (12, 5):  # in step 12, three after a savepoint; then in step 14, right after the next
+                with interrupted_in(stop):
+                    try:
+                        train.train_trial(trial, made, **more)
+                    except Interrupted:
+                        pass
+            pieces = train.train_trial(trial, made, **more, save_to=folder / f"{name}-{world_size}-pieces")
+        results[name] = {"whole": whole, "pieces": pieces, "events": events}
+    return results
+
+
+if __name__ == "__main__":
+    rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world_size}", rank=rank, world_size=world_size)
+    (folder / f"rank-{world_size}-{rank}.json").write_text(json.dumps(run(rank, world_size, folder)))
+    dist.destroy_process_group()
