@@ -23,7 +23,7 @@ from rayscale.storage import Store
 from rayscale.trial import Trial
 
 
-class Interrupted(Exception):
+class InterruptedTrialError(Exception):
     """A trial was stopped on purpose."""
 
 
@@ -49,7 +49,7 @@ def interrupted_in(step: int) -> Iterator[None]:
         nonlocal done
         done += 1
         if done == step:
-            raise Interrupted
+            raise InterruptedTrialError
         return whole(*given)
 
     with mock.patch.object(train, "_step", breaking):
@@ -57,7 +57,7 @@ def interrupted_in(step: int) -> Iterator[None]:
 
 
 def cases(folder: Path) -> Iterator[tuple[str, Trial, Made]]:
-    """Trials with dropout, three epochs and a ragged last batch; the first has a curve point after every second step."""
+    """Trials with dropout, three epochs and a ragged last batch; a curve point after every second step."""
     training = {"epochs": 3, "schedule": "cosine"}
     trial = make_trial(data_requested=300, trial_id="classify", training=training)
     yield "classify", trial, make_classification(folder)
@@ -83,7 +83,7 @@ def run(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
                 with interrupted_in(stop):
                     try:
                         train.train_trial(trial, made, **more)
-                    except Interrupted:
+                    except InterruptedTrialError:
                         pass
             pieces = train.train_trial(trial, made, **more, save_to=folder / f"{name}-{world_size}-pieces")
         results[name] = {"whole": whole, "pieces": pieces, "events": events}

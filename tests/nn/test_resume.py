@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from made import make_trial
-from resume_worker import Interrupted, cases, interrupted_in, run, saved_after, saving
+from resume_worker import InterruptedTrialError, cases, interrupted_in, run, saved_after, saving
 from safetensors.torch import load_file
 
 from rayscale.errors import MemoryTrialError
@@ -32,22 +32,25 @@ def check_equal(found: dict[str, Any], folder: Path, ranks: int) -> None:
     assert set(found) == {"classify", "continue"}
     for name, each in found.items():
         assert timeless(each["pieces"]) == timeless(each["whole"])
-        whole, pieces = (load_file(folder / f"{name}-{ranks}-{kind}" / "model.safetensors") for kind in ("whole", "pieces"))
+        whole, pieces = (
+            load_file(folder / f"{name}-{ranks}-{kind}" / "model.safetensors") for kind in ("whole", "pieces")
+        )
         assert whole.keys() == pieces.keys()
         assert all(whole[part].equal(pieces[part]) for part in whole)
         assert [event["step"] for event in each["events"] if event["event"] == "trial_resumed"] == [9, 13]
 
 
 def test_a_trial_in_pieces_equals_the_whole_bit_for_bit(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
     check_equal(json.loads(json.dumps(run(0, 1, tmp_path))), tmp_path, 1)
 
 
 def test_a_trial_of_two_ranks_in_pieces_equals_the_whole_bit_for_bit(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen([sys.executable, str(WORKER), str(rank), "2", str(tmp_path)], env=environment, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
+    (tmp_path / "tokenizer").mkdir()
+    paths = os.pathsep.join([str(WORKER.parents[2]), str(WORKER.parent)])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    commands = [[sys.executable, str(WORKER), str(rank), "2", str(tmp_path)] for rank in range(2)]
+    ranks = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for command in commands]
     said = [process.communicate(timeout=300)[1].decode() for process in ranks]
     assert all(process.returncode == 0 for process in ranks), said
     check_equal(json.loads((tmp_path / "rank-2-0.json").read_text()), tmp_path, 2)
@@ -59,9 +62,9 @@ def interrupted(tmp_path: Path) -> Any:
     _, trial, made = next(cases(tmp_path))
     events: list[dict[str, Any]] = []
     keep = saving(tmp_path / "run", events.append)
-    with saved_after(4, 9), interrupted_in(12), pytest.raises(Interrupted):
+    with saved_after(4, 9), interrupted_in(12), pytest.raises(InterruptedTrialError):
         train.train_trial(trial, made, saving=keep)
-    places = sorted((tmp_path / "run" / "checkpoints" / trial.trial_id).glob("[!.]*/model.safetensors"))
+    places = sorted((tmp_path / "run" / "checkpoints" / trial.trial_id).glob("[!.]*/weights.safetensors"))
     assert len(places) == 2
     return trial, made, keep, events, places
 
