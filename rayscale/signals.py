@@ -25,6 +25,14 @@ class Stopped(BaseException):
 
 
 _came: list[int] = []
+_words: list[Callable[[], str]] = []
+#: Called before the process is ended at once.
+before_end: list[Callable[[], None]] = []
+
+
+def last_words() -> str:
+    """What a command that ends here should say, such as how to go on; empty where no command runs."""
+    return _words[-1]() if _words else ""
 
 
 def came() -> bool:
@@ -39,13 +47,13 @@ def check() -> None:
 
 
 @contextmanager
-def stopping(last_words: Callable[[], str]) -> Iterator[list[int]]:
+def stopping(words: Callable[[], str]) -> Iterator[list[int]]:
     """Within, the first SIGINT raises KeyboardInterrupt and the first SIGTERM raises Stopped, in the main thread.
 
     Gives the list of the signals that have come.
 
     When a second signal arrives, or the process still lives after the grace (9 s, in a Ray job 2.5 s),
-    `last_words()` go to stderr and it ends at once with 130 or 143.
+    `words()` go to stderr and it ends at once with 130 or 143.
     """
     _came.clear()
     asked: list[int] = []
@@ -61,19 +69,21 @@ def stopping(last_words: Callable[[], str]) -> Iterator[list[int]]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     former = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(reader, last_words), daemon=True, name="rayscale-signals").start()
+    threading.Thread(target=_watch, args=(reader,), daemon=True, name="rayscale-signals").start()
+    _words.append(words)
     try:
         for number in before:
             signal.signal(number, ask)
         yield _came
     finally:
+        _words.pop()
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(former)
         os.close(writer)  # ends the thread; a grace that has begun goes on until the process ends
 
 
-def _watch(reader: int, last_words: Callable[[], str]) -> None:
+def _watch(reader: int) -> None:
     """Read signal numbers until the writing end is closed; end the process at the second, or after the grace."""
     grace_seconds = JOB_GRACE_SECONDS if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else GRACE_SECONDS
     count = 0
@@ -83,18 +93,20 @@ def _watch(reader: int, last_words: Callable[[], str]) -> None:
                 continue
             count += 1
             if count > 1:
-                _end(number, last_words())
+                _end(number)
             if not _came:  # another handler than ours may stand: `ray.init` puts up its own
                 _came.append(number)
-            timer = threading.Timer(grace_seconds, lambda number=number: _end(number, last_words()))
+            timer = threading.Timer(grace_seconds, lambda number=number: _end(number))
             timer.daemon = True
             timer.start()
     os.close(reader)
 
 
-def _end(number: int, words: str) -> None:
+def _end(number: int) -> None:
+    for each in before_end:
+        each()
     try:
-        os.write(2, f"{_SHOW_CURSOR if os.isatty(2) else ''}\n{words}\n".encode(errors="replace"))
+        os.write(2, f"{_SHOW_CURSOR if os.isatty(2) else ''}\n{last_words()}\n".encode(errors="replace"))
     except OSError:  # the terminal is gone
         pass
     os._exit(CODES[number])

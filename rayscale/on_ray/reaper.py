@@ -1,77 +1,76 @@
-"""No process of a local Ray outlives the run that started it, however that run ended.
+"""No process of a local Ray outlives the run that started it, however that run ended, and no file of Ray's either.
 
 Ray binds its servers to the driver, and workers end when their raylet does. What is stopped, hangs, or was just being
-started when the driver was killed stays. So all of them carry a mark in their environment, and a small process beside
-the driver, which sees the driver's end as the end of a pipe, kills whatever still carries it.
-
-Run as a script it is that process; it imports nothing but the standard library.
+started when the driver was killed stays. So this Ray has a folder of its own, all its processes have that folder in
+their environment or files of it open, and a small process beside the driver, which sees the driver's end as the end of
+a pipe, kills those that are left and deletes the folder. Ray may also end the driver itself, without a word, when one
+of its servers dies; then that small process says so.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
-import uuid
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-VARIABLE = "RAYSCALE_SESSION"
-ROUNDS = 50  # a process may be forked while its parent is being killed
+from rayscale.on_ray import reap
+from rayscale.signals import before_end
+
+#: Ray's longest socket name below its folder; paths of sockets have 107 bytes at most (man 7 unix), on macOS 103.
+SOCKET = "/session_2026-11-25_09-35-50_123456_1234567/sockets/plasma_store"
+SOCKET_BYTES = 103
+
+
+class Reaper:
+    """The small process. `folder` is where Ray's files go, `environment` what Ray's processes need to be found."""
+
+    def __init__(self, folder: str, scratch: str, process: subprocess.Popen[bytes]) -> None:
+        self.folder, self._process = folder, process
+        self.environment = {reap.VARIABLE: folder, "TMPDIR": scratch}
+
+    def tell(self, text: str) -> None:
+        """Why the driver will end, should it not come to say it; reap.FINE if all is said."""
+        assert self._process.stdin is not None
+        try:
+            os.write(self._process.stdin.fileno(), text.encode() + b"\n")
+        except OSError:  # it was killed
+            pass
+
+    def kill(self) -> None:
+        """Kill all processes of this Ray now."""
+        reap.kill(self.folder, os.getpid())
 
 
 @contextmanager
-def reaping() -> Iterator[dict[str, str]]:
-    """Gives the environment to start processes with; at the end, or when this process dies, none of them is left.
+def reaping(last_words: str) -> Iterator[Reaper]:
+    """Gives a folder for Ray's files; at the end, or when this process dies, its processes are killed and it goes.
 
-    Where there is no /proc nothing happens; Ray has a reaper of its own there.
+    It lies in RAY_TMPDIR or the usual temporary folder (TMPDIR), or in /tmp where these are too long for Ray's sockets.
+    What the workers put into their temporary folder lies below TMPDIR in any case, and goes too.
     """
-    mark = uuid.uuid4().hex
-    if sys.platform != "linux":
-        yield {}
-        return
+    folder, scratch = (tempfile.mkdtemp(prefix="rs-", dir=base) for base in (_base(), tempfile.gettempdir()))
     # A session of its own: neither Ctrl-C nor the end of the terminal reaches it.
     watcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, mark], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
+        [sys.executable, "-I", "-S", reap.__file__, folder, scratch, str(os.getpid()), last_words],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, cwd="/",
     )  # fmt: skip
+    reaper = Reaper(folder, scratch, watcher)
+
+    def leave() -> None:
+        reaper.tell(reap.FINE)
+
+    before_end.append(leave)
     try:
-        yield {VARIABLE: mark}
+        yield reaper
     finally:
+        before_end.remove(leave)
+        leave()
         watcher.communicate()
 
 
-def marked(mark: str) -> list[int]:
-    """Processes of this user that carry the mark; those that have ended but were not waited for do not count."""
-    wanted, found = f"{VARIABLE}={mark}".encode(), []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as environ:  # empty for one that has ended
-                if wanted in environ.read().split(b"\0"):
-                    found.append(int(name))
-        except OSError:  # another user's, or gone
-            continue
-    return found
-
-
-def kill(mark: str) -> None:
-    """Kill what carries the mark until nothing is left."""
-    for _ in range(ROUNDS):
-        left = marked(mark)
-        if not left:
-            return
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                continue
-        time.sleep(0.02)
-
-
-if __name__ == "__main__":
-    sys.stdin.buffer.read()
-    kill(sys.argv[1])
+def _base() -> str:
+    wanted = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    return wanted if len(os.fsencode(f"{wanted}/rs-12345678{SOCKET}")) <= SOCKET_BYTES else "/tmp"

@@ -7,9 +7,10 @@ import os
 import signal
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import auto_init_hook
@@ -18,21 +19,30 @@ from ray._private import worker as ray_worker
 
 import rayscale
 from rayscale.errors import ClusterError
-from rayscale.machine import Machine, cpu_name, physical_cores, this_machine
-from rayscale.on_ray.reaper import reaping
-from rayscale.signals import came, check, deferred
+from rayscale.machine import Machine, this_machine
+from rayscale.on_ray.capacity import SLOT, Capacity, find_capacity, local_capacity
+from rayscale.on_ray.guard import Guard, guarding
+from rayscale.on_ray.reap import KEEP
+from rayscale.on_ray.reaper import Reaper, reaping
+from rayscale.signals import came, check, deferred, last_words
 
-SLOT = "slot"  # custom resource: one one-thread worker on a machine without GPUs
+START_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class Session:
-    """A connection to Ray. `worker_resources` is what one training worker asks for."""
+    """A connection to Ray."""
 
     machine: Machine
-    worker_resources: dict[str, float]
+    capacity: Capacity
     nodes: int
     local: bool
+    guard: Guard = field(default_factory=Guard)
+
+    @property
+    def worker_resources(self) -> dict[str, float]:
+        """What one training worker asks Ray for."""
+        return self.capacity.worker
 
 
 def settings(hang_seconds: float) -> dict[str, str]:
@@ -64,30 +74,68 @@ def connect(address: str, accelerator: str, hang_seconds: float) -> Iterator[Ses
 
     Raises ClusterError when Ray cannot be started or reached.
     """
-    local = address == "local"
-    for name in ("ray", "ray.data", "ray.tune", "ray.train"):
+    for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong there reaches the driver as an error
     # Also with log_to_driver=False Ray prints on stdout that a worker died; the run's events say it, with the reason.
     ray_worker.print_to_stdstream = lambda *told, **how: None
-    ours_alone: AbstractContextManager[dict[str, str]] = reaping() if local else nullcontext({})
-    with ours_alone as mark:
+    with _local(accelerator, hang_seconds) if address == "local" else _joined(address, accelerator, hang_seconds) as it:
+        yield it
+
+
+@contextmanager
+def _local(accelerator: str, hang_seconds: float) -> Iterator[Session]:
+    with reaping(last_words()) as reaper:
+        folder = reaper.folder
         # Without .pyc files every Ray process would compile its imports anew, at 2.6 times the cost.
-        ours: dict[str, str | None] = (
-            {**settings(hang_seconds), **mark, "PYTHONDONTWRITEBYTECODE": None} if local else {}
-        )
-        with environment(ours):
-            try:
+        ours: dict[str, str | None] = {
+            **settings(hang_seconds),
+            **reaper.environment,
+            "PYTHONDONTWRITEBYTECODE": None,
+        }
+        try:
+            with environment(ours), _shut_down():
                 with _undisturbed():
-                    session = _start(accelerator) if local else _join(address, accelerator, hang_seconds)
-                yield session
-            except BaseException:
-                # Tune's thread may still call Ray while this process ends; that must not start another Ray. The
-                # variable RAY_ENABLE_AUTO_CONNECT would be read at import only.
-                auto_init_hook.enable_auto_connect = False
-                raise
-            finally:
-                with deferred():
-                    ray.shutdown()
+                    session = _start(accelerator, reaper)
+                with guarding(_dead_server, reaper) as guard:
+                    yield replace(session, guard=guard)
+        except ClusterError as error:
+            if error.code in ("ray_start", "ray_died"):
+                Path(folder, KEEP).touch()
+                error.message += f"; Ray's logs are in {folder}/session_latest/logs"
+            raise
+
+
+@contextmanager
+def _joined(address: str, accelerator: str, hang_seconds: float) -> Iterator[Session]:
+    with _shut_down():
+        with _undisturbed():
+            session = _join(address, accelerator, hang_seconds)
+        yield session
+
+
+def _dead_server() -> str | None:
+    """What this process started as Ray's servers and has ended, and how."""
+    node: Any = ray_worker._global_node
+    for kind, process in node.dead_processes():
+        code = process.returncode
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"Ray's {kind} on this machine died ({how}); if memory ran out (see `dmesg`), use smaller models"
+    return None
+
+
+@contextmanager
+def _shut_down() -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        # Tune's thread may still call Ray while this process ends; that must not start another Ray. The variable
+        # RAY_ENABLE_AUTO_CONNECT would be read at import only.
+        auto_init_hook.enable_auto_connect = False
+        raise
+    finally:
+        with deferred():
+            ray.shutdown()
 
 
 @contextmanager
@@ -124,23 +172,35 @@ def _put(values: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _start(accelerator: str) -> Session:
+def _start(accelerator: str, reaper: Reaper) -> Session:
     machine = this_machine(accelerator)
+    for attempt in range(START_ATTEMPTS):
+        try:
+            _init(machine, reaper.folder)
+            break
+        except Exception as error:  # Ray raises Exception itself too, such as for a machine so busy that 30 s pass
+            if attempt + 1 < START_ATTEMPTS and "timed out" in str(error):
+                ray.shutdown()
+                reaper.kill()
+                continue
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ClusterError(f"Ray could not start on this machine: {reason}", code="ray_start") from error
+    return Session(machine, local_capacity(machine), 1, True)
+
+
+def _init(machine: Machine, folder: str) -> None:
     gpu = machine.device == "cuda"
-    try:
-        ray.init(
-            address="local",
-            num_cpus=max(2, os.cpu_count() or 1),
-            num_gpus=machine.slots if gpu else 0,
-            resources={} if gpu else {SLOT: machine.slots},
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace="rayscale",
-        )
-    except (RuntimeError, OSError, ValueError, TimeoutError) as error:
-        raise ClusterError(f"Ray could not start on this machine: {error}", code="ray_start") from error
-    return Session(machine, {"CPU": 0, "GPU": 1} if gpu else {"CPU": 0, SLOT: 1}, 1, True)
+    ray.init(
+        address="local",
+        num_cpus=max(2, os.cpu_count() or 1),
+        num_gpus=machine.slots if gpu else 0,
+        resources={} if gpu else {SLOT: machine.slots},
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        namespace="rayscale",
+        _temp_dir=folder,
+    )
 
 
 def _knock(address: str) -> None:
@@ -171,18 +231,8 @@ def _join(address: str, accelerator: str, hang_seconds: float) -> Session:
         )
     except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
         raise _unreachable(address, error) from error
-    resources = ray.cluster_resources()
-    nodes = sum(1 for node in ray.nodes() if node["Alive"])
-    gpus = int(resources.get("GPU", 0))
-    if accelerator != "cpu" and (gpus or accelerator == "gpu"):
-        name = next((key.split(":", 1)[1] for key in resources if key.startswith("accelerator_type:")), "GPU")
-        return Session(Machine("cuda", gpus, name, f"the cluster at {address}"), {"CPU": 0, "GPU": 1}, nodes, False)
-    if SLOT in resources:
-        slots, worker = int(resources[SLOT]), {"CPU": 0.0, SLOT: 1.0}
-    else:
-        slots, per_slot = _measure_slots()
-        worker = {"CPU": 0.9 * per_slot}  # a little stays for Tune's own actors; the pool counts the slots
-    return Session(Machine("cpu", slots, cpu_name(), f"the cluster at {address}"), worker, nodes, False)
+    machine, capacity = find_capacity(address, accelerator)
+    return Session(machine, capacity, sum(1 for node in ray.nodes() if node["Alive"]), False)
 
 
 def _code() -> dict[str, list[str]]:
@@ -190,20 +240,3 @@ def _code() -> dict[str, list[str]]:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return {}
     return {"py_modules": [str(Path(rayscale.__file__).parent)]}
-
-
-def _measure_slots() -> tuple[int, float]:
-    """Slots of a cluster whose nodes declare none: physical cores, each worth its share of the node's CPUs."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    ask = ray.remote(num_cpus=0)(physical_cores)
-    found = ray.get(
-        [
-            ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
-            for node in nodes
-        ]
-    )
-    per_slot = max((max(1.0, node["Resources"]["CPU"] / cores) for node, cores in zip(nodes, found, strict=True)),
-                   default=1.0)  # fmt: skip
-    return sum(int(node["Resources"]["CPU"] // per_slot) for node in nodes), per_slot

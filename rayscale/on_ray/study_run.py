@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import spec_of
 
 POLL_SECONDS = 0.5
+COUNT_SECONDS = 5.0  # between two looks at how many slots the cluster has
 EXECUTORS: tuple[str, ...] = get_args(RunSettings.model_fields["executor"].annotation)
 
 
@@ -154,8 +156,9 @@ class _Driver:
             yield
         except BaseException as error:
             if self.agreed and not isinstance(error, LeaseLostError):  # else events.jsonl is another driver's
+                died = self.session.guard.found if self.session else None
                 with suppress(StorageError):  # the first error is the one to tell
-                    log_event(self.store, "run_stopped", reason=type(error).__name__)
+                    log_event(self.store, "run_stopped", reason=died or type(error).__name__)
             if isinstance(error, KeyboardInterrupt | Stopped) or came():
                 self.observer.phase("stopping (a second signal ends it at once)")
                 check()
@@ -327,6 +330,7 @@ class _Driver:
 
         waited = {p.trial.trial_id: p.trial for p in self.pending}
         known, begun, events = 0, set[str](), 0
+        slots, count_at = self.plan.machine.slots, time.monotonic() + COUNT_SECONDS
         while known < len(self.pending):
             self.ledger.guard()
             if not grid.is_alive():
@@ -335,6 +339,12 @@ class _Driver:
                 known += 1
                 record = self.outcomes.add(waited[outcome["trial_id"]], outcome)
                 ray.get(pool.acknowledge.remote(record.trial_id, record.row))
+            if not self.session.local and time.monotonic() >= count_at:
+                count_at = time.monotonic() + COUNT_SECONDS
+                if (found := self.session.capacity.slots()) != slots:
+                    slots = found
+                    log_event(self.store, "slots_changed", slots=slots)
+                    ray.get(pool.resize.remote(slots))
             now = ray.get(pool.snapshot.remote(events))
             events += len(now["events"])
             for event in now["events"]:
@@ -349,6 +359,8 @@ class _Driver:
 
     def _show(self, running: Sequence[Mapping[str, Any]], phase: str = "training") -> None:
         check()
+        if self.session is not None:
+            self.session.guard.check()
         self.observer.show(self.progress.look(self.outcomes.records, running, phase))
 
 

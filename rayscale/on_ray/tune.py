@@ -20,6 +20,7 @@ from rayscale.on_ray.session import environment
 from rayscale.storage import Store
 
 FOLDER = "tune"
+TRIAL_ACTOR_LOSSES = 20  # a Tune trial only waits for its record: where its node is lost it asks again elsewhere
 
 
 class CellOrder(Searcher):
@@ -102,7 +103,7 @@ def run_grid(planned: Sequence[Planned], recorded: set[str], slots: int, pool: A
             ),
             run_config=tune.RunConfig(
                 name=FOLDER, storage_path=store.root, storage_filesystem=None if store.local else store.filesystem,
-                verbose=0,
+                verbose=0, failure_config=tune.FailureConfig(max_failures=TRIAL_ACTOR_LOSSES),
             ),
         ).fit()  # fmt: skip
     if grid.errors:

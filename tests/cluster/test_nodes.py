@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from ray.cluster_utils import Cluster
 
 from rayscale.errors import StudyError
 from rayscale.on_ray import parcels, run_study
+from rayscale.on_ray.session import connect
 from tests.ray.conftest import STUDY, write_study
+
+SHORT = (
+    STUDY.replace("[40, 80, 160]", "[200, 300]").replace("[1x32, 2x32]", "[1x32]").replace("[1, 2]", "[1], seeds: 2")
+    .replace("epochs: 1", "epochs: 60")
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -51,10 +60,74 @@ def test_data_and_checkpoints_reach_a_node_that_shares_no_disk(
     assert not (tmp_path / "node" / "prepared").exists()
 
 
-def test_more_gpus_than_the_cluster_has_is_refused_after_connecting_and_before_scheduling(
+@pytest.mark.row
+def test_row_7_more_gpus_than_the_cluster_has_is_refused_after_connecting_and_before_scheduling(
     tmp_path: Path, cluster: Cluster
 ) -> None:
     study = write_study(tmp_path, STUDY.replace("gpus: [1, 2]", "gpus: [4]"))
     with pytest.raises(StudyError, match=r"asks for 4 GPUs a trial; the cluster at .* has 2 worker slots"):
         run_study(study, out=str(tmp_path / "run"), address=cluster.address)
     assert not (tmp_path / "run" / "plan.json").exists()
+
+
+@pytest.mark.row
+def test_row_7_more_gpus_than_the_autoscaler_may_start_is_refused_and_as_many_are_not(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    import ray
+    from ray.core.generated import autoscaler_pb2
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    node = autoscaler_pb2.NodeGroupConfig(name="workers", resources={"CPU": 8, "slot": 3}, max_count=2)
+    may_start = autoscaler_pb2.ClusterConfig(node_group_configs=[node], max_resources={"slot": 5})
+    ray.init(cluster.address, log_to_driver=False)
+    _internal_kv_put(
+        ray._raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode(), may_start.SerializeToString(),
+        namespace=ray._raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode(),
+    )  # fmt: skip
+    ray.shutdown()
+    study = write_study(tmp_path, STUDY.replace("gpus: [1, 2]", "gpus: [6]"))
+    with pytest.raises(StudyError, match=r"asks for 6 GPUs a trial; .* all 5 that its autoscaler may start has 5"):
+        run_study(study, out=str(tmp_path / "run"), address=cluster.address)
+    with connect(cluster.address, "auto", 60) as session:
+        assert session.machine.slots == 5
+
+
+@pytest.mark.faults
+def test_row_22_a_node_is_lost_and_its_trial_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "head"))
+    head = {"num_cpus": 2, "include_dashboard": False}
+    quick = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
+    cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": quick})
+    nodes = [
+        cluster.add_node(num_cpus=1, resources={"slot": 1}, env_vars={"RAYSCALE_CACHE": str(tmp_path / name)})
+        for name in ("first", "second")
+    ]
+    study = write_study(tmp_path, SHORT)
+    clean = run_study(study, out=str(tmp_path / "clean"), address=cluster.address)
+    events = tmp_path / "run" / "events.jsonl"
+
+    def lose_a_node() -> None:
+        give_up = time.monotonic() + 200
+        while time.monotonic() < give_up and not (events.exists() and events.read_text().count("trial_started") == 2):
+            time.sleep(0.1)
+        time.sleep(1)
+        cluster.remove_node(nodes[1], allow_graceful=False)
+
+    killer = threading.Thread(target=lose_a_node)
+    killer.start()
+    try:
+        run = run_study(study, out=str(tmp_path / "run"), address=cluster.address)
+    finally:
+        killer.join()
+        cluster.shutdown()
+    assert clean is not None
+    assert run is not None
+    assert set(run.trials.status) == {"ok"}, run.trials.error.tolist()
+    told = [event for event in run.events if event["event"] in ("trial_retried", "slots_changed")]
+    assert {event["event"] for event in told} == {"trial_retried", "slots_changed"}
+    (lost,) = [event for event in told if event["event"] == "trial_retried"]
+    assert lost["code"] in ("node_died", "worker_died")
+    same = ["trial_id", "train_loss", "validation_loss", "eval_loss", "accuracy", "steps"]
+    pd.testing.assert_frame_equal(run.trials[same], clean.trials[same])
+    assert sorted(run.trials.attempts) == [1, 1, 1, 2]

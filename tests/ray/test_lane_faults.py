@@ -17,7 +17,7 @@ from rayscale.on_ray.data import prepare
 from rayscale.on_ray.lane import Cell
 from rayscale.on_ray.lanes import Handed, LaneSettings, open_host, open_pool
 from rayscale.on_ray.parcels import wrap
-from rayscale.on_ray.reaper import VARIABLE, marked
+from rayscale.on_ray.reap import VARIABLE, users
 from rayscale.on_ray.session import Session
 from rayscale.storage import Store
 from rayscale.study import load_study
@@ -32,7 +32,7 @@ LONG = STUDY.replace("[40, 80, 160]", "[300]").replace("epochs: 1", "epochs: 100
 
 def workers() -> list[int]:
     """The processes of the lanes' workers."""
-    return [pid for pid in marked(os.environ[VARIABLE])
+    return [pid for pid in users(os.environ[VARIABLE])
             if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::RayTrainWorker")]  # fmt: skip
 
 

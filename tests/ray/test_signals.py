@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from rayscale.on_ray.reaper import marked
 from tests.ray.conftest import STUDY, write_study
 from tests.ray.started import Started
 
@@ -129,8 +128,3 @@ def test_row_41_a_signal_while_fitting_and_the_same_command_ends_the_study(study
     assert again.ends(120) == 0
     assert "nothing to train" in again.told
     assert (study.parent / "run" / "report.html").is_file()
-
-
-@pytest.mark.row
-def test_processes_are_found_by_their_mark_alone() -> None:
-    assert marked("no process carries this") == []

@@ -1,0 +1,84 @@
+"""What a cluster offers to trials: which resource counts, how much of it one worker takes, how many workers fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from rayscale.machine import Machine, cpu_name, physical_cores
+
+SLOT = "slot"  # custom resource: one one-thread worker on a machine without GPUs
+MOST = 1024  # slots of an autoscaler without a limit
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """One worker takes `each` of `resource` (GPU, slot or CPU), and asks Ray for `worker`."""
+
+    resource: str
+    each: float
+    worker: dict[str, float]
+
+    def slots(self) -> int:
+        """How many workers fit on the nodes that live, or on those that the autoscaler may have, if these are more."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return max(sum(self._fit(node) for node in nodes), self.most())
+
+    def most(self) -> int:
+        """How many workers fit on the nodes that the autoscaler may have; 0 where there is none (of version 2)."""
+        from ray._private.state import state
+
+        config = state.get_cluster_config()
+        found = 0
+        for group in config.node_group_configs if config is not None else ():
+            fit = self._fit(group.resources)
+            found += MOST if fit and group.max_count < 0 else fit * group.max_count
+        if found and self.resource in config.max_resources:
+            found = min(found, int(config.max_resources[self.resource] // self.each))
+        return min(found, MOST)
+
+    def _fit(self, node: Any) -> int:
+        return int(node.get(self.resource, 0) // self.each)
+
+
+def local_capacity(machine: Machine) -> Capacity:
+    """A Ray of our own, which was started with as many slots as the machine has."""
+    resource = "GPU" if machine.device == "cuda" else SLOT
+    return Capacity(resource, 1, {"CPU": 0, resource: 1})
+
+
+def find_capacity(address: str, accelerator: str) -> tuple[Machine, Capacity]:
+    """What the cluster that this process has joined offers; `accelerator` is auto, gpu or cpu."""
+    resources = ray.cluster_resources()
+    gpu = Capacity("GPU", 1, {"CPU": 0, "GPU": 1})
+    if accelerator == "gpu" or (accelerator == "auto" and gpu.slots()):
+        found, device = gpu, "cuda"
+        name = next((key.split(":", 1)[1] for key in resources if key.startswith("accelerator_type:")), "GPU")
+    else:
+        found, device, name = _of_cpus(resources), "cpu", cpu_name()
+    most = found.most()
+    origin = f"the cluster at {address}" + (f" with all {most} that its autoscaler may start" if most else "")
+    return Machine(device, found.slots(), name, origin), found
+
+
+def _of_cpus(resources: dict[str, float]) -> Capacity:
+    """One-thread workers: as many as the nodes declare slots, else as they have physical cores."""
+    if SLOT in resources:
+        return Capacity(SLOT, 1, {"CPU": 0.0, SLOT: 1.0})
+    per_slot = _cpus_a_core()
+    return Capacity("CPU", per_slot, {"CPU": 0.9 * per_slot})  # a little stays for Tune's own actors
+
+
+def _cpus_a_core() -> float:
+    """How many CPUs, as Ray counts them, make one physical core; the most of all nodes."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    ask = ray.remote(num_cpus=0)(physical_cores)
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    cores = ray.get([ask.options(scheduling_strategy=each).remote() for each in there])
+    return max(
+        (max(1.0, node["Resources"]["CPU"] / each) for node, each in zip(nodes, cores, strict=True)), default=1.0
+    )

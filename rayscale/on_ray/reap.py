@@ -1,0 +1,79 @@
+"""The small process beside a driver: when the driver is gone, nothing of its Ray is left. See reaper.py.
+
+Run as a script; it imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+
+VARIABLE = "RAYSCALE_RAY_FOLDER"
+KEEP = "keep"  # a file of this name keeps the folder
+FINE = "fine"
+ROUNDS = 50  # a process may be forked while its parent is being killed
+SHOW_CURSOR = "\x1b[?25h"  # the live view hides it
+
+
+def users(folder: str) -> list[int]:
+    """Processes of this user that have the folder in their environment, or a file of it open; none without /proc.
+
+    One sign alone would not do: a process that renames itself may overwrite a part of what /proc shows of its
+    environment.
+    """
+    wanted, found = f"{VARIABLE}={folder}".encode(), []
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as environ:
+                if wanted in environ.read().split(b"\0") or _opened(f"/proc/{name}/fd", folder + "/"):
+                    found.append(int(name))
+        except OSError:  # another user's, or gone
+            continue
+    return found
+
+
+def _opened(descriptors: str, prefix: str) -> bool:
+    for each in os.listdir(descriptors):
+        try:
+            if os.readlink(f"{descriptors}/{each}").startswith(prefix):
+                return True
+        except OSError:  # closed meanwhile
+            continue
+    return False
+
+
+def kill(folder: str, spared: int) -> None:
+    """Kill the users of the folder until none is left but the process `spared`."""
+    for _ in range(ROUNDS):
+        left = [pid for pid in users(folder) if pid != spared]
+        if not left:
+            return
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                continue
+        time.sleep(0.02)
+
+
+def _main(folder: str, scratch: str, driver: int, last_words: str) -> None:
+    told = sys.stdin.read().split("\n")
+    kill(folder, driver)
+    shutil.rmtree(scratch, ignore_errors=True)
+    if FINE not in told:
+        reason = told[0] or "the run's process was ended, by a signal or by Ray"
+        logs = f"; Ray's logs are in {folder}/session_latest/logs" if told[0] else ""
+        print(f"{SHOW_CURSOR if sys.stderr.isatty() else ''}\n{last_words}\nrayscale: {reason}{logs}", file=sys.stderr)
+        if told[0]:
+            return
+    if not os.path.exists(f"{folder}/{KEEP}"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
