@@ -16,14 +16,15 @@ from rayscale.blend import AUTO, Blend, Mixture, blended
 from rayscale.bootstrap import SAVED_DRAWS, spread
 from rayscale.borrow import NOISE_PSEUDO, POPULATION, Borrowed, Panel, borrow, draw
 from rayscale.choose import Choice, choose, suited, trends
-from rayscale.constant import beside_a_constant, explains_less
+from rayscale.constant import beside_held_out, explains_less
 from rayscale.coordinates import Array, link
 from rayscale.fitted import Z95, Estimate, Fit, score
 from rayscale.huber import huber_sum
 from rayscale.laws import Law
-from rayscale.observations import Observations, observe, refusals, usual_columns
+from rayscale.observations import Observations, count_text, observe, refusals, usual_columns
+from rayscale.vanishing import SUFFIX
 
-FEWEST_ALONE = 5  # configurations of a curve without a population: power's three parameters, one to choose by, and one
+FEWEST_ALONE = 5  # configurations of a curve without a population, or two more than the simplest law's parameters
 FEWEST = 2  # sizes from which a curve can be fitted among others of its kind
 DRAWN_VALUES = 1_000_000  # rows x draws, at most, but with FEWEST_DRAWS draws or more
 FEWEST_DRAWS = 200
@@ -67,7 +68,8 @@ def fit_auto(
     if shared:
         reasons = [[] if _can_borrow(seen) else why for seen, why in zip(rows, reasons, strict=True)]
     else:
-        reasons = [why or _too_few(seen) for seen, why in zip(rows, reasons, strict=True)]
+        whole = min((law for law in laws if not law.name.endswith(SUFFIX)), key=lambda law: len(law.names))
+        reasons = [why or _too_few(seen, whole) for seen, why in zip(rows, reasons, strict=True)]
     if rising := _rising(trend, columns, target, below_one, laws):
         reasons = [[*why, rising] for why in reasons]
     sound = [index for index, why in enumerate(reasons) if not why]
@@ -137,12 +139,13 @@ def _rising(
     return {"code": "misspecified", "message": f"{text} (0.87, not 87), or name a law"}
 
 
-def _too_few(seen: Observations) -> list[dict[str, str]]:
-    """Why a curve that has none to borrow from is too short to choose laws by: law power alone needs one row less."""
-    if (count := _count(seen)) >= FEWEST_ALONE:
+def _too_few(seen: Observations, simplest: Law) -> list[dict[str, str]]:
+    """Why a curve that has none to borrow from is too short to choose laws by, where it is."""
+    need = min(FEWEST_ALONE, len(simplest.names) + 2)
+    if (count := _count(seen)) >= need:
         return []
-    text = f"{count} different configurations; auto needs {FEWEST_ALONE} (power, of 3 parameters, needs 4)"
-    return [{"code": "few_points", "message": text}]
+    text = f"auto needs {need} to choose among laws; {simplest.name} alone needs {len(simplest.names) + 1}"
+    return [{"code": "few_points", "message": f"{count_text(count)}; {text}"}]
 
 
 def _count(seen: Observations) -> int:
@@ -291,7 +294,4 @@ def _foretell(found: Blend, seen: Observations) -> Blend:
     if found.estimate is None:
         return found
     predictions = pd.concat([seen.held_out, found.predict(seen.held_out)], axis=1)
-    found = replace(found, held_out=score(predictions, found.target), predictions=predictions)
-    if any(each["code"] == "misspecified" for each in found.warnings):
-        return found
-    return beside_a_constant(found, seen)
+    return beside_held_out(replace(found, held_out=score(predictions, found.target), predictions=predictions), seen)

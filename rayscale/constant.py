@@ -1,4 +1,4 @@
-"""The rival that every law must beat beyond the data: the last value, kept constant."""
+"""What held-out rows say of a law, and the rival that it must beat there: the last value, kept constant."""
 
 from __future__ import annotations
 
@@ -7,28 +7,44 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 
 from rayscale.coordinates import Array
-from rayscale.fitted import Fit
+from rayscale.fitted import Fit, far
 from rayscale.observations import Observations, numbers
 
 F = TypeVar("F", bound=Fit)
 
+JUDGED = 3  # held-out rows from which on missing most of them is no luck
 
-def beside_a_constant(found: F, seen: Observations) -> F:
-    """The fit, with the warning `misspecified` if it foretold its held-out rows less well than the constant did."""
+
+def beside_held_out(found: F, seen: Observations) -> F:
+    """The fit with what its held-out rows say of it: how far they reach, and whether they refute the law.
+
+    `misspecified`: it foretold them less well than the constant did, or most lie outside of their 95% intervals.
+    """
     table = found.predictions
     if table is None or not len(table):
         return found
+    said = far(float(table["extrapolation"].max()))
+    if all(each["code"] != "misspecified" for each in found.warnings):
+        said += _refuted(found, table, seen)
+    return replace(found, warnings=(*found.warnings, *said))
+
+
+def _refuted(found: Fit, table: pd.DataFrame, seen: Observations) -> list[dict[str, str]]:
     measured = np.log(numbers(table, found.target))
     asked = {role: numbers(table, column) for role, column in seen.columns.items()}
     own = float(np.mean((np.log(numbers(table, "predicted")) - measured) ** 2))
     others = float(np.mean((nearest_kept(seen.inputs, seen.target, asked) - measured) ** 2))
     # Within twice the noise of a run nothing can be told.
-    if own <= max(others, (2 * found.known_estimate().noise) ** 2):
-        return found
-    times = own / max(others, 1e-300)
-    return replace(found, warnings=(*found.warnings, explains_less(times, "on the held-out rows")))
+    if own > max(others, (2 * found.known_estimate().noise) ** 2):
+        return [explains_less(own / max(others, 1e-300), "on the held-out rows")]
+    inside = round(found.held_out["covered"] * len(table)) if found.held_out else 0
+    if len(table) >= JUDGED and inside < len(table) / 2:
+        text = f"only {inside} of {len(table)} held-out rows lie in their 95% interval: beyond the data the law is off"
+        return [{"code": "misspecified", "message": text}]
+    return []
 
 
 def nearest_kept(kept: Mapping[str, Array], target: Array, asked: Mapping[str, Array]) -> Array:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import stats
+from scipy.spatial import KDTree
 
 from rayscale.bootstrap import is_many
 from rayscale.coordinates import Array, Coordinates
@@ -13,6 +15,8 @@ from rayscale.observations import Observations
 
 SEVERAL = 3.0  # a parameter that could be this many times as large or small is no number to quote
 FEW_DRAWS = 40  # of fewer resamples, none is expected beyond either end of a 95% interval
+FEWEST_WAVES = 10  # configurations from which on a wave of residuals can be told from luck
+PERMUTATIONS = 300
 ONE_SIDED = 1.645  # the normal quantile of a one-sided 5% test
 
 
@@ -34,6 +38,7 @@ def findings(
     if is_many(groups, len(theta)):
         loose += [j for j in _ridges(estimate.coordinates, seen, linked, theta, pure) if j not in loose]
     names = ", ".join(law.names[j] for j in sorted(loose))
+    waves = _misses_alike(seen, estimate.coordinates.linked(theta, seen.inputs) - linked)
     few = [seen.columns[role] for role, values in seen.inputs.items() if len(np.unique(values)) == 2]
     said = (
         (few, "few_sizes", f"two values of {', '.join(few)}: three or more tell a power law from other curves"),
@@ -41,10 +46,34 @@ def findings(
         (bound, "at_bound", f"{', '.join(bound)} ended at the edge of the search: the table does not determine it"),
         (loose, "flat_ridge", f"{names} could be several times as large or small: no number to quote"),
         (misfits, "misspecified", "configurations miss the law by more than seeds explain; the intervals allow for it"),
+        (not misfits and waves, "misspecified", "neighbouring sizes miss the law alike: its curve is not that of the rows"),
         (n == m, "no_replicates", "no configuration was run twice: the noise of a run is read from the residuals"),
     )
     outcome = "at_bound" if bound else "flat" if loose else "converged"
     return outcome, [{"code": code, "message": message} for true, code, message in said if true]
+
+
+def _misses_alike(seen: Observations, residual: Array) -> bool:
+    """Whether configurations miss the law as their neighbours do, more than chance explains and more than by half.
+
+    A rank form of von Neumann's ratio (Bartels 1982) over the nearest sizes, tested by permutation: noise has none of
+    it, a law of another shape leaves waves. Half: the law's own error is then as large as the noise.
+    """
+    groups = seen.configurations
+    count = int(groups.max()) + 1
+    if count < FEWEST_WAVES:
+        return False
+    means = np.bincount(groups, residual) / np.bincount(groups)
+    first = np.unique(groups, return_index=True)[1]
+    # By their place among the sizes, so that every step of an axis is as long.
+    places = np.stack([np.unique(values, return_inverse=True)[1][first] for values in seen.inputs.values()], axis=1)
+    near = 2 * places.shape[1]  # the one before and the one after on every axis
+    others = KDTree(places).query(places, k=near + 1)[1][:, 1:]
+    ranks = stats.rankdata(means)
+    rng = np.random.default_rng(0)
+    shuffled = np.array([ranks, *(rng.permutation(ranks) for _ in range(PERMUTATIONS))])
+    ratio = ((shuffled[:, :, None] - shuffled[:, others]) ** 2).mean((1, 2)) / (2 * ranks.var())
+    return bool(ratio[0] < 0.5 and (ratio[1:] <= ratio[0]).mean() < 0.01)
 
 
 def few_resamples(count: int) -> list[dict[str, str]]:

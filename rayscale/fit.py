@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rayscale.auto import fit_auto
 from rayscale.bootstrap import resample, spread
-from rayscale.constant import beside_a_constant
+from rayscale.constant import beside_held_out
 from rayscale.coordinates import Coordinates, link
 from rayscale.errors import InputError, TableError
 from rayscale.findings import few_resamples, findings
@@ -22,7 +22,17 @@ from rayscale.fitted import FORETOLD, Fit, GroupedFit, score
 from rayscale.formula import find_law
 from rayscale.huber import DELTA, Array, huber_sum, minimise
 from rayscale.laws import Law
-from rayscale.observations import Observations, input_columns, name_copies, observe, refusals, require_columns, select
+from rayscale.observations import (
+    Observations,
+    dropped_rows,
+    input_columns,
+    name_copies,
+    observe,
+    refusals,
+    require_columns,
+    select,
+    without_constants,
+)
 from rayscale.starts import grid
 
 POLISHED = (24, 12, 12)  # how many starts go on to each delta
@@ -63,11 +73,14 @@ def fit_law(
     """
     _check(table, by=by, holdout=holdout, bootstrap=bootstrap, seed=seed)
     law = find_law(law)
-    given = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss,
-             "copies": copies}  # fmt: skip
-    columns = {} if law.name == "auto" else input_columns(table, law, given)
+    given: dict[str, str | None] = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus,
+                                    "loss": loss, "copies": copies}  # fmt: skip
     excluded = ~select(table, where, "where") if where else np.zeros(len(table), dtype=bool)
     held = select(table, holdout, "holdout") if holdout else np.zeros(len(table), dtype=bool)
+    places, names = _groups(table, by)
+    if law.name != "auto":  # auto chooses by itself which sizes matter
+        given = without_constants(table, law, given, [rows[~excluded[rows]] for rows in places])
+    columns = {} if law.name == "auto" else input_columns(table, law, given)
 
     def fit_rows(rows: NDArray[np.int64]) -> Fit:
         part = table.iloc[rows]
@@ -84,7 +97,7 @@ def fit_law(
         if holdout is None or found.estimate is None:
             return found
         predictions = pd.concat([seen.held_out, found.predict(seen.held_out)], axis=1)
-        return beside_a_constant(replace(found, held_out=score(predictions, target), predictions=predictions), seen)
+        return beside_held_out(replace(found, held_out=score(predictions, target), predictions=predictions), seen)
 
     def fit_groups(groups: list[NDArray[np.int64]]) -> list[Any]:
         if law.name != "auto":
@@ -92,24 +105,44 @@ def fit_law(
         else:
             found = list(fit_auto(table, groups, given, target=target, excluded=excluded, held=held, draws=bootstrap,
                                   seed=seed))  # fmt: skip
+        found = [_count_unpredicted(each, rows[held[rows]]) for each, rows in zip(found, groups, strict=True)]
         few = few_resamples(bootstrap)
         return [replace(each, rows_dropped=name_copies(table, each.rows_dropped),
                         warnings=(*each.warnings, *(few if each.params else []))) for each in found]  # fmt: skip
 
     if by is None:
-        return cast(Fit, fit_groups([np.arange(len(table))])[0])
-    keys = [by] if isinstance(by, str) else list(by)
-    require_columns(table, keys)
-    names, places = [], []
-    for key, group in table[keys].reset_index(drop=True).groupby(keys, sort=True, dropna=False):
-        plain = (value.item() if isinstance(value, np.generic) else value for value in key)
-        names.append([value if isinstance(value, int | float) and isfinite(value) else str(value) for value in plain])
-        places.append(group.index.to_numpy())
-    fitted = zip(fit_groups(places), names, strict=True)
-    groups = [replace(fit, by=dict(zip(keys, name, strict=True))) for fit, name in fitted]
+        return cast(Fit, fit_groups(places)[0])
+    groups = [replace(fit, by=name) for fit, name in zip(fit_groups(places), names, strict=True)]
     foretold = [each.predictions for each in groups if each.predictions is not None]
     predictions = pd.concat(foretold) if foretold else None
     return GroupedFit(tuple(groups), None if predictions is None else score(predictions, target), predictions)
+
+
+def _groups(table: pd.DataFrame, by: str | list[str] | None) -> tuple[list[NDArray[np.int64]], list[dict[str, Any]]]:
+    """The rows of every group, by position, and the group's name, column -> value; one group of all without `by`."""
+    if by is None:
+        return [np.arange(len(table))], [{}]
+    keys = [by] if isinstance(by, str) else list(by)
+    require_columns(table, keys)
+    places, names = [], []
+    for key, group in table[keys].reset_index(drop=True).groupby(keys, sort=True, dropna=False):
+        plain = (value.item() if isinstance(value, np.generic) else value for value in key)
+        found = [value if isinstance(value, int | float) and isfinite(value) else str(value) for value in plain]
+        names.append(dict(zip(keys, found, strict=True)))
+        places.append(group.index.to_numpy())
+    return places, names
+
+
+def _count_unpredicted(found: Any, held: NDArray[np.int64]) -> Any:
+    """The fit; if it is a refusal, with its held-out rows (positions) among the dropped, so that no row vanishes."""
+    known = {each["row"] for each in found.rows_dropped}
+    left = [int(row) for row in held if int(row) not in known]
+    if found.params or not left:
+        return found
+    dropped = [*found.rows_dropped, *({"row": row, "reason": "held out, and no fit predicts it"} for row in left)]
+    others = [each for each in found.warnings if each["code"] != "dropped_rows"]
+    return replace(found, rows_dropped=tuple(sorted(dropped, key=lambda each: each["row"])),
+                   warnings=(*others, *dropped_rows(dropped)))  # fmt: skip
 
 
 def _check(table: Any, *, by: Any, holdout: str | None, bootstrap: Any, seed: Any) -> None:

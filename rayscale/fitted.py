@@ -18,6 +18,8 @@ from rayscale.observations import numbers
 
 Z95 = 1.959963984540054  # the normal quantile that the t quantile is measured against
 
+FAR = 10.0  # times beyond the data: from here on a prediction carries a warning
+
 FORETOLD = ("predicted", "low", "high", "mean_low", "mean_high", "extrapolation")  # columns of a table of predictions
 
 
@@ -224,6 +226,12 @@ def _times_beyond(values: NDArray[np.float64], least: float, most: float) -> NDA
     floor = 1e-9 * (least or most or 1.0)
     sizes = np.maximum(values, floor)
     return np.asarray(np.maximum(sizes / max(most, floor), max(least, floor) / sizes))
+
+
+def far(beyond: float) -> list[dict[str, str]]:
+    """The warning that a prediction lies so many times beyond the data, where it does."""
+    text = f"{beyond:.3g} times beyond the data: the interval holds only if the law does"
+    return [{"code": "far_extrapolation", "message": text}] if beyond > FAR else []
 
 
 def score(rows: pd.DataFrame, target: str) -> dict[str, Any]:

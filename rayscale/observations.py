@@ -5,7 +5,7 @@ No row vanishes: used + held out + dropped (each with its reason) = all rows of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,13 @@ class Observations:
 
     def warnings(self) -> list[dict[str, str]]:
         """That rows were dropped, if any were."""
-        text = f"{len(self.dropped)} rows are not used; rows_dropped gives the reason of each"
-        return [{"code": "dropped_rows", "message": text}] if self.dropped else []
+        return dropped_rows(self.dropped)
+
+
+def dropped_rows(dropped: Sequence[Any]) -> list[dict[str, str]]:
+    """That rows were dropped, if any were."""
+    text = f"{len(dropped)} row{' is' if len(dropped) == 1 else 's are'} not used; rows_dropped gives the reason"
+    return [{"code": "dropped_rows", "message": text + (" of each" if len(dropped) > 1 else "")}] if dropped else []
 
 
 def require_columns(table: pd.DataFrame, columns: list[str]) -> None:
@@ -104,6 +109,29 @@ def input_columns(table: pd.DataFrame, law: Law, given: Mapping[str, str | None]
         require_columns(table, [column])
         found[role] = column
     return found
+
+
+def without_constants(
+    table: pd.DataFrame, law: Law, given: Mapping[str, str | None], groups: Sequence[NDArray[np.int64]]
+) -> dict[str, str | None]:
+    """The columns given, without those that the law does not need and that hold one value within every group.
+
+    Such a size changes nothing within a curve. Of several given to a law of one input, the one that varies is its own.
+    `groups` are rows by position; a missing value is no value.
+    """
+
+    def varies(column: str) -> bool:
+        require_columns(table, [column])
+        return any(table[column].iloc[rows].nunique() > 1 for rows in groups)
+
+    needed = law.inputs if len(law.inputs) > 1 else ()
+    spare = {role: column for role, column in given.items() if column and role not in needed}
+    if len(spare) + len(needed) < 2:
+        return dict(given)
+    constant = [role for role, column in spare.items() if not varies(column)]
+    if not needed and len(constant) == len(spare):  # all are the same everywhere: the law's own role is refused as such
+        constant = [role for role in constant if role not in law.inputs]
+    return {role: None if role in constant else column for role, column in given.items()}
 
 
 def usual_columns(table: pd.DataFrame, given: Mapping[str, str | None]) -> dict[str, str]:
@@ -207,12 +235,17 @@ def _hashable(column: pd.Series) -> pd.Series:
     return column.map(repr) if column.dtype == object else column
 
 
+def count_text(configurations: int) -> str:
+    """`1 configuration`, `4 different configurations`."""
+    return "1 configuration" if configurations == 1 else f"{configurations} different configurations"
+
+
 def refusals(seen: Observations, law: Law) -> list[dict[str, str]]:
     """Why these rows cannot identify the law (code, message), empty where they can."""
     found, need = [], len(law.names) + 1
     configurations = len(np.unique(seen.configurations)) if len(seen.target) else 0
     if configurations < need:
-        text = f"{configurations} different configurations; {law.name} has {need - 1} parameters and needs {need}"
+        text = f"{count_text(configurations)}; {law.name} has {need - 1} parameters and needs {need}"
         found.append({"code": "few_points", "message": text})
     for role, values in seen.inputs.items():
         if len(values) and len(np.unique(values)) == 1:

@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 
 from rayscale.errors import InputError, nearest
-from rayscale.fitted import Fit
+from rayscale.fitted import Fit, far
 from rayscale.forecast import LOSS, reasons
 from rayscale.observations import usual_role
 from rayscale.run_folder import load
 
-FAR = 10.0  # times beyond the data: from here a prediction carries a warning
 _ASKED = {"isoflop": ("compute",)}  # read from more columns than a prediction takes
 _SHOWN = 12  # groups named in a message
 
@@ -49,10 +48,9 @@ def predict(
     values, used = _values(fit, given, saved.get("options") or {})
     asked = pd.DataFrame({fit.columns[role]: [value] for role, value in values.items()})
     found: dict[str, Any] = {str(name): float(value) for name, value in fit.predict(asked).iloc[0].items()}
-    warnings = list(fit.warnings)
-    if found["extrapolation"] > FAR:
-        text = f"{found['extrapolation']:.3g} times beyond the data: the interval holds only if the law does"
-        warnings.append({"code": "far_extrapolation", "message": text})
+    # Of the fit's own, those that bear on any prediction: not how far its held-out rows lay, nor which rows it dropped.
+    warnings = [each for each in fit.warnings if each["code"] not in ("dropped_rows", "far_extrapolation")]
+    warnings += far(found["extrapolation"])
     found |= {"law": fit.law.name, "target": fit.target, **given, "warnings": warnings}
     if fit.by:
         found["by"] = dict(fit.by)

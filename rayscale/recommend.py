@@ -12,9 +12,9 @@ import pandas as pd
 from rayscale.costs import Cost, costs
 from rayscale.counted import unfit
 from rayscale.errors import InputError, TableError
+from rayscale.fitted import far
 from rayscale.goals import QUALITIES, Budget, Target, parse_budget, parse_target
 from rayscale.observations import require_columns
-from rayscale.prediction import FAR
 from rayscale.quality import INTERVALS, Quality, measured, quality
 from rayscale.run_folder import Run
 
@@ -338,7 +338,4 @@ def _warnings(found: Quality, row: pd.Series | None) -> list[dict[str, str]]:
     said = {(each["code"], each["message"]): None for fit in fits for each in fit.warnings
             if each["code"] != "dropped_rows"}  # fmt: skip
     warnings = [{"code": code, "message": message} for code, message in said]
-    if row is not None and row["extrapolation"] > FAR:
-        text = f"{row['extrapolation']:.3g} times beyond the data: the interval holds only if the law does"
-        warnings.append({"code": "far_extrapolation", "message": text})
-    return warnings
+    return [*warnings, *far(row["extrapolation"])] if row is not None else warnings
