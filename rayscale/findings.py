@@ -46,7 +46,11 @@ def findings(
         (bound, "at_bound", f"{', '.join(bound)} ended at the edge of the search: the table does not determine it"),
         (loose, "flat_ridge", f"{names} could be several times as large or small: no number to quote"),
         (misfits, "misspecified", "configurations miss the law by more than seeds explain; the intervals allow for it"),
-        (not misfits and waves, "misspecified", "neighbouring sizes miss the law alike: its curve is not that of the rows"),
+        (
+            not misfits and waves,
+            "misspecified",
+            "neighbouring sizes miss the law alike: its shape is another",
+        ),
         (n == m, "no_replicates", "no configuration was run twice: the noise of a run is read from the residuals"),
     )
     outcome = "at_bound" if bound else "flat" if loose else "converged"
