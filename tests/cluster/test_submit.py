@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -16,9 +18,11 @@ import yaml
 import rayscale as rs
 from rayscale.on_ray.submit import pack, unpack
 from tests.ray.conftest import STUDY, write_study
+from tests.ray.started import Started
 
 ROOT = Path(__file__).parents[2]
 SMALL = STUDY.replace("[40, 80, 160]", "[40, 80]").replace("[1x32, 2x32]", "[1x32]").replace("[1, 2]", "[1]")
+LONG = SMALL.replace("[40, 80]", "[200, 300]").replace("epochs: 1", "epochs: 60")
 
 
 def free_port() -> int:
@@ -93,6 +97,42 @@ def test_submit_brings_the_results_back_and_a_second_one_repeats_nothing(
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
     assert "token" in refused.stderr
+
+
+@pytest.mark.faults
+def test_row_41_a_submission_interrupted_here_goes_on_there_and_ray_job_stop_ends_it(
+    tmp_path: Path, head: tuple[str, dict[str, str]]
+) -> None:
+    address, environment = head
+    name = "stopped"
+    study = write_study(tmp_path, LONG.replace("name: toy", f"name: {name}"))
+    place = Path(environment["HOME"]) / "rayscale-runs" / name
+    out = tmp_path / "results"
+    words = ["submit", str(study), "--address", address, "--out", str(out)]
+    here = Started(*words, log=tmp_path / "log", env=environment)
+    here.until(lambda: "trial_started" in said(place))
+    here.process.send_signal(signal.SIGINT)
+    assert here.ends() == 130
+    stop = re.search(r"The job goes on; stop it with: (ray job stop \S+ --address \S+)", here.told)
+    assert stop, here.told
+    assert "run_stopped" not in said(place)
+    subprocess.run([command("ray"), *stop[1].split()[1:]], env=environment, check=True, capture_output=True, timeout=60)
+    events = [json.loads(line) for line in said(place).splitlines()]
+    assert (events[-1]["event"], events[-1]["reason"]) == ("run_stopped", "Stopped")  # in its own words, not killed
+    info = subprocess.run([command("ray"), "job", "status", stop[1].split()[3], "--address", address],
+                          env=environment, capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert "was stopped" in info.stdout + info.stderr
+    again = subprocess.run([sys.executable, "-m", "rayscale.cli", *words], env=environment, capture_output=True,
+                           text=True, timeout=400)  # fmt: skip
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert set(rs.load(out).trials.status) == {"ok"}
+    records = list((place / "trials").glob("*.json"))
+    assert len(records) == 2
+
+
+def said(place: Path) -> str:
+    file = place / "events.jsonl"
+    return file.read_text() if file.exists() else ""
 
 
 def test_a_study_that_the_cluster_refuses_is_refused_here(tmp_path: Path, head: tuple[str, dict[str, str]]) -> None:
