@@ -74,4 +74,5 @@ def reaping(last_words: str) -> Iterator[Reaper]:
 def _base() -> str:
     wanted = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     fits = len(os.fsencode(f"{wanted}/rs-12345678{SOCKET}")) <= SOCKET_BYTES
-    return wanted if fits else "/tmp"  # nosec B108 - only for a folder made below it by mkdtemp, for this user alone
+    # Only a folder made below it by mkdtemp is used, which is this user's alone.
+    return wanted if fits else "/tmp"  # nosec B108
