@@ -85,7 +85,7 @@ def test_row_19_a_damaged_savepoint_is_told_and_the_one_before_it_serves(interru
     assert timeless(result) == timeless(train.train_trial(trial, made))
     told = {event["event"]: event for event in events}
     assert told["trial_resumed"]["step"] == 4
-    assert harm == "no manifest" or "checkpoint_damaged" in told
+    assert "checkpoint_damaged" in told
 
 
 @pytest.mark.row
@@ -133,6 +133,7 @@ def test_row_20_killed_while_saving_a_part_is_never_read(tmp_path: Path) -> None
         process.kill()
         process.communicate()
         kept = Savepoints(Store.open(place), "one", {"seed": 0})
+        assert kept.steps()
         for step in kept.steps():
             files = kept.read(step)
             assert files == {"model": bytes([step % 251]) * 200_000, "state": str(step).encode()}
