@@ -7,11 +7,8 @@ two cores. A lane pays that once.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 import tempfile
-import time
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ import ray
 
 from rayscale.errors import describe
 from rayscale.on_ray.lane import Cell
+from rayscale.on_ray.members import Member, kill_strays, kill_workers, remove_left_groups
 from rayscale.on_ray.parcels import Parcel, read_files, unwrap
 from rayscale.on_ray.place import place
 from rayscale.on_ray.pool import LanePool
@@ -32,6 +30,7 @@ from rayscale.trial import Trial
 RESTARTS_PER_LANE = 20  # a trial has its own, smaller limit; this one ends a lane whose machine is broken
 HOST_RESTARTS = 20
 PROBE_SECONDS = 1.0
+TIDY_ROUNDS = 20
 COLLECTIVE_SECONDS = 15.0  # that a collective may take longer than a rank may be silent
 
 
@@ -44,22 +43,6 @@ class LaneSettings:
     hang_seconds: float
     keep: str
     start_seconds: float = START_SECONDS
-
-
-@dataclass(frozen=True)
-class Member:
-    """A worker process of a lane: its actor, and where it runs."""
-
-    actor: Any
-    node_id: str
-    pid: int
-    host: str
-
-    @classmethod
-    def here(cls) -> Member:
-        """This process."""
-        context = ray.get_runtime_context()
-        return cls(context.current_actor, context.get_node_id(), os.getpid(), socket.gethostname())
 
 
 @dataclass(frozen=True)
@@ -110,7 +93,7 @@ class _PoolActor(LanePool):
     ) -> None:
         super().__init__(
             cells, slots, retries, trials_per_lane, self._start_lane, hang_seconds=settings.hang_seconds,
-            start_seconds=settings.start_seconds, end_workers=_kill_all, end_strays=_kill_strays,
+            start_seconds=settings.start_seconds, end_workers=kill_workers, end_strays=kill_strays,
         )  # fmt: skip
         self.settings, self.host = settings, host
         self.tasks: set[asyncio.Task[None]] = set()
@@ -123,9 +106,17 @@ class _PoolActor(LanePool):
                 error = await self.host.run.remote(handle, lane_id, size, self.settings)
             except ray.exceptions.RayError as failure:
                 error = str(failure).splitlines()[0]
+            if error:
+                self._begin(self._tidy())
             await self.lane_ended(lane_id, error)
 
         self._begin(wait_for_its_end())
+
+    async def _tidy(self) -> None:
+        """A trainer has died: what it held becomes free, as soon as Ray knows of each process that it is gone."""
+        for _ in range(TIDY_ROUNDS):
+            remove_left_groups()
+            await asyncio.sleep(PROBE_SECONDS)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -159,42 +150,6 @@ class _PoolActor(LanePool):
 
 async def _answer(actor: Any) -> None:
     await actor.__ray_ready__.remote()
-
-
-def _kill_all(workers: Sequence[Member]) -> None:
-    """End processes with SIGKILL: Ray's own way asks them first, and takes half a minute for one that is stopped."""
-    for worker in workers:
-        _kill(worker.node_id, worker.pid)
-
-
-def _kill(node_id: str, pid: int) -> None:
-    if node_id == ray.get_runtime_context().get_node_id():
-        _end_process(pid)
-        return
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    ray.remote(num_cpus=0, max_retries=0)(_end_process).options(scheduling_strategy=there).remote(pid)
-
-
-def _end_process(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def _kill_strays(known: Sequence[Member], seconds: float) -> None:
-    """End Train's workers of this job that were started so long ago and have joined no lane."""
-    from ray._private.state import actors
-
-    pids, now = {(worker.node_id, worker.pid) for worker in known}, time.time()
-    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
-    for actor in actors(job_id=job, actor_state_name="ALIVE").values():
-        place = (actor["Address"]["NodeID"], actor["Pid"])
-        old = now - actor["StartTime"] / 1000 > seconds
-        if actor["ActorClassName"] == "RayTrainWorker" and old and place not in pids:
-            _kill(*place)
 
 
 class _TrainerHost:

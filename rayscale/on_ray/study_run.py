@@ -295,7 +295,12 @@ class _Driver:
         planned = [p for p in self.plan.trials if not self.only or p.trial.trial_id in {*recorded, self.only}]
         grid = _Thread(lambda: run_grid(planned, recorded, slots, pool, self.store))
         grid.start()
-        self._collect(pool, grid)
+        try:
+            self._collect(pool, grid)
+        except ray.exceptions.RayActorError as error:
+            self.session.guard.check()
+            reason = str(error).strip().splitlines()[-1].partition(" Some common causes")[0]
+            raise ClusterError(f"the process that hands out the trials died: {reason}", code="pool_died") from error
         grid.join()
         ray.wait([pool.stop.remote()], timeout=0.0 if self.session.local else 30.0)  # a Ray of our own ends anyway
         if grid.error:

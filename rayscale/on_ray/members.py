@@ -1,0 +1,84 @@
+"""The worker processes of lanes, and what Ray Train leaves behind of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+
+@dataclass(frozen=True)
+class Member:
+    """A worker process of a lane: its actor, and where it runs."""
+
+    actor: Any
+    node_id: str
+    pid: int
+    host: str
+
+    @classmethod
+    def here(cls) -> Member:
+        """This process."""
+        context = ray.get_runtime_context()
+        return cls(context.current_actor, context.get_node_id(), os.getpid(), socket.gethostname())
+
+
+def kill_workers(workers: Sequence[Member]) -> None:
+    """End processes with SIGKILL: Ray's own way asks them first, and takes half a minute for one that is stopped."""
+    for worker in workers:
+        _kill(worker.node_id, worker.pid)
+
+
+def _kill(node_id: str, pid: int) -> None:
+    if node_id == ray.get_runtime_context().get_node_id():
+        _end_process(pid)
+        return
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    ray.remote(num_cpus=0, max_retries=0)(_end_process).options(scheduling_strategy=there).remote(pid)
+
+
+def _end_process(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def kill_strays(known: Sequence[Member], seconds: float) -> None:
+    """End Train's workers of this job that were started so long ago and have joined no lane."""
+    from ray._private.state import actors
+
+    pids, now = {(worker.node_id, worker.pid) for worker in known}, time.time()
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    for actor in actors(job_id=job, actor_state_name="ALIVE").values():
+        place = (actor["Address"]["NodeID"], actor["Pid"])
+        old = now - actor["StartTime"] / 1000 > seconds
+        if actor["ActorClassName"] == "RayTrainWorker" and old and place not in pids:
+            _kill(*place)
+
+
+def remove_left_groups() -> None:
+    """Remove placement groups of this job whose trainer has died: they would hold their slots until the job ends.
+
+    Train's own cleaner asks the dashboard whether the trainer lives, and waits for ever where there is none.
+    """
+    from ray._private.state import state
+    from ray.core.generated import gcs_pb2
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    alive = state.actor_table(actor_id=None, job_id=job, actor_state_name="ALIVE")
+    table: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
+    for content in state._connect_and_get_accessor().get_placement_group_table():
+        group = table.FromString(content)
+        ours = group.creator_job_id == job.binary() and group.state != table.REMOVED
+        if ours and group.creator_actor_id and group.creator_actor_id.hex() not in alive:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
