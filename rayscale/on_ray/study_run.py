@@ -27,7 +27,7 @@ from rayscale.on_ray.progress import Progress
 from rayscale.plan import Plan
 from rayscale.report.terminal import Snapshot
 from rayscale.run_folder import Run, log_event, recover
-from rayscale.signals import Stopped, came, check
+from rayscale.signals import Stopped, before_end, came, check
 from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
 from rayscale.study import Study, load_study
@@ -129,6 +129,7 @@ class _Driver:
     retry_failed: bool
     only: str | None
     agreed: bool = False
+    stop_logged: bool = False
     session: Any = None
     host: Any = None
     pending: list[Planned] = field(default_factory=list)
@@ -151,18 +152,26 @@ class _Driver:
 
     @contextmanager
     def telling_of_an_end(self) -> Iterator[None]:
-        """Log and show that the run stops, before Ray is shut down, which takes seconds."""
+        """Log and show that the run stops: before Ray is shut down, which takes seconds, or when it is ended at once."""
+        before_end.append(self._log_stop)
         try:
             yield
         except BaseException as error:
-            if self.agreed and not isinstance(error, LeaseLostError):  # else events.jsonl is another driver's
+            if not isinstance(error, LeaseLostError):  # then events.jsonl is another driver's
                 died = self.session.guard.found if self.session else None
-                with suppress(StorageError):  # the first error is the one to tell
-                    log_event(self.store, "run_stopped", reason=died or type(error).__name__)
+                self._log_stop(died or type(error).__name__)
             if isinstance(error, KeyboardInterrupt | Stopped) or came():
                 self.observer.phase("stopping (a second signal ends it at once)")
                 check()
             raise
+        finally:
+            before_end.remove(self._log_stop)
+
+    def _log_stop(self, reason: str = "Stopped") -> None:
+        if self.agreed and not self.stop_logged:
+            self.stop_logged = True
+            with suppress(StorageError):  # the first error is the one to tell
+                log_event(self.store, "run_stopped", reason=reason)
 
     # ---- before
 
