@@ -152,7 +152,7 @@ class _Driver:
 
     @contextmanager
     def telling_of_an_end(self) -> Iterator[None]:
-        """Log and show that the run stops: before Ray is shut down, which takes seconds, or when it is ended at once."""
+        """Log and show that the run stops: before Ray is shut down, which takes seconds, or when it ends at once."""
         before_end.append(self._log_stop)
         try:
             yield
