@@ -16,7 +16,8 @@ TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{32}$")
 def write(path: str, content: bytes) -> None:
     """Put `content` under this name: a reader sees the old content or the new, never a part.
 
-    When it returns, the content survives a crash. Raises OSError, and then the name holds what it held before.
+    When it returns, the content survives a crash. Raises OSError, and then the name holds what it held before, or,
+    where only the folder could not be flushed, the new content, which may not survive.
     """
     temporary = _write_temporary(path, content)
     try:
@@ -113,7 +114,11 @@ def make_folders(folder: str) -> None:
         make_folders(os.path.dirname(folder))
         make_folders(folder)
         return
-    sync_folder(os.path.dirname(folder))
+    try:
+        sync_folder(os.path.dirname(folder))
+    except BaseException:
+        os.rmdir(folder)  # else the next call would take it for durable
+        raise
 
 
 def sync_folder(folder: str) -> None:

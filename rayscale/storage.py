@@ -71,7 +71,7 @@ class Store:
     def write(self, name: str, content: bytes) -> None:
         """Write a file whole: a reader sees the old content or the new, never a part, also after a crash.
 
-        Raises StorageError, and then the name holds what it held before.
+        Raises StorageError, and then the name holds what it held before, or the new content, which may not survive.
         """
         with self._writing(name):
             if self.local is not None:
