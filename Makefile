@@ -27,7 +27,7 @@ lint: .venv/ready
 	$(BIN)/python scripts/audit.py
 
 test: lint
-# Ray's tests have a process of their own: 1,800 tests in one passed, and the process then crashed while it ended
+# Ray's tests have a process of their own: one of two runs of all in one crashed at its very end (docs/LOG.md)
 	$(BIN)/pytest -m "not faults" tests/cluster tests/ray
 	$(BIN)/pytest -m "not faults" tests/nn tests/unit
 
