@@ -14,7 +14,7 @@ from rayscale.plan import Plan, make_plan, model_specs
 from rayscale.storage import Store
 from rayscale.study import Ladder, Study
 from rayscale.study_augment import read as read_augmentation
-from rayscale.text.account import bad_rows, row_counts, token_counts
+from rayscale.text.account import listed, row_counts, token_counts
 from rayscale.text.children import find_augmentations
 from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared, find_tokens
@@ -121,7 +121,7 @@ def _measured(records: Sequence[TrialRecord]) -> list[Measured]:
 def write_plan(store: Store, plan: Plan, prepared: Mapping[str, Prepared]) -> None:
     """Write plan.json once more when the text is prepared: what became of every row is counted now, not estimated.
 
-    Rows that were passed over are listed in bad_rows.txt.
+    Rows that were passed over are listed in bad_rows.txt and near_duplicates.txt.
     """
     if not prepared:
         return
@@ -129,5 +129,5 @@ def write_plan(store: Store, plan: Plan, prepared: Mapping[str, Prepared]) -> No
     counts = {"exact": True, **row_counts(any_of_them.manifest), "tokens": token_counts(prepared)}
     told = replace(plan, supply=replace(plan.supply, counts=counts))
     store.write("plan.json", json.dumps(told.to_json(), indent=1, allow_nan=False).encode())
-    if listed := bad_rows(any_of_them):
-        store.write("bad_rows.txt", listed)
+    for name, content in listed(any_of_them).items():
+        store.write(name, content)

@@ -76,7 +76,9 @@ class Task(_Part):
 class Data(_Part):
     """Where the text lies and how it is split. `train: builtin` is the built-in corpus.
 
-    `max_text_gigabytes` is what all rows may take in memory, unpacked; by default an eighth of the machine's.
+    Training texts that share `near_duplicates` or more of their shingles with a validation or test text (Jaccard's
+    index) are kept out; null keeps them. `max_text_gigabytes` is what all rows may take in memory, unpacked; by default
+    an eighth of the machine's.
     """
 
     train: Text
@@ -87,6 +89,7 @@ class Data(_Part):
     format: Text | None = None
     reader: Literal["mmap"] = "mmap"
     on_bad_row: Literal["error", "skip"] = "error"
+    near_duplicates: Annotated[float, Strict(), Field(ge=0.5, le=1, allow_inf_nan=False)] | None = 0.8
     max_text_gigabytes: Positive | None = None
     augment: tuple[Any, ...] = Field(default=("none",), min_length=1)  # checked by study_augment
 

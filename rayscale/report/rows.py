@@ -12,6 +12,8 @@ REASONS = {
     "duplicate": "duplicates",
     "in_validation": "also in validation",
     "in_test": "also in the test split",
+    "near_validation": "nearly in validation",
+    "near_test": "nearly in the test split",
 }
 
 
@@ -30,6 +32,8 @@ def row_notes(data: dict[str, Any]) -> list[str]:
         notes.append(f"About {whole(data['expected']['train'])} training rows are expected in all.")
     if lost.get("bad_row"):
         notes.append("bad_rows.txt in the run folder lists the rows that cannot be used.")
+    if lost.get("near_validation") or lost.get("near_test"):
+        notes.append("near_duplicates.txt in the run folder lists training rows that nearly are held-out ones.")
     if number := data.get("conflicting_labels"):
         notes.append(f"{plural(number, 'dropped duplicate')} had another label than the row that stayed.")
     if names := data.get("labels_not_in_training"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rayscale.text.prepared import Prepared
+from rayscale.text.prepared import LISTS, Prepared
 from rayscale.text.split import SPLITS
 
 _OF_TOKENS = ("rows", "tokens", "truncated_rows", "truncated_share", "dropped_tokens")
@@ -39,7 +39,11 @@ def token_counts(found: Mapping[str, Prepared]) -> dict[str, dict[str, dict[str,
     }
 
 
-def bad_rows(prepared: Prepared) -> bytes:
-    """The list of rows that were passed over, a line each: file, line, column, what was found."""
-    path = Path(prepared.path).parent / "bad_rows.txt"
-    return path.read_bytes() if path.exists() else b""
+def listed(prepared: Prepared) -> dict[str, bytes]:
+    """The lists of rows that were passed over, by the name of their file; empty ones are left out.
+
+    bad_rows.txt: file, line, column, what was found; near_duplicates.txt: file and line of a training row, those of the
+    held-out text that it resembles, how much.
+    """
+    paths = [Path(prepared.path).parent / f"{name}.txt" for name in LISTS]
+    return {path.name: path.read_bytes() for path in paths if path.exists() and path.stat().st_size}

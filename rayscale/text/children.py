@@ -6,7 +6,7 @@
                                              children.npy: those of real row i are numbered [i] to [i + 1], less one
 
 They are made of training rows only, after the split: no child can cross it. One whose text is any held-out text, any
-real training text or another child's is dropped and counted.
+real training text or another child's is dropped and counted, and so is one that is nearly a held-out text.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ import pyarrow.compute as pc
 
 from rayscale.errors import InputError
 from rayscale.study_augment import Augmentation, read
-from rayscale.text import prepared, tokens
+from rayscale.text import apart, near, prepared, tokens
 from rayscale.text.chain import CHILDREN, fingerprint
 from rayscale.text.prepared import CHILDREN_INDEX, Prepared
 from rayscale.text.publish import publish_file, publish_folder
+from rayscale.text.split import TEST
 from rayscale.text.tokenise import TokenizerSpec
 
 if TYPE_CHECKING:
@@ -169,11 +170,18 @@ def _as_file(table: pa.Table) -> bytes:
 def _select(made: pa.Table, cleaned: Path, rows: pa.Table) -> tuple[pa.Table, dict[str, int]]:
     """The children that stay, ascending by parent and copy, and how many went, by reason."""
     keys, reasons = made["key"].to_numpy(), np.zeros(len(made), dtype=np.int8)
-    names = ("kept", "unchanged", "in_test", "in_validation", "in_training", "duplicate")
+    names = ["kept", "unchanged", "in_test", "in_validation", "in_training", "duplicate"]
+    names += ["near_test", "near_validation"]
     reasons[pc.is_null(made["text"]).to_numpy(zero_copy_only=False)] = 1
     for number, split in ((2, "test"), (3, "validation"), (4, "train")):
         there = rows if split == "train" else prepared.read_table(cleaned / f"{split}.arrow")
         reasons[(reasons == 0) & np.isin(keys, there["key"].to_numpy())] = number
+    held_out = apart.of_clean_folder(cleaned)
+    if held_out is not None:
+        left = np.flatnonzero(reasons == 0)
+        found = near.nearest(apart.texts_of(made["text"], left), held_out).others
+        close = found >= 0
+        reasons[left[close]] = np.where(held_out.groups[found[close]] == TEST, 6, 7)
     left = np.flatnonzero(reasons == 0)
     again = np.ones(len(left), dtype=bool)
     again[np.unique(keys[left], return_index=True)[1]] = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from rayscale import registry
 from rayscale.errors import DataError
 from rayscale.files import files_of
 from rayscale.machine import memory_bytes
-from rayscale.text import corpus
+from rayscale.text import apart, corpus, near
 from rayscale.text.normalise import NORMALISE_VERSION, keys_of, normalise
 from rayscale.text.opening import ending
 from rayscale.text.sources import BadRow, Row, Source, checked_label, checked_text
@@ -30,8 +30,8 @@ from rayscale.text.split import DROPPED, SPLITS, TEST, TRAIN, VALIDATION, divide
 if TYPE_CHECKING:
     from rayscale.study import Data, Study, Task
 
-#: Rises when the same files would give other clean rows.
-CLEAN_VERSION = 1
+#: Rises when the same files would give other clean rows, or other subsets of them.
+CLEAN_VERSION = 2
 
 BUILT_IN = "builtin"
 BATCH_ROWS = 8192
@@ -46,7 +46,9 @@ _FORMATS = {
     ".txt": "txt",
 }
 _ROLES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-#: A row as it leaves its file. `order` is its place among all rows; `problem` (JSON) stands for a row without text.
+#: A row as it leaves its file. `order` is its place among all rows: the file's number above PLACE_BITS, then the line;
+#: `problem` (JSON) stands for a row without text.
+PLACE_BITS = 40
 ROWS = pa.schema(
     {
         "order": pa.int64(),
@@ -73,12 +75,14 @@ class SourceFile:
 class Cleaned:
     """The rows of each split in ascending order of their key (columns key, text and, with labels, label: int32).
 
-    `manifest` counts what was read, kept and dropped, and why; `bad_rows` lists what `on_bad_row: skip` passed over.
+    `manifest` counts what was read, kept and dropped, and why; `bad_rows` lists what `on_bad_row: skip` passed over,
+    `near_duplicates` the training rows that a held-out text resembles too much.
     """
 
     splits: dict[str, pa.Table]
     manifest: dict[str, Any]
     bad_rows: tuple[str, ...]
+    near_duplicates: tuple[str, ...] = ()
 
 
 def list_sources(data: Data) -> tuple[SourceFile, ...]:
@@ -126,6 +130,7 @@ def fingerprint(study: Study) -> str:
         "sources": [[source.role, source.format, _digest(source)] for source in sources],
         "fractions": _fractions(data),
         "on_bad_row": data.on_bad_row,
+        "near_duplicates": [data.near_duplicates, *near.VERSIONS] if data.near_duplicates else None,
     }
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -195,18 +200,21 @@ def read_clean(source: SourceFile, task: Task, on_bad_row: str, most: int | None
     columns = _columns(task)
     read: Source = registry.resolve("rayscale.sources", source.format)
     batch: list[tuple[str, str | None] | str] = []
-    total = size = characters = 0
+    lines: list[int] = []
+    total = size = characters = last = 0
     try:
         for row in read(source.path, columns):
             checked = row if isinstance(row, BadRow) else _checked(row, columns, task.type == "causal-lm")
             total += 1
             batch.append(_problem(source.path, checked) if isinstance(checked, BadRow) else checked)
+            last = max(last + 1, row.line)
+            lines.append(last)
             if isinstance(checked, BadRow) and on_bad_row != "skip":
                 break
             characters += len(batch[-1][0])
             if len(batch) == BATCH_ROWS or characters > BATCH_CHARACTERS:
-                table = _table(source, batch, total)
-                batch, characters = [], 0
+                table = _table(source, batch, lines)
+                batch, lines, characters = [], [], 0
                 size += table.nbytes
                 if most and size > most:
                     raise _too_much(source.path, most)
@@ -214,10 +222,10 @@ def read_clean(source: SourceFile, task: Task, on_bad_row: str, most: int | None
         if not total:
             raise DataError("the file holds no rows; write it again from its source", code="no_rows", where=source.path)
     except DataError as error:
-        total += 1
         batch.append(json.dumps({"message": error.message, "code": error.code, "where": error.where, "fatal": True}))
+        lines.append(last + 1)
     if batch:
-        yield _table(source, batch, total)
+        yield _table(source, batch, lines)
 
 
 def _checked(row: Row, columns: tuple[str, ...], keep_lines: bool) -> tuple[str, str | None] | BadRow:
@@ -238,11 +246,10 @@ def _problem(path: str, bad: BadRow) -> str:
     return json.dumps({"message": f"found {bad.found}; {bad.mend}", "code": "bad_row", "where": where, "fatal": False})
 
 
-def _table(source: SourceFile, batch: Sequence[tuple[str, str | None] | str], total: int) -> pa.Table:
-    first = (source.number << 40) + total - len(batch)
+def _table(source: SourceFile, batch: Sequence[tuple[str, str | None] | str], lines: Sequence[int]) -> pa.Table:
     texts = ["" if isinstance(row, str) else row[0] for row in batch]
     columns = {
-        "order": np.arange(first, first + len(batch)),
+        "order": np.array(lines, dtype=np.int64) + (source.number << PLACE_BITS),
         "role": np.full(len(batch), _ROLES[source.role], dtype=np.int8),
         "key": keys_of(texts),
         "text": texts,
@@ -276,21 +283,23 @@ def assemble(tables: Sequence[pa.Table], study: Study) -> Cleaned:
         validation_fraction=validation,
         test_fraction=test,
     )
+    split, near_ones = apart.keep_apart(filled, division.split, study.data.near_duplicates)
     if codes is not None:
         # A label that only dropped duplicates carry is no class of the task.
-        kept = np.unique(codes[division.split != DROPPED])
+        kept = np.unique(codes[split != DROPPED])
         names = [names[code] for code in kept]
         codes = np.searchsorted(kept, codes).astype(np.int32)
 
     splits = {}
     for name, number in SPLITS.items():
-        chosen = np.flatnonzero(division.split == number)
+        chosen = np.flatnonzero(split == number)
         chosen = chosen[np.argsort(keys[chosen])]
         columns: dict[str, Any] = {"key": keys[chosen], "text": filled["text"].combine_chunks().take(pa.array(chosen))}
         if codes is not None:
             columns["label"] = codes[chosen]
         splits[name] = pa.table(columns)
     dropped = {"bad_row": len(bad_rows), "empty": len(usable) - len(filled), **division.dropped}
+    dropped |= apart.count(near_ones)
     counts = {name: len(table) for name, table in splits.items()}
     _check_splits(counts, dropped, names if with_labels else None)
     manifest = {
@@ -300,8 +309,15 @@ def assemble(tables: Sequence[pa.Table], study: Study) -> Cleaned:
         "characters": {name: pc.sum(pc.utf8_length(table["text"])).as_py() for name, table in splits.items()},
         "bytes": {name: pc.sum(pc.binary_length(table["text"])).as_py() for name, table in splits.items()},
         "labels_not_in_training": _absent_labels(splits, names),
+        "near_duplicates": study.data.near_duplicates,
     }
-    return Cleaned(splits, manifest, bad_rows)
+    return Cleaned(splits, manifest, bad_rows, apart.as_lines(near_ones, place_names(study.data)))
+
+
+def place_names(data: Data) -> Callable[[int], str]:
+    """`file:line` of a row's `order`."""
+    paths = [source.path for source in list_sources(data)]
+    return lambda order: f"{paths[order >> PLACE_BITS]}:{order & ((1 << PLACE_BITS) - 1)}"
 
 
 def _check_problems(rows: pa.Table, on_bad_row: str) -> tuple[str, ...]:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 #: Layout of the folders; one of another layout is made again.
 LAYOUT = 1
 
+#: Lists of rows that are kept beside clean rows, as <name>.txt.
+LISTS = ("bad_rows", "near_duplicates")
+
 #: In folders with augmented rows: where the children of each real training row begin among all children.
 CHILDREN_INDEX = "children.npy"
 
@@ -193,10 +196,12 @@ def read_table(path: Path) -> pa.Table:
 
 
 def publish_clean(folder: Path, cleaned: clean.Cleaned) -> None:
-    """Write the clean rows, the manifest and `bad_rows.txt`, the list of rows that were skipped."""
+    """Write the clean rows, the manifest and the LISTS of rows that were passed over, a line for each."""
 
     def write(temporary: Path) -> None:
-        (temporary / "bad_rows.txt").write_text("".join(f"{row}\n" for row in cleaned.bad_rows), encoding="utf-8")
+        for name in LISTS:
+            rows = getattr(cleaned, name)
+            (temporary / f"{name}.txt").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
         write_folder(cleaned.splits, cleaned.manifest, temporary)
 
     publish_folder(folder, write, is_whole)
@@ -229,13 +234,13 @@ def write_folder(tables: Mapping[str, pa.Table], manifest: dict[str, Any], folde
 
 def add_indices(folder: Path, seeds: Iterable[int]) -> None:
     """Write the permutation of each seed that has none yet."""
-    keys = None
+    real = None
     for seed in seeds:
         if not _index_path(folder, seed).exists():
-            if keys is None:  # children have no place of their own in a permutation
-                keys = read_table(folder / "train.arrow")["key"].to_numpy()[: real_rows(_read_manifest(folder))]
+            if real is None:  # children have no place of their own in a permutation
+                real = read_table(folder / "train.arrow").slice(0, real_rows(_read_manifest(folder)))
             content = io.BytesIO()
-            np.save(content, permutation(keys, seed))
+            np.save(content, permutation(_required(real, "key"), seed, _column(real, "label")))
             publish_file(_index_path(folder, seed), content.getvalue())
 
 

@@ -80,6 +80,19 @@ def divide(
     return Division(split, dropped, int(np.sum(lost & (labels != labels[winner]))))
 
 
-def permutation(keys: np.ndarray, seed: int) -> np.ndarray:
-    """Row numbers (int64) in the order of this seed: subsets are its prefixes, hence nested within a seed."""
-    return np.argsort(mix(keys, seed + 1), kind="stable").astype(np.int64)
+def permutation(keys: np.ndarray, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
+    """Row numbers (int64) in the order of this seed: subsets are its prefixes, hence nested within a seed.
+
+    With `labels` (class numbers from 0) every prefix is stratified, too: of a class that is a share p of all rows, the
+    first n hold n p, give or take one. Row r of the n_c rows of a class stands at (r + u) / n_c, where u in [0, 1) is
+    drawn for the class, so that small classes do not all come at once.
+    """
+    order = np.argsort(mix(keys, seed + 1), kind="stable").astype(np.int64)
+    if labels is None:
+        return order
+    classes = np.asarray(labels)[order]
+    sizes = np.bincount(classes)
+    ranks = np.empty(len(order))
+    ranks[np.argsort(classes, kind="stable")] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    begin = mix(np.arange(len(sizes), dtype=np.uint64), ~(seed + 1)) / 2**64
+    return order[np.argsort((ranks + begin[classes]) / sizes[classes], kind="stable")]

@@ -17,7 +17,9 @@ from rayscale.text.prepare import Here, prepare
 from rayscale.text.tokenise import spec_of
 
 MACHINE = Machine("cpu", 2, "a processor", "this machine")
-DROPPED = {"bad_row": 1, "empty": 0, "duplicate": 2, "in_validation": 0, "in_test": 0}
+DROPPED = {
+    "bad_row": 1, "empty": 0, "duplicate": 2, "in_validation": 0, "in_test": 0, "near_validation": 0, "near_test": 0,
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ def first_words(rows, words: int = 2):
 PLUGIN = {"name": "loud", f"{__name__}:shout": {"mark": "?"}}
 
 
+@settings(deadline=None)
 @given(st.permutations(range(12)), st.integers(1, 12))
 def test_neither_order_nor_block_nor_neighbours_change_a_child(order, cut):
     texts = [f"text {i} of some words that are many" for i in range(12)]

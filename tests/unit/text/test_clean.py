@@ -29,7 +29,8 @@ def test_rows_are_kept_once_counted_and_ordered_by_key(tmp_path, make_study):
     result = cleaned(make_study(train, test=test, validation_fraction=0.2))
     assert result.manifest["rows"]["read"] == 107
     assert result.manifest["rows"]["dropped"] == {
-        "bad_row": 0, "empty": 0, "duplicate": 2, "in_validation": 0, "in_test": 1
+        "bad_row": 0, "empty": 0, "duplicate": 2, "in_validation": 0, "in_test": 1,
+            "near_validation": 0, "near_test": 0,
     }  # fmt: skip
     assert result.manifest["rows"]["conflicting_labels"] == 1
     assert texts(result)["test"] == {"leaked", "other"}

@@ -84,3 +84,17 @@ def test_a_permutation_holds_every_row_once_and_depends_on_keys_only(values, see
 def test_seeds_give_different_permutations_and_these_never_change():
     keys = np.arange(1, 7, dtype=np.uint64)
     assert [permutation(keys, seed).tolist() for seed in (0, 1)] == [[1, 5, 4, 0, 3, 2], [0, 1, 4, 3, 2, 5]]
+
+
+@given(st.integers(0, 2**31), st.lists(st.integers(0, 6), min_size=1, max_size=400))
+def test_subsets_are_nested_and_stratified(seed, labels):
+    labels = np.unique(labels, return_inverse=True)[1]
+    keys = np.random.default_rng(seed).integers(0, 2**64, len(labels), dtype=np.uint64)
+    order = permutation(keys, seed, labels)
+    assert sorted(order) == list(range(len(labels)))
+    for label in range(labels.max() + 1):
+        held = np.cumsum(labels[order] == label)
+        even = np.arange(1, len(labels) + 1) * (held[-1] / len(labels))
+        assert np.abs(held - even).max() < 1 + labels.max()
+    again = np.random.default_rng(1).permutation(len(labels))
+    assert (keys[again][permutation(keys[again], seed, labels[again])] == keys[order]).all()

@@ -1,0 +1,91 @@
+"""No training text is nearly a held-out one: which are, whom they resemble, and how that is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rayscale.text import near
+from rayscale.text.split import DROPPED, TEST, TRAIN, VALIDATION
+
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A training row (its `order`) that resembles a held-out one of the split `group`, and how much."""
+
+    order: int
+    other: int
+    group: int
+    similarity: float
+
+
+def keep_apart(rows: pa.Table, split: np.ndarray, threshold: float | None) -> tuple[np.ndarray, tuple[Leak, ...]]:
+    """The splits with the leaks dropped, and the leaks in the order of the files.
+
+    `rows` has the columns key, order and text; `split` is that of each row. None: nothing is compared.
+    """
+    if threshold is None:
+        return split, ()
+    keys, orders = rows["key"].to_numpy(), rows["order"].to_numpy()
+    held = np.concatenate([_by_key(keys, split == group) for group in (TEST, VALIDATION)])
+    held_out = near.sketch(texts_of(rows["text"], held), split[held], threshold)
+    trained = np.flatnonzero(split == TRAIN)
+    found = near.nearest(texts_of(rows["text"], trained), held_out)
+    close = np.flatnonzero(found.others >= 0)
+    others = found.others[close]
+    leaks = [
+        Leak(int(order), int(other), int(group), float(similarity))
+        for order, other, group, similarity in zip(
+            orders[trained[close]], orders[held[others]], held_out.groups[others], found.similarities[close],
+            strict=True,
+        )
+    ]  # fmt: skip
+    without = split.copy()
+    without[trained[close]] = DROPPED
+    return without, tuple(sorted(leaks, key=lambda leak: leak.order))
+
+
+def of_clean_folder(folder: Path) -> near.HeldOut | None:
+    """Sketches of the held-out texts of prepared data; None where near-duplicates may stay."""
+    from rayscale.text import prepared
+
+    threshold = prepared.read_clean_manifest(folder)["near_duplicates"]
+    if threshold is None:
+        return None
+    tables = [prepared.read_table(folder / f"{name}.arrow")["text"] for name in ("test", "validation")]
+    groups = np.repeat(np.array([TEST, VALIDATION], dtype=np.int8), list(map(len, tables)))
+    return near.sketch((text for table in tables for text in texts_of(table)), groups, threshold)
+
+
+def count(leaks: Iterable[Leak]) -> dict[str, int]:
+    """Rows that were dropped, by reason."""
+    groups = [leak.group for leak in leaks]
+    return {"near_validation": groups.count(VALIDATION), "near_test": groups.count(TEST)}
+
+
+def as_lines(leaks: Sequence[Leak], place: Callable[[int], str]) -> tuple[str, ...]:
+    """A line for each leak: `file:line: 0.86 like file:line (test)`. `place` names an `order`."""
+    names = {TEST: "test", VALIDATION: "validation"}
+    return tuple(
+        f"{place(leak.order)}: {leak.similarity:.2f} like {place(leak.other)} ({names[leak.group]})" for leak in leaks
+    )
+
+
+def _by_key(keys: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    places = np.flatnonzero(chosen)
+    return places[np.argsort(keys[places])]
+
+
+def texts_of(column: pa.ChunkedArray, places: np.ndarray | None = None) -> Iterator[str]:
+    """Texts of these rows (all, without `places`), not all in memory at once."""
+    for first in range(0, len(column) if places is None else len(places), _BLOCK_ROWS):
+        if places is None:
+            yield from column.slice(first, _BLOCK_ROWS).to_pylist()
+        else:
+            yield from column.take(pa.array(places[first : first + _BLOCK_ROWS])).to_pylist()
