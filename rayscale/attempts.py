@@ -1,8 +1,9 @@
 """The account of a trial's attempts: how far each came and what it cost, so that the next can say what was lost.
 
-On a local disk an attempt overwrites its one line after every step, which takes microseconds: a killed process leaves
-the last line that it wrote, to the next attempt or to another driver. On object storage the line is written beside each
-savepoint only.
+On a local disk an attempt that has lasted a while overwrites its one line after every step, which takes microseconds: a
+killed process leaves the last line that it wrote, to the next attempt or to another driver. On object storage the line
+is written beside each savepoint only. A short attempt writes nothing. Where the storage refuses, the account is lost
+and the attempt goes on.
 """
 
 from __future__ import annotations
@@ -10,8 +11,13 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from rayscale.errors import StorageError
 from rayscale.savepoints import ATTEMPTS, FOLDER
 from rayscale.storage import Store
 
@@ -29,11 +35,12 @@ class Account:
 
 @dataclass
 class Attempt:
-    """An attempt in progress, on `gpus` workers; one of them keeps its account."""
+    """An attempt in progress, on `gpus` workers; one of them keeps its account, from `quiet_seconds` on."""
 
     store: Store
     trial_id: str
     gpus: int
+    quiet_seconds: float
     account: Account = Account(0, 0.0, 0.0)
     _began: float = field(default_factory=time.monotonic)
     _handle: int | None = None
@@ -41,23 +48,29 @@ class Attempt:
 
     def tell(self, step: int, interval_steps: float) -> None:
         """Training came to this step."""
-        seconds = round((time.monotonic() - self._began) * self.gpus, 3)
-        self.account = Account(step, seconds, round(interval_steps, 1))
-        if self.store.local is not None:
-            handle = self._open() if self._handle is None else self._handle
-            os.pwrite(handle, self._line(), 0)
+        seconds = time.monotonic() - self._began
+        self.account = Account(step, round(seconds * self.gpus, 3), round(interval_steps, 1))
+        if self.store.local is not None and (self._handle is not None or seconds >= self.quiet_seconds):
+            self._overwrite()
 
     def keep(self) -> None:
-        """Make it last where `tell` does not: on object storage."""
-        if self.store.local is None:
+        """Make it last, also where `tell` did not."""
+        if self.store.local is not None:
+            self._overwrite()
+        else:
             self._name = self._name or f"{_folder(self.trial_id)}/{time.time_ns()}.json"
-            self.store.write(self._name, self._line())
+            with suppress(StorageError):
+                self.store.write(self._name, self._line())
 
     def close(self) -> None:
         """No step follows."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+    def _overwrite(self) -> None:
+        with suppress(OSError):
+            os.pwrite(self._open() if self._handle is None else self._handle, self._line(), 0)
 
     def _line(self) -> bytes:
         return json.dumps(asdict(self.account)).encode().ljust(_LINE_BYTES - 1) + b"\n"
@@ -78,6 +91,33 @@ def earlier_attempts(store: Store, trial_id: str) -> list[Account]:
             found.append(Account(**json.loads(store.read(name))))
         except (ValueError, TypeError):
             continue  # its process died before the first line was whole
+    return found
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What a trial came to under drivers before this one."""
+
+    attempts: int = 0
+    device_seconds: float = 0.0
+
+
+def earlier_drivers(store: Store, trial_ids: Iterable[str], events: Iterable[Mapping[str, Any]]) -> dict[str, Earlier]:
+    """What is known of the unfinished attempts of these trials, to be asked before they begin again.
+
+    Attempts are counted by the run's events, since short ones leave no account; their seconds are not known.
+    """
+    begun: Counter[str] = Counter()
+    for event in events:
+        if event["event"] == "trial_started":
+            begun[event["trial_id"]] += 1
+        elif event["event"] == "trial_finished":
+            del begun[event["trial_id"]]
+    found = {}
+    for trial_id in trial_ids:
+        accounts = earlier_attempts(store, trial_id)
+        spent = sum(each.device_seconds for each in accounts)
+        found[trial_id] = Earlier(max(begun[trial_id], len(accounts)), spent)
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
+from contextlib import suppress
 
 #: What a write that was killed leaves behind: a name of this form, never the name of the file itself.
 TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{32}$")
@@ -94,7 +95,8 @@ def recover(root: str, but: str) -> int:
             if TEMPORARY.match(name) and folder != os.path.join(root, but):
                 os.unlink(os.path.join(folder, name))
                 removed += 1
-        sync_folder(folder)
+        with suppress(FileNotFoundError):  # a savepoint that a worker of the killed driver has just put away
+            sync_folder(folder)
     while (above := os.path.dirname(root)) != root:
         root = above
         try:

@@ -10,6 +10,7 @@ from typing import Any
 TRANSIENT = frozenset(
     {"worker_died", "node_died", "hang", "lane_ended", "collective", "object_lost", "cluster_unreachable"}
 )
+OUT_OF_MEMORY = "out_of_memory"
 # What a rank says that waited in vain for another (gloo, NCCL), and Ray where an object went with its node.
 _COLLECTIVE = re.compile(r"gloo|NCCL|ProcessGroup|Connection (closed|reset) by peer|Broken pipe|Socket Timeout", re.I)
 _LOST = re.compile(r"(ObjectLost|ObjectFetchTimedOut|OwnerDied|ObjectReconstruction\w*)Error")
@@ -31,14 +32,28 @@ def why_not_again(failures: Sequence[Mapping[str, Any]], retries: int) -> str | 
 
     Each failure has `code`, `message`, perhaps `type`, `step`, and `permanent`: its own word that a retry cannot help.
     An exception that comes again with the same words at the same step is permanent too; where the step is not known, as
-    while loading, it is not.
+    while loading, it is not. Where memory did not suffice the next attempt has half the micro-batch; that is no retry,
+    and ends at one row, which is permanent.
     """
     last = failures[-1]
     if last.get("permanent"):
         return "a retry cannot help"
-    if len(failures) > retries:
+    if _halves(last):
+        return None
+    counted = sum(not _halves(each) for each in failures)
+    if counted > retries:
         return "the first attempt failed" if retries == 0 else f"all {len(failures)} attempts failed"
     if classify(last) in TRANSIENT or len(failures) == 1 or last.get("step") is None:
         return None
     again = all(last.get(key) == failures[-2].get(key) for key in ("code", "type", "message", "step"))
     return f"the same error came twice at step {last['step']}" if again else None
+
+
+def micro_batch_after(failures: Sequence[Mapping[str, Any]]) -> int | None:
+    """The most rows at once for the next attempt: half of what was too much for memory; None: as usual."""
+    tried = [each["micro_batch"] for each in failures if _halves(each)]
+    return max(1, min(tried) // 2) if tried else None
+
+
+def _halves(failure: Mapping[str, Any]) -> bool:
+    return failure.get("code") == OUT_OF_MEMORY and bool(failure.get("micro_batch"))

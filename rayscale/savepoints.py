@@ -13,7 +13,7 @@ import os
 import posixpath
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,25 @@ class DamagedError(Exception):
     """A savepoint that cannot be used; the message says why."""
 
 
+def _unheard(event: dict[str, Any]) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where, and about how often, trials are saved. `token` is that of `mark`.
+
+    `wait_seconds` is the longest that training waits for a savepoint to be written; what takes longer is written beside
+    training. It must be well below the time-out of the process group. `say` gets events, from rank 0.
+    """
+
+    store: Store
+    token: str
+    seconds: float
+    wait_seconds: float
+    say: Callable[[dict[str, Any]], None] = _unheard
+
+
 @dataclass(frozen=True)
 class Savepoints:
     """The savepoints of one trial. `owner` is what they belong to: plain JSON values, compared as a whole."""
@@ -47,6 +66,10 @@ class Savepoints:
         """Name of the trial's folder in the store."""
         return f"{FOLDER}/{self.trial_id}"
 
+    def name(self, step: int) -> str:
+        """Name of a savepoint's folder in the store."""
+        return f"{self.folder}/{_name(step)}"
+
     def write(self, step: int, files: Mapping[str, bytes]) -> int:
         """Keep these files as the savepoint of a step, and of the older ones only the last; returns the bytes written.
 
@@ -56,7 +79,7 @@ class Savepoints:
         body = {"format": FORMAT, "owner": dict(self.owner), "step": step, "files": digests}
         manifest = json.dumps({"sha256": _digest(body), **body}, sort_keys=True, indent=1).encode()
         whole = {**files, MANIFEST: manifest}  # the manifest last
-        name = f"{self.folder}/{_name(step)}"
+        name = self.name(step)
         if self.store.local is None:
             self.drop(step)
             for file, content in whole.items():
@@ -73,7 +96,7 @@ class Savepoints:
 
     def read(self, step: int) -> dict[str, bytes]:
         """The files of a savepoint, every byte checked. Raises DamagedError."""
-        folder = f"{self.folder}/{_name(step)}"
+        folder = self.name(step)
         try:
             manifest = json.loads(self.store.read(f"{folder}/{MANIFEST}"))
             stated = manifest.pop("sha256")

@@ -168,13 +168,14 @@ class Target(_Part):
 
 
 class Run(_Part):
-    """How trials are run. `hang_seconds` is the longest a worker waits for another inside a step."""
+    """How trials are run. A worker may be silent for `hang_seconds`. About every `checkpoint_seconds` a trial is saved,
+    so that it goes on from there after a fault; null: never."""
 
     executor: Literal["lanes", "isolated", "inline"] = "lanes"
     accelerator: Literal["auto", "gpu", "cpu"] = "auto"
     storage: Text = "runs"
     keep: Literal["best", "all", "none"] = "best"
-    checkpoint_seconds: Literal[300] = 300
+    checkpoint_seconds: Positive | None = 300
     retries: Annotated[int, Strict(), Field(ge=0, le=100)] = 2
     hang_seconds: Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False)] = 60
 
@@ -305,7 +306,6 @@ _LATER = {
     "grid.design": "this version runs full grids only: write grid or leave the key out",
     "training.optimizer": "this version trains with adamw only",
     "training.learning_rate": "give one positive number or auto; this version runs no sweep over a list",
-    "run.checkpoint_seconds": "trials are not checkpointed in this version: write 300 or leave the key out",
     "budget.deadline": "this version plans no deadline: leave the key out and give gpu_hours or usd",
     "lora": "this version trains all weights: leave the key out",
     "trust_remote_code": "this version never runs code from a checkpoint: write false or leave the key out",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from rayscale.attempts import Attempt, earlier_attempts
+from rayscale.errors import StorageError
 from rayscale.nn import resume
 from rayscale.nn.pulse import Pulse
 from rayscale.nn.rhythm import Rhythm
-from rayscale.savepoints import KEPT, DamagedError, Savepoints, sees
-from rayscale.storage import Store
+from rayscale.savepoints import KEPT, DamagedError, Savepoints, Saving, sees
 
 if TYPE_CHECKING:
     from rayscale.nn.job import Job
@@ -25,21 +25,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT = KEPT + 2  # a crash between writing a savepoint and deleting an old one leaves one more
 BEAT_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Saving:
-    """Where, and how often, trials are saved. `token` is that of `savepoints.mark`.
-
-    `wait_seconds` is the longest that training waits for a savepoint to be written; what takes longer is written beside
-    training. It must be well below the time-out of the process group. `say` gets events, from rank 0.
-    """
-
-    store: Store
-    token: str
-    seconds: float
-    wait_seconds: float
-    say: Callable[[dict[str, Any]], None]
+ACCOUNT_SHARE = 0.1  # of the time between savepoints: an attempt that is shorter leaves no account
 
 
 class Keeper:
@@ -72,17 +58,16 @@ class Keeper:
         group, first = self.job.group, self.job.group.rank == 0
         steps = self.savepoints.steps()[:LOOKED_AT] if first else []
         listed = group.add(np.pad(np.asarray(steps, dtype=float), (0, LOOKED_AT - len(steps))))
+        damaged: list[tuple[int, str | None]] = []
         for step in (int(each) for each in listed if each):
             found, reason = self._read(step)
             if not group.largest([float(found is None)])[0]:
                 self._found = found
                 break
             if first:
-                self._say("checkpoint_damaged", step=step, reason=reason or "another worker could not read it")
-                if reason:
-                    self.savepoints.drop(step)
+                damaged.append((step, reason))
         if first:
-            self._tell_resumed(self._found.state["step"] if self._found else 0, damaged=bool(steps))
+            self._tell(damaged, self._found.state["step"] if self._found else 0)
         if self._found is not None:
             resume.put_weights(self._found, model)
             smaller = min(self.job.micro_batch, self._found.state["micro_batch"])
@@ -95,15 +80,22 @@ class Keeper:
         except DamagedError as error:
             return None, str(error)
 
-    def _tell_resumed(self, step: int, damaged: bool) -> None:
+    def _tell(self, damaged: list[tuple[int, str | None]], step: int) -> None:
+        """Say what could not be read, and where the trial goes on: 0 is its beginning."""
         assert self.saving is not None
+        place = self.savepoints.name(step) if step else None
+        for number, reason in damaged:
+            file, why = self.savepoints.name(number), reason or "another worker could not read it"
+            self._say("checkpoint_damaged", file=file, step=number, reason=why, fell_back_to=place)
+            if reason:
+                self.savepoints.drop(number)
         store, trial = self.saving.store, self.job.trial
         earlier = earlier_attempts(store, trial.trial_id)
         if earlier or step or damaged:
             last = earlier[-1] if earlier else None
             # On object storage the account is as old as the savepoint: how far the attempt came is not known.
             redone = max(0, last.step - step) if last and store.local is not None else None
-            self._say("trial_resumed", step=step, steps=self.job.steps, steps_redone=redone,
+            self._say("trial_resumed", **{"from": place}, step=step, steps=self.job.steps, steps_redone=redone,
                       interval_steps=last.interval_steps if last else None)  # fmt: skip
 
     def begin(
@@ -122,7 +114,9 @@ class Keeper:
             assert self.saving is not None
             self._rhythm = Rhythm(self.saving.seconds, at.step, group)
             if group.rank == 0:
-                self._attempt = Attempt(self.saving.store, self.job.trial.trial_id, group.world_size)
+                self._attempt = Attempt(
+                    self.saving.store, self.job.trial.trial_id, group.world_size, self.saving.seconds * ACCOUNT_SHARE
+                )
         return at
 
     def after_step(self, step: int, loss_sum: torch.Tensor, target_sum: float, clock: Callable[[], float]) -> float:
@@ -183,6 +177,7 @@ class Keeper:
     def close(self) -> None:
         """Training ended, well or not: what is being written is written to its end."""
         if self._writer is not None:
+            self._pulse.enter("save")
             self._writer.join()
             self._is_writing()
         if self._attempt is not None:
@@ -204,7 +199,7 @@ class _Writer(threading.Thread):
         began = time.monotonic()
         try:
             self.bytes = self.savepoints.write(self.step, self._files)
-        except OSError as error:
+        except (OSError, StorageError) as error:
             self.error = str(error)
         finally:
             self._files = {}

@@ -27,7 +27,7 @@ from rayscale.nn import batches, devices
 from rayscale.nn.evaluate import evaluate
 from rayscale.nn.group import Group
 from rayscale.nn.job import Job, prepare_job
-from rayscale.nn.keeper import Keeper, Saving
+from rayscale.nn.keeper import Keeper
 from rayscale.nn.metrics import task_metrics
 from rayscale.nn.models import body_parameters
 from rayscale.nn.pulse import Pulse
@@ -36,6 +36,7 @@ from rayscale.nn.save import save_model
 from rayscale.nn.speed import SpeedWindow
 from rayscale.nn.state import seed_everything, settled
 from rayscale.parameters import training_flops
+from rayscale.savepoints import Saving
 
 if TYPE_CHECKING:
     from rayscale.text.prepared import Prepared

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rayscale.on_ray.lane import Running
-from rayscale.retry import classify, why_not_again
+from rayscale.retry import classify, micro_batch_after, why_not_again
 
 
 class Accounts:
@@ -34,8 +34,13 @@ class Accounts:
         if reason is not None:
             return {"status": "failed", "error": {**failures[-1], "gave_up": reason}, "size": size}
         why = {key: failures[-1].get(key) for key in ("code", "message", "seconds", "step", "host")}
+        why["micro_batch"] = self.micro_batch(trial_id)
         self.events.append({"event": "trial_retried", "trial_id": trial_id, "attempt": len(failures), **why})
         return None
+
+    def micro_batch(self, trial_id: str) -> int | None:
+        """The most rows at once for the next attempt, where memory did not suffice for more; None: as usual."""
+        return micro_batch_after(self._failures[trial_id])
 
     def close(self, trial_id: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
         """The outcome of a trial with what its failed attempts were and cost, in seconds x slots."""

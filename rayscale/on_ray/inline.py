@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from rayscale.checkpoints import find_checkpoint
 from rayscale.errors import RayscaleError, describe
 from rayscale.on_ray.place import place
+from rayscale.retry import OUT_OF_MEMORY, micro_batch_after
+from rayscale.savepoints import Saving
 from rayscale.text.prepared import Prepared
 from rayscale.trial import Trial
 
@@ -20,13 +23,46 @@ def run_here(
     prepared: Prepared,
     *,
     keep_model: bool,
+    saving: Saving | None,
     progress: Callable[[dict[str, Any]], None],
+    say: Callable[[dict[str, Any]], None],
     let_raise: bool,
 ) -> dict[str, Any]:
     """Train a trial of one GPU; returns its outcome, failed if it raised, as a lane would give it.
 
-    With `let_raise` what it raises passes through, for the debugger, and the command line prints the traceback.
+    Where memory does not suffice it is tried again with half the micro-batch, down to one row; `say` gets the event.
+    With `let_raise` what else it raises passes through, for the debugger, and the command line prints the traceback.
     """
+    failures: list[dict[str, Any]] = []
+    while True:
+        began, most = time.monotonic(), micro_batch_after(failures)
+        outcome = _attempt(
+            trial, prepared, keep_model=keep_model, saving=saving, progress=progress, let_raise=let_raise,
+            micro_batch=most,
+        )  # fmt: skip
+        error = outcome.get("error")
+        if error:
+            failures.append({**error, "seconds": time.monotonic() - began})
+        lost = sum(each["seconds"] for each in failures[: -1 if error else None])
+        outcome |= {"exclusive": True, "attempts": len(failures) + (not error), "failures": failures,
+                    "lost_seconds": lost}  # fmt: skip
+        if not error or error["permanent"] or error["code"] != OUT_OF_MEMORY:
+            return outcome
+        told = {key: failures[-1].get(key) for key in ("code", "message", "seconds", "step")}
+        say({"event": "trial_retried", "trial_id": trial.trial_id, "attempt": len(failures), **told,
+             "micro_batch": micro_batch_after(failures)})  # fmt: skip
+
+
+def _attempt(
+    trial: Trial,
+    prepared: Prepared,
+    *,
+    keep_model: bool,
+    saving: Saving | None,
+    progress: Callable[[dict[str, Any]], None],
+    let_raise: bool,
+    micro_batch: int | None,
+) -> dict[str, Any]:
     from rayscale.nn.train import train_trial
 
     started = datetime.now(UTC)
@@ -36,19 +72,18 @@ def run_here(
         with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
             kept = Path(scratch) / "model" if keep_model else None
             measured = train_trial(
-                trial, prepared, checkpoint=checkpoint, device=trial.device, progress=progress, save_to=kept
-            )
+                trial, prepared, checkpoint=checkpoint, device=trial.device, progress=progress, save_to=kept,
+                saving=saving, micro_batch=micro_batch,
+            )  # fmt: skip
             files = _files(kept) if kept is not None and kept.is_dir() else None
     except Exception as error:  # becomes the trial's reason; other trials go on
-        if let_raise:
+        if let_raise and (getattr(error, "code", None) != OUT_OF_MEMORY or getattr(error, "permanent", False)):
             if isinstance(error, RayscaleError):
                 error.show_traceback = True
             raise
-        failed = {"status": "failed", "error": describe(error), "measured": place(started, trial.gpus)}
-        return {**failed, "exclusive": True, "attempts": 1}
+        return {"status": "failed", "error": describe(error), "measured": place(started, trial.gpus)}
     measured |= place(started, trial.gpus)
-    outcome = {"status": measured["status"], "measured": measured, "exclusive": True, "attempts": 1}
-    return {**outcome, "model": [files] if files else []}
+    return {"status": measured["status"], "measured": measured, "model": [files] if files else []}
 
 
 def _files(folder: Path) -> dict[str, Any]:

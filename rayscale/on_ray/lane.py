@@ -20,12 +20,13 @@ class Cell:
 
 @dataclass
 class Running:
-    """A trial that was handed out, and what its ranks have said of it."""
+    """A trial that was handed out, and what its ranks have said of it. `micro_batch` is the most rows at once."""
 
     cell: Cell
     serial: int
     exclusive: bool
     started: float
+    micro_batch: int | None = None
     ready: dict[int, dict[str, Any] | None] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
 

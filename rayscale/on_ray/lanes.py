@@ -11,7 +11,7 @@ import socket
 import tempfile
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from rayscale.on_ray.parcels import Parcel, read_files, unwrap
 from rayscale.on_ray.place import place
 from rayscale.on_ray.pool import LanePool
 from rayscale.on_ray.rules import START_SECONDS
+from rayscale.savepoints import Saving
 from rayscale.trial import Trial
 
 RESTARTS_PER_LANE = 20  # a trial has its own, smaller limit; this one ends a lane whose machine is broken
@@ -36,12 +37,14 @@ COLLECTIVE_SECONDS = 15.0  # that a collective may take longer than a rank may b
 
 @dataclass(frozen=True)
 class LaneSettings:
-    """What every lane of a run shares. `worker_resources` is what one worker asks Ray for."""
+    """What every lane of a run shares. `worker_resources` is what one worker asks Ray for; without `saving` trials are
+    not saved."""
 
     worker_resources: Mapping[str, float]
     device: str
     hang_seconds: float
     keep: str
+    saving: Saving | None = None
     start_seconds: float = START_SECONDS
 
 
@@ -206,19 +209,20 @@ def serve_trials(config: dict[str, Any]) -> None:
     ray.get(worker.pool.join.remote(worker.lane_id, name[0], rank, member))
     while (handed := ray.get(worker.pool.next_trial.remote(worker.lane_id, name[0], rank, seen, member))) is not None:
         seen = handed[0]
-        worker.serve(seen, handed[1])
+        worker.serve(*handed)
 
 
 class _Worker:
     def __init__(self, pool: Any, lane_id: int, settings: LaneSettings, rank: int, size: int, device: str) -> None:
         # Imported before the first trial, so that no trial's time holds an import.
-        from rayscale.nn import train
+        from rayscale.nn import devices, train
 
-        self.train = train
+        self.train, self.devices = train, devices
         self.pool, self.lane_id, self.settings = pool, lane_id, settings
         self.rank, self.size, self.device = rank, size, device
 
-    def serve(self, serial: int, handed: Handed) -> None:
+    def serve(self, serial: int, handed: Handed, micro_batch: int | None) -> None:
+        """Train one trial together with the other ranks, `micro_batch` rows at once at most, and tell the pool."""
         from rayscale.text.prepared import Prepared
 
         trial = Trial.from_json(handed.trial)
@@ -231,11 +235,11 @@ class _Worker:
         if not ray.get(self.pool.ready.remote(self.lane_id, serial, self.rank, error)):
             return
         try:
-            outcome = self._train(serial, trial, prepared, checkpoint)
+            outcome = self._train(serial, trial, prepared, checkpoint, micro_batch)
         except Exception as failure:  # becomes the trial's reason; other trials go on
-            # Other ranks may wait for this one in a collective, and a CUDA context is broken for good after an error:
-            # only new processes are safe then.
-            restart = self.size > 1 or "CUDA" in str(failure)
+            # Other ranks may wait for this one in a collective, and a CUDA context is broken for good after an error
+            # other than a lack of memory: only new processes are safe then.
+            restart = self.size > 1 or ("CUDA" in str(failure) and not self.devices.is_out_of_memory(failure))
             told = {**describe(failure), "rank": self.rank, "host": socket.gethostname()}
             ray.get(self.pool.fail.remote(self.lane_id, serial, told, restart))
             if restart:
@@ -244,16 +248,21 @@ class _Worker:
         if self.rank == 0:
             ray.get(self.pool.finish.remote(self.lane_id, serial, outcome))
 
-    def _train(self, serial: int, trial: Trial, prepared: Any, checkpoint: str | None) -> dict[str, Any]:
+    def _train(
+        self, serial: int, trial: Trial, prepared: Any, checkpoint: str | None, micro_batch: int | None
+    ) -> dict[str, Any]:
         def progress(told: dict[str, Any]) -> None:
             self.pool.beat.remote(self.lane_id, serial, self.rank, told)
 
+        saving = self.settings.saving
+        if saving is not None:
+            saving = replace(saving, say=lambda event: self.pool.say.remote(event))
         started = datetime.now(UTC)
         with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
             kept = Path(scratch) / "model" if self.settings.keep != "none" and self.rank == 0 else None
             measured = self.train.train_trial(
                 trial, prepared, checkpoint=checkpoint, rank=self.rank, world_size=self.size, device=self.device,
-                progress=progress, save_to=kept,
+                progress=progress, save_to=kept, saving=saving, micro_batch=micro_batch,
             )  # fmt: skip
             model = ray.put(read_files(kept)) if kept is not None and kept.is_dir() else None
         return {

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 
+from rayscale.attempts import Earlier
 from rayscale.ledger import Ledger, TrialRecord, make_record
 from rayscale.on_ray.place import place, versions
 from rayscale.redaction import redact
 from rayscale.run_folder import log_event
+from rayscale.savepoints import forget
 from rayscale.storage import Store
 from rayscale.trial import Trial
 
 
 @dataclass
 class Outcomes:
-    """The records of a run by trial id, and the one way in which one is added. `keep` is the study's `run.keep`."""
+    """The records of a run by trial id, and the one way in which one is added.
+
+    `keep` is the study's `run.keep`; `earlier` are attempts under drivers before this one, by trial id.
+    """
 
     ledger: Ledger
     keep: str
     executor: str
     records: dict[str, TrialRecord]
+    earlier: Mapping[str, Earlier] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
@@ -33,7 +40,7 @@ class Outcomes:
         return self.ledger.store
 
     def add(self, trial: Trial, outcome: Mapping[str, Any]) -> TrialRecord:
-        """Write what a trial gave; when this returns it survives a crash.
+        """Write what a trial gave; when this returns it survives a crash, and the trial's savepoints are gone.
 
         `outcome`: status, attempts; where it was trained `measured` and perhaps `model`; where it failed `error`
         (message, traceback); of attempts that failed `failures`, and their device-seconds `lost_seconds`.
@@ -41,7 +48,9 @@ class Outcomes:
         self.ledger.guard()
         error = outcome.get("error")
         measured = dict(outcome.get("measured") or place(datetime.now(UTC), trial.gpus))
-        measured["device_seconds"] += outcome.get("lost_seconds", 0.0)  # attempts that failed were paid for too
+        earlier = self.earlier.get(trial.trial_id, Earlier())
+        # Attempts that failed, or whose driver died, were paid for too.
+        measured["device_seconds"] += outcome.get("lost_seconds", 0.0) + earlier.device_seconds
         curve = measured.pop("curve", [])
         measured.pop("status", None)
         if error:
@@ -57,12 +66,14 @@ class Outcomes:
             status=outcome["status"],
             exclusive=bool(outcome.get("exclusive")),
             executor=self.executor,
-            attempts=outcome["attempts"],
+            attempts=outcome["attempts"] + earlier.attempts,
             versions=versions(),
             **measured,
         )
         self._keep_model(record, outcome.get("model") or [])
         self.settle(record)
+        with suppress(OSError):  # a worker that is being ended may still write there; the end of the run tries again
+            forget(self.store, trial.trial_id)
         return record
 
     def settle(self, record: TrialRecord) -> None:

@@ -97,9 +97,10 @@ class LanePool(LaneRules):
 
     async def next_trial(
         self, lane_id: int, group: str, rank: int, seen: int, member: Any = None
-    ) -> tuple[int, Any] | None:
+    ) -> tuple[int, Any, int | None] | None:
         """The trial after the last one that this rank saw, waiting as long as it takes; None when the lane closes.
 
+        It comes with its serial number, and with the most rows at once where memory did not suffice for the usual ones.
         No rank waits for work inside a collective, where it would run into the process group's time-out.
         """
         async with self._changed:
@@ -110,7 +111,7 @@ class LanePool(LaneRules):
             with lane.vitals.waiting(rank, self._now):
                 while lane_id in self._lanes and group not in lane.retired:
                     if lane.current is not None and lane.current.serial > seen:
-                        return lane.current.serial, lane.current.cell.payload
+                        return lane.current.serial, lane.current.cell.payload, lane.current.micro_batch
                     # A closing lane whose worker owns a model that the driver has not written yet waits for it.
                     if lane.current is None and lane.closed and not lane.holding:
                         return None

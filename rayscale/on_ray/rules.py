@@ -98,7 +98,8 @@ class LaneRules:
         if cell.alone and (busy or starting):
             return False
         self._waiting.remove(cell)
-        lane.current = Running(cell, next(self._serials), not busy and not starting, self._now())
+        most = self._accounts.micro_batch(cell.trial_id)
+        lane.current = Running(cell, next(self._serials), not busy and not starting, self._now(), most)
         lane.vitals.begin(self._now())
         for other in others:
             if other.current:

@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
+from rayscale.attempts import earlier_drivers
 from rayscale.draft import draft_plan, run_store, write_plan
 from rayscale.errors import ClusterError, InputError, LeaseLostError, StorageError
 from rayscale.estimate import Planned
@@ -24,9 +25,11 @@ from rayscale.ledger import Ledger, planned_only
 from rayscale.machine import this_machine
 from rayscale.on_ray.outcomes import Outcomes
 from rayscale.on_ray.progress import Progress
+from rayscale.on_ray.told import tell
 from rayscale.plan import Plan
 from rayscale.report.terminal import Snapshot
 from rayscale.run_folder import Run, log_event, recover
+from rayscale.savepoints import Saving, forget_all_but, mark
 from rayscale.signals import Stopped, before_end, came, check
 from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
@@ -37,6 +40,7 @@ from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import spec_of
 
 POLL_SECONDS = 0.5
+SAVE_SHARE = 0.25  # of what a worker may be silent: the longest that training waits for a checkpoint to be written
 COUNT_SECONDS = 5.0  # between two looks at how many slots the cluster has
 EXECUTORS: tuple[str, ...] = get_args(RunSettings.model_fields["executor"].annotation)
 
@@ -132,6 +136,7 @@ class _Driver:
     stop_logged: bool = False
     session: Any = None
     host: Any = None
+    saving: Saving | None = None
     pending: list[Planned] = field(default_factory=list)
     prepared: dict[str, Prepared] = field(default_factory=dict)
 
@@ -208,8 +213,28 @@ class _Driver:
             self.store.write("study.yaml", text)
             self.store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
             source = str(Path(path).absolute()) if path else None
+            self._begin_saving()
             log_event(self.store, "run_started", host=socket.gethostname(), study=source, pending=len(self.pending))
         return self.agreed
+
+    def _begin_saving(self) -> None:
+        """Find what earlier drivers left of the trials that are pending, and let workers know this one's storage."""
+        pending = [p.trial.trial_id for p in self.pending]
+        self.outcomes.earlier = earlier_drivers(self.store, pending, Run(self.store).events)
+        self._clear_savepoints()
+        run = self.study.run
+        if pending and run.checkpoint_seconds is not None:
+            token = mark(self.store)
+            self.saving = Saving(self.store, token, run.checkpoint_seconds, run.hang_seconds * SAVE_SHARE)
+
+    def _clear_savepoints(self) -> None:
+        """Keep those of planned trials without a record alone: they go on from there."""
+        planned = {p.trial.trial_id for p in self.plan.trials}
+        try:
+            forget_all_but(self.store, planned - set(self.outcomes.records))
+        except OSError as error:
+            log_event(self.store, "checkpoints_left", reason=str(error))
+            self.observer.say(f"Old checkpoints below {self.store.location}/checkpoints could not be deleted: {error}")
 
     def prepare_here(self) -> bool:
         """Whether no Ray is needed: nothing to train, or an inline run of text that is prepared already."""
@@ -266,6 +291,7 @@ class _Driver:
             self._execute_inline()
         else:
             self._execute_in_lanes()
+        self._clear_savepoints()
 
     def _prepared(self, planned: Planned) -> Prepared:
         return self.prepared[name_of(spec_of(planned.trial.model).name, planned.trial.augment)]
@@ -282,6 +308,7 @@ class _Driver:
 
             outcome = run_here(
                 trial, self._prepared(planned), keep_model=self.study.run.keep != "none", progress=progress,
+                saving=replace(self.saving, say=self._log) if self.saving else None, say=self._log,
                 let_raise=self.only is not None,
             )  # fmt: skip
             self.outcomes.add(trial, outcome)
@@ -294,7 +321,8 @@ class _Driver:
 
         self.observer.phase("starting lanes")
         run, slots = self.study.run, self.plan.machine.slots
-        settings = LaneSettings(self.session.worker_resources, self.plan.machine.device, run.hang_seconds, run.keep)
+        device = self.plan.machine.device
+        settings = LaneSettings(self.session.worker_resources, device, run.hang_seconds, run.keep, self.saving)
         pool = open_pool(
             self._cells(), slots, run.retries, 1 if self.executor == "isolated" else None, settings, self.host
         )
@@ -362,7 +390,7 @@ class _Driver:
             now = ray.get(pool.snapshot.remote(events))
             events += len(now["events"])
             for event in now["events"]:
-                log_event(self.store, **event)
+                self._log(event)
                 if event["event"] == "trial_retried":
                     begun.discard(event["trial_id"])
             for running in now["running"]:
@@ -370,6 +398,11 @@ class _Driver:
                     begun.add(running["trial_id"])
                     log_event(self.store, "trial_started", trial_id=running["trial_id"])
             self._show(now["running"], "starting lanes" if now["lanes_starting"] else "training")
+
+    def _log(self, event: Mapping[str, Any]) -> None:
+        log_event(self.store, **event)
+        if text := tell(event):
+            self.observer.say(text)
 
     def _show(self, running: Sequence[Mapping[str, Any]], phase: str = "training") -> None:
         check()

@@ -17,8 +17,7 @@ import torch.distributed as dist
 from made import LENGTH, Made, make_classification, make_language, make_trial
 
 from rayscale.nn import rhythm, train
-from rayscale.nn.keeper import Saving
-from rayscale.savepoints import mark
+from rayscale.savepoints import Saving, mark
 from rayscale.storage import Store
 from rayscale.trial import Trial
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from made import make_trial
 from resume_worker import InterruptedTrialError, cases, interrupted_in, run, saved_after, saving
 from safetensors.torch import load_file
 
+from rayscale.attempts import Attempt, earlier_attempts, earlier_drivers
 from rayscale.errors import MemoryTrialError
 from rayscale.nn import train
 from rayscale.savepoints import DamagedError, Savepoints, forget
@@ -85,7 +87,10 @@ def test_row_19_a_damaged_savepoint_is_told_and_the_one_before_it_serves(interru
     assert timeless(result) == timeless(train.train_trial(trial, made))
     told = {event["event"]: event for event in events}
     assert told["trial_resumed"]["step"] == 4
-    assert "checkpoint_damaged" in told
+    assert (told["checkpoint_damaged"]["step"], told["checkpoint_damaged"]["fell_back_to"]) == (
+        9,
+        told["trial_resumed"]["from"],
+    )
 
 
 @pytest.mark.row
@@ -164,3 +169,29 @@ def test_a_trial_that_is_saved_gives_the_numbers_of_one_that_is_not(tmp_path: Pa
     with saved_after(1, 2, 3):
         saved = train.train_trial(trial, made, saving=keep)
     assert timeless(saved) == timeless(train.train_trial(trial, made))
+
+
+def test_a_trial_shorter_than_the_time_between_savepoints_writes_nothing(tmp_path: Path) -> None:
+    _, trial, made = next(cases(tmp_path))
+    events: list[dict[str, Any]] = []
+    keep = replace(saving(tmp_path / "run", events.append), seconds=300.0)
+    before = (tmp_path / "run" / "checkpoints").stat().st_mtime_ns
+    train.train_trial(trial, made, saving=keep)
+    assert [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()] == ["driver.json"]
+    assert (tmp_path / "run" / "checkpoints").stat().st_mtime_ns == before
+    assert events == []
+
+
+def test_attempts_of_earlier_drivers_are_counted_and_paid_for(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    told = [{"event": name, "trial_id": trial} for name, trial in (
+        ("trial_started", "a"), ("trial_finished", "a"), ("trial_started", "a"), ("trial_started", "b"),
+        ("trial_started", "b"), ("trial_started", "c"), ("trial_finished", "c"),
+    )]  # fmt: skip
+    for _ in range(2):
+        attempt = Attempt(store, "b", 2, quiet_seconds=0.0)
+        attempt.tell(5, 1.0)
+        attempt.close()
+    found = earlier_drivers(store, ["a", "b", "c", "d"], told)
+    assert {name: each.attempts for name, each in found.items()} == {"a": 1, "b": 2, "c": 0, "d": 0}
+    assert found["b"].device_seconds == sum(each.device_seconds for each in earlier_attempts(store, "b"))

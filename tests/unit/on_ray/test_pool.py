@@ -48,7 +48,7 @@ class Lanes:
     async def rank(self, pool: LanePool, lane_id: int, group: str, rank: int, size: int) -> bool:
         seen = 0
         while (handed := await pool.next_trial(lane_id, group, rank, seen)) is not None:
-            seen, name = handed
+            seen, name, _ = handed
             if not await pool.ready(lane_id, seen, rank, None):
                 continue
             if rank == 0:
@@ -162,13 +162,13 @@ def test_a_worker_that_dies_without_a_word_costs_an_attempt_of_its_trial_only() 
         pool = LanePool([cell("a", 1), cell("b", 1)], 1, 1, None, lambda *_: None)
         submitted = [asyncio.ensure_future(pool.submit(name)) for name in "ab"]
         await asyncio.sleep(0)
-        serial, first = await pool.next_trial(0, "old", 0, 0) or (0, None)
-        again, second = await pool.next_trial(0, "new", 0, 0) or (0, None)
+        serial, first, _ = await pool.next_trial(0, "old", 0, 0) or (0, None, None)
+        again, second, _ = await pool.next_trial(0, "new", 0, 0) or (0, None, None)
         assert first == second == "a"
         await pool.finish(0, serial, {"status": "ok"})  # the dead process' word comes late and does not count
         assert await pool.collect(0, 0.01) == []
         await pool.finish(0, again, {"status": "ok"})
-        serial, third = await pool.next_trial(0, "new", 0, again) or (0, None)
+        serial, third, _ = await pool.next_trial(0, "new", 0, again) or (0, None, None)
         assert third == "b"
         await pool.finish(0, serial, {"status": "ok"})
         outcomes = await pool.collect(0, 1.0)
@@ -186,7 +186,7 @@ def test_a_failed_set_up_on_one_rank_ends_the_trial_on_all_without_a_restart() -
         pool = LanePool([cell("a", 2)], 2, 0, None, lambda *_: None)
         submitted = asyncio.ensure_future(pool.submit("a"))
         await asyncio.sleep(0)
-        (serial, _), _ = await asyncio.gather(*(pool.next_trial(0, "g", rank, 0) for rank in range(2)))  # type: ignore[misc]
+        (serial, *_), _ = await asyncio.gather(*(pool.next_trial(0, "g", rank, 0) for rank in range(2)))  # type: ignore[misc]
         error = {"message": "no such file", "code": "wrong_input", "permanent": True}
         went_on = await asyncio.gather(pool.ready(0, serial, 0, None), pool.ready(0, serial, 1, error))
         assert went_on == [False, False]

@@ -37,7 +37,7 @@ class Stage:
         assert handed[0] is not None
         ready = [self.pool.ready(lane_id, handed[0][0], rank, None) for rank in range(size)]
         assert all(await asyncio.gather(*ready))
-        return handed[0]
+        return handed[0][:2]
 
     async def pass_time(self, seconds: float) -> None:
         self.now += seconds

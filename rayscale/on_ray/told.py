@@ -1,0 +1,28 @@
+"""What a person should hear of a trial's events while it runs, in a sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def tell(event: Mapping[str, Any]) -> str | None:
+    """The sentence; None for an event that events.jsonl alone keeps."""
+    trial = f"Trial {event.get('trial_id')}"
+    match event["event"]:
+        case "trial_resumed" if event["step"]:
+            redone = event.get("steps_redone")
+            more = f" ({redone:.0f} steps are done again)" if redone else ""
+            return f"{trial} goes on from its checkpoint at step {event['step']} of {event['steps']}{more}."
+        case "trial_resumed":
+            return f"{trial} begins again: an earlier attempt left no checkpoint."
+        case "checkpoint_damaged":
+            place = event["fell_back_to"]
+            return f"Damaged checkpoint {event['file']}: {event['reason']}. " + (
+                f"The one before it serves, {place}." if place else f"There is no other: {trial.lower()} begins again."
+            )
+        case "checkpoint_failed":
+            return f"{trial} could not be saved at step {event['step']}: {event['reason']}. It goes on."
+        case "trial_retried" if event.get("code") == "out_of_memory" and event.get("micro_batch"):
+            return f"{trial}: {event['message']}. It is tried again with micro-batches of {event['micro_batch']}."
+    return None
