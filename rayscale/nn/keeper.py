@@ -98,6 +98,11 @@ class Keeper:
             self._say("trial_resumed", **{"from": place}, step=step, steps=self.job.steps, steps_redone=redone,
                       interval_steps=last.interval_steps if last else None)  # fmt: skip
 
+    @property
+    def resumes(self) -> bool:
+        """Whether training goes on from a savepoint; the same on all ranks."""
+        return self._found is not None
+
     def begin(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, course: Course, pulse: Pulse
     ) -> resume.Position:

@@ -153,6 +153,8 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
     validations, monitor = _validation_steps(job), _monitor_rows(job)
     targets_of = job.objective.targets(job.train_lengths)
     model.train()
+    if keeper.resumes and isinstance(parallel, DistributedDataParallel):
+        _order_buckets(parallel, job)
     at = keeper.begin(model, optimizer, course, pulse)
     loss_sum, target_sum = torch.full((), at.loss_sum, dtype=torch.float64, device=group.device), at.target_sum
     group.add([0.0])  # all ranks are here: nobody's clock runs while another still builds
@@ -209,6 +211,20 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
         course.speed.pause(saved)
     course.speed.close()
     course.train_seconds = clock()
+
+
+def _order_buckets(parallel: DistributedDataParallel, job: Job) -> None:
+    """One pass through the model, of which nothing stays but the order of its gradients.
+
+    After its first backward pass DDP packs gradients anew, in the order in which they came. With three ranks and more
+    that is another order of sums, so a trial that goes on must have seen one pass, too.
+    """
+    batch, group = next(_global_batches(job)), job.group
+    part = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)[-1]
+    with job.autocast():
+        loss, _ = job.objective.losses(parallel, job.to_device(job.prepared.split("train"), part.rows))
+    loss.backward()
+    parallel.zero_grad(set_to_none=True)
 
 
 def _step(

@@ -47,15 +47,15 @@ def test_a_trial_in_pieces_equals_the_whole_bit_for_bit(tmp_path: Path) -> None:
     check_equal(json.loads(json.dumps(run(0, 1, tmp_path))), tmp_path, 1)
 
 
-def test_a_trial_of_two_ranks_in_pieces_equals_the_whole_bit_for_bit(tmp_path: Path) -> None:
+def test_a_trial_of_three_ranks_in_pieces_equals_the_whole_bit_for_bit(tmp_path: Path) -> None:
     (tmp_path / "tokenizer").mkdir()
     paths = os.pathsep.join([str(WORKER.parents[2]), str(WORKER.parent)])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    commands = [[sys.executable, str(WORKER), str(rank), "2", str(tmp_path)] for rank in range(2)]
+    commands = [[sys.executable, str(WORKER), str(rank), "3", str(tmp_path)] for rank in range(3)]
     ranks = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for command in commands]
     said = [process.communicate(timeout=300)[1].decode() for process in ranks]
     assert all(process.returncode == 0 for process in ranks), said
-    check_equal(json.loads((tmp_path / "rank-2-0.json").read_text()), tmp_path, 2)
+    check_equal(json.loads((tmp_path / "rank-3-0.json").read_text()), tmp_path, 3)
 
 
 @pytest.fixture
