@@ -111,7 +111,7 @@ def cost(
     those of the checkpoint's files, which are in memory while it is loaded; 0 without one.
     """
     task, training, device = trial.task, trial.training, trial.device
-    language, vocabulary, width = task["type"] == "causal-lm", trial.model.vocabulary or 0, trial.model.width or 0
+    language, vocabulary, width = trial.data_axis == "tokens", trial.model.vocabulary or 0, trial.model.width or 0
     length = float(task["max_length"]) if language else min(mean_tokens, task["max_length"])
     evaluated = held_out_rows * (mean_tokens if language else length)
     tokens = trial.data_requested if trial.data_axis == "tokens" else trial.data_requested * length

@@ -16,9 +16,11 @@ from pydantic import (
     Discriminator,
     Field,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     Strict,
     Tag,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -31,6 +33,7 @@ from rayscale.study_checks import Problem, local_files, misfits, validated, with
 from rayscale.study_laws import MEND, Laws, UserLaw, read
 from rayscale.study_words import dotted
 from rayscale.study_yaml import Located, locate, parse
+from rayscale.tasks import KINDS, Kind
 
 # Bounds far beyond any study, so that no product of these overflows what a table or a file can hold.
 Count = Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
@@ -60,7 +63,10 @@ class _Part(BaseModel):
 
 
 class Task(_Part):
-    """What the model learns. `text` and `label` name columns; `max_length` is in tokens (the window of causal-lm)."""
+    """What the model learns; which of the keys a type reads is in `rayscale.tasks`. Most name columns.
+
+    `max_length` is in tokens (the window of causal-lm).
+    """
 
     type: Literal["sequence-classification", "causal-lm"]
     text: Text = "text"
@@ -69,8 +75,26 @@ class Task(_Part):
 
     @property
     def length(self) -> int:
-        """Tokens per example at most (classification, default 128) or per window (causal-lm, default 64)."""
-        return self.max_length or (64 if self.type == "causal-lm" else 128)
+        """Tokens per example at most (default 128), or per window (causal-lm, default 64)."""
+        return self.max_length or self.kind.length
+
+    @property
+    def kind(self) -> Kind:
+        """What is known of this type of task."""
+        return KINDS[self.type]
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns to be read, in order, by the key that names each."""
+        return {key: column for key in self.kind.columns if (column := getattr(self, key)) is not None}
+
+    @model_serializer(mode="wrap")
+    def _own_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Keys of other tasks are no part of this one, nor of the ids of its trials.
+        kind = self.kind
+        own = {"type", "max_length", *kind.kept, *(k for k in kind.keys if k not in kind.optional)}
+        own |= {key for key in kind.optional if getattr(self, key) is not None}
+        return {key: value for key, value in plain(self).items() if key in own}
 
 
 class Data(_Part):
@@ -235,7 +259,7 @@ class Study(_Part):
     @property
     def epochs(self) -> int:
         """Passes over the training rows: as given, else 1 for causal-lm and 3 for the other tasks."""
-        return self.training.epochs or (1 if self.task.type == "causal-lm" else 3)
+        return self.training.epochs or self.task.kind.epochs
 
 
 def load_study(path: str | Path) -> Study:

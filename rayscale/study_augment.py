@@ -71,8 +71,11 @@ def read(entry: Any) -> Augmentation:
     return found
 
 
-def problems(entries: Any, task: str) -> list[Problem]:
-    """All that is wrong with the key, each with the steps to its place below `augment`."""
+def problems(entries: Any, why_not: str | None) -> list[Problem]:
+    """All that is wrong with the key, each with the steps to its place below `augment`.
+
+    `why_not` is why rows of this task have no children, None where they may.
+    """
     found: list[Problem] = []
     names: dict[str, int] = {}
     for place, entry in enumerate(entries if isinstance(entries, Sequence) and not isinstance(entries, str) else ()):
@@ -83,9 +86,8 @@ def problems(entries: Any, task: str) -> list[Problem]:
         if read_as.name in names:
             found.append(((place,), f"'{read_as.name}' stands twice in data.augment; names tell the cells apart"))
         names[read_as.name] = place
-        if read_as.steps and task == "causal-lm":
-            text = "causal-lm trains on windows that cross texts, so that no child belongs to one row; write [none]"
-            found.append(((place,), text))
+        if read_as.steps and why_not:
+            found.append(((place,), f"{why_not}; write [none]"))
     return found
 
 

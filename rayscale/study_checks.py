@@ -18,18 +18,6 @@ from rayscale.files import below, files_of, is_folder
 from rayscale.redaction import has_secret, redact
 from rayscale.study_words import found, out_of_range
 
-METRICS = {
-    "sequence-classification": (
-        "eval_loss",
-        "accuracy",
-        "precision_macro",
-        "recall_macro",
-        "f1_micro",
-        "f1_macro",
-        "f1_weighted",
-    ),
-    "causal-lm": ("eval_loss", "perplexity"),
-}
 #: More cells than this are a slip of the pen: a plan of so many takes minutes and gigabytes to write down.
 MAX_CELLS = 20_000
 
@@ -45,6 +33,7 @@ def misfits(parts: Mapping[str, Any], folder: Path) -> list[Problem]:
     return [
         *_files(parts.get("data"), folder),
         *_augmentations(parts.get("data"), parts.get("task")),
+        *_keys(parts.get("task")),
         *_axis(parts.get("task"), parts.get("grid")),
         *_target(parts.get("task"), parts.get("target")),
         *_storage(parts.get("run")),
@@ -73,8 +62,18 @@ def _files(data: Any, folder: Path) -> Iterator[Problem]:
 
 
 def _augmentations(data: Any, task: Any) -> Iterator[Problem]:
-    for where, text in study_augment.problems(data.augment if data else (), task.type if task else ""):
+    for where, text in study_augment.problems(data.augment if data else (), _why_no_augment(task)):
         yield ("data", "augment", *where), text
+
+
+def _why_no_augment(task: Any) -> str | None:
+    return f"{task.type} {task.kind.why_no_augment}" if task and task.kind.why_no_augment else None
+
+
+def _keys(task: Any) -> Iterator[Problem]:
+    for key in sorted(task.model_fields_set - {"type", "max_length", *task.kind.keys}) if task else ():
+        own = ", ".join(("type", *task.kind.keys, "max_length"))
+        yield ("task", key), f"{task.type} reads no such key; leave it out (keys of this task: {own})"
 
 
 def _short(path: Path) -> str:
@@ -87,10 +86,8 @@ def _axis(task: Any, grid: Any) -> Iterator[Problem]:
         return
     if (grid.examples is None) == (grid.tokens is None):
         yield ("grid",), "give exactly one data axis: examples or tokens"
-    elif task and task.type == "causal-lm" and grid.axis != "tokens":
-        yield ("grid", "examples"), "the data axis of causal-lm is tokens; write tokens: [...]"
-    elif task and task.type != "causal-lm" and grid.axis != "examples":
-        yield ("grid", "tokens"), f"the data axis of {task.type} is examples; write examples: [...]"
+    elif task and grid.axis != (axis := task.kind.axis):
+        yield ("grid", grid.axis), f"the data axis of {task.type} is {axis}; write {axis}: [...]"
     if isinstance(grid.seeds, dict) and (strange := sorted(set(grid.seeds) - set(grid.sizes))):
         yield ("grid", "seeds"), f"{found(strange)} are no sizes of grid.{grid.axis}; use {found(list(grid.sizes))}"
 
@@ -98,8 +95,8 @@ def _axis(task: Any, grid: Any) -> Iterator[Problem]:
 def _target(task: Any, target: Any) -> Iterator[Problem]:
     if not task or not target:
         return
-    if target.metric not in METRICS[task.type]:
-        known = list(METRICS[task.type])
+    if target.metric not in task.kind.metrics:
+        known = list(task.kind.metrics)
         text = f"found {found(target.metric)}{nearest(target.metric, known)} (known for {task.type}: {known})"
         yield ("target", "metric"), text
     elif text := out_of_range(target.metric, target.reach) or "":
@@ -124,8 +121,8 @@ def _storage(run: Any) -> Iterator[Problem]:
 def _models(task: Any, models: Any, folder: Path) -> Iterator[Problem]:
     for number, model in models:
         if hasattr(model, "family"):
-            fitting = "gpt2" if task and task.type == "causal-lm" else "bert"
-            if task and (model.family == "gpt2") != (fitting == "gpt2"):
+            if task and model.family not in task.kind.families:
+                fitting = " or ".join(task.kind.families)
                 yield ("models", number, "family"), f"found '{model.family}'; {task.type} needs family: {fitting}"
         elif not is_folder(folder / model.pretrained) and not _is_hub_id(model.pretrained):
             text = f"no such folder: {_short(folder / model.pretrained)}; give a checkpoint's folder or a hub id"

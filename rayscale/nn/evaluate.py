@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,24 +11,29 @@ from torch import nn
 
 from rayscale.nn import batches
 from rayscale.nn.job import Job
+from rayscale.nn.objectives import Score
 
 # Padded tokens per batch: on CPUs the logits of more fall out of the cache (measured: 4,096 takes 5 times as long).
 TOKENS = {"cpu": 1024, "cuda": 8192}
 
 
 def evaluate(
-    model: nn.Module, job: Job, split_name: str, *, rows: np.ndarray | None = None, beat: Callable[[], None]
-) -> tuple[float, np.ndarray | None]:
-    """(mean loss per target, confusion matrix) over `rows` of a split (None: all), the same on every rank.
+    model: nn.Module,
+    job: Job,
+    split_name: str,
+    *,
+    rows: np.ndarray | None = None,
+    beat: Callable[[], None],
+    scored: bool = False,
+) -> tuple[float, Score | None]:
+    """(mean loss per target, metrics if `scored`) over `rows` of a split (None: all), the same on every rank.
 
-    The matrix has shape (labels, labels), rows the true ones; it is None for tasks without labels. `beat` is called
-    after every batch. The model is left in evaluation mode.
+    `beat` is called after every batch. The model is left in evaluation mode.
     """
     group, split = job.group, job.prepared.split(split_name)
     rows, lengths = np.arange(len(split)) if rows is None else rows, split.lengths
-    classes = len(job.prepared.labels) if job.task_type == "sequence-classification" else 0
+    tally = job.objective.tally(job.prepared, split) if scored else None
     loss_sum = torch.zeros((), dtype=torch.float64, device=group.device)
-    counts = torch.zeros(classes * classes, dtype=torch.int64, device=group.device)
     # Where memory was too small for a micro-batch, it may be for these batches too.
     tokens = TOKENS[group.device.type] * job.micro_batch // job.usual_micro_batch
     model.eval()
@@ -35,11 +41,12 @@ def evaluate(
         for chosen in batches.cut_evaluation(rows, lengths, group.rank, group.world_size, tokens):
             inputs = job.to_device(split, chosen)
             with job.autocast():
-                loss, logits = job.objective.losses(model, inputs)
-            loss_sum += loss.double()
-            if classes and inputs.labels is not None:
-                counts += torch.bincount(inputs.labels * classes + logits.argmax(-1), minlength=classes * classes)
+                summed, outputs = job.objective.losses(model, inputs)
+            loss_sum += summed.double()
+            if tally is not None:
+                with job.autocast():
+                    tally.add(model, inputs, outputs, chosen)
             beat()
-    targets = float(job.objective.targets(lengths[rows]).sum())
-    total = group.add(np.concatenate([[loss_sum.item()], counts.cpu().numpy()]))
-    return float(total[0]) / targets, total[1:].reshape(classes, classes) if classes else None
+    targets = float(job.objective.targets(split)[rows].sum())
+    loss = float(group.add([loss_sum.item()])[0]) / targets
+    return loss, tally.finish(group, loss) if tally is not None and math.isfinite(loss) else None

@@ -54,10 +54,11 @@ class Job:
         if int(lengths.min()) < ids.shape[1]:
             mask = torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64))
         labels = None if split.labels is None else torch.from_numpy(np.asarray(split.labels[rows], dtype=np.int64))
-        tensors = [torch.from_numpy(ids), mask, labels]
+        further = self.objective.extra(split, rows, ids.shape[1])
+        tensors = [torch.from_numpy(ids), mask, labels, *map(torch.from_numpy, further.values())]
         if device.type == "cuda":
             tensors = [t.pin_memory().to(device, non_blocking=True) if t is not None else None for t in tensors]
-        return Inputs(*tensors)  # type: ignore[arg-type]
+        return Inputs(*tensors[:3], dict(zip(further, tensors[3:], strict=True)))  # type: ignore[arg-type,call-arg]
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context of a forward pass in this job's precision."""

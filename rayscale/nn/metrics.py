@@ -1,49 +1,68 @@
-"""The metrics of a task, from the confusion matrix of all ranks and the loss."""
+"""Scores of classes from counts, as scikit-learn defines them with zero_division=0."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-CLASSIFICATION = ("accuracy", "precision_macro", "recall_macro", "f1_micro", "f1_macro", "f1_weighted")
-LARGEST_EXPONENT = 700.0
+#: Columns of the trial table that say how good a model is, beside its losses.
+METRICS = ("accuracy", "precision_macro", "recall_macro", "f1_micro", "f1_macro", "f1_weighted", "exact_match", "bleu",
+           "chrf", "perplexity")  # fmt: skip
 
 
 def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
     """Accuracy and averaged scores of a confusion matrix: rows the true labels, columns the predicted, counts.
 
-    As scikit-learn defines them with zero_division=0: a class without predictions has precision 0, a class without rows
-    recall 0, the macro average is over the classes seen as either; micro averages of single-label tasks equal accuracy.
-    Raises ValueError if the matrix is empty.
+    A class without predictions has precision 0, a class without rows recall 0; the macro average is over the classes
+    seen as either; micro averages of single-label tasks equal accuracy. Raises ValueError if the matrix is empty.
     """
     confusion = np.asarray(confusion, dtype=np.float64)
     total = confusion.sum()
     if not total:
         raise ValueError("a confusion matrix without rows has no metrics")
     right, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
-    recall = np.divide(right, true, out=np.zeros_like(right), where=true > 0)
-    # 2 right / (true + predicted) is the harmonic mean of the two, and defined where either is.
-    f1 = np.divide(2 * right, true + predicted, out=np.zeros_like(right), where=true + predicted > 0)
     seen = (true + predicted) > 0
-    accuracy = float(right.sum() / total)
+    return {"accuracy": float(right.sum() / total), **averages(right[seen], predicted[seen], true[seen])}
+
+
+def averages(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """precision_macro, recall_macro, f1_micro, f1_macro and f1_weighted of classes (classes,).
+
+    For each class: how often it was predicted and true, predicted, true. Classes without any count are 0 in the macro
+    average; with no true one at all f1_weighted is 0.
+    """
+    precision, recall, f1 = scores(right, predicted, true)
+    both, support = float(true.sum() + predicted.sum()), float(true.sum())
     return {
-        "accuracy": accuracy,
-        "precision_macro": float(precision[seen].mean()),
-        "recall_macro": float(recall[seen].mean()),
-        "f1_micro": accuracy,
-        "f1_macro": float(f1[seen].mean()),
-        "f1_weighted": float((f1 * true).sum() / total),
+        "precision_macro": float(precision.mean()) if len(right) else 0.0,
+        "recall_macro": float(recall.mean()) if len(right) else 0.0,
+        "f1_micro": float(2 * right.sum() / both) if both else 0.0,
+        "f1_macro": float(f1.mean()) if len(right) else 0.0,
+        "f1_weighted": float((f1 * true).sum() / support) if support else 0.0,
     }
 
 
-def task_metrics(task_type: str, loss: float | None, confusion: np.ndarray | None) -> dict[str, Any]:
-    """The metric columns of the trial table from the test loss; null where the task has no such metric."""
-    metrics: dict[str, Any] = dict.fromkeys((*CLASSIFICATION, "exact_match", "bleu", "chrf", "perplexity"))
-    if confusion is not None:
-        metrics |= classification_metrics(confusion)
-    if task_type == "causal-lm" and loss is not None and loss < LARGEST_EXPONENT:
-        metrics["perplexity"] = math.exp(loss)
-    return metrics
+def scores(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(precision, recall, F1) of each class; 0 where there is nothing to divide by."""
+    right, predicted, true = (np.asarray(each, dtype=np.float64) for each in (right, predicted, true))
+    precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
+    recall = np.divide(right, true, out=np.zeros_like(right), where=true > 0)
+    # 2 right / (true + predicted) is the harmonic mean of the two, and defined where either is.
+    return (
+        precision,
+        recall,
+        np.divide(2 * right, true + predicted, out=np.zeros_like(right), where=true + predicted > 0),
+    )
+
+
+def class_table(
+    labels: Sequence[str], right: np.ndarray, predicted: np.ndarray, true: np.ndarray
+) -> tuple[dict[str, Any], ...]:
+    """A row for each class: label, precision, recall, f1, support (true ones). Counts as in `averages`."""
+    columns = [column.tolist() for column in scores(right, predicted, true)]
+    return tuple(
+        {"label": label, "precision": p, "recall": r, "f1": f, "support": int(n)}
+        for label, p, r, f, n in zip(labels, *columns, np.asarray(true).tolist(), strict=True)
+    )

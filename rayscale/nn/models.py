@@ -16,16 +16,13 @@ from transformers.utils import logging as transformers_logging
 
 from rayscale.checkpoints import find_checkpoint
 from rayscale.errors import InputError
+from rayscale.nn.objectives import find_objective
 from rayscale.parameters import count, family_config
+from rayscale.tasks import find_kind
 
 if TYPE_CHECKING:
     from rayscale.trial import ModelSpec
 
-# Per task: the Auto class, and the class of its mapping that says which architectures can do it.
-AUTO = {
-    "sequence-classification": transformers.AutoModelForSequenceClassification,
-    "causal-lm": transformers.AutoModelForCausalLM,
-}
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH_KEYS = ("hidden_size", "n_embd", "dim", "d_model")
 POSITION_KEYS = ("max_position_embeddings", "n_positions")
@@ -68,10 +65,9 @@ def build_model(
     more layers than there are, a body with missing weights, a tokenizer larger than the vocabulary, inputs longer than
     the positions, no safetensors, no network for a hub id.
     """
-    if task_type not in AUTO:
-        raise InputError(f"no model head for the task '{task_type}'; known: {', '.join(AUTO)}", code="unknown_task")
+    find_kind(task_type)
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    keep: dict[str, Any] = names if task_type == "sequence-classification" else {}
+    keep: dict[str, Any] = names if labels else {}
     if spec.kind == "family":
         # Windows of causal-lm are full; a padding token would make GPT-2 look for it in every batch.
         roles = ("bos", "eos") if task_type == "causal-lm" else ("pad", "bos", "eos")
@@ -98,7 +94,7 @@ def _from_scratch(
     settings |= names
     config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
     torch.manual_seed(seed)
-    return AUTO[task_type].from_config(config, dtype=torch.float32, attn_implementation="sdpa").train()
+    return find_objective(task_type).head.from_config(config, dtype=torch.float32, attn_implementation="sdpa").train()
 
 
 def _from_checkpoint(
@@ -141,7 +137,7 @@ def _from_checkpoint(
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model, info = AUTO[task_type].from_pretrained(
+        model, info = find_objective(task_type).head.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -169,12 +165,12 @@ def _check_fit(
     source: str, config: transformers.PretrainedConfig, task_type: str, layers: int, vocab_size: int, max_length: int
 ) -> None:
     kind = type(config)
-    mapping: Any = AUTO[task_type]._model_mapping
+    mapping: Any = find_objective(task_type).head._model_mapping
     able = kind in mapping
     # Encoders such as BERT are in the causal mapping too, as decoders that nobody trained.
     encoder = kind in transformers.MODEL_FOR_MASKED_LM_MAPPING
     if not able or (task_type in DECODERS_ONLY and encoder):
-        example = "gpt2, llama or qwen2" if task_type == "causal-lm" else "bert, roberta or distilbert"
+        example = find_kind(task_type).models
         raise InputError(
             f"{source} is a '{config.model_type}' checkpoint, which cannot do {task_type}; give one such as {example}",
             code="wrong_architecture",

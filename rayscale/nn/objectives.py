@@ -1,71 +1,83 @@
-"""What a task asks of a model: how many targets a row has, and the summed loss of a padded batch."""
+"""What a task asks of a model: its head, how many targets a row has, the summed loss of a padded batch, the metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
-from rayscale.errors import InputError
+from rayscale.tasks import part_of
+
+if TYPE_CHECKING:
+    from rayscale.nn.group import Group
+    from rayscale.text.prepared import Prepared, Split
 
 IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A padded batch on its device: ids (rows, longest), mask like ids or None without padding, labels (rows,)."""
+    """A padded batch on its device: ids (rows, longest), mask like ids or None without padding, labels (rows,) or None.
+
+    `extra` holds what else the task wants, by name.
+    """
 
     ids: torch.Tensor
     mask: torch.Tensor | None
     labels: torch.Tensor | None
+    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Tally(Protocol):
+    """Counts what the metrics of a task need, batch by batch, on every rank."""
+
+    def add(self, model: nn.Module, inputs: Inputs, outputs: torch.Tensor, rows: np.ndarray) -> None:
+        """Count a batch: what the loss was computed from, and the rows' numbers in the split."""
+
+    def finish(self, group: Group, loss: float) -> Score:
+        """The metrics over all ranks, every one of which must call it; `loss` is the mean per target."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Metrics by column of the trial table; `classes`: label, precision, recall, f1, support of each class."""
+
+    metrics: Mapping[str, float]
+    classes: tuple[Mapping[str, Any], ...] = ()
+
+
+def _nothing_more(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
+    return {}
 
 
 @dataclass(frozen=True)
 class Objective:
-    """`targets(lengths)`: targets per row. `losses(model, inputs)`: (summed loss in nats, logits), logits of shape
-    (rows, classes) or (rows, longest, vocabulary)."""
+    """A task as the training loop sees it.
 
-    targets: Callable[[np.ndarray], np.ndarray]
+    `head` is the transformers Auto class that has the task's head. `targets(split)`: targets of each row, which losses
+    are divided by. `losses(model, inputs)`: (summed loss in nats, what it was computed from, such as logits).
+    `tally(prepared, split)` counts for the metrics. `extra(split, rows, width)`: arrays of int64 that a batch of these
+    rows, padded to `width`, carries besides ids, mask and labels. `betas` are AdamW's.
+    """
+
+    head: Any
+    targets: Callable[[Split], np.ndarray]
     losses: Callable[[nn.Module, Inputs], tuple[torch.Tensor, torch.Tensor]]
+    tally: Callable[[Prepared, Split], Tally]
+    extra: Callable[[Split, np.ndarray, int], dict[str, np.ndarray]] = _nothing_more
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 def find_objective(task_type: str) -> Objective:
     """Raises InputError for an unknown task."""
-    if task_type not in OBJECTIVES:
-        raise InputError(f"unknown task '{task_type}'; known: {', '.join(OBJECTIVES)}", code="unknown_task")
-    return OBJECTIVES[task_type]
+    found: Objective = part_of("nn", task_type, "OBJECTIVE")
+    return found
 
 
-def _one_per_row(lengths: np.ndarray) -> np.ndarray:
-    return np.ones_like(lengths)
-
-
-def _one_per_next_token(lengths: np.ndarray) -> np.ndarray:
-    return lengths - 1
-
-
-def _classify(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    if inputs.labels is None:
-        raise InputError("the rows of this split have no labels; prepare the data again", code="no_labels")
-    logits = model(input_ids=inputs.ids, attention_mask=inputs.mask).logits.float()
-    return cross_entropy(logits, inputs.labels, reduction="sum"), logits
-
-
-def _predict_next(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    logits = model(input_ids=inputs.ids, attention_mask=inputs.mask).logits.float()
-    # Shifting the targets, not the logits, saves a copy of the largest tensor there is.
-    targets = torch.full_like(inputs.ids, IGNORED)
-    targets[:, :-1] = inputs.ids[:, 1:]
-    if inputs.mask is not None:
-        targets[:, :-1].masked_fill_(inputs.mask[:, 1:] == 0, IGNORED)
-    return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"), logits
-
-
-OBJECTIVES = {
-    "sequence-classification": Objective(_one_per_row, _classify),
-    "causal-lm": Objective(_one_per_next_token, _predict_next),
-}
+def one_per_row(split: Split) -> np.ndarray:
+    """One target for each row."""
+    return np.ones_like(split.lengths)

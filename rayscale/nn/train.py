@@ -28,7 +28,7 @@ from rayscale.nn.evaluate import evaluate
 from rayscale.nn.group import Group
 from rayscale.nn.job import Job, prepare_job
 from rayscale.nn.keeper import Keeper
-from rayscale.nn.metrics import task_metrics
+from rayscale.nn.metrics import METRICS
 from rayscale.nn.models import body_parameters
 from rayscale.nn.pulse import Pulse
 from rayscale.nn.rates import schedule_factor
@@ -48,8 +48,6 @@ VALIDATIONS = 5
 # Validation during training is on part of the split, sized by the trial, so that its cost stays below a tenth.
 VALIDATION_SHARE = 1 / 50
 VALIDATION_ROWS = (16, 512)
-# Language models forget squared gradients sooner than AdamW's default does (Brown et al. 2020, arXiv 2005.14165).
-BETAS = {"causal-lm": (0.9, 0.95), "sequence-classification": (0.9, 0.999)}
 
 
 @dataclass
@@ -78,7 +76,8 @@ def train_trial(
     saving: Saving | None = None,
     micro_batch: int | None = None,
 ) -> dict[str, Any]:
-    """Trains and evaluates one cell; returns its measured columns of the trial table and `curve`, equal on all ranks.
+    """Trains and evaluates one cell; returns its measured columns of the trial table, its `curve` and its `classes`
+    (see `Score`), equal on all ranks.
 
     With `world_size` > 1 every rank of an existing process group calls it with the same trial. `progress` gets
     {phase, step, steps, train_loss} about twice a second, and may raise to stop this rank. `save_to` is the folder of
@@ -126,21 +125,29 @@ def _run(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keeper:
     seed_everything(job.trial.seed, job.group.rank)  # building a model may draw any number of random values
     _train(model, job, course, pulse, keeper)
     losses: dict[str, float | None] = {"validation_loss": None, "eval_loss": None}
-    confusion = None
+    score = None
     for split, column in (("validation", "validation_loss"), ("test", "eval_loss")):
         if course.error is not None or not len(job.prepared.split(split)):
             continue
         pulse.enter(split)
         started = time.perf_counter()
-        loss, confusion = evaluate(model, job, split, beat=pulse.beat)
+        loss, score = evaluate(model, job, split, beat=pulse.beat, scored=split == "test")
         course.eval_seconds += time.perf_counter() - started
         losses[column] = loss
         if not math.isfinite(loss):
             course.error = f"the {split} loss is {loss} after training; {_advice(job)}"
     if losses["eval_loss"] is None or course.error is not None:
-        metrics = task_metrics(job.task_type, None, None)
-        return {"status": "diverged", "error": course.error, "validation_loss": None, "eval_loss": None, **metrics}
-    return {"status": "ok", "error": None, **losses, **task_metrics(job.task_type, losses["eval_loss"], confusion)}
+        unknown = dict.fromkeys(("validation_loss", "eval_loss", *METRICS))
+        return {"status": "diverged", "error": course.error, **unknown, "classes": ()}
+    assert score is not None
+    return {
+        "status": "ok",
+        "error": None,
+        **losses,
+        **dict.fromkeys(METRICS),
+        **score.metrics,
+        "classes": score.classes,
+    }
 
 
 def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keeper: Keeper) -> None:
@@ -151,7 +158,7 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
     optimizer = _make_optimizer(model, job)
     every = max(1, math.ceil(job.steps / CURVE_POINTS))
     validations, monitor = _validation_steps(job), _monitor_rows(job)
-    targets_of = job.objective.targets(job.train_lengths)
+    targets_of = job.objective.targets(job.prepared.split("train"))
     model.train()
     if keeper.resumes and isinstance(parallel, DistributedDataParallel):
         _order_buckets(parallel, job)
@@ -332,7 +339,7 @@ def _make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
         {"params": found, "weight_decay": decays[matrix], "factor": 1.0 if in_body else job.head_factor}
         for (matrix, in_body), found in sorted_out.items()
     ]
-    return torch.optim.AdamW(groups, lr=job.learning_rate, betas=BETAS[job.task_type], fused=True)
+    return torch.optim.AdamW(groups, lr=job.learning_rate, betas=job.objective.betas, fused=True)
 
 
 def _advice(job: Job) -> str:

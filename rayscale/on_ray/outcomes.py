@@ -51,14 +51,15 @@ class Outcomes:
         earlier = self.earlier.get(trial.trial_id, Earlier())
         # Attempts that failed, or whose driver died, were paid for too.
         measured["device_seconds"] += outcome.get("lost_seconds", 0.0) + earlier.device_seconds
-        curve = measured.pop("curve", [])
+        curve, classes = measured.pop("curve", []), measured.pop("classes", ())
         measured.pop("status", None)
         if error:
             measured["error"] = error["message"]
-        if curve:
-            sink = io.BytesIO()
-            pd.DataFrame(curve).to_parquet(sink)
-            self.store.write(f"curves/{trial.trial_id}.parquet", sink.getvalue())
+        for folder, rows in (("curves", curve), ("classes", classes)):
+            if rows:
+                sink = io.BytesIO()
+                pd.DataFrame(list(rows)).to_parquet(sink)
+                self.store.write(f"{folder}/{trial.trial_id}.parquet", sink.getvalue())
         if text := _tell_attempts(outcome):
             self.store.write(f"logs/{trial.trial_id}.log", redact(text).encode())
         record = make_record(

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from rayscale.report.verdict import fits_of, usable
+from rayscale.tasks import KINDS
 
-_UNITS = {"causal-lm": "nats per token", "sequence-classification": "nats per example"}
 _NAMES = {"eval_loss": "test loss", "validation_loss": "validation loss", "train_loss": "training loss"}
 
 
@@ -47,7 +47,7 @@ class Evidence:
     def target_label(self) -> str:
         """`test loss, nats per token`: the quantity with its unit."""
         name = _NAMES.get(self.target, self.target.replace("_", " "))
-        unit = _UNITS.get(self.task)
+        unit = KINDS[self.task].unit if self.task in KINDS else None
         return f"{name}, {unit}" if unit and self.target in _NAMES else name
 
     @property
@@ -74,7 +74,7 @@ def gather(study: dict, trials: pd.DataFrame, fit: dict | None) -> Evidence:
     quality = [item for item in fits_of(fit) if item.get("target") != "examples_per_second"]
     good = [item for item in quality if usable(item)]
     target = _target(study, [*good, *quality], trials)
-    data = _axis((good or quality or [{}])[0], "data", ("tokens",) if task == "causal-lm" else ("examples",), trials)
+    data = _axis((good or quality or [{}])[0], "data", (KINDS[task].axis if task in KINDS else "examples",), trials)
     params = _axis((good or quality or [{}])[0], "params", ("params",), trials)
     ok = trials[(trials["status"] == "ok") & _positive(trials, target) & _positive(trials, data)]
     sized = trials.groupby("model")[params].median().fillna(np.inf) if len(trials) else pd.Series(dtype=float)

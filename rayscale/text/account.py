@@ -9,7 +9,7 @@ from typing import Any
 from rayscale.text.prepared import LISTS, Prepared
 from rayscale.text.split import SPLITS
 
-_OF_TOKENS = ("rows", "tokens", "truncated_rows", "truncated_share", "dropped_tokens")
+_OF_TOKENS = ("rows", "tokens", "truncated_rows", "truncated_share", "unread", "dropped_tokens")
 
 
 def row_counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +31,8 @@ def row_counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def token_counts(found: Mapping[str, Prepared]) -> dict[str, dict[str, dict[str, Any]]]:
     """By tokenizer and split: rows (windows, for causal-lm), tokens, and what was cut.
 
-    `truncated_rows` were longer than task.max_length; `dropped_tokens` stood after the last whole window.
+    `truncated_rows` were longer than task.max_length, and `unread` targets went with what was cut; `dropped_tokens`
+    stood after the last whole window.
     """
     return {
         name: {split: {key: counts[key] for key in _OF_TOKENS if key in counts} for split, counts in splits.items()}

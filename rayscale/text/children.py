@@ -196,7 +196,8 @@ def _select(made: pa.Table, cleaned: Path, rows: pa.Table) -> tuple[pa.Table, di
 
 def _tokenise(plain: Prepared, children_folder: Path, path: Path, workers: Workers) -> None:
     children = prepared.read_table(children_folder / "train.arrow")
-    recipe = tokens.Recipe((plain.tokenizer_folder / "tokenizer.json").read_text("utf-8"), plain.manifest["max_length"])
+    recipe = tokens.Recipe((plain.tokenizer_folder / "tokenizer.json").read_text("utf-8"), plain.manifest["max_length"],
+                           plain.task_type, tuple(plain.labels))  # fmt: skip
     blocks = list(workers.transform(partial(tokens.encode_block, recipe=recipe), list(_texts(children))))
     tables = {name: prepared.read_table(plain.path / f"{name}.arrow") for name in prepared.SPLITS}
     counts = dict(plain.manifest["splits"])

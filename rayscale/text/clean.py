@@ -22,10 +22,11 @@ from rayscale.errors import DataError
 from rayscale.files import files_of
 from rayscale.machine import memory_bytes
 from rayscale.text import apart, corpus, near
-from rayscale.text.normalise import NORMALISE_VERSION, keys_of, normalise
+from rayscale.text.normalise import NORMALISE_VERSION, keys_of
 from rayscale.text.opening import ending
-from rayscale.text.sources import BadRow, Row, Source, checked_label, checked_text
+from rayscale.text.sources import BadRow, Source
 from rayscale.text.split import DROPPED, SPLITS, TEST, TRAIN, VALIDATION, divide
+from rayscale.text.tasks.form import Form, find_form
 
 if TYPE_CHECKING:
     from rayscale.study import Data, Study, Task
@@ -126,7 +127,7 @@ def fingerprint(study: Study) -> str:
     sources = list_sources(data)
     named = {
         "versions": [CLEAN_VERSION, NORMALISE_VERSION],
-        "task": [task.type, *_columns(task)],
+        "task": [task.type, *task.columns.values(), *(getattr(task, key) for key in task.kind.others)],
         "sources": [[source.role, source.format, _digest(source)] for source in sources],
         "fractions": _fractions(data),
         "on_bad_row": data.on_bad_row,
@@ -149,10 +150,6 @@ def _digest(source: SourceFile) -> str:
 def _fractions(data: Data) -> tuple[float, float]:
     """Shares of the training rows that become validation and test; 0 where the user gave a file."""
     return (0.0 if data.validation else data.validation_fraction, 0.0 if data.test else data.test_fraction)
-
-
-def _columns(task: Task) -> tuple[str, ...]:
-    return (task.text,) if task.type == "causal-lm" else (task.text, task.label)
 
 
 def most_bytes(data: Data) -> int:
@@ -197,14 +194,14 @@ def read_clean(source: SourceFile, task: Task, on_bad_row: str, most: int | None
     travel as data, so that the first one in file order is reported whoever reads what first. Unless `on_bad_row` is
     "skip", reading ends at the first.
     """
-    columns = _columns(task)
+    columns, form = tuple(task.columns.values()), find_form(task.type)
     read: Source = registry.resolve("rayscale.sources", source.format)
     batch: list[tuple[str, str | None] | str] = []
     lines: list[int] = []
     total = size = characters = last = 0
     try:
         for row in read(source.path, columns):
-            checked = row if isinstance(row, BadRow) else _checked(row, columns, task.type == "causal-lm")
+            checked = row if isinstance(row, BadRow) else form.check(row, task)
             total += 1
             batch.append(_problem(source.path, checked) if isinstance(checked, BadRow) else checked)
             last = max(last + 1, row.line)
@@ -226,19 +223,6 @@ def read_clean(source: SourceFile, task: Task, on_bad_row: str, most: int | None
         lines.append(last + 1)
     if batch:
         yield _table(source, batch, lines)
-
-
-def _checked(row: Row, columns: tuple[str, ...], keep_lines: bool) -> tuple[str, str | None] | BadRow:
-    text = checked_text(row.values[0], row, columns[0])
-    if isinstance(text, BadRow):
-        return text
-    text = normalise(text, keep_lines=keep_lines)
-    if len(columns) == 1:
-        return text, None
-    if not text:
-        return BadRow(row.line, columns[0], "an empty text", "fill it in, or remove the row")
-    label = checked_label(row.values[1], row, columns[1])
-    return label if isinstance(label, BadRow) else (text, label)
 
 
 def _problem(path: str, bad: BadRow) -> str:
@@ -270,45 +254,50 @@ def assemble(tables: Sequence[pa.Table], study: Study) -> Cleaned:
     usable = rows.filter(pc.is_null(rows["problem"])).combine_chunks()
     filled = usable.filter(pc.greater(pc.utf8_length(usable["text"]), 0)).combine_chunks()
 
-    with_labels = study.task.type != "causal-lm"
-    names = _sorted_labels(pc.unique(filled["label"]).to_pylist()) if with_labels else []
-    codes = pc.index_in(filled["label"], pa.array(names, pa.large_string())).to_numpy() if names else None
+    form = find_form(study.task.type)
+    borne = filled["label"].combine_chunks().dictionary_encode()  # labels as they come, each once
+    codes = borne.indices.to_numpy() if not borne.null_count else np.zeros(len(filled), dtype=np.int32)
     keys, roles = filled["key"].to_numpy(), filled["role"].to_numpy()
     validation, test = _fractions(study.data)
     division = divide(
         keys,
         roles,
         filled["order"].to_numpy(),
-        codes if codes is not None else np.zeros(len(keys), dtype=np.int32),
+        codes,
         validation_fraction=validation,
         test_fraction=test,
     )
     split, near_ones = apart.keep_apart(filled, division.split, study.data.near_duplicates)
-    if codes is not None:
-        # A label that only dropped duplicates carry is no class of the task.
-        kept = np.unique(codes[split != DROPPED])
-        names = [names[code] for code in kept]
-        codes = np.searchsorted(kept, codes).astype(np.int32)
+    # A label that only dropped duplicates carry is no class of the task.
+    names: list[str] = []
+    if form.classes is not None:
+        kept = borne.dictionary.take(pa.array(np.unique(codes[split != DROPPED]))).to_pylist()
+        names = _sorted_labels(list({name for label in kept for name in form.classes(label)}))
+    if form.one_class:
+        numbers = pc.index_in(borne.dictionary, pa.array(names, pa.large_string())).fill_null(-1)
+        labels: Any = numbers.to_numpy()[codes].astype(np.int32)
+    else:
+        labels = filled["label"].combine_chunks()
 
     splits = {}
     for name, number in SPLITS.items():
         chosen = np.flatnonzero(split == number)
         chosen = chosen[np.argsort(keys[chosen])]
         columns: dict[str, Any] = {"key": keys[chosen], "text": filled["text"].combine_chunks().take(pa.array(chosen))}
-        if codes is not None:
-            columns["label"] = codes[chosen]
+        if not form.packed:
+            columns["label"] = labels[chosen] if form.one_class else labels.take(pa.array(chosen))
         splits[name] = pa.table(columns)
     dropped = {"bad_row": len(bad_rows), "empty": len(usable) - len(filled), **division.dropped}
     dropped |= apart.count(near_ones)
     counts = {name: len(table) for name, table in splits.items()}
-    _check_splits(counts, dropped, names if with_labels else None)
+    _check_splits(counts, dropped, names if form.classes else None, study.task)
     manifest = {
         "task": study.task.type,
         "labels": names,
         "rows": {"read": len(rows), **counts, "dropped": dropped, "conflicting_labels": division.conflicting_labels},
         "characters": {name: pc.sum(pc.utf8_length(table["text"])).as_py() for name, table in splits.items()},
         "bytes": {name: pc.sum(pc.binary_length(table["text"])).as_py() for name, table in splits.items()},
-        "labels_not_in_training": _absent_labels(splits, names),
+        "labels_not_in_training": _absent_labels(splits["train"], names, form),
         "near_duplicates": study.data.near_duplicates,
     }
     return Cleaned(splits, manifest, bad_rows, apart.as_lines(near_ones, place_names(study.data)))
@@ -337,7 +326,7 @@ def _sorted_labels(labels: list[str]) -> list[str]:
     return sorted(labels)
 
 
-def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[str] | None) -> None:
+def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[str] | None, task: Task) -> None:
     for name, rows in counts.items():
         if not rows:
             lost = ", ".join(f"{reason} {number}" for reason, number in dropped.items() if number) or "none"
@@ -348,15 +337,15 @@ def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[
                 where=f"data.{name}",
             )
     if labels is not None and len(labels) < 2:
-        raise DataError(
-            f"only one label, '{labels[0]}'; a classifier needs two or more - is this the right column?",
-            code="one_label",
-            where="task.label",
-        )
+        found = f"only one label, '{labels[0]}'" if labels else "no label"
+        raise DataError(f"{found}; a classifier needs two or more - is this the right column?", code="one_label",
+                        where=f"task.{task.kind.labels}")  # fmt: skip
 
 
-def _absent_labels(splits: dict[str, pa.Table], names: list[str]) -> list[str]:
-    if not names:
+def _absent_labels(train: pa.Table, names: list[str], form: Form) -> list[str]:
+    classes = form.classes
+    if not names or classes is None:
         return []
-    present = set(pc.unique(splits["train"]["label"]).to_pylist())
-    return [name for code, name in enumerate(names) if code not in present]
+    found = pc.unique(train["label"]).to_pylist()
+    present = {names[code] for code in found} if form.one_class else {n for each in found for n in classes(each)}
+    return [name for name in names if name not in present]

@@ -31,7 +31,7 @@ def _field_of(study: Study, error: InputError) -> tuple[str, ...]:
     if named := re.match(r"(data|task|grid)\.(\w+)", where):
         return named[1], named[2]
     if error.code in ("missing_column", "ambiguous_column"):
-        for field, column in (("label", task.label), ("text", task.text)):
+        for field, column in reversed(task.columns.items()):
             if where.endswith(f": {column}"):
                 return "task", field
     if error.code in ("unknown_name", "broken_plugin") and data.format:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,16 +41,32 @@ CHILDREN_INDEX = "children.npy"
 
 
 @dataclass(frozen=True)
+class Ragged:
+    """A list for each row: row i is `values[offsets[i]:offsets[i + 1]]`; `values` flat, `offsets` int64 (rows + 1)."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of each row's list."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
 class Split:
     """One split: row i is `values[offsets[i]:offsets[i + 1]]`. Arrays are read-only views of the file.
 
-    `values` int32 (flat), `offsets` int64 (rows + 1), `labels` int32 (rows) or None, `keys` uint64 (rows).
+    `values` int32 (flat), `offsets` int64 (rows + 1), `labels` int32 (rows) or None, `keys` uint64 (rows); `numbers`
+    and `lists` are the further columns of the task, by name.
     """
 
     values: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray | None
     keys: np.ndarray
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    lists: Mapping[str, Ragged] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -289,13 +305,22 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _read_split(path: Path) -> Split:
     table = read_table(path)
-    column = table["input_ids"].combine_chunks() if table["input_ids"].num_chunks != 1 else table["input_ids"].chunk(0)
+    lists = {column.name: _ragged(table[column.name]) for column in table.schema if pa.types.is_nested(column.type)}
+    plain = {column.name for column in table.schema} - {*lists, "label", "key"}
+    ids = lists.pop("input_ids")
     return Split(
-        values=column.values.to_numpy(),
-        offsets=column.offsets.to_numpy().astype(np.int64),
+        values=ids.values,
+        offsets=ids.offsets,
         labels=_column(table, "label"),
         keys=_required(table, "key"),
+        numbers={name: _required(table, name) for name in sorted(plain)},
+        lists=lists,
     )
+
+
+def _ragged(column: pa.ChunkedArray) -> Ragged:
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    return Ragged(array.values.to_numpy(), array.offsets.to_numpy().astype(np.int64))
 
 
 def _required(table: pa.Table, name: str) -> np.ndarray:

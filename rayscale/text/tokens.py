@@ -14,11 +14,15 @@ import pyarrow.compute as pc
 from rayscale.errors import DataError
 from rayscale.text import prepared, tokenise
 from rayscale.text.split import SPLITS
+from rayscale.text.tasks.form import Asked, find_form
 from rayscale.text.tokenise import TokenizerSpec
 from rayscale.text.vocabulary import TRAINING_CHARACTERS, Vocabulary, make_vocabulary
 
 #: Rows of one block of work: enough to outweigh a task's overhead, few enough to spread over the cores.
 BLOCK_ROWS = 8192
+
+#: Columns of an encoded block that are dealt with here; the others are the task's.
+_OWN = ("split", "row", "input_ids", "truncated", "unread")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Recipe:
 
     tokenizer: str  # JSON
     max_length: int | None
+    task: str
+    labels: tuple[str, ...] = ()  # names of the classes
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,16 @@ class Learned:
 
 def learn(spec: TokenizerSpec, cleaned: Path, task: str, length: int) -> Learned:
     """Train the tokenizer on the clean training split, or load the checkpoint's. Raises as `make_vocabulary` does."""
-    texts = prepared.read_table(cleaned / "train.arrow")["text"]
-    vocabulary = make_vocabulary(spec, _batches(texts), task, length)
+    texts, form = prepared.read_table(cleaned / "train.arrow")["text"], find_form(task)
+    batches = ([part for text in batch for part in form.texts(text)] for batch in _batches(texts))
+    vocabulary = make_vocabulary(spec, batches, task, length)
     limit = vocabulary.config.get("model_max_length")
     if isinstance(limit, int) and limit < length:
         length = limit
-    return Learned(vocabulary, Recipe(vocabulary.tokenizer.to_str(), None if task == "causal-lm" else length), length)
+    labels = tuple(prepared.read_clean_manifest(cleaned)["labels"])
+    return Learned(
+        vocabulary, Recipe(vocabulary.tokenizer.to_str(), None if form.packed else length, task, labels), length
+    )
 
 
 def _batches(texts: pa.ChunkedArray) -> Iterator[list[str]]:
@@ -59,29 +69,31 @@ def _batches(texts: pa.ChunkedArray) -> Iterator[list[str]]:
 
 
 def blocks_of(cleaned: Path, rows: int = BLOCK_ROWS) -> Iterator[pa.Table]:
-    """The clean texts in blocks of at most `rows` rows: columns split, row (its number in the split), text."""
+    """The clean rows in blocks of at most `rows`: columns split, row (its number in the split), text, label."""
     for name in SPLITS:
-        texts = prepared.read_table(cleaned / f"{name}.arrow")["text"]
-        for first in range(0, len(texts), rows):
-            part = texts.slice(first, rows)
+        table = prepared.read_table(cleaned / f"{name}.arrow")
+        for first in range(0, len(table), rows):
+            part = table.slice(first, rows)
             numbers = np.arange(first, first + len(part))
-            yield pa.table({"split": pa.array([name] * len(part)), "row": numbers, "text": part})
+            columns = {"split": pa.array([name] * len(part)), "row": numbers, "text": part["text"]}
+            yield pa.table({**columns, **({"label": part["label"]} if "label" in part.column_names else {})})
 
 
 def encode_block(block: pa.Table, recipe: Recipe) -> pa.Table:
-    """Token ids for a block: columns split, row, input_ids, truncated."""
+    """Token ids for a block: columns split, row, input_ids, truncated, and those that the task adds."""
     from tokenizers import Tokenizer
 
-    texts = block["text"].to_pylist()
-    encoded = tokenise.encode(Tokenizer.from_str(recipe.tokenizer), texts, recipe.max_length)
-    return pa.table(
-        {
-            "split": block["split"],
-            "row": block["row"],
-            "input_ids": prepared.list_array(encoded.values, encoded.offsets),
-            "truncated": encoded.truncated,
+    tokenizer, texts, form = Tokenizer.from_str(recipe.tokenizer), block["text"].to_pylist(), find_form(recipe.task)
+    if form.encode is None or recipe.max_length is None:
+        whole = tokenise.encode(tokenizer, texts, None)
+        columns = {
+            "input_ids": prepared.list_array(whole.values, whole.offsets),
+            "truncated": pa.array(whole.truncated),
         }
-    )
+    else:
+        labels = block["label"].to_pylist() if form.reads_labels else [None] * len(texts)
+        columns = form.encode(tokenizer, texts, labels, Asked(recipe.max_length, recipe.labels))
+    return pa.table({"split": block["split"], "row": block["row"], **columns})
 
 
 def assemble(blocks: Sequence[pa.Table], cleaned: Path, learned: Learned) -> tuple[dict[str, pa.Table], dict[str, Any]]:
@@ -89,7 +101,7 @@ def assemble(blocks: Sequence[pa.Table], cleaned: Path, learned: Learned) -> tup
 
     Raises DataError when a split of a language-modelling task does not fill one window.
     """
-    encoded = pa.concat_tables(blocks)
+    encoded, form = pa.concat_tables(blocks), find_form(learned.recipe.task)
     tables, counts = {}, {}
     for name in SPLITS:
         part = encoded.filter(pc.equal(encoded["split"], name)).sort_by("row")
@@ -97,11 +109,17 @@ def assemble(blocks: Sequence[pa.Table], cleaned: Path, learned: Learned) -> tup
         values = ids.values.to_numpy().astype(np.int32, copy=False)
         offsets = ids.offsets.to_numpy().astype(np.int64)
         source = prepared.read_table(cleaned / f"{name}.arrow")
-        if learned.recipe.max_length is None:
+        if form.packed:
             tables[name], counts[name] = _packed(name, values, offsets, source["key"].to_numpy(), learned)
         else:
+            added = [column for column in part.column_names if column not in _OWN]
             tables[name] = pa.table(
-                {"input_ids": prepared.list_array(values, offsets), "label": source["label"], "key": source["key"]}
+                {
+                    "input_ids": prepared.list_array(values, offsets),
+                    **({"label": source["label"]} if form.one_class else {}),
+                    **{column: part[column].combine_chunks() for column in added},
+                    "key": source["key"],
+                }
             )
             truncated = pc.sum(part["truncated"]).as_py()
             counts[name] = {
@@ -110,6 +128,7 @@ def assemble(blocks: Sequence[pa.Table], cleaned: Path, learned: Learned) -> tup
                 "longest": int(np.diff(offsets).max()),
                 "truncated_rows": truncated,
                 "truncated_share": round(truncated / len(part), 6),
+                **({"unread": pc.sum(part["unread"]).as_py()} if "unread" in part.column_names else {}),
             }
     return tables, counts
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
-from rayscale.nn.metrics import classification_metrics, task_metrics
+from rayscale.nn.metrics import classification_metrics
 
 
 def test_by_hand() -> None:
@@ -49,18 +47,6 @@ def test_as_scikit_learn(seed: int) -> None:
     confusion = np.zeros((7, 7))
     np.add.at(confusion, (true, predicted), 1)
     assert classification_metrics(confusion) == pytest.approx(SCIKIT_LEARN[seed], abs=1e-11)
-
-
-def test_null_where_the_task_has_none() -> None:
-    language = task_metrics("causal-lm", 2.0, None)
-    assert language.pop("perplexity") == pytest.approx(math.exp(2))
-    assert set(language.values()) == {None}
-    classes = task_metrics("sequence-classification", 0.5, np.eye(2))
-    assert (classes["accuracy"], classes["perplexity"], classes["bleu"]) == (1.0, None, None)
-
-
-def test_perplexity_beyond_floating_point_is_null() -> None:
-    assert task_metrics("causal-lm", 1e4, None)["perplexity"] is None
 
 
 def test_no_rows() -> None:

@@ -1,0 +1,96 @@
+"""The tasks: what a study may say of each, its data axis, defaults, metrics, ladders and the unit of its loss.
+
+A task is an entry here, a module of its name in `rayscale.text.tasks` (how its rows are read and tokenised) and one in
+`rayscale.nn.tasks` (what a model learns from them, and how it is scored). Nothing else knows tasks by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from rayscale.errors import InputError
+
+AVERAGES = ("precision_macro", "recall_macro", "f1_micro", "f1_macro", "f1_weighted")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a task is, apart from how it is done.
+
+    `columns` are the keys of the study's task that name columns, in the order in which they are read, `others` its
+    further keys; a key among `optional` counts only where it is given, and those of `kept` are part of a trial's
+    identity although the task does not read them. `labels` is the column that holds names of classes. `length` is the
+    default of `max_length` in tokens, `families` the ladders that can do it, `models` what to give instead of a
+    checkpoint that cannot. `heads` counts the head: width, labels → (parameters used per token, per example).
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    metrics: tuple[str, ...]
+    families: tuple[str, ...]
+    models: str
+    unit: str = "nats per example"
+    others: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    labels: str | None = None
+    axis: str = "examples"
+    length: int = 128
+    epochs: int = 3
+    formats: Mapping[str, str] = field(default_factory=dict)  # of files, by ending, besides those of every task
+    why_no_augment: str | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the study's task that mean something, besides `type` and `max_length`."""
+        return (*self.columns, *self.others)
+
+    @property
+    def module(self) -> str:
+        """Name of the task's modules."""
+        return self.name.replace("-", "_")
+
+
+_CLASSIFIERS = "bert, roberta or distilbert"
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "sequence-classification",
+            columns=("text", "label"),
+            labels="label",
+            metrics=("eval_loss", "accuracy", *AVERAGES),
+            families=("bert",),
+            models=_CLASSIFIERS,
+        ),
+        Kind(
+            "causal-lm",
+            columns=("text",),
+            kept=("label",),
+            metrics=("eval_loss", "perplexity"),
+            families=("gpt2",),
+            models="gpt2, llama or qwen2",
+            unit="nats per token",
+            axis="tokens",
+            length=64,
+            epochs=1,
+            why_no_augment="trains on windows that cross texts, so that no child belongs to one row",
+        ),
+    )
+}
+
+
+def find_kind(name: str) -> Kind:
+    """Raises InputError for an unknown task."""
+    if name not in KINDS:
+        raise InputError(f"unknown task '{name}'; known: {', '.join(KINDS)}", code="unknown_task")
+    return KINDS[name]
+
+
+def part_of(floor: str, name: str, attribute: str) -> Any:
+    """What the task's module on a floor (`text`, `nn`) defines. Raises InputError for an unknown task."""
+    return getattr(import_module(f"rayscale.{floor}.tasks.{find_kind(name).module}"), attribute)

@@ -1,0 +1,21 @@
+"""Language modelling: documents without labels, joined and cut into windows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rayscale.text.normalise import normalise
+from rayscale.text.sources import BadRow, Row, checked_text
+from rayscale.text.tasks.form import Form
+
+if TYPE_CHECKING:
+    from rayscale.study import Task
+
+
+def check(row: Row, task: Task) -> tuple[str, None] | BadRow:
+    """The document with its lines kept."""
+    text = checked_text(row.values[0], row, task.text)
+    return text if isinstance(text, BadRow) else (normalise(text, keep_lines=True), None)
+
+
+FORM = Form(check, packed=True)
