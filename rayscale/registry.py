@@ -51,6 +51,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "rayscale.sources": {
         "builtin": "rayscale.text.sources:read_builtin",
+        "conll": "rayscale.text.conll:read_conll",
         "csv": "rayscale.text.sources:read_csv",
         "tsv": "rayscale.text.sources:read_tsv",
         "jsonl": "rayscale.text.sources:read_jsonl",

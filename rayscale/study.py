@@ -68,9 +68,11 @@ class Task(_Part):
     `max_length` is in tokens (the window of causal-lm).
     """
 
-    type: Literal["sequence-classification", "causal-lm"]
+    type: Literal["sequence-classification", "token-classification", "causal-lm"]
     text: Text = "text"
     label: Text = "label"
+    tokens: Text = "tokens"
+    tags: Text = "tags"
     max_length: Annotated[int, Strict(), Field(ge=8, le=65536)] | None = None
 
     @property

@@ -6,8 +6,7 @@ A task is an entry here, a module of its name in `rayscale.text.tasks` (how its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -22,9 +21,9 @@ class Kind:
 
     `columns` are the keys of the study's task that name columns, in the order in which they are read, `others` its
     further keys; a key among `optional` counts only where it is given, and those of `kept` are part of a trial's
-    identity although the task does not read them. `labels` is the column that holds names of classes. `length` is the
-    default of `max_length` in tokens, `families` the ladders that can do it, `models` what to give instead of a
-    checkpoint that cannot. `heads` counts the head: width, labels → (parameters used per token, per example).
+    identity although the task does not read them. `labels` is the key of the column that holds names of classes.
+    `length` is the default of `max_length` in tokens, `families` the ladders that can do it, `models` what to give
+    instead of a checkpoint that cannot. `why_no_augment` says why rows have no augmented copies; None where they may.
     """
 
     name: str
@@ -40,7 +39,6 @@ class Kind:
     axis: str = "examples"
     length: int = 128
     epochs: int = 3
-    formats: Mapping[str, str] = field(default_factory=dict)  # of files, by ending, besides those of every task
     why_no_augment: str | None = None
 
     @property
@@ -66,6 +64,16 @@ KINDS = {
             metrics=("eval_loss", "accuracy", *AVERAGES),
             families=("bert",),
             models=_CLASSIFIERS,
+        ),
+        Kind(
+            "token-classification",
+            columns=("tokens", "tags"),
+            labels="tags",
+            metrics=("eval_loss", "accuracy", *AVERAGES),
+            families=("bert",),
+            models=_CLASSIFIERS,
+            unit="nats per tagged token",
+            why_no_augment="has a tag for every token, which no step keeps in place",
         ),
         Kind(
             "causal-lm",

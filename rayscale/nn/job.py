@@ -99,7 +99,8 @@ def prepare_job(
         checkpoint=checkpoint,
     )
     model.to(device=group.device)  # type: ignore[call-arg]
-    size = measure_size(model)
+    objective = find_objective(task_type)
+    size = measure_size(model, objective.head_per_token)
     global_batch = min(training["global_batch"], len(rows))
     usual = min(math.ceil(global_batch / group.world_size), MICRO_BATCH[group.device.type])
     pretrained = trial.model.kind == "pretrained"
@@ -107,7 +108,7 @@ def prepare_job(
     job = Job(
         trial=trial,
         prepared=prepared,
-        objective=find_objective(task_type),
+        objective=objective,
         group=group,
         task_type=task_type,
         rows=rows,

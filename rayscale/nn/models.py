@@ -236,8 +236,11 @@ def body_parameters(model: PreTrainedModel) -> set[int]:
     return {id(p) for name, p in model.base_model.named_parameters() if "pooler." not in name}
 
 
-def measure_size(model: PreTrainedModel) -> Size:
-    """Counts of a model's parameters by how often a forward pass multiplies them (see `Size`)."""
+def measure_size(model: PreTrainedModel, head_per_token: bool = False) -> Size:
+    """Counts of a model's parameters by how often a forward pass multiplies them (see `Size`).
+
+    `head_per_token`: the head of the task works on every token, not on one state of each example.
+    """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     body = body_parameters(model)
     total = non_embedding = token = example = 0
@@ -246,7 +249,7 @@ def measure_size(model: PreTrainedModel) -> Size:
         if id(parameter) in tables:
             continue
         non_embedding += parameter.numel()
-        if id(parameter) in body:
+        if id(parameter) in body or head_per_token:
             token += parameter.numel()
         else:
             example += parameter.numel()

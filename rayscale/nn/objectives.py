@@ -61,7 +61,8 @@ class Objective:
     `head` is the transformers Auto class that has the task's head. `targets(split)`: targets of each row, which losses
     are divided by. `losses(model, inputs)`: (summed loss in nats, what it was computed from, such as logits).
     `tally(prepared, split)` counts for the metrics. `extra(split, rows, width)`: arrays of int64 that a batch of these
-    rows, padded to `width`, carries besides ids, mask and labels. `betas` are AdamW's.
+    rows, padded to `width`, carries besides ids, mask and labels. `betas` are AdamW's. `head_per_token`: the new head
+    works on every token.
     """
 
     head: Any
@@ -70,6 +71,7 @@ class Objective:
     tally: Callable[[Prepared, Split], Tally]
     extra: Callable[[Split, np.ndarray, int], dict[str, np.ndarray]] = _nothing_more
     betas: tuple[float, float] = (0.9, 0.999)
+    head_per_token: bool = False
 
 
 def find_objective(task_type: str) -> Objective:

@@ -45,6 +45,8 @@ _FORMATS = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".txt": "txt",
+    ".conll": "conll",
+    ".iob": "conll",
 }
 _ROLES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 #: A row as it leaves its file. `order` is its place among all rows: the file's number above PLACE_BITS, then the line;

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rayscale.text.prepared import Split
+from rayscale.text.prepared import Ragged, Split
 from rayscale.trial import ModelSpec, Trial
 
 VOCABULARY = 40
@@ -63,6 +63,19 @@ def make_classification(folder: Path) -> Made:
         return make_split(rows, labels)
 
     return Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, list(LABELS))
+
+
+def make_tagged(folder: Path) -> Made:
+    """Sentences of 3 to 12 pieces, of which some carry a tag: that of the group of three that the piece belongs to."""
+    draw = np.random.default_rng(13)
+
+    def make(n: int) -> Split:
+        rows = [draw.integers(10, VOCABULARY, draw.integers(3, 13)) for _ in range(n)]
+        tags = [np.where(draw.random(len(row)) < 0.6, (row - 10) // 3 % 3, -100) for row in rows]
+        split = make_split(rows)
+        return replace(split, lists={"targets": Ragged(np.concatenate(tags).astype(np.int32), split.offsets)})
+
+    return Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, ["O", "B-X", "B-Y"])
 
 
 def make_language(folder: Path, ragged: bool = False) -> Made:

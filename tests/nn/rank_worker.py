@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from made import Made, make_classification, make_language, make_trial
+from made import Made, make_classification, make_language, make_tagged, make_trial
 
 from rayscale.nn.train import train_trial
 from rayscale.trial import ModelSpec, Trial
@@ -20,6 +20,7 @@ def cases(folder: Path) -> Iterator[tuple[str, Trial, Made]]:
     bert = ModelSpec("tiny", "pretrained", "bert", 2, path=str(folder / "bert"))
     for rows in (49, 53):
         yield f"classify-{rows}", make_trial(model=bert, data_requested=rows), make_classification(folder)
+    yield "tag", make_trial("token-classification", model=bert), make_tagged(folder)
     yield "continue", make_trial("causal-lm"), make_language(folder, ragged=True)
     yield "diverge", make_trial("causal-lm", training={"learning_rate": 1e30}), make_language(folder)
 
