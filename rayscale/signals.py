@@ -10,13 +10,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 GRACE_SECONDS = 9.0
 #: `ray job stop` sends SIGTERM and after 3 s SIGKILL (RAY_JOB_STOP_WAIT_TIME_S of the head's environment).
 JOB_GRACE_SECONDS = 2.5
+LAST_SECONDS = 2.0  # for what is done before the process is ended at once: a disk may hang
 _SHOW_CURSOR = "\x1b[?25h"  # the live view hides it
 
 
@@ -91,6 +92,8 @@ def _watch(reader: int) -> None:
         for number in told:
             if number not in CODES:
                 continue
+            # While `ray.init` runs, a handler of Ray's in C++ has set a clock that aborts the process in 3 s.
+            signal.alarm(0)
             count += 1
             if count > 1:
                 _end(number)
@@ -103,13 +106,20 @@ def _watch(reader: int) -> None:
 
 
 def _end(number: int) -> None:
-    for each in before_end:
-        each()
+    acts = threading.Thread(target=_act_last, daemon=True)
+    acts.start()
+    acts.join(LAST_SECONDS)
     try:
         os.write(2, f"{_SHOW_CURSOR if os.isatty(2) else ''}\n{last_words()}\n".encode(errors="replace"))
     except OSError:  # the terminal is gone
         pass
     os._exit(CODES[number])
+
+
+def _act_last() -> None:
+    for each in reversed(before_end):
+        with suppress(Exception):  # the process ends all the same
+            each()
 
 
 @contextmanager

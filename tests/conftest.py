@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
+import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
 
-def pytest_configure() -> None:
-    """Give Ray a token of the tests' own, before it looks for one: it keeps the first it finds in this process.
+@pytest.hookimpl(tryfirst=True)  # before pytest itself chooses where its files go
+def pytest_configure(config: pytest.Config) -> None:
+    """Put all temporary files of the tests, Ray's included, below one folder, and give Ray a token of the tests' own.
 
-    Else it writes ~/.ray/auth_token, and a later Ray of the same process wants another token than the first had.
+    The token must be there before Ray looks for one: it keeps the first it finds in this process. Else it writes
+    ~/.ray/auth_token, and a later Ray of the same process wants another token than the first had.
     """
+    folder = Path(tempfile.mkdtemp(prefix="rt-"))  # short: Ray's sockets lie below it
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the first one registered is called last
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    config.option.basetemp = config.option.basetemp or str(folder / "p")
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        path = Path(tempfile.mkdtemp(prefix="rayscale-tests-")) / "auth_token"
+        path = folder / "auth_token"
         path.write_text(secrets.token_hex(32))
         path.chmod(0o600)
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where a test failed its files may tell why: keep them."""
+    if session.testsfailed:
+        atexit.unregister(shutil.rmtree)
+        print(f"\nfiles of the tests: {tempfile.gettempdir()}")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ import time
 VARIABLE = "RAYSCALE_RAY_FOLDER"
 KEEP = "keep"  # a file of this name keeps the folder
 FINE = "fine"
-ROUNDS = 50  # a process may be forked while its parent is being killed
+ROUNDS = 200  # a process may be forked while its parent is being killed
+CLEAN_ROUNDS = 2  # one look may fall into the moment of an exec, when a process has no environment
 SHOW_CURSOR = "\x1b[?25h"  # the live view hides it
 
 
@@ -49,9 +50,11 @@ def _opened(descriptors: str, prefix: str) -> bool:
 
 def kill(folder: str, spared: int) -> None:
     """Kill the users of the folder until none is left but the process `spared`."""
+    clean = 0
     for _ in range(ROUNDS):
         left = [pid for pid in users(folder) if pid != spared]
-        if not left:
+        clean = 0 if left else clean + 1
+        if clean == CLEAN_ROUNDS:
             return
         for pid in left:
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -148,8 +147,6 @@ def _undisturbed() -> Iterator[None]:
             yield
     finally:
         ray_utils.set_sigterm_handler = takes
-        if came():
-            signal.alarm(0)  # Ray's C++ handler has set a clock that aborts the process in 3 s
     check()
 
 
@@ -179,7 +176,7 @@ def _start(accelerator: str, reaper: Reaper) -> Session:
             _init(machine, reaper.folder)
             break
         except Exception as error:  # Ray raises Exception itself too, such as for a machine so busy that 30 s pass
-            if attempt + 1 < START_ATTEMPTS and "timed out" in str(error):
+            if attempt + 1 < START_ATTEMPTS and "timed out" in str(error) and not came():
                 ray.shutdown()
                 reaper.kill()
                 continue

@@ -30,7 +30,7 @@ from rayscale.plan import Plan
 from rayscale.report.terminal import Snapshot
 from rayscale.run_folder import Run, log_event, recover
 from rayscale.savepoints import Saving, forget_all_but, mark
-from rayscale.signals import Stopped, before_end, came, check
+from rayscale.signals import Stopped, before_end, came, check, deferred
 from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
 from rayscale.study import Study, load_study
@@ -134,6 +134,7 @@ class _Driver:
     only: str | None
     agreed: bool = False
     stop_logged: bool = False
+    logging_stop: threading.Lock = field(default_factory=threading.Lock)
     session: Any = None
     host: Any = None
     saving: Saving | None = None
@@ -164,7 +165,8 @@ class _Driver:
         except BaseException as error:
             if not isinstance(error, LeaseLostError):  # then events.jsonl is another driver's
                 died = self.session.guard.found if self.session else None
-                self._log_stop(died or type(error).__name__)
+                with deferred():
+                    self._log_stop(died or type(error).__name__)
             if isinstance(error, KeyboardInterrupt | Stopped) or came():
                 self.observer.phase("stopping (a second signal ends it at once)")
                 check()
@@ -173,10 +175,11 @@ class _Driver:
             before_end.remove(self._log_stop)
 
     def _log_stop(self, reason: str = "Stopped") -> None:
-        if self.agreed and not self.stop_logged:
-            self.stop_logged = True
-            with suppress(StorageError):  # the first error is the one to tell
-                log_event(self.store, "run_stopped", reason=reason)
+        with self.logging_stop:  # the thread that ends the process at once waits for the main thread's line
+            if self.agreed and not self.stop_logged:
+                with suppress(StorageError):  # the first error is the one to tell
+                    log_event(self.store, "run_stopped", reason=reason)
+                self.stop_logged = True
 
     # ---- before
 
