@@ -32,7 +32,8 @@ test: lint
 	$(BIN)/pytest -m "not faults" tests/nn tests/unit
 
 test-faults: .venv/ready
-	$(BIN)/pytest -m "faults or row"
+	$(BIN)/pytest -m "faults or row" tests/cluster tests/ray
+	$(BIN)/pytest -m "faults or row" tests/nn tests/unit
 
 # torch stays at the version whose CPU build is pinned in requirements-cpu.lock
 lock:
