@@ -15,6 +15,7 @@ import typer
 from rayscale.errors import ClusterError, InputError, RayscaleError, describe, traceback_of
 from rayscale.redaction import redact
 from rayscale.signals import CODES, Stopped, stopping
+from rayscale.tasks import KINDS
 
 if TYPE_CHECKING:
     from rayscale.run_folder import Run
@@ -64,7 +65,7 @@ def demo(out: Out = None, yes: Yes = False, json_: Json = False) -> None:
 
 @app.command()
 def init(
-    task: Annotated[str, typer.Option("--task", metavar="T", help="sequence-classification or causal-lm.")] = "",
+    task: Annotated[str, typer.Option("--task", metavar="T", help=f"One of {', '.join(KINDS)}.")] = "",
     data: Annotated[
         Path | None, typer.Option("--data", metavar="FILE", help="Your data; its columns are read.")
     ] = None,

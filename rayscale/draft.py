@@ -41,6 +41,13 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
             code="not_a_label",
             where=study.where("task", "label"),
         )
+    if study.task.type == "multi-label" and (mark := _unseparated(found.labels, study.task.separator)):
+        raise StudyError(
+            f"labels such as '{next(label for label in found.labels if mark in label)}' look like several; if they are "
+            f"write separator: '{mark}' (it is '{study.task.separator}'), else give them as JSON lists",
+            code="not_separated",
+            where=study.where("task", "labels"),
+        )
     # Text that is prepared was planned before, so its checkpoints are here; other checkpoints are fetched only after
     # all else was found feasible.
     specs = model_specs(study) if found.folder else None
@@ -48,6 +55,12 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     records = Ledger(store).read()[0]
     plan = make_plan(study, machine, supply, _measured(records), specs)
     return replace(plan, lint=(*_changed(records, plan), *plan.lint))
+
+
+def _unseparated(labels: Sequence[str], separator: str) -> str | None:
+    """A sign that likely stands between labels, as half of them hold it."""
+    likely = (mark for mark in ("|", ";", ",", "/") if mark != separator)
+    return next((mark for mark in likely if sum(mark in label for label in labels) > len(labels) / 2), None)
 
 
 def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> Supply:

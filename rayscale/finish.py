@@ -6,9 +6,13 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pandas as pd
+
 from rayscale.forecast import conclude
 from rayscale.formula import read_laws
+from rayscale.goals import LOWER_IS_BETTER
 from rayscale.ledger import Ledger, planned_only
+from rayscale.report.classes import ClassScores
 from rayscale.report.page import render
 from rayscale.run_folder import Run
 from rayscale.storage import Store
@@ -39,9 +43,19 @@ def finish(store: Store, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, A
         seed=seed,
     )
     store.write("fit.json", json.dumps(fit, indent=1, allow_nan=False).encode())
-    page = render(study, plan, trials, fit, _provenance(run, plan), datetime.now(UTC))
+    classes = best_classes(run, trials, plan["target"]["metric"])
+    page = render(study, plan, trials, fit, _provenance(run, plan), datetime.now(UTC), classes)
     store.write("report.html", page.encode())
     return fit
+
+
+def best_classes(run: Run, trials: pd.DataFrame, metric: str) -> ClassScores | None:
+    """The scores by class of the best trial by the target; None for tasks without classes."""
+    scored = trials[(trials["status"] == "ok") & trials[metric].notna()].sort_values(metric, kind="stable")
+    for _, row in (scored if metric in LOWER_IS_BETTER else scored[::-1]).iterrows():
+        if (found := run.classes(row["trial_id"])) is not None:
+            return ClassScores(row["trial_id"], row["model"], int(row["data_requested"]), found)
+    return None
 
 
 def _provenance(run: Run, plan: dict[str, Any]) -> dict[str, Any]:

@@ -143,6 +143,14 @@ class Run:
                              code="no_curve")  # fmt: skip
         return pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
 
+    def classes(self, trial_id: str) -> pd.DataFrame | None:
+        """Scores by class of one trial on the test set, averages last (column `average`); None where it has none."""
+        name = f"classes/{trial_id}.parquet"
+        if not self.store.exists(name):
+            return None
+        found: pd.DataFrame = pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
+        return found
+
     def _place(self, name: str) -> str:
         return f"{self.folder}/{name}"
 

@@ -68,9 +68,12 @@ class Task(_Part):
     `max_length` is in tokens (the window of causal-lm).
     """
 
-    type: Literal["sequence-classification", "token-classification", "causal-lm"]
+    type: Literal["sequence-classification", "multi-label", "token-classification", "causal-lm"]
     text: Text = "text"
+    text_pair: Text | None = None
     label: Text = "label"
+    labels: Text = "labels"
+    separator: Text = ","
     tokens: Text = "tokens"
     tags: Text = "tags"
     max_length: Annotated[int, Strict(), Field(ge=8, le=65536)] | None = None

@@ -67,6 +67,8 @@ def _augmentations(data: Any, task: Any) -> Iterator[Problem]:
 
 
 def _why_no_augment(task: Any) -> str | None:
+    if task and task.text_pair:
+        return f"{task.type} of pairs: a step would change one text of two"
     return f"{task.type} {task.kind.why_no_augment}" if task and task.kind.why_no_augment else None
 
 

@@ -23,7 +23,8 @@ class Kind:
     further keys; a key among `optional` counts only where it is given, and those of `kept` are part of a trial's
     identity although the task does not read them. `labels` is the key of the column that holds names of classes.
     `length` is the default of `max_length` in tokens, `families` the ladders that can do it, `models` what to give
-    instead of a checkpoint that cannot. `why_no_augment` says why rows have no augmented copies; None where they may.
+    instead of a checkpoint that cannot. `aim` is the metric that people look at. `why_no_augment` says why rows have
+    no augmented copies; None where they may.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Kind:
     axis: str = "examples"
     length: int = 128
     epochs: int = 3
+    aim: str = "f1_macro"
     why_no_augment: str | None = None
 
     @property
@@ -59,11 +61,22 @@ KINDS = {
     for kind in (
         Kind(
             "sequence-classification",
-            columns=("text", "label"),
+            columns=("text", "text_pair", "label"),
+            optional=("text_pair",),
             labels="label",
             metrics=("eval_loss", "accuracy", *AVERAGES),
             families=("bert",),
             models=_CLASSIFIERS,
+        ),
+        Kind(
+            "multi-label",
+            columns=("text", "labels"),
+            others=("separator",),
+            labels="labels",
+            metrics=("eval_loss", "exact_match", *AVERAGES),
+            families=("bert",),
+            models=_CLASSIFIERS,
+            why_no_augment="has no augmented copies yet",
         ),
         Kind(
             "token-classification",
@@ -73,6 +86,7 @@ KINDS = {
             families=("bert",),
             models=_CLASSIFIERS,
             unit="nats per tagged token",
+            aim="f1_micro",
             why_no_augment="has a tag for every token, which no step keeps in place",
         ),
         Kind(
@@ -80,6 +94,7 @@ KINDS = {
             columns=("text",),
             kept=("label",),
             metrics=("eval_loss", "perplexity"),
+            aim="perplexity",
             families=("gpt2",),
             models="gpt2, llama or qwen2",
             unit="nats per token",

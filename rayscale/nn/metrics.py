@@ -58,11 +58,23 @@ def scores(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> tuple[
 
 
 def class_table(
-    labels: Sequence[str], right: np.ndarray, predicted: np.ndarray, true: np.ndarray
+    labels: Sequence[str], right: np.ndarray, predicted: np.ndarray, true: np.ndarray, *, all_classes: bool = False
 ) -> tuple[dict[str, Any], ...]:
-    """A row for each class: label, precision, recall, f1, support (true ones). Counts as in `averages`."""
-    columns = [column.tolist() for column in scores(right, predicted, true)]
+    """A row for each class: label, precision, recall, f1, support (true ones), average (False).
+
+    Then one for each average (True): micro, macro and weighted, over the classes seen as true or predicted, or over
+    `all_classes`. Counts as in `averages`.
+    """
+    counts = [np.asarray(each, dtype=np.float64) for each in (right, predicted, true)]
+    seen = (counts[1] + counts[2] > 0) | all_classes
+    own, support = np.stack(scores(*counts)), counts[2]
+    rows = [(label, own[:, number], support[number], False) for number, label in enumerate(labels)]
+    micro = np.stack(scores(*(each.sum(keepdims=True) for each in counts)))[:, 0]
+    macro = own[:, seen].mean(1) if seen.any() else np.zeros(3)
+    weighted = (own * support).sum(1) / max(1.0, support.sum())
+    rows += [(name, value, support.sum(), True) for name, value in
+             (("micro", micro), ("macro", macro), ("weighted", weighted))]  # fmt: skip
     return tuple(
-        {"label": label, "precision": p, "recall": r, "f1": f, "support": int(n)}
-        for label, p, r, f, n in zip(labels, *columns, np.asarray(true).tolist(), strict=True)
+        {"label": label, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(n), "average": mean}
+        for label, (p, r, f), n, mean in rows
     )

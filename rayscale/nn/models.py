@@ -67,7 +67,7 @@ def build_model(
     """
     find_kind(task_type)
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    keep: dict[str, Any] = names if labels else {}
+    keep: dict[str, Any] = {**(names if labels else {}), **find_objective(task_type).config}
     if spec.kind == "family":
         # Windows of causal-lm are full; a padding token would make GPT-2 look for it in every batch.
         roles = ("bos", "eos") if task_type == "causal-lm" else ("pad", "bos", "eos")

@@ -44,7 +44,7 @@ class Tally(Protocol):
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics by column of the trial table; `classes`: label, precision, recall, f1, support of each class."""
+    """Metrics by column of the trial table; `classes`: precision, recall and F1 of each class (see `class_table`)."""
 
     metrics: Mapping[str, float]
     classes: tuple[Mapping[str, Any], ...] = ()
@@ -62,7 +62,7 @@ class Objective:
     are divided by. `losses(model, inputs)`: (summed loss in nats, what it was computed from, such as logits).
     `tally(prepared, split)` counts for the metrics. `extra(split, rows, width)`: arrays of int64 that a batch of these
     rows, padded to `width`, carries besides ids, mask and labels. `betas` are AdamW's. `head_per_token`: the new head
-    works on every token.
+    works on every token. `config` goes into the model's config, for those who load it.
     """
 
     head: Any
@@ -72,6 +72,7 @@ class Objective:
     extra: Callable[[Split, np.ndarray, int], dict[str, np.ndarray]] = _nothing_more
     betas: tuple[float, float] = (0.9, 0.999)
     head_per_token: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_objective(task_type: str) -> Objective:

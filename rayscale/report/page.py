@@ -14,6 +14,7 @@ from rayscale.fitted import Fit
 from rayscale.ledger import COLUMNS
 from rayscale.report.chart import Drawn
 from rayscale.report.checks import held_out, residual_rows, residuals
+from rayscale.report.classes import ClassScores
 from rayscale.report.evidence import Evidence, gather
 from rayscale.report.foretold import held_out_rows, residual_table
 from rayscale.report.numbers import count, duration, number, plain, significant
@@ -83,8 +84,9 @@ def render(
     fit: dict | None,
     provenance: dict,
     written_at: datetime | None = None,
+    classes: ClassScores | None = None,
 ) -> str:
-    """The page as text; arguments as in `write_report`."""
+    """The page as text; arguments as in `write_report`, and the scores by class of the best trial."""
     trials = trials.reset_index(drop=True).reindex(columns=list(COLUMNS))
     evidence = gather(study, trials, fit)
     found = gains(fit)
@@ -112,6 +114,7 @@ def render(
         "residual_rows": residual_table(residual_rows(evidence, predict)),
         "trials": trial_views(evidence, trials),
         "trial_headers": [header for _, header in trial_columns(evidence, trials)],
+        "classes": classes,
         "trials_sentence": _trials_sentence(trials),
         "constants": constant_settings(trials),
         "snippet": _snippet(evidence),

@@ -142,7 +142,12 @@ def constant_settings(trials: pd.DataFrame) -> list[tuple[str, str]]:
 
 def trial_columns(evidence: Evidence, trials: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     """(column, header) of the trial table; metrics where the task has them, settings where they differ."""
-    metrics = [("accuracy", "Accuracy"), ("f1_macro", "Macro F1"), ("perplexity", "Perplexity")]
+    metrics = [
+        ("accuracy", "Accuracy"), ("f1_micro", "Micro F1"), ("f1_macro", "Macro F1"), ("exact_match", "Exact match"),
+        ("bleu", "BLEU"), ("chrf", "chrF"), ("perplexity", "Perplexity"),
+    ]  # fmt: skip
+    if trials["f1_micro"].equals(trials["accuracy"]):  # as it is where each row has one class
+        del metrics[1]
     data = evidence.data.capitalize() if evidence.data in {"tokens", "examples"} else "Data"
     present = [pair for pair in metrics if trials[pair[0]].notna().any()]
     return (
@@ -180,13 +185,13 @@ def _cell(column: str, value: Any) -> str:
         return "yes" if value else "no"
     if column in {"params", "data_requested", "flops"}:
         return count(value)
-    if column in {"eval_loss", "validation_loss", "accuracy", "f1_macro"}:
+    if column in {"eval_loss", "validation_loss", "accuracy", "f1_micro", "f1_macro", "exact_match"}:
         return fixed(value, 4)
     if column == "train_seconds":
         return duration(value)
     if column in {"learning_rate", "epochs"}:
         return trimmed(value)
-    if column in {"examples_per_second", "perplexity"}:
+    if column in {"examples_per_second", "perplexity", "bleu", "chrf"}:
         return significant(value)
     return whole(value) if number(value) is not None and not isinstance(value, str) else str(value)
 

@@ -20,6 +20,21 @@ TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 TEXTS = ("text", "sentence", "review", "content", "document", "message", "utterance", "query", "question", "body")
 LABELS = ("label", "labels", "category", "class", "target", "intent", "sentiment", "topic", "tag")
 
+PAIRS = (("text", "text_pair"), ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"),
+         ("question", "sentence"), ("query", "passage"))  # fmt: skip
+
+#: The same for the columns of other tasks, by the key of the study's task.
+OTHERS = {
+    "labels": ("labels", "topics", "categories", "classes", "genres", "tags", "label"),
+    "tokens": ("tokens", "words"),
+    "tags": ("tags", "ner_tags", "labels", "pos_tags", "chunk_tags"),
+    "source": ("source", "src", "input", "document", "article", "text", "question", "en"),
+    "target": ("target", "tgt", "output", "summary", "highlights", "answer", "translation", "de", "fr"),
+    "question": ("question", "query"),
+    "context": ("context", "passage", "paragraph", "document"),
+    "answers": ("answers", "answer"),
+}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -36,6 +51,15 @@ class Table:
         return _named(TEXTS, [name for name in lengths if lengths[name]]) or max(
             lengths, key=lambda name: lengths[name]
         )
+
+    def named(self, key: str) -> str | None:
+        """The column that is called as those of a task's key are; None if there is none."""
+        return _named(OTHERS[key], list(self.columns))
+
+    def pair(self) -> tuple[str, str] | None:
+        """The columns of two texts that belong together, by their names; None if there are none."""
+        found = ((_named((a,), list(self.columns)), _named((b,), list(self.columns))) for a, b in PAIRS)
+        return next(((a, b) for a, b in found if a and b), None)
 
     def label(self, text: str) -> str | None:
         """The column of the classes: by its name, else the one with the fewest values that are no fractions.

@@ -11,15 +11,17 @@ from rayscale.errors import InputError
 from rayscale.estimate import bytes_per_token
 from rayscale.storage import Store
 from rayscale.study import Data, Grid, Ladder, Study, Task
+from rayscale.tasks import KINDS, Kind
 from rayscale.text.columns import Table, read_table
+from rayscale.text.opening import ending
 from rayscale.text.survey import Survey, survey
 
-TASKS = ("sequence-classification", "causal-lm")
 VOCABULARY = 2048
 STEPS = (8, 4, 2, 1)  # the largest data size over each of the others
 #: The largest size offered: with three small models it trains on a laptop in an hour or so.
-MOST = {"sequence-classification": 16_000, "causal-lm": 400_000}
-LEAST = {"sequence-classification": 8, "causal-lm": 8 * 64}  # a row, or a window, at the smallest size
+MOST = {"examples": 16_000, "tokens": 400_000}
+LEAST = {"examples": 8, "tokens": 8 * 64}  # a row, or a window, at the smallest size
+BUILT_IN = ("sequence-classification", "causal-lm")  # what the built-in corpus serves
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,11 @@ class Chosen:
     """What the study file will say of the data. `sizes` are on the data axis, ascending."""
 
     task: str
-    text: str
-    label: str | None
+    columns: dict[str, str]  # by the key of the study's task
     sizes: tuple[int, ...]
     remark: str  # beside the sizes: what there is
     bad_rows: tuple[str, ...] = ()
+    conll: bool = False
 
 
 def write_starter(task: str | None, data: Path | None, out: Path) -> dict[str, Any]:
@@ -41,29 +43,32 @@ def write_starter(task: str | None, data: Path | None, out: Path) -> dict[str, A
     """
     if out.exists():
         raise InputError(f"{out} exists; give another name with --out", code="file_exists", where="--out")
-    if task is not None and task not in TASKS:
-        raise InputError(f"found '{task}'; use one of {', '.join(TASKS)}", code="unknown_task", where="--task")
-    chosen = _of_file(task, data) if data else _built_in(task or TASKS[0])
+    if task is not None and task not in KINDS:
+        raise InputError(f"found '{task}'; use one of {', '.join(KINDS)}", code="unknown_task", where="--task")
+    chosen = _of_file(task, data) if data else _built_in(task or BUILT_IN[0])
     Store.open(out.absolute().parent).write(out.name, _page(chosen, data, out).encode())
-    found = {"study": str(out), "task": chosen.task, "text": chosen.text}
-    return found if chosen.label is None else {**found, "label": chosen.label}
+    return {"study": str(out), "task": chosen.task, **chosen.columns}
 
 
 def _built_in(task: str) -> Chosen:
-    label = None if task == "causal-lm" else "label"
-    top = MOST["causal-lm"] if label is None else 8000
-    return Chosen(task, "text", label, _sizes(top), "of the built-in corpus")
+    if task not in BUILT_IN:
+        raise InputError(f"the built-in corpus serves {' and '.join(BUILT_IN)}; for {task} give --data FILE",
+                         code="no_data", where="--data")  # fmt: skip
+    kind = KINDS[task]
+    top = 8000 if kind.axis == "examples" else MOST["tokens"]
+    return Chosen(task, {key: key for key in _keys(kind)}, _sizes(top), "of the built-in corpus")
 
 
 def _of_file(task: str | None, data: Path) -> Chosen:
     if not data.is_file():
         raise InputError(f"no such file: {data}", code="missing_file", where="--data")
     table = read_table(data)
-    task = task or ("causal-lm" if table is None else "sequence-classification")
-    text, label = ("text", "label") if table is None else _columns(table, data, task)
-    label = None if task == "causal-lm" else label
-    found = _survey(task, text, label, data)
-    if task == "causal-lm":
+    task = task or _guess(table, data)
+    kind = KINDS[task]
+    conll = table is None and task == "token-classification"
+    columns = {key: key for key in _keys(kind)} if table is None else _columns(table, data, kind)
+    found = _survey(kind, columns, data, "conll" if conll else None)
+    if kind.axis == "tokens":
         there = int(found.bytes["train"] / bytes_per_token(VOCABULARY))
         remark = f"of about {_rounded(there):,} training tokens"
         there = int(0.9 * there)  # an estimate
@@ -71,35 +76,59 @@ def _of_file(task: str | None, data: Path) -> Chosen:
         there, remark = found.rows_train, f"of {found.rows_train:,} training rows"
         if not found.exact:
             there, remark = int(0.9 * there), f"of about {_rounded(there):,} training rows"
-    if there < LEAST[task]:
-        unit = "tokens" if task == "causal-lm" else "rows"
-        raise InputError(f"{data} leaves {there} {unit} to train on; {LEAST[task]} are the least for a study",
+    if there < LEAST[kind.axis]:
+        unit = "tokens" if kind.axis == "tokens" else "rows"
+        raise InputError(f"{data} leaves {there} {unit} to train on; {LEAST[kind.axis]} are the least for a study",
                          code="too_little_data", where="--data")  # fmt: skip
-    return Chosen(task, text, label, _sizes(min(there, MOST[task])), remark, found.bad_rows)
+    return Chosen(task, columns, _sizes(min(there, MOST[kind.axis])), remark, found.bad_rows, conll)
 
 
-def _columns(table: Table, data: Path, task: str) -> tuple[str, str | None]:
-    text = table.text()
+def _guess(table: Table | None, data: Path) -> str:
+    """The task that a file is likely meant for."""
+    if table is None:
+        return "token-classification" if ending(data) in (".conll", ".iob") else "causal-lm"
+    return "token-classification" if table.named("tokens") and table.named("tags") else "sequence-classification"
+
+
+def _keys(kind: Kind) -> tuple[str, ...]:
+    return tuple(key for key in kind.columns if key not in kind.optional)
+
+
+def _columns(table: Table, data: Path, kind: Kind) -> dict[str, str]:
+    if kind.columns[0] != "text" or kind.labels not in ("label", None):
+        found = {key: table.text() if key == "text" else table.named(key) for key in _keys(kind)}
+        for key, column in found.items():
+            if column is None:
+                known = ", ".join(f"'{name}'" for name in table.columns)
+                raise InputError(
+                    f"{data} has no column that looks like {key} by its name (found: {known}); call it '{key}'",
+                    code="missing_column",
+                    where="--data",
+                )
+        return {key: str(column) for key, column in found.items()}
+    pair = table.pair() if kind.labels else None
+    text = pair[0] if pair else table.text()
     label = table.label(text)
-    if label is None and task != "causal-lm":
+    if kind.labels is None:
+        return {"text": text}
+    if label is None:
         raise InputError(
             f"{data} has no column beside '{text}' that could be a label: two values or more, and not a new one on "
             "every second row; for plain text use --task causal-lm",
             code="no_label",
             where="--data",
         )
-    return text, label
+    return {"text": text, **({"text_pair": pair[1]} if pair else {}), "label": label}
 
 
-def _survey(task: str, text: str, label: str | None, data: Path) -> Survey:
+def _survey(kind: Kind, columns: dict[str, str], data: Path, form: str | None) -> Survey:
     """What the text offers once it is clean and split; rows that cannot be used are passed over and listed."""
-    language = task == "causal-lm"
     study = Study(
         name="starter",
-        task=Task(type=task, text=text, label=label or "label"),  # type: ignore[arg-type]
-        data=Data(train=str(data.absolute()), on_bad_row="skip"),
-        models=(Ladder(family="gpt2" if language else "bert", sizes=("1x32",), vocabulary=VOCABULARY),),
-        grid=Grid(tokens=(64,)) if language else Grid(examples=(1,)),
+        task=Task.model_validate({"type": kind.name, **columns}),
+        data=Data(train=str(data.absolute()), on_bad_row="skip", format=form),
+        models=(Ladder(family=kind.families[0], sizes=("1x32",), vocabulary=VOCABULARY),),  # type: ignore[arg-type]
+        grid=Grid(tokens=(64,)) if kind.axis == "tokens" else Grid(examples=(1,)),
     )
     return survey(study)
 
@@ -119,16 +148,17 @@ def _rounded(number: int) -> int:
 def _page(chosen: Chosen, data: Path | None, out: Path) -> str:
     train = "builtin" if data is None else _relative(data, out)
     sizes = f"[{', '.join(map(str, chosen.sizes))}]"
-    if chosen.label is None:
-        task = f"{{type: causal-lm, text: {_quoted(chosen.text)}, max_length: 64}}   # max_length: tokens per window"
-        family, axis, epochs, metric = "gpt2", f"tokens: {sizes}", 1, "perplexity"
-    else:
-        task = f"{{type: sequence-classification, text: {_quoted(chosen.text)}, label: {_quoted(chosen.label)}}}"
-        family, axis, epochs, metric = "bert", f"examples: {sizes}", 3, "f1_macro"
-    bad = ""
+    kind = KINDS[chosen.task]
+    named = "".join(f", {key}: {_quoted(column)}" for key, column in chosen.columns.items())
+    task = f"{{type: {kind.name}{named}}}"
+    if kind.axis == "tokens":
+        task = f"{task[:-1]}, max_length: {kind.length}}}   # max_length: tokens per window"
+    family, axis, epochs, metric = kind.families[0], f"{kind.axis}: {sizes}", kind.epochs, kind.aim
+    bad = "\n  format: conll          # a token first, its tag last in each line, a blank line after each sentence"
+    bad = bad if chosen.conll else ""
     if chosen.bad_rows:
         first = chosen.bad_rows[0].replace("\n", " ")
-        bad = f"\n  # {len(chosen.bad_rows)} rows cannot be used; error instead of skip refuses them. The first:"
+        bad += f"\n  # {len(chosen.bad_rows)} rows cannot be used; error instead of skip refuses them. The first:"
         bad += f"\n  # {first}\n  on_bad_row: skip"
     return f"""\
 # A study for rayscale. Next: rayscale plan {out.name}, then rayscale run {out.name}

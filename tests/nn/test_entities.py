@@ -60,7 +60,7 @@ def test_as_seqeval() -> None:
               "f1_micro": 0.6300366300366301, "f1_macro": 0.6319444444444443,
               "f1_weighted": 0.6290726817042606}  # fmt: skip
     assert {name: score.metrics[name] for name in wanted} == pytest.approx(wanted, abs=1e-12)
-    assert [(row["label"], row["support"]) for row in score.classes] == [("A-B", 37), ("LOC", 48), ("PER", 48)]
+    assert [(row["label"], row["support"]) for row in score.classes[:3]] == [("A-B", 37), ("LOC", 48), ("PER", 48)]
     assert score.classes[0]["recall"] == pytest.approx(0.729729729730)
 
 

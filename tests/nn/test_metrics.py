@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rayscale.nn.metrics import classification_metrics
+from rayscale.nn.metrics import averages, class_table, classification_metrics
 
 
 def test_by_hand() -> None:
@@ -52,3 +52,23 @@ def test_as_scikit_learn(seed: int) -> None:
 def test_no_rows() -> None:
     with pytest.raises(ValueError, match="without rows"):
         classification_metrics(np.zeros((2, 2)))
+
+
+def test_several_labels_as_scikit_learn() -> None:
+    draw = np.random.default_rng(3)
+    true = draw.random((50, 5)) < 0.3
+    said = np.where(draw.random((50, 5)) < 0.75, true, ~true)
+    true[:, 4] = said[:, 4] = False  # a class that nobody has, which scikit-learn counts as 0 in the macro average
+    counts = [(true & said).sum(0), said.sum(0), true.sum(0)]
+    found = averages(*counts)
+    # scikit-learn 1.9.1, precision_recall_fscore_support(..., zero_division=0)
+    assert found["f1_micro"] == pytest.approx(0.6456692913385826, abs=1e-12)
+    assert found["f1_macro"] == pytest.approx(0.5135548467127415, abs=1e-12)
+    assert found["f1_weighted"] == pytest.approx(0.6490481488044841, abs=1e-12)
+    *classes, micro, macro, weighted = class_table("abcde", *counts, all_classes=True)
+    assert [row["support"] for row in classes] == [15, 15, 14, 10, 0]
+    assert [row["f1"] for row in classes] == pytest.approx([0.63157895, 0.65, 0.74074074, 0.54545455, 0], abs=1e-8)
+    assert (micro["precision"], micro["recall"]) == pytest.approx((0.5616438356164384, 0.7592592592592593), abs=1e-12)
+    assert (macro["precision"], macro["recall"]) == pytest.approx((0.4621939799331104, 0.5961904761904762), abs=1e-12)
+    assert (weighted["precision"], weighted["f1"]) == pytest.approx((0.5813947726991205, 0.6490481488044841), abs=1e-12)
+    assert [row["label"] for row in (micro, macro, weighted)] == ["micro", "macro", "weighted"]

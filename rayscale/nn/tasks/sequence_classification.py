@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,11 +19,30 @@ if TYPE_CHECKING:
     from rayscale.text.prepared import Prepared, Split
 
 
+TYPES = "token_type_ids"
+
+
+def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
+    """For pairs, which tokens belong to the second text (1) and which do not (0)."""
+    if "second" not in split.numbers:
+        return {}
+    places, ends = np.arange(width), split.lengths[rows]
+    inside = (places >= split.numbers["second"][rows][:, None]) & (places < ends[:, None])
+    return {TYPES: inside.astype(np.int64)}
+
+
+def kinds_of(model: nn.Module) -> int:
+    """How many kinds of tokens (texts of a pair) the model tells apart; 0 if it has no table for them."""
+    config: Any = getattr(model, "module", model).config  # DistributedDataParallel hides it
+    return int(getattr(config, "type_vocab_size", 0) or 0)
+
+
 def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """(summed loss, logits (rows, classes)). Raises InputError for rows without labels."""
     if inputs.labels is None:
         raise InputError("the rows of this split have no labels; prepare the data again", code="no_labels")
-    logits = model(input_ids=inputs.ids, attention_mask=inputs.mask).logits.float()
+    kinds = {} if kinds_of(model) < 2 else {name: value for name, value in inputs.extra.items() if name == TYPES}
+    logits = model(input_ids=inputs.ids, attention_mask=inputs.mask, **kinds).logits.float()
     return cross_entropy(logits, inputs.labels, reduction="sum"), logits
 
 
@@ -48,4 +67,4 @@ class _Confusion:
         return Score(classification_metrics(confusion), class_table(self._labels, right, predicted, true))
 
 
-OBJECTIVE = Objective(transformers.AutoModelForSequenceClassification, one_per_row, losses, _Confusion)
+OBJECTIVE = Objective(transformers.AutoModelForSequenceClassification, one_per_row, losses, _Confusion, extra=extra)

@@ -1,17 +1,18 @@
-"""Classification of whole texts: each has one class."""
+"""Classification of whole texts, or of pairs of texts: each has one class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from rayscale.text import tokenise
 from rayscale.text.normalise import normalise
 from rayscale.text.prepared import list_array
 from rayscale.text.sources import BadRow, Row, checked_label, checked_text
-from rayscale.text.tasks.form import Asked, Form
+from rayscale.text.tasks.form import BETWEEN, Asked, Form
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
 
 
 def check(row: Row, task: Task) -> tuple[str, str | None] | BadRow:
-    """The text and its class."""
-    text = filled(row.values[0], row, task.text)
-    if isinstance(text, BadRow):
-        return text
+    """The text, or both with BETWEEN between, and the class."""
+    texts = []
+    for value, column in zip(row.values, (task.text, *([task.text_pair] if task.text_pair else [])), strict=False):
+        text = filled(value, row, column)
+        if isinstance(text, BadRow):
+            return text
+        texts.append(text)
     label = checked_label(row.values[-1], row, task.label)
-    return label if isinstance(label, BadRow) else (text, label)
+    return label if isinstance(label, BadRow) else (BETWEEN.join(texts), label)
 
 
 def filled(value: object, row: Row, column: str) -> str | BadRow:
@@ -39,9 +43,26 @@ def filled(value: object, row: Row, column: str) -> str | BadRow:
 def encode(
     tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: Asked
 ) -> dict[str, pa.Array]:
-    """The tokens of each text, framed and cut as the tokenizer does it."""
-    encoded = tokenise.encode(tokenizer, texts, asked.length)
-    return {"input_ids": list_array(encoded.values, encoded.offsets), "truncated": pa.array(encoded.truncated)}
+    """The tokens of each text, framed and cut as the tokenizer does it.
+
+    Pairs are cut at the end of the longer text; `second` is the place of the first token that belongs to the second,
+    by the tokenizer's own account (the number of all tokens where it draws no line).
+    """
+    if not any(BETWEEN in text for text in texts):
+        encoded = tokenise.encode(tokenizer, texts, asked.length)
+        ids = list_array(encoded.values, encoded.offsets)
+        return {"input_ids": ids, "truncated": pa.array(encoded.truncated)}
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(asked.length)
+    pairs = [tuple(text.split(BETWEEN)) for text in texts]
+    found = [encoding for first in range(0, len(pairs), tokenise.BATCH_TEXTS)
+             for encoding in tokenizer.encode_batch_fast(pairs[first : first + tokenise.BATCH_TEXTS])]  # fmt: skip
+    offsets = np.cumsum([0, *(len(each.ids) for each in found)], dtype=np.int64)
+    return {
+        "input_ids": list_array(np.array([n for each in found for n in each.ids], dtype=np.int32), offsets),
+        "second": pa.array([len(each.type_ids) - sum(each.type_ids) for each in found], pa.int32()),
+        "truncated": pa.array([bool(each.overflowing) for each in found], pa.bool_()),
+    }
 
 
-FORM = Form(check, encode, classes=lambda label: [label], one_class=True)
+FORM = Form(check, encode, classes=lambda label: [label], one_class=True, texts=lambda text: text.split(BETWEEN))

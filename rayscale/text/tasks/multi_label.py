@@ -1,0 +1,64 @@
+"""Multi-label classification: a text has any number of classes, none included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from rayscale.text.opening import short
+from rayscale.text.prepared import list_array
+from rayscale.text.sources import BadRow, Row, checked_label
+from rayscale.text.tasks import sequence_classification
+from rayscale.text.tasks.form import Asked, Form
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from rayscale.study import Task
+
+
+def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
+    """The text and its classes, sorted, a line each: a list, a JSON list as text, or names with `separator` between."""
+    text = sequence_classification.filled(row.values[0], row, task.text)
+    if isinstance(text, BadRow):
+        return text
+    value: Any = row.values[1]
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            return BadRow(row.line, task.labels, f"no JSON list ({short(error)})", "mend it, or remove the row")
+    if isinstance(value, str):
+        value = value.split(task.separator) if value.strip() else []
+    if not isinstance(value, list):
+        found = "nothing (null)" if value is None else f"{type(value).__name__} {short(value)}"
+        return BadRow(row.line, task.labels, found, "give a list of labels; an empty one, [], is for no label")
+    labels = set()
+    for each in value:
+        label = checked_label(each, row, task.labels)
+        if isinstance(label, BadRow):
+            return label
+        labels.add(label)
+    return text, "\n".join(sorted(labels))
+
+
+def _classes(label: str) -> list[str]:
+    return label.split("\n") if label else []
+
+
+def encode(
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: Asked
+) -> dict[str, pa.Array]:
+    """The tokens as for single classes; `classes`: the numbers of each text's classes."""
+    numbers = {label: number for number, label in enumerate(asked.labels)}
+    borne = [[numbers[name] for name in _classes(str(label))] for label in labels]
+    offsets = np.cumsum([0, *map(len, borne)], dtype=np.int64)
+    values = np.array([number for each in borne for number in each], dtype=np.int32)
+    return {**sequence_classification.encode(tokenizer, texts, labels, asked), "classes": list_array(values, offsets)}
+
+
+FORM = Form(check, encode, classes=_classes)

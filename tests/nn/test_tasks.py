@@ -1,0 +1,80 @@
+"""From a file of each task to its scores: prepared, trained for a little, saved, loaded again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rayscale.draft import draft_plan
+from rayscale.machine import Machine
+from rayscale.nn.train import train_trial
+from rayscale.storage import Store
+from rayscale.study import load_study
+from rayscale.text.prepare import Here, prepare
+from rayscale.text.starter import write_starter
+from rayscale.text.tokenise import spec_of
+
+MACHINE = Machine("cpu", 2, "x", "this machine")
+ANIMALS = ("cat", "dog", "owl", "fox")
+PLACES = ("barn", "wood", "city", "park")
+
+
+def _pairs(draw: np.random.Generator) -> dict[str, Any]:
+    """Whether both texts speak of the same animal: neither text alone tells."""
+    one, other = draw.choice(ANIMALS, 2)
+    other = one if draw.random() < 0.5 else other
+    return {"premise": f"a {one} {draw.integers(99)} runs", "hypothesis": f"it was a {other} {draw.integers(99)}",
+            "label": int(one == other)}  # fmt: skip
+
+
+def _topics(draw: np.random.Generator) -> dict[str, Any]:
+    seen = [animal for animal in ANIMALS if draw.random() < 0.4]
+    return {"text": f"day {draw.integers(9999)}: {' '.join(seen) or 'nothing'} in the {draw.choice(PLACES)}",
+            "topics": seen}  # fmt: skip
+
+
+def _tags(draw: np.random.Generator) -> dict[str, Any]:
+    animal, place = draw.choice(ANIMALS), draw.choice(PLACES)
+    tokens = ["the", animal, str(draw.integers(99)), "saw", "old", place, str(draw.integers(99))]
+    return {"tokens": tokens, "tags": ["O", "B-BEAST", "O", "O", "B-PLACE", "I-PLACE", "O"]}
+
+
+CASES: dict[str, tuple[Callable[[np.random.Generator], dict[str, Any]], str, float]] = {
+    "sequence-classification": (_pairs, "accuracy", 0.6),
+    "multi-label": (_topics, "f1_micro", 0.9),
+    "token-classification": (_tags, "f1_micro", 0.9),
+}
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_a_task_from_a_file_to_its_scores(task: str, tmp_path: Path) -> None:
+    make, metric, least = CASES[task]
+    draw = np.random.default_rng(1)
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(make(draw)) + "\n" for _ in range(500)))
+    write_starter(task, data, tmp_path / "study.yaml")
+    text = (tmp_path / "study.yaml").read_text()
+    text = text.replace("[1x32, 2x64, 3x128], vocabulary: 2048", "[2x32], vocabulary: 300")
+    text = text.replace("test_fraction: 0.1\n", "test_fraction: 0.1\n  near_duplicates: null\n", 1)
+    text = text.replace(
+        "epochs: 3, global_batch: 32, learning_rate: auto", "epochs: 8, global_batch: 8, learning_rate: 3e-3"
+    )
+    (tmp_path / "study.yaml").write_text(text)
+    study = load_study(tmp_path / "study.yaml")
+    planned = draft_plan(study, MACHINE, Store.open(tmp_path / "run")).trials
+    trial = max((each.trial for each in planned), key=lambda trial: trial.data_requested)
+    (prepared,) = prepare(study, [spec_of(trial.model)], [0, 1], Here()).values()
+    result = train_trial(trial, prepared, save_to=tmp_path / "model")
+    assert result["status"] == "ok"
+    assert math.isfinite(result["eval_loss"])
+    assert result["params"] == next(each.params for each in planned if each.trial == trial)
+    assert result[metric] >= least, result
+    assert [row["label"] for row in result["classes"]][-3:] == ["micro", "macro", "weighted"]
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert sorted(config["label2id"]) == sorted(prepared.labels)
