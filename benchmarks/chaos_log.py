@@ -1,6 +1,7 @@
 """What the parts of chaos.py share: the results file, one line per kill, and the comparison with a run without faults.
 
-A part is a module beside this one with a function `run(seed, count, log, work)`:
+A part is a module beside this one with `figures(lines)`, what its lines tell beyond what all parts have in common,
+`misses(figures)`, the bounds that they break in words, and a function `run(seed, count, log, work)`:
 
     seed    what every kill is drawn from, by its number alone (`draws`), so that a run that goes on draws the same
     count   kills that the part is to reach in all, those of `log` included
@@ -18,7 +19,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,15 @@ def run_again(since: Iterable[dict[str, Any]], finished: Iterable[str]) -> list[
     return [each["trial_id"] for each in since if each["event"] == "trial_started" and each["trial_id"] in known]
 
 
-def judge(run: Path, clean: Path) -> dict[str, Any]:
+def judge(run: Path, clean: Path, aside: Sequence[str] = ()) -> dict[str, Any]:
     """How a study that was killed and run to its end differs from one without faults.
 
-    `lost` and `duplicated` are counts of trials, `equal` whether the tables are the same bit for bit, times and hosts
-    aside, with the differing columns in `differ`.
+    `lost` and `duplicated` are counts of trials, `equal` whether the tables are the same bit for bit, times, hosts
+    and the columns `aside` not looked at, with the differing columns in `differ`.
     """
-    ours, theirs = (pd.read_parquet(each / "trials.parquet").drop(columns=TIMES_AND_PLACES) for each in (run, clean))
+    ours, theirs = (
+        pd.read_parquet(each / "trials.parquet").drop(columns=[*TIMES_AND_PLACES, *aside]) for each in (run, clean)
+    )
     twice = Counter(ours["trial_id"])
     finished = Counter(each["trial_id"] for each in events(run) if each["event"] == "trial_finished")
     same_rows = list(ours["trial_id"]) == list(theirs["trial_id"])

@@ -73,6 +73,19 @@ def run(seed: int, count: int, log: Log, work: Path) -> None:
             print(f"planted: {kills + 1} of {count} kills, study {number}: {told['records']} of {trials} trials")
 
 
+def figures(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The effective-training-time ratio: trials that count to trials that were begun, where all take as long; the time
+    that drivers take to start is not in it, and is told beside it."""
+    begun = sum(line["begun_trials"] for line in lines)
+    counted = sum(line["trials"] for line in lines if line["kind"] == "study")
+    return {"effective_training_time_ratio": round(counted / begun, 4) if begun else 1.0}
+
+
+def misses(sums: dict[str, Any]) -> list[str]:
+    """No bounds beyond those of all parts."""
+    return []
+
+
 class _Life:
     """One driver, from its start to its end or kill, and what it did to the records that it found."""
 
