@@ -33,6 +33,8 @@ def main() -> int:
     log, failed = Log(asked.results.absolute()), False
     for part, module in PARTS.items():
         count = getattr(asked, part)
+        if not count:
+            continue
         module.run(asked.seed, count, log, log.path.with_suffix(f".{part}"))
         lines = log.of(part, asked.seed)
         sums = add_up(lines) | module.figures(lines)
