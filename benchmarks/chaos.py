@@ -66,4 +66,8 @@ def add_up(lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", flush=True)
+        raise SystemExit(130) from None

@@ -30,7 +30,7 @@ task: {type: causal-lm, text: text, max_length: 64}
 data: {train: builtin, validation_fraction: 0.02, test_fraction: 0.02}
 models:
   - {family: gpt2, sizes: [1x32, 2x64], vocabulary: 512}
-grid: {tokens: [60000, 90000], gpus: [1, 2], seeds: 2}
+grid: {tokens: [60000, 90000], gpus: [1, 2]}
 training: {epochs: 8, global_batch: 8, learning_rate: 2e-3}
 run: {accelerator: cpu, retries: 100, checkpoint_seconds: 3}
 """
@@ -40,6 +40,7 @@ FAULTS = ({"driver": 3, "rank": 4, "lane": 3, "gcs": 2}, {"driver": 2, "rank": 2
 STARTING = 0.15  # share of the faults that do not wait for training
 START_SECONDS = 12.0  # in which these strike
 LIMIT_SECONDS = 400  # for something to go on
+STUDY_SECONDS = 3000  # for what is left of a study without further faults
 NOTICE_SECONDS = 20.0  # after which a loss counts as one that met no trial
 WORDS_SECONDS = 3.0  # for an event to reach the file
 ASIDE = ("attempts", "exclusive")  # what a fault may change: how often, and what else ran or started meanwhile
@@ -242,7 +243,7 @@ def _pick(chance: Random, weights: dict[str, int]) -> str:
 
 def _end(driver: Driver) -> None:
     try:
-        driver.process.wait(LIMIT_SECONDS)
+        driver.process.wait(STUDY_SECONDS)
         driver.check(0)
     finally:
         driver.stop()
