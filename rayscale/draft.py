@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from rayscale.doctor_devices import GIGA, nearest_folder
 from rayscale.errors import StudyError
 from rayscale.estimate import Copies, Measured, Supply, bytes_per_token
 from rayscale.ledger import Ledger, TrialRecord
@@ -54,7 +56,23 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     supply = _supply(study, found, _tokenised(study, found, specs) if specs else {})
     records = Ledger(store).read()[0]
     plan = make_plan(study, machine, supply, _measured(records), specs)
-    return replace(plan, lint=(*_changed(records, plan), *plan.lint))
+    return replace(plan, lint=(*_changed(records, plan), *_little_room(store, plan), *plan.lint))
+
+
+def _little_room(store: Store, plan: Plan) -> list[tuple[str, str]]:
+    """That the disk has less room than the plan may take; of object storage nobody can tell."""
+    if store.local is None:
+        return []
+    folder = nearest_folder(store.local)
+    free = shutil.disk_usage(folder).free
+    if free >= plan.disk_bytes:
+        return []
+    text = (
+        f"{free / GIGA:.1f} GB are free at {folder}, kept models and checkpoints take up to "
+        f"{plan.disk_bytes / GIGA:.1f} GB: make room, keep fewer models (run.keep), write checkpoint_seconds: null, "
+        "or give another run.storage"
+    )
+    return [("little_disk", text)]
 
 
 def _unseparated(labels: Sequence[str], separator: str) -> str | None:

@@ -73,17 +73,20 @@ class StorageError(RayscaleError):
     """The run's folder could not be written; what was acknowledged before is safe."""
 
     @classmethod
-    def at(cls, place: str, error: OSError) -> StorageError:
-        """What the system said of a place, and the mend."""
+    def at(cls, place: str, error: OSError, done: str = "written") -> StorageError:
+        """What the system said of a place that was to be `done` (read or written), and the mend."""
         reason = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             mend = "make room there, then run the same command again: finished trials are safe"
             return cls(f"cannot be written: {reason}; {mend}", code="disk_full", where=place)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            if done == "read":
+                mend = "give this user the right to read it, or another folder with --out"
+                return cls(f"cannot be read: {reason}; {mend}", code="storage_not_readable", where=place)
             mend = "make it a folder that you can write, or give another one with --out"
             return cls(f"cannot be written: {reason}; {mend}", code="storage_not_writable", where=place)
         mend = "check the storage, then run the same command again: finished trials are safe"
-        return cls(f"cannot be written: {reason}; {mend}", code="storage_failed", where=place)
+        return cls(f"cannot be {done}: {reason}; {mend}", code="storage_failed", where=place)
 
 
 class LeaseLostError(RayscaleError):

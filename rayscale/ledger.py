@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayscale.errors import InputError
+from rayscale.errors import InputError, StorageError
 from rayscale.redaction import redact
 from rayscale.storage import Store
 from rayscale.trial import TRAINING_VERSION, Trial
@@ -151,7 +151,8 @@ class Ledger:
     def write(self, record: TrialRecord) -> None:
         """Make the record durable: when this returns it survives a crash. A damaged file in its place is set aside.
 
-        Raises NewerRecordError where a newer rayscale wrote a record of this trial, StorageError where it cannot write.
+        Raises NewerRecordError where a newer rayscale wrote a record of this trial, StorageError where it cannot write
+        or look at what is there.
         """
         body = {"row": {**record.row, "schema_version": SCHEMA_VERSION}, "trial": dict(record.trial)}
         text = json.dumps(body, sort_keys=True, allow_nan=False, ensure_ascii=False)
@@ -166,7 +167,8 @@ class Ledger:
     def read(self) -> tuple[list[TrialRecord], list[Damaged]]:
         """All records by trial id, and the files that are no whole record, each with the reason.
 
-        Raises NewerRecordError if there are records that a newer rayscale wrote.
+        Raises NewerRecordError if there are records that a newer rayscale wrote, StorageError for a file that cannot be
+        read.
         """
         found = [each for name in self.store.names("trials", ".json") if (each := self._read(name))]
         records = sorted((each for each in found if isinstance(each, TrialRecord)), key=lambda r: r.trial_id)
@@ -189,6 +191,8 @@ class Ledger:
             return _parse(self.store.read(name), posixpath.basename(name).removesuffix(".json"))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StorageError.at(f"{self.store.location}/{name}", error, "read") from error
         except ValueError as error:
             return Damaged(name, str(error))
         except NewerRecordError as error:

@@ -15,6 +15,7 @@ from rayscale.errors import StudyError
 from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, wall_seconds
 from rayscale.machine import Machine
 from rayscale.parameters import count, family_config
+from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
 from rayscale.study_checks import repeated
 from rayscale.trial import ModelSpec, Trial, identified
@@ -33,7 +34,7 @@ class Plan:
     trials: tuple[Planned, ...]
     cut: tuple[tuple[str, str], ...]
     seconds: float  # wall time, start-up included
-    disk_bytes: int
+    disk_bytes: int  # the most at one time: records, kept models, checkpoints
     lint: tuple[tuple[str, str], ...]
 
     @property
@@ -137,9 +138,7 @@ def make_plan(
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
     kept = [learn(each, measured) for each in kept]
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
-    weights = {p.trial.model: 4 * p.params for p in ordered}
-    models_kept = {"none": 0, "best": max(weights.values(), default=0)}
-    disk = models_kept.get(study.run.keep, sum(weights[p.trial.model] for p in ordered)) + 20_000 * len(ordered)
+    disk = disk_bytes(ordered, study.run, machine.slots)
     seconds, lint = wall_seconds(ordered, machine.slots), _lint(study, ordered, supply)
     return Plan(study, machine, supply, tuple(ordered), tuple(cut), seconds, disk, tuple(lint))
 
@@ -167,6 +166,13 @@ def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
             f"validation and test rows are taken out; use at most {supply.train_rows}",
             code="too_little_data",
             where=study.where("grid", "examples"),
+        )
+    if study.run.keep == "best" and supply.exact and supply.counts.get("validation") == 0:
+        raise StudyError(
+            "is best, which the validation rows decide, and the text gives none; write keep: all or keep: none, give "
+            "more text, a file as data.validation, or a larger data.validation_fraction",
+            code="no_validation",
+            where=study.where("run", "keep"),
         )
     if study.grid.axis == "tokens":
         _check_tokens(study, supply)

@@ -94,7 +94,11 @@ class Outcomes:
         if self.keep == "best":
             others = [i for i in self.records if i != record.trial_id and self.store.exists(f"models/{i}")]
             mine = record.row["validation_loss"]
-            if mine is None or any((self.records[i].row["validation_loss"] or 0) <= mine for i in others):
+            if mine is None:  # the plan refuses what it can count; of large files it cannot
+                reason = "no validation rows, by which the best model is chosen"
+                log_event(self.store, "model_not_kept", trial_id=record.trial_id, reason=reason)
+                return
+            if any((self.records[i].row["validation_loss"] or 0) <= mine for i in others):
                 return
         files = model[0]
         if not isinstance(files, dict):

@@ -23,13 +23,14 @@ from rayscale.finish import finish
 from rayscale.lease import hold
 from rayscale.ledger import Ledger, planned_only
 from rayscale.machine import this_machine
+from rayscale.on_ray import saves
 from rayscale.on_ray.outcomes import Outcomes
 from rayscale.on_ray.progress import Progress
 from rayscale.on_ray.told import tell
 from rayscale.plan import Plan
 from rayscale.report.terminal import Snapshot
 from rayscale.run_folder import Run, log_event, recover
-from rayscale.savepoints import Saving, forget_all_but, mark
+from rayscale.savepoints import Saving
 from rayscale.signals import Stopped, before_end, came, check, deferred
 from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
@@ -40,7 +41,6 @@ from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import spec_of
 
 POLL_SECONDS = 0.5
-SAVE_SHARE = 0.25  # of what a worker may be silent: the longest that training waits for a checkpoint to be written
 COUNT_SECONDS = 5.0  # between two looks at how many slots the cluster has
 EXECUTORS: tuple[str, ...] = get_args(RunSettings.model_fields["executor"].annotation)
 
@@ -225,19 +225,13 @@ class _Driver:
         pending = [p.trial.trial_id for p in self.pending]
         self.outcomes.earlier = earlier_drivers(self.store, pending, Run(self.store).events)
         self._clear_savepoints()
-        run = self.study.run
-        if pending and run.checkpoint_seconds is not None:
-            token = mark(self.store)
-            self.saving = Saving(self.store, token, run.checkpoint_seconds, run.hang_seconds * SAVE_SHARE)
+        self.saving = saves.begin_saving(self.store, self.study) if pending else None
 
     def _clear_savepoints(self) -> None:
         """Keep those of planned trials without a record alone: they go on from there."""
         planned = {p.trial.trial_id for p in self.plan.trials}
-        try:
-            forget_all_but(self.store, planned - set(self.outcomes.records))
-        except OSError as error:
-            log_event(self.store, "checkpoints_left", reason=str(error))
-            self.observer.say(f"Old checkpoints below {self.store.location}/checkpoints could not be deleted: {error}")
+        if reason := saves.clear(self.store, planned - set(self.outcomes.records)):
+            self._log({"event": "checkpoints_left", "reason": reason})
 
     def prepare_here(self) -> bool:
         """Whether no Ray is needed: nothing to train, or an inline run of text that is prepared already."""
@@ -274,6 +268,10 @@ class _Driver:
         from rayscale.on_ray.lanes import open_host
 
         self.connect(stack, address)
+        if self.saving and self.session.nodes > 1:
+            blind = saves.blind_nodes(self.saving, self.session.worker_resources)
+            if text := saves.check_seen(blind, self.study, self.pending, self.store):
+                self._log({"event": "checkpoints_off", "hosts": blind, "reason": text})
         if self.pending and self.executor != "inline":
             self.host = open_host()
         self.observer.phase("preparing the text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,3 +105,14 @@ def test_tokens_are_estimated_from_the_text_then_counted(study_file: Path) -> No
     study_file.write_text(text.replace("TOP", str(there + 1)))
     with pytest.raises(InputError, match=f"the training split has {there:,};"):
         draft_plan(load_study(study_file), MACHINE, store)
+
+
+def test_a_disk_with_less_room_than_the_plan_may_take_is_told_of(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, store = load_study(study_file), Store.open(study_file.parent / "run")
+    whole = draft_plan(study, MACHINE, store)
+    assert "little_disk" not in {code for code, _ in whole.lint}
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=whole.disk_bytes - 1))
+    (told,) = [text for code, text in draft_plan(study, MACHINE, store).lint if code == "little_disk"]
+    assert f"are free at {study_file.parent}" in told

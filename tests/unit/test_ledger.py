@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rayscale.errors import InputError
+from rayscale import disk
+from rayscale.errors import InputError, StorageError
 from rayscale.estimate import Supply
 from rayscale.ledger import COLUMNS, Ledger, TrialRecord, make_record, table
 from rayscale.machine import Machine
@@ -121,3 +123,18 @@ def test_a_renamed_model_keeps_its_trials(tmp_path: Path, study_file: Path, tria
     table = load(tmp_path / "run").trials
     assert len(table) == 3
     assert list(table["model"]) == [names[trial_id] for trial_id in table["trial_id"]]
+
+
+def test_a_record_that_cannot_be_read_is_an_error_with_its_place(
+    tmp_path: Path, trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, record = Ledger(Store.open(tmp_path / "run")), make_record(trials[0], status="ok")
+    ledger.write(record)
+
+    def broken(path: str) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(disk, "read", broken)
+    for use in (ledger.read, lambda: ledger.write(record)):
+        with pytest.raises(StorageError, match=f"{record.trial_id}.json: cannot be read: Input/output error; check"):
+            use()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -226,3 +227,33 @@ def test_augmentations_multiply_the_cells_and_leave_plain_ids_alone(study_file: 
             assert planned.seconds > 2 * cells["none", *cell].seconds
             assert steps_of(planned.trial) == -(-3 * planned.trial.data_requested // 32)
     assert {row["augment"] for row in both.to_json()["trials"]} == {"none", "syn"}
+
+
+def test_the_disk_holds_kept_models_and_three_checkpoints_of_the_largest_trials_that_run_at_once(
+    study_file: Path,
+) -> None:
+    study = load_study(study_file)
+
+    def disk(slots: int = 2, **settings: Any) -> int:
+        run = study.run.model_copy(update={"keep": "none", **settings})
+        return make_plan(study.model_copy(update={"run": run}), replace(CPU, slots=slots), SUPPLY).disk_bytes
+
+    plan = make_plan(study, CPU, SUPPLY)
+    bare, largest = disk(), max(p.params for p in plan.trials)
+    assert bare == disk(checkpoint_seconds=None) < 1e6  # all are shorter than 300 s
+    assert disk(checkpoint_seconds=1e-3) == bare + 2 * 3 * 12 * largest
+    assert disk(slots=1, checkpoint_seconds=1e-3) == bare + 3 * 12 * largest
+    assert disk(keep="best") == bare + 4 * largest
+    assert disk(keep="all") == bare + 4 * sum(p.params for p in plan.trials)
+
+
+def test_keep_best_without_validation_rows_is_refused(study_file: Path) -> None:
+    none = replace(SUPPLY, counts={"validation": 0})
+    study = load_study(study_file)
+    with pytest.raises(
+        StudyError, match=r"study.yaml:\d+: run.keep: is best, which the validation rows decide"
+    ) as told:
+        make_plan(study, CPU, none)
+    assert told.value.code == "no_validation"
+    kept = study.model_copy(update={"run": study.run.model_copy(update={"keep": "all"})})
+    assert make_plan(kept, CPU, none).trials
