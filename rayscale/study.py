@@ -177,10 +177,14 @@ class Grid(_Part):
 
 
 class Training(_Part):
-    """How each trial trains; the global batch is in examples (windows, for causal-lm) whatever the GPU count."""
+    """How each trial trains; the global batch is in examples (windows, for causal-lm) whatever the GPU count.
+
+    `batching: bucketed` lets rows of similar length meet: faster, with other batches.
+    """
 
     epochs: Count | None = None
     global_batch: Count = 32
+    batching: Literal["random", "bucketed"] = "random"
     learning_rate: Literal["auto"] | Positive = "auto"
     optimizer: Literal["adamw"] = "adamw"
     schedule: Literal["linear", "cosine", "constant"] = "linear"

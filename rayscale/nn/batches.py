@@ -1,7 +1,7 @@
 """Which rows meet in which step, and which rank computes them: fixed by (seed, epoch), whatever the number of ranks.
 
-A global batch is cut into micro-batches of rows of similar length, dealt to the ranks in turn. The gradient is a sum
-over the items of the global batch, so this order changes how much is padded, not what is learnt.
+A global batch is dealt to the ranks, and each rank's share cut into micro-batches of rows of similar length. The
+gradient is a sum over the items of the global batch, so this changes how much is padded, not what is learnt.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     from rayscale.text.prepared import Split
+
+
+# Bucketed batches are sorted within this many of them, as the Trainer of transformers does.
+BUCKET_BATCHES = 50
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,34 @@ def cut_global_batches(ordered: np.ndarray, global_batch: int) -> list[np.ndarra
     return [ordered[start : start + global_batch] for start in range(0, len(ordered), global_batch)]
 
 
+def cut_bucketed_batches(
+    ordered: np.ndarray, lengths: np.ndarray, global_batch: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """Global batches of rows of similar length, in random order; as many and as large as those cut in order.
+
+    Every BUCKET_BATCHES of them hold the rows that consecutive batches would hold, sorted by length (int64 `lengths` of
+    all rows of the split).
+    """
+    found: list[np.ndarray] = []
+    for start in range(0, len(ordered), BUCKET_BATCHES * global_batch):
+        bucket = ordered[start : start + BUCKET_BATCHES * global_batch]
+        found += cut_global_batches(bucket[np.argsort(lengths[bucket], kind="stable")], global_batch)
+    return [found[place] for place in np.random.default_rng([seed, epoch, 1]).permutation(len(found))]
+
+
 def share_global_batch(
     batch: np.ndarray, lengths: np.ndarray, micro_batch: int, rank: int, world_size: int
 ) -> list[MicroBatch]:
     """The micro-batches of one rank, never empty.
 
-    The batch is sorted by length (int64 `lengths` of all rows of the split) and cut into the fewest chunks of at most
-    `micro_batch` rows whose number the ranks divide, sizes differing by one row at most. Chunk i goes to rank
-    i % world_size. A rank left without rows computes one row with weight 0: it must not be missing when gradients meet.
+    The batch is sorted by length (int64 `lengths` of all rows of the split); row i goes to rank i % world_size, so that
+    ranks have about as many tokens, and each share is cut into the same number of chunks of at most `micro_batch` rows,
+    sizes differing by one row at most. A rank left without rows computes one row with weight 0: it must not be missing
+    when gradients meet.
     """
     ordered = batch[np.argsort(lengths[batch], kind="stable")]
     rounds = -(-len(ordered) // (micro_batch * world_size))
-    mine = np.array_split(ordered, rounds * world_size)[rank::world_size]
+    mine = np.array_split(ordered[rank::world_size], rounds)
     filled = [MicroBatch(rows) for rows in mine if len(rows)]
     return filled or [MicroBatch(ordered[:1], weight=0.0)]
 

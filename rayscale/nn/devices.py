@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from rayscale.errors import TrialError
+from rayscale.nn.group import Group
 
 # Dense peak FLOP/s (bf16, fp32) from NVIDIA's data sheets; the first name contained in the device's name counts.
 PEAK_FLOPS = {
@@ -21,11 +22,22 @@ PEAK_FLOPS = {
 }
 
 
-def resolve_precision(setting: str, device: torch.device) -> str:
-    """'fp32' or 'bf16': `auto` is bf16 autocast on CUDA devices that have it, fp32 elsewhere.
+# Narrower models on a CPU do not gain enough from bf16 to give up digits (see docs/LOG.md).
+BF16_CPU_WIDTH = 256
 
-    Raises TrialError if bf16 is asked of a CUDA device that lacks it.
+
+def resolve_precision(setting: str, group: Group, width: int) -> str:
+    """'fp32' or 'bf16', the same on all ranks, every one of which must call.
+
+    `auto` is bf16 autocast on CUDA devices that have it, and on CPUs whose instructions multiply bf16, for models at
+    least BF16_CPU_WIDTH wide; fp32 elsewhere. Raises TrialError if bf16 is asked of a CUDA device that lacks it.
     """
+    device = group.device
+    if device.type == "cpu" and setting == "auto":
+        fp32 = width < BF16_CPU_WIDTH or not (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+        return "fp32" if group.largest([float(fp32)])[0] else "bf16"
     if setting == "fp32" or (setting == "auto" and device.type != "cuda"):
         return "fp32"
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):

@@ -12,12 +12,14 @@ import torch
 from transformers import PreTrainedModel
 
 from rayscale.errors import DataError
-from rayscale.estimate import MICRO_BATCH
+from rayscale.estimate import micro_batch_rows
 from rayscale.nn import batches, devices
 from rayscale.nn.group import Group
 from rayscale.nn.models import Size, build_model, measure_size
 from rayscale.nn.objectives import Inputs, Objective, find_objective
 from rayscale.nn.rates import resolve_head_factor, resolve_rate
+from rayscale.nn.unpadded import can_unpad, unpad
+from rayscale.nn.vocabulary import rest_unused
 
 if TYPE_CHECKING:
     from rayscale.text.prepared import Prepared, Split
@@ -101,8 +103,11 @@ def prepare_job(
     model.to(device=group.device)  # type: ignore[call-arg]
     objective = find_objective(task_type)
     size = measure_size(model, objective.head_per_token)
+    if can_unpad(model):
+        unpad(model)
+    rest_unused(model, prepared)
     global_batch = min(training["global_batch"], len(rows))
-    usual = min(math.ceil(global_batch / group.world_size), MICRO_BATCH[group.device.type])
+    usual = min(math.ceil(global_batch / group.world_size), micro_batch_rows(trial))
     pretrained = trial.model.kind == "pretrained"
     steps = training["epochs"] * math.ceil(len(rows) / global_batch)
     job = Job(
@@ -127,7 +132,7 @@ def prepare_job(
             batch_tokens=round(training["global_batch"] * float(train.lengths[rows].mean())),
         ),
         head_factor=resolve_head_factor(training["learning_rate"], task_type=task_type, pretrained=pretrained),
-        precision=devices.resolve_precision(training["precision"], group.device),
+        precision=devices.resolve_precision(training["precision"], group, size.width),
         pad=model.config.pad_token_id or 0,
         size=size,
     )

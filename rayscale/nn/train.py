@@ -35,6 +35,7 @@ from rayscale.nn.rates import schedule_factor
 from rayscale.nn.save import save_model
 from rayscale.nn.speed import SpeedWindow
 from rayscale.nn.state import seed_everything, settled
+from rayscale.nn.vocabulary import wake_unused
 from rayscale.parameters import training_flops
 from rayscale.savepoints import Saving
 
@@ -116,6 +117,7 @@ def train_trial(
         peak = group.largest([devices.read_memory_peak(group.device) if tells_memory else -1])[0]
         if save_to is not None and rank == 0 and result["status"] == "ok":
             pulse.enter("save")
+            wake_unused(model, _decay(job))
             save_model(model, prepared.tokenizer_folder, Path(save_to))
         return {**result, "peak_memory_bytes": int(peak) if peak >= 0 else None, "curve": course.curve}
 
@@ -174,9 +176,7 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
 
     for step, batch in enumerate(itertools.islice(_global_batches(job), at.step, None), at.step):
         targets = float(targets_of[batch].sum())
-        rate = job.learning_rate * schedule_factor(
-            job.trial.training["schedule"], step, job.steps, job.trial.training["warmup"]
-        )
+        rate = _rate(job, step)
         loss_sum += _step(parallel, model, optimizer, job, batch, targets, rate, pulse)
         target_sum += targets
         if course.speed.warms_up_next:
@@ -309,7 +309,20 @@ def _last_tenth(course: Course) -> float | None:
 def _global_batches(job: Job) -> Iterator[np.ndarray]:
     for epoch in range(job.epochs):
         ordered = batches.order_rows(job.rows, job.trial.seed, epoch)
-        yield from batches.cut_global_batches(ordered, job.global_batch)
+        if job.trial.training["batching"] == "bucketed":
+            yield from batches.cut_bucketed_batches(ordered, job.train_lengths, job.global_batch, job.trial.seed, epoch)
+        else:
+            yield from batches.cut_global_batches(ordered, job.global_batch)
+
+
+def _rate(job: Job, step: int) -> float:
+    training = job.trial.training
+    return job.learning_rate * schedule_factor(training["schedule"], step, job.steps, training["warmup"])
+
+
+def _decay(job: Job) -> float:
+    """What weight decay alone makes of a weight of the body in all steps."""
+    return math.prod(1 - _rate(job, step) * job.trial.training["weight_decay"] for step in range(job.steps))
 
 
 def _validation_steps(job: Job) -> set[int]:

@@ -106,6 +106,7 @@ def make_trial(
     settings = {
         "epochs": 2,
         "global_batch": 8,
+        "batching": "random",
         "learning_rate": 3e-3,
         "optimizer": "adamw",
         "schedule": "linear",

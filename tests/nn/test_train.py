@@ -104,7 +104,7 @@ def test_accumulation_changes_nothing(
 ) -> None:
     trial = make_trial(model=ModelSpec("tiny", "pretrained", "bert", 2, path=str(tiny_bert)))
     whole = train_trial(trial, classification)
-    monkeypatch.setitem(job.MICRO_BATCH, "cpu", micro_batch)
+    monkeypatch.setattr(job, "micro_batch_rows", lambda trial: micro_batch)
     pieces = train_trial(trial, classification)
     assert pieces["micro_batch"] == micro_batch
     for key in ("train_loss", "validation_loss", "eval_loss", "flops"):

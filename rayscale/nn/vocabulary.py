@@ -1,0 +1,67 @@
+"""The rows of an embedding table that a trial reads; the others rest until it is saved.
+
+A token that occurs in no text of the trial gets no gradient: AdamW only decays its row, by factors known beforehand.
+Small models on large vocabularies otherwise spend most of a step on rows of zeros.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import embedding
+from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from rayscale.text.prepared import Prepared
+
+# Above this share of the table nothing is gained.
+LARGEST_SHARE = 0.75
+
+
+class UsedRows(nn.Module):
+    """Stands for an embedding table; `weight` has the rows `used` (numbers of tokens, ascending) of it."""
+
+    def __init__(self, table: nn.Embedding, used: torch.Tensor) -> None:
+        super().__init__()
+        self.table = [table]  # in a list: its rows are no parameters of the model while this stands for it
+        self.weight = nn.Parameter(table.weight.detach()[used].clone())
+        place = torch.full((table.num_embeddings,), -1, device=used.device)
+        place[used] = torch.arange(len(used), device=used.device)
+        self.register_buffer("place", place, persistent=False)
+        self.register_buffer("used", used, persistent=False)
+        self.padding = None if table.padding_idx is None else int(place[table.padding_idx])
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings of these tokens, all of which must be among the used ones."""
+        return embedding(self.place[ids], self.weight, self.padding)  # type: ignore[index]
+
+
+def rest_unused(model: PreTrainedModel, prepared: Prepared) -> None:
+    """Let the model's embedding table hold only the tokens of these texts, where that leaves out enough of it.
+
+    Models that write text keep the whole table: it is tied to their output, or read for what they write.
+    """
+    table = model.get_input_embeddings()
+    if type(table) is not nn.Embedding or model.get_output_embeddings() is not None:
+        return
+    seen = np.zeros(table.num_embeddings, dtype=bool)
+    seen[0 if table.padding_idx is None else table.padding_idx] = True  # padded batches read it
+    for name in ("train", "validation", "test"):
+        seen |= np.bincount(prepared.split(name).values, minlength=len(seen)).astype(bool)
+    if seen.mean() <= LARGEST_SHARE:
+        used = torch.from_numpy(np.flatnonzero(seen)).to(table.weight.device)
+        model.set_input_embeddings(UsedRows(table, used))
+
+
+def wake_unused(model: PreTrainedModel, decay: float) -> None:
+    """Give the model its whole table back: trained rows as they are, the others times `decay`."""
+    rows = model.get_input_embeddings()
+    if isinstance(rows, UsedRows):
+        table = rows.table[0]
+        with torch.no_grad():
+            table.weight.mul_(decay)
+            table.weight[rows.used] = rows.weight
+        model.set_input_embeddings(table)

@@ -1,0 +1,116 @@
+"""Encoders without padding: the mathematics of padded ones; and tables of which only the used rows are trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from made import Made, make_trial
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from rayscale.nn import job, vocabulary
+from rayscale.nn.batches import cut_bucketed_batches, cut_global_batches
+from rayscale.nn.dropout import draw_factors, quicken_dropout
+from rayscale.nn.grouped_attention import Rows, attend
+from rayscale.nn.train import train_trial
+from rayscale.nn.unpadded import LAYERS, unpad
+from rayscale.trial import ModelSpec
+
+SIZES = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 40,
+    "max_position_embeddings": 20, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 3,
+    "pad_token_id": 1, "dim": 16, "hidden_dim": 32, "n_layers": 2, "n_heads": 2, "dropout": 0.0,
+    "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "embedding_size": 16,
+}  # fmt: skip
+LENGTHS = (3, 9, 5, 9, 1, 3)
+
+
+def padded() -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.tensor([[int(place < length) for place in range(max(LENGTHS))] for length in LENGTHS])
+    return torch.randint(2, 40, mask.shape).masked_fill(mask == 0, 1), mask
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("head", ["SequenceClassification", "TokenClassification"])
+def test_unpadded_is_padded(kind: str, head: str) -> None:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **SIZES)
+    model = getattr(transformers, f"AutoModelFor{head}").from_config(config, attn_implementation="sdpa").eval().double()
+    (ids, mask), full = padded(), torch.randint(2, 40, (4, 7))
+    found = []
+    for times in range(2):
+        for given in ({"attention_mask": mask}, {}):
+            logits = model(input_ids=ids if given else full, **given).logits
+            if head == "TokenClassification" and given:
+                logits = logits * mask[..., None]
+            model.zero_grad()
+            logits.square().sum().backward()
+            gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+            found.append([logits.detach(), *gradients])
+        if not times:
+            unpad(model)
+    for before, after in zip(found[:2], found[2:], strict=True):
+        for one, other in zip(before, after, strict=True):
+            assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_attention_with_dropout_has_the_right_gradient() -> None:
+    torch.manual_seed(1)
+    sizes, groups = (3, 8, 8), (Rows(2, 1, 2), Rows(1, 1, 4))
+    tensors = [torch.randn(size, 2, 3, dtype=torch.float64, requires_grad=True) for size in sizes]
+
+    def attend_alike(*given: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(2)
+        return attend(*given, groups, 0.5, 0.4)
+
+    assert torch.autograd.gradcheck(attend_alike, tensors)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(1)
+    for share in (0.1, 0.5):
+        factors = draw_factors(100_003, share)
+        assert float((factors == 0).float().mean()) == pytest.approx(share, abs=0.006)
+        assert float(factors.mean()) == pytest.approx(1, abs=0.012)
+    layer = torch.nn.Sequential(torch.nn.Dropout(0.3))
+    quicken_dropout(layer)
+    assert len(layer(torch.ones(1000, dtype=torch.bfloat16)).unique()) == 2
+    assert layer.eval()(torch.ones(5)).tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("rest", [True, False])
+def test_a_trial_is_the_same_padded_with_its_whole_vocabulary(
+    classification: Made, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, rest: bool
+) -> None:
+    (classification.tokenizer_folder).mkdir()
+    words = classification.split("train").values
+    assert len(np.unique(words)) / 40 < 0.81  # some tokens occur nowhere
+    monkeypatch.setattr(vocabulary, "LARGEST_SHARE", 0.9 if rest else 0.0)
+    trial = make_trial(model=ModelSpec("tiny", "pretrained", "bert", 2, path=str(tiny_bert)))
+    here = train_trial(trial, classification, save_to=classification.path / "here")
+    monkeypatch.setattr(job, "can_unpad", lambda model: False)
+    monkeypatch.setattr(job, "rest_unused", lambda model, prepared: None)
+    there = train_trial(trial, classification, save_to=classification.path / "there")
+    for key in ("train_loss", "validation_loss", "eval_loss"):
+        assert here[key] == pytest.approx(there[key], rel=1e-5)
+    assert (here["params"], here["flops"]) == (there["params"], there["flops"])
+    one, other = (load_file(classification.path / name / "model.safetensors") for name in ("here", "there"))
+    assert one.keys() == other.keys()
+    table = "bert.embeddings.word_embeddings.weight"
+    assert_close(one[table], other[table], rtol=1e-4, atol=2e-5)
+
+
+def test_bucketed_batches_hold_every_row_once_and_differ_little_in_length(classification: Made) -> None:
+    lengths = np.random.default_rng(0).integers(1, 100, 1003)
+    rows = np.random.default_rng(1).permutation(1003)
+    bucketed, plain = cut_bucketed_batches(rows, lengths, 8, 3, 0), cut_global_batches(rows, 8)
+    assert sorted(np.concatenate(bucketed)) == list(range(1003))
+    assert sorted(map(len, bucketed)) == sorted(map(len, plain))
+    spread = [np.mean([np.ptp(lengths[batch]) for batch in found]) for found in (bucketed, plain)]
+    assert spread[0] < spread[1] / 10
+    result = train_trial(make_trial(training={"batching": "bucketed"}), classification)
+    assert result["steps"] == train_trial(make_trial(), classification)["steps"]
