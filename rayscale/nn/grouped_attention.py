@@ -38,7 +38,7 @@ class _Attention(torch.autograd.Function):
     """By hand, since autograd would copy whole tensors for each group that is cut out of them."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         query: torch.Tensor,
         key: torch.Tensor,
@@ -63,10 +63,11 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         groups, scale, weights, kept = ctx.rest
-        found = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in ctx.saved_tensors]
-        given, wanted = _cut(*ctx.saved_tensors, groups), _cut(*found, groups)
+        query, key, value = ctx.saved_tensors
+        found = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in (query, key, value)]
+        given, wanted = _cut(query, key, value, groups), _cut(found[0], found[1], found[2], groups)
         above = _queries(gradient, groups)
         for (q, k, v), (gq, gk, gv), g, weight, keep in zip(given, wanted, above, weights, kept, strict=True):
             gv.copy_(torch.matmul((weight if keep is None else weight * keep).transpose(-1, -2), g))

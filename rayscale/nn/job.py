@@ -105,7 +105,8 @@ def prepare_job(
     size = measure_size(model, objective.head_per_token)
     if can_unpad(model):
         unpad(model)
-    rest_unused(model, prepared)
+    if training["optimizer"] == "adamw":
+        rest_unused(model, prepared)
     global_batch = min(training["global_batch"], len(rows))
     usual = min(math.ceil(global_batch / group.world_size), micro_batch_rows(trial))
     pretrained = trial.model.kind == "pretrained"

@@ -115,8 +115,8 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     """What transformers asks of an attention function: (1, heads, tokens, size) in, (1, tokens, heads, size) out."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    packed = [each[0].transpose(0, 1) for each in (query, key, value)]
-    return attend(*packed, packing.groups, scale, dropout)[None], None
+    q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
+    return attend(q, k, v, packing.groups, scale, dropout)[None], None
 
 
 def _first_tokens(layer: nn.Module, states: torch.Tensor, packing: Packing) -> torch.Tensor:

@@ -63,5 +63,5 @@ def wake_unused(model: PreTrainedModel, decay: float) -> None:
         table = rows.table[0]
         with torch.no_grad():
             table.weight.mul_(decay)
-            table.weight[rows.used] = rows.weight
+            table.weight.index_copy_(0, rows.used, rows.weight)  # type: ignore[arg-type]
         model.set_input_embeddings(table)
