@@ -331,10 +331,12 @@ def trainer(
            "num_train_epochs": 1, "learning_rate": rate, "weight_decay": 0.01, "report_to": "none",
            "use_cpu": True, "save_strategy": "no", "logging_steps": TURN, "disable_tqdm": True,
            "train_sampling_strategy": "sequential", **settings})  # fmt: skip
-    transformers.Trainer(
+    made_trainer = transformers.Trainer(
         model, arguments, train_dataset=rows, data_collator=transformers.DataCollatorWithPadding(tokenizer),  # type: ignore[arg-type]
         callbacks=[Baton()], processing_class=tokenizer,
-    ).train()  # fmt: skip
+    )  # fmt: skip
+    made_trainer.remove_callback(transformers.PrinterCallback)
+    made_trainer.train()
     return curve, model
 
 
