@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import pandas as pd
 import pytest
 from ray.cluster_utils import Cluster
 
-from rayscale.errors import StudyError
-from rayscale.on_ray import parcels, run_study
+from rayscale.errors import InputError, StudyError
+from rayscale.on_ray import parcels, run_study, saves
+from rayscale.on_ray.saves import blind_nodes
 from rayscale.on_ray.session import connect
+from rayscale.savepoints import Saving, mark
+from rayscale.storage import Store
 from tests.ray.conftest import STUDY, write_study
 
 SHORT = (
@@ -131,3 +135,20 @@ def test_row_22_a_node_is_lost_and_its_trial_goes_on_elsewhere(tmp_path: Path, m
     same = ["trial_id", "train_loss", "validation_loss", "eval_loss", "accuracy", "steps"]
     pd.testing.assert_frame_equal(run.trials[same], clean.trials[same])
     assert sorted(run.trials.attempts) == [1, 1, 1, 2]
+
+
+def test_a_run_folder_that_a_node_does_not_see_is_refused_before_anything_is_prepared(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # These nodes share a disk, so what one does not see is played: the driver marks its folder with another token.
+    study = write_study(tmp_path, SHORT.replace("{accelerator: cpu}", "{accelerator: cpu, checkpoint_seconds: 0.001}"))
+    store = Store.open(tmp_path / "run")
+    with connect(cluster.address, "cpu", 60) as session:
+        saving = Saving(store, mark(store), 300.0, 15.0)
+        assert blind_nodes(saving, session.worker_resources) == []
+        assert len(blind_nodes(replace(saving, token="another"), session.worker_resources)) == 1  # the head takes none
+    monkeypatch.setattr(saves, "mark", lambda store: "another")
+    with pytest.raises(InputError, match=r"run is not seen by 1 node \(.*\); 4 of the trials") as told:
+        run_study(study, out=str(tmp_path / "run"), address=cluster.address)
+    assert (told.value.code, told.value.exit_code) == ("storage_not_shared", 2)
+    assert not (tmp_path / "head" / "prepared").exists()

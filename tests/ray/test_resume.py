@@ -17,8 +17,8 @@ from tests.ray.started import Started
 from tests.ray.test_lanes import TIMES
 
 LONG = (
-    STUDY.replace("[40, 80, 160]", "[300]").replace("epochs: 1", "epochs: 200").replace("[1x32, 2x32]", "[1x32]")
-    .replace("gpus: [1, 2]", "gpus: [1]").replace("{accelerator: cpu}", "{accelerator: cpu, checkpoint_seconds: 0.5}")
+    STUDY.replace("[40, 80, 160]", "[300]").replace("epochs: 1", "epochs: 120").replace("[1x32, 2x32]", "[1x32]")
+    .replace("gpus: [1, 2]", "gpus: [1]").replace("{accelerator: cpu}", "{accelerator: cpu, checkpoint_seconds: 0.2}")
 )  # fmt: skip
 
 
