@@ -89,8 +89,8 @@ def earlier_attempts(store: Store, trial_id: str) -> list[Account]:
     for name in store.names(_folder(trial_id), ".json"):
         try:
             found.append(Account(**json.loads(store.read(name))))
-        except (ValueError, TypeError):
-            continue  # its process died before the first line was whole
+        except (ValueError, TypeError, OSError):
+            continue  # its process died before the first line was whole, or the storage does not give it back
     return found
 
 

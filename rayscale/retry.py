@@ -38,9 +38,9 @@ def why_not_again(failures: Sequence[Mapping[str, Any]], retries: int) -> str | 
     last = failures[-1]
     if last.get("permanent"):
         return "a retry cannot help"
-    if _halves(last):
+    if halves(last):
         return None
-    counted = sum(not _halves(each) for each in failures)
+    counted = sum(not halves(each) for each in failures)
     if counted > retries:
         return "the first attempt failed" if retries == 0 else f"all {len(failures)} attempts failed"
     if classify(last) in TRANSIENT or len(failures) == 1 or last.get("step") is None:
@@ -51,9 +51,10 @@ def why_not_again(failures: Sequence[Mapping[str, Any]], retries: int) -> str | 
 
 def micro_batch_after(failures: Sequence[Mapping[str, Any]]) -> int | None:
     """The most rows at once for the next attempt: half of what was too much for memory; None: as usual."""
-    tried = [each["micro_batch"] for each in failures if _halves(each)]
+    tried = [each["micro_batch"] for each in failures if halves(each)]
     return max(1, min(tried) // 2) if tried else None
 
 
-def _halves(failure: Mapping[str, Any]) -> bool:
+def halves(failure: Mapping[str, Any]) -> bool:
+    """Whether memory did not suffice for a micro-batch: the next attempt has half of it."""
     return failure.get("code") == OUT_OF_MEMORY and bool(failure.get("micro_batch"))

@@ -92,14 +92,21 @@ def train_trial(
     (a fiftieth of the training rows, 16 to 512); that of the result is on all of it, null where it has no rows.
 
     Raises InputError and TrialError as `build_model` does, DataError for a subset or split without rows,
-    MemoryTrialError where memory does not suffice for the micro-batch.
+    MemoryTrialError where memory does not suffice for the micro-batch, TrialError where it does not for the model.
     """
     group = Group.join(rank, world_size, device)
     with settled(trial.seed, trial.threads, group.device):
         tells_memory = devices.restart_memory_peak(group.device)
         pulse = Pulse(progress)
         pulse.enter("load")
-        model, job = prepare_job(trial, prepared, checkpoint, group, micro_batch)
+        try:
+            model, job = prepare_job(trial, prepared, checkpoint, group, micro_batch)
+        except Exception as error:
+            if devices.is_out_of_memory(error):
+                reason = str(error).splitlines()[0]
+                text = f"out of memory while the model was built ({reason}); use a smaller model, or larger workers"
+                raise TrialError(text, code="out_of_memory") from error
+            raise
         course, pulse.steps = Course(), job.steps
         keeper = Keeper(saving, job)
         try:

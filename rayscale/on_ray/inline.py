@@ -12,7 +12,7 @@ from typing import Any
 from rayscale.checkpoints import find_checkpoint
 from rayscale.errors import RayscaleError, describe
 from rayscale.on_ray.place import place
-from rayscale.retry import OUT_OF_MEMORY, micro_batch_after
+from rayscale.retry import halves, micro_batch_after
 from rayscale.savepoints import Saving
 from rayscale.text.prepared import Prepared
 from rayscale.trial import Trial
@@ -46,7 +46,7 @@ def run_here(
         lost = sum(each["seconds"] for each in failures[: -1 if error else None])
         outcome |= {"exclusive": True, "attempts": len(failures) + (not error), "failures": failures,
                     "lost_seconds": lost}  # fmt: skip
-        if not error or error["permanent"] or error["code"] != OUT_OF_MEMORY:
+        if not error or error["permanent"] or not halves(error):
             return outcome
         told = {key: failures[-1].get(key) for key in ("code", "message", "seconds", "step")}
         say({"event": "trial_retried", "trial_id": trial.trial_id, "attempt": len(failures), **told,
@@ -77,11 +77,12 @@ def _attempt(
             )  # fmt: skip
             files = _files(kept) if kept is not None and kept.is_dir() else None
     except Exception as error:  # becomes the trial's reason; other trials go on
-        if let_raise and (getattr(error, "code", None) != OUT_OF_MEMORY or getattr(error, "permanent", False)):
+        failure = describe(error)
+        if let_raise and (failure["permanent"] or not halves(failure)):
             if isinstance(error, RayscaleError):
                 error.show_traceback = True
             raise
-        return {"status": "failed", "error": describe(error), "measured": place(started, trial.gpus)}
+        return {"status": "failed", "error": failure, "measured": place(started, trial.gpus)}
     measured |= place(started, trial.gpus)
     return {"status": measured["status"], "measured": measured, "model": [files] if files else []}
 

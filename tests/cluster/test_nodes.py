@@ -140,6 +140,7 @@ def test_row_22_a_node_is_lost_and_its_trial_goes_on_elsewhere(tmp_path: Path, m
 def test_a_run_folder_that_a_node_does_not_see_is_refused_before_anything_is_prepared(
     tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "head"))
     # These nodes share a disk, so what one does not see is played: the driver marks its folder with another token.
     study = write_study(tmp_path, SHORT.replace("{accelerator: cpu}", "{accelerator: cpu, checkpoint_seconds: 0.001}"))
     store = Store.open(tmp_path / "run")

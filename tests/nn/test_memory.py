@@ -17,6 +17,7 @@ from rayscale.on_ray import lanes
 from rayscale.on_ray.inline import run_here
 from rayscale.on_ray.lane import Cell
 from rayscale.on_ray.pool import LanePool
+from rayscale.retry import why_not_again
 from rayscale.trial import ModelSpec, Trial
 
 pytestmark = pytest.mark.row
@@ -93,6 +94,20 @@ def test_row_18_too_little_for_one_row_is_a_failed_record_that_says_so(
     assert (failed["status"], failed["attempts"]) == ("failed", 4)  # 8, 4, 2 and 1 rows at once
     assert "out of memory with micro-batches of 1" in failed["error"]["message"]
     assert "use a smaller model" in failed["error"]["message"]
+
+
+def test_row_18_too_little_for_the_model_is_tried_no_smaller_and_says_so(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*given: Any, **more: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(train, "prepare_job", build)
+    said: list[dict[str, Any]] = []
+    failed = run(trial, tmp_path, said)
+    assert (failed["status"], failed["attempts"], said) == ("failed", 1, [])
+    assert failed["error"]["message"].startswith("out of memory while the model was built (CUDA out of memory")
+    assert why_not_again([failed["error"]] * 3, 2) == "all 3 attempts failed"
 
 
 def test_row_18_a_pool_hands_the_trial_out_with_half_the_micro_batch_and_counts_no_retry() -> None:
