@@ -67,6 +67,7 @@ def _plan_and_storage(study: Study | None, machine: Machine | None) -> Iterator[
             plan = draft_plan(study, machine or this_machine(study.run.accelerator), store)
             needed = float(plan.disk_bytes)
             yield Finding("plan", "ok", f"{len(plan.trials)} trials of {study.name} fit {plan.machine.origin}")
+            yield from (Finding(**found) for found in plan.doctor["findings"])
         except RayscaleError as error:
             yield Finding("plan", "fail", str(error), "mend what it says; `rayscale plan STUDY` shows the whole plan")
     yield from doctor_devices.examine_storage(place)

@@ -90,7 +90,7 @@ def doctor(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Versions, devices, cluster, storage: what is found, and what to mend."""
+    """Versions, devices, cluster, storage, a study's text: what is found, and what to mend."""
     from rayscale.checkup import as_lines, check_up, verdict
 
     found = check_up(study, address)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from rayscale.doctor_devices import GIGA, nearest_folder
 from rayscale.errors import StudyError
@@ -18,10 +19,11 @@ from rayscale.study import Ladder, Study
 from rayscale.study_augment import read as read_augmentation
 from rayscale.text.account import listed, row_counts, token_counts
 from rayscale.text.children import find_augmentations
+from rayscale.text.diagnosis import after_preparing, diagnose
 from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared, find_tokens
-from rayscale.text.survey import Survey, survey
-from rayscale.text.tokenise import spec_of
+from rayscale.text.survey import Survey, survey, survey_folder
+from rayscale.text.tokenise import TokenizerSpec, spec_of
 from rayscale.trial import ModelSpec, Trial
 
 PRETRAINED_VOCABULARY = 30_000  # of a checkpoint's tokenizer, before it is read
@@ -53,10 +55,19 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     # Text that is prepared was planned before, so its checkpoints are here; other checkpoints are fetched only after
     # all else was found feasible.
     specs = model_specs(study) if found.folder else None
-    supply = _supply(study, found, _tokenised(study, found, specs) if specs else {})
+    tokenised = _tokenised(study, found, specs) if specs else {}
+    supply = _supply(study, found, tokenised)
     records = Ledger(store).read()[0]
     plan = make_plan(study, machine, supply, _measured(records), specs)
-    return replace(plan, lint=(*_changed(records, plan), *_little_room(store, plan), *plan.lint))
+    tokenizers = tokenizers_of(plan)
+    found_out = diagnose(study, found, tokenizers, tokenised)
+    lint = (*_changed(records, plan), *_little_room(store, plan), *plan.lint)
+    return replace(plan, lint=lint, doctor=found_out.to_json())
+
+
+def tokenizers_of(plan: Plan) -> list[TokenizerSpec]:
+    """The tokenizers of the plan's models, each once."""
+    return list(dict.fromkeys(spec_of(planned.trial.model) for planned in plan.trials))
 
 
 def _little_room(store: Store, plan: Plan) -> list[tuple[str, str]]:
@@ -158,7 +169,9 @@ def write_plan(store: Store, plan: Plan, prepared: Mapping[str, Prepared]) -> No
         return
     any_of_them = next(iter(prepared.values()))
     counts = {"exact": True, **row_counts(any_of_them.manifest), "tokens": token_counts(prepared)}
-    told = replace(plan, supply=replace(plan.supply, counts=counts))
+    found = survey_folder(Path(any_of_them.path).parent)
+    doctor = after_preparing(plan.doctor, plan.study, found, tokenizers_of(plan), prepared) if plan.doctor else {}
+    told = replace(plan, supply=replace(plan.supply, counts=counts), doctor=doctor)
     store.write("plan.json", json.dumps(told.to_json(), indent=1, allow_nan=False).encode())
     for name, content in listed(any_of_them).items():
         store.write(name, content)

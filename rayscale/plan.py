@@ -6,8 +6,8 @@ Pure and quick: no torch, no Ray. What needs reading text comes in as a `Supply`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rayscale.checkpoints import find_checkpoint, read_config
@@ -36,6 +36,7 @@ class Plan:
     seconds: float  # wall time, start-up included
     disk_bytes: int  # the most at one time: records, kept models, checkpoints
     lint: tuple[tuple[str, str], ...]
+    doctor: Mapping[str, Any] = field(default_factory=dict)  # what was found of the text: `text.diagnosis`
 
     @property
     def gpu_hours(self) -> float:
@@ -70,6 +71,7 @@ class Plan:
                 "disk_bytes": self.disk_bytes,
             },
             "lint": [{"code": code, "message": message} for code, message in self.lint],
+            "doctor": dict(self.doctor),
         }
 
 

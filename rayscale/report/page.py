@@ -15,6 +15,7 @@ from rayscale.ledger import COLUMNS
 from rayscale.report.chart import Drawn
 from rayscale.report.checks import held_out, residual_rows, residuals
 from rayscale.report.classes import ClassScores
+from rayscale.report.doctor_notes import doctor_notes
 from rayscale.report.evidence import Evidence, gather
 from rayscale.report.foretold import held_out_rows, residual_table
 from rayscale.report.numbers import count, duration, number, plain, significant
@@ -122,6 +123,7 @@ def render(
         "cut": [(item.get("cell", ""), item.get("reason", "")) for item in plan.get("cut") or []],
         "lint": [(item.get("code", ""), item.get("message", "")) for item in plan.get("lint") or []],
         "rows": row_notes(plan.get("data") or {}),
+        "doctor": doctor_notes(plan.get("doctor") or {}),
         "study_facts": nested_facts(study),
         "commands": [str(line) for line in provenance.get("commands") or []],
         "provenance": provenance_facts(provenance, trials),

@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rayscale.report.doctor_notes import doctor_lines
 from rayscale.report.numbers import count, data_volume, duration, fixed, number, plain, plural, shorten, significant
 from rayscale.report.rows import row_notes
 from rayscale.report.verdict import notices, sentences
@@ -186,6 +187,7 @@ def _plan_caption(plan: dict, trials: Sequence[dict], total: dict) -> str:
             "parameter, the activations of a micro-batch."
         )
     lines += row_notes(plan.get("data") or {})
+    lines += doctor_lines(plan.get("doctor") or {})
     names = list(dict.fromkeys(str(row.get("augment") or "none") for row in trials))
     if names and names != ["none"]:
         lines.append(f"Every cell with each augmentation: {', '.join(sorted(names, key=lambda n: (n != 'none', n)))}.")

@@ -172,7 +172,7 @@ def _nearest(hashes: np.ndarray, starts: np.ndarray, held_out: HeldOut) -> tuple
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     owners = held_out.owners[np.repeat(first, counts) + within].astype(np.int64)
     askers = np.repeat(np.arange(counts.size) // buckets.shape[1], counts)
-    pairs = np.unique(askers * len(held_out) + owners)
+    pairs = _distinct(askers * len(held_out) + owners)
     if not len(pairs):
         return others, similarities
     kept, offsets, whole = _keep(hashes, starts)
@@ -193,11 +193,17 @@ Sketch = tuple[np.ndarray, np.ndarray, np.ndarray]
 def _keep(hashes: np.ndarray, starts: np.ndarray) -> Sketch:
     """The KEPT smallest hashes (32 bits) of each text: flat, where each begins, and whether they are all."""
     texts = np.repeat(np.arange(len(starts) - 1, dtype=np.uint64), np.diff(starts))
-    distinct = np.unique((texts << np.uint64(32)) | (hashes >> np.uint64(32)))
+    distinct = _distinct((texts << np.uint64(32)) | (hashes >> np.uint64(32)))
     sizes = np.bincount((distinct >> np.uint64(32)).astype(np.int64), minlength=len(starts) - 1)
     rank = np.arange(len(distinct)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     kept = (distinct[rank < KEPT] & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     return kept, np.concatenate([[0], np.cumsum(np.minimum(sizes, KEPT))]), sizes <= KEPT
+
+
+def _distinct(values: np.ndarray) -> np.ndarray:
+    # `np.unique` of numpy 2.4 takes nine times as long: it puts numbers in a hash table, and these meet there.
+    ordered = np.sort(values)
+    return ordered[np.concatenate([ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]])]
 
 
 def _alike(one: Sketch, ones: np.ndarray, other: Sketch, others: np.ndarray) -> np.ndarray:

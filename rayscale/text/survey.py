@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,8 @@ class Survey:
     `exact` is False where they are estimated from a file's first rows and its number of lines; duplicates further on
     are then not seen. `fingerprint` names the content of all files and the settings that decide about rows; `folder` is
     where the prepared rows lie, None if there are none yet. `bytes` are those of each split's text in UTF-8. `counts`
-    says what became of every row that was read (see `account.row_counts`).
+    says what became of every row that was read (see `account.row_counts`); `splits` are the clean rows themselves, as
+    far as they were read, and `near_duplicates` the lines of `apart.as_lines`.
     """
 
     fingerprint: str
@@ -43,6 +44,8 @@ class Survey:
     bad_rows: tuple[str, ...]
     exact: bool
     folder: Path | None
+    splits: Mapping[str, pa.Table]
+    near_duplicates: tuple[str, ...]
 
     @property
     def mean_characters(self) -> float:
@@ -57,7 +60,7 @@ def survey(study: Study) -> Survey:
     """
     folder = prepared.clean_folder(study)
     if prepared.is_whole(folder):
-        return _survey(folder.name, prepared.read_clean_manifest(folder), {}, (), exact=True, folder=folder)
+        return survey_folder(folder)
     tables: list[pa.Table] = []
     read, there = dict.fromkeys(prepared.SPLITS, 0), dict.fromkeys(prepared.SPLITS, 0)
     most = clean.most_bytes(study.data)
@@ -72,18 +75,26 @@ def survey(study: Study) -> Survey:
     cleaned = clean.assemble(tables, study)
     given = {role: getattr(study.data, role) for role in read}
     scales = {name: there[role] / read[role] for name in read for role in [name if given[name] else "train"]}
-    return _survey(folder.name, cleaned.manifest, scales, cleaned.bad_rows, exact=read == there, folder=None)
+    return _survey(folder.name, cleaned, scales, exact=read == there, folder=None)
+
+
+def survey_folder(folder: Path) -> Survey:
+    """Survey the clean rows of a prepared folder."""
+    manifest, near = prepared.read_clean_manifest(folder), folder / "near_duplicates.txt"
+    splits = {name: prepared.read_table(folder / f"{name}.arrow") for name in prepared.SPLITS}
+    lines = tuple(near.read_text(encoding="utf-8").splitlines())
+    return _survey(folder.name, clean.Cleaned(splits, manifest, (), lines), {}, exact=True, folder=folder)
 
 
 def _survey(
     fingerprint: str,
-    manifest: dict[str, Any],
+    cleaned: clean.Cleaned,
     scales: dict[str, float],
-    bad_rows: tuple[str, ...],
     *,
     exact: bool,
     folder: Path | None,
 ) -> Survey:
+    manifest = cleaned.manifest
     rows = {name: round(manifest["rows"][name] * scales.get(name, 1.0)) for name in prepared.SPLITS}
     return Survey(
         fingerprint=fingerprint,
@@ -94,9 +105,11 @@ def _survey(
         bytes={name: round(size * scales.get(name, 1.0)) for name, size in _bytes(manifest).items()},
         labels=tuple(manifest["labels"]),
         counts={"exact": exact, **account.row_counts(manifest), **({} if exact else {"expected": rows})},
-        bad_rows=bad_rows,
+        bad_rows=cleaned.bad_rows,
         exact=exact,
         folder=folder,
+        splits=cleaned.splits,
+        near_duplicates=cleaned.near_duplicates,
     )
 
 

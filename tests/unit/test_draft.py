@@ -62,8 +62,8 @@ def test_every_row_is_accounted_for_in_the_plan_and_after_preparing(untidy: Path
         ("text: text", "text: txt", r"study.yaml:2: task.text: .*rows.csv:1: txt: no column 'txt'"),
         (
             "train: rows.csv",
-            "train: rows.csv\n  format: conll",
-            r"study.yaml:5: data.format: 'conll' is not registered",
+            "train: rows.csv\n  format: xlsx",
+            r"study.yaml:5: data.format: 'xlsx' is not registered",
         ),
         ("train: rows.csv", "train: .", r"study.yaml:4: data.train: .*: a folder; name its files"),
         ("train: rows.csv", "train: empty.csv", r"study.yaml:4: data.train: .*empty.csv: the file is empty"),

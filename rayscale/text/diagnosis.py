@@ -1,0 +1,291 @@
+"""The data doctor: what can be said of a study's text before anything is spent, each finding with its mend.
+
+It looks at the clean rows that a survey saw; of many rows the first ones by hash, which are a fair sample. It needs
+neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from rayscale.doctor import Finding
+from rayscale.errors import DataError
+from rayscale.estimate import bytes_per_token
+from rayscale.machine import cache_root
+from rayscale.text.first_look import FIRST_LOOK_VERSION, FirstLook, look
+from rayscale.text.publish import publish_file
+from rayscale.text.tasks.form import find_form
+from rayscale.text.tokenise import TokenizerSpec, tokenizer_folder
+from rayscale.text.trouble import find_trouble
+
+if TYPE_CHECKING:
+    from rayscale.study import Study
+    from rayscale.text.prepared import Prepared
+    from rayscale.text.survey import Survey
+
+LOOKED_AT = 20_000  # texts that are read for signs of wrong encoding
+TOKENISED = 512  # texts that a tokenizer is tried on
+MOST_LETTERS = 20_000  # of each of these
+FEW_ROWS = 8  # of a class
+UNEVEN = 20.0  # times that the largest class has the rows of the smallest
+MANY_LEAKS = 0.01
+MANY_CUT = 0.05
+MANY_GARBLED = 0.001
+MANY_UNKNOWN = 0.01
+FEW_LETTERS_A_PIECE = 2.0
+LITTLE_GAIN = 0.02
+FEW_HELD_OUT = 100
+_TOKENS = "tokens of "
+_FOLDERS = re.compile(r"(?<!\S)\S*/")
+_BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings, and the curve of the free first look where there is enough text for one."""
+
+    findings: tuple[Finding, ...]
+    first_look: FirstLook | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The `doctor` of plan.json."""
+        return {
+            "findings": [finding.to_json() for finding in self.findings],
+            "first_look": self.first_look.to_json() if self.first_look else None,
+        }
+
+
+def diagnose(
+    study: Study, found: Survey, specs: Sequence[TokenizerSpec], prepared: Mapping[str, Prepared]
+) -> Diagnosis:
+    """Look at a study's text; `specs` are its tokenizers, `prepared` (by name) those whose tokens are there."""
+    seen = first_look(found, study.task.type)
+    return Diagnosis(
+        (
+            *_rows(found),
+            *_labels(found, study.task.type),
+            _leaks(found),
+            _lengths(found),
+            _encoding(found),
+            *of_tokenizers(study, found, specs, prepared),
+            *_curve(seen, study.grid.sizes),
+        ),
+        seen,
+    )
+
+
+def after_preparing(
+    told: Mapping[str, Any],
+    study: Study,
+    found: Survey,
+    specs: Sequence[TokenizerSpec],
+    prepared: Mapping[str, Prepared],
+) -> dict[str, Any]:
+    """A diagnosis of plan.json with its findings on tokens measured anew, now that every tokenizer is there."""
+    other = [finding for finding in told["findings"] if not finding["name"].startswith(_TOKENS)]
+    measured = [finding.to_json() for finding in of_tokenizers(study, found, specs, prepared)]
+    return {**told, "findings": [*other, *measured]}
+
+
+def first_look(found: Survey, task: str) -> FirstLook | None:
+    """The first look at these rows, None for tasks without a simple model; kept in the cache: it is paid for once."""
+    mark = f"{found.fingerprint}{'' if found.exact else '-sample'}-{FIRST_LOOK_VERSION}"
+    path = cache_root() / "first-looks" / f"{mark}.json"
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return saved and FirstLook(**{**saved, "sizes": tuple(saved["sizes"]), "losses": tuple(saved["losses"])})
+    except (OSError, ValueError, TypeError, KeyError):  # not there, or cut off: looked at anew
+        form = find_form(task)
+        seen = look(found.splits, len(found.labels)) if form.one_class or form.packed else None
+        publish_file(path, json.dumps(seen.to_json() if seen else None).encode())
+        return seen
+
+
+def _rows(found: Survey) -> Iterator[Finding]:
+    counts = found.counts
+    dropped, read = counts["dropped"], max(1, counts["read"])
+    lost = {reason: dropped[reason] for reason in ("bad_row", "empty", "duplicate")}
+    text = (
+        f"{counts['read']:,} read, {lost['duplicate']:,} duplicates, {lost['empty']:,} without text, "
+        f"{lost['bad_row']:,} that cannot be used"
+    )
+    many = sum(lost.values()) > 0.1 * read
+    yield Finding("rows", "warn" if many else "ok", text, "more than a tenth is lost: see where it comes from" * many)
+    if conflicts := counts["conflicting_labels"]:
+        text = f"{conflicts:,} of the dropped duplicates carry another label than the row that stayed"
+        yield Finding("contradictions", "warn", text, "decide on one label for each text; no model can learn both")
+    fewest = min(found.rows_validation, found.rows_test)
+    if found.labels and fewest < FEW_HELD_OUT:
+        off = 1.96 * math.sqrt(0.16 / fewest)
+        text = f"{found.rows_validation:,} validation and {found.rows_test:,} test rows"
+        yield Finding("held-out rows", "warn", f"{text}: an accuracy of 0.8 is known within {off:.2f}",
+                      "give a larger test file, or a larger fraction")  # fmt: skip
+
+
+def _labels(found: Survey, task: str) -> Iterator[Finding]:
+    form, named = find_form(task), len(found.labels)
+    if form.classes is None:
+        return
+    column = found.splits["train"]["label"]
+    if form.one_class:
+        sizes = np.bincount(column.to_numpy(), minlength=named)
+    else:
+        counted = Counter(name for label in column.slice(0, LOOKED_AT).to_pylist() for name in form.classes(label))
+        sizes = np.array([counted[name] for name in found.labels])
+    what = "training rows" if form.one_class else f"places in {min(LOOKED_AT, len(column)):,} training rows"
+    low, high = int(sizes.argmin()), int(sizes.argmax())
+    text = (
+        f"{named} labels; '{_short(found.labels[high])}' has {sizes[high]:,} {what} "
+        f"({sizes[high] / sizes.sum():.2g} of them), '{_short(found.labels[low])}' {sizes[low]:,}"
+    )
+    mends = []
+    if sizes[low] < FEW_ROWS:
+        few = [found.labels[place] for place in np.argsort(sizes, kind="stable") if sizes[place] < FEW_ROWS]
+        shown = ", ".join(map(_short, few[:5])) + (", ..." if len(few) > 5 else "")
+        mends.append(f"give more rows of {shown}: {FEW_ROWS} or more can be learnt from")
+    if sizes[high] > UNEVEN * max(1, sizes[low]):
+        mends.append("judge by f1_macro (target: f1_macro), since accuracy hides the rare ones")
+    yield Finding("labels", "warn" if mends else "ok", text, "; ".join(mends))
+
+
+def _leaks(found: Survey) -> Finding:
+    dropped = found.counts["dropped"]
+    exact = dropped["in_test"] + dropped["in_validation"]
+    nearly = dropped.get("near_test", 0) + dropped.get("near_validation", 0)
+    text = f"{exact:,} training rows are a held-out text, {nearly:,} nearly one; all are kept out"
+    if found.near_duplicates:
+        text += f" ({_FOLDERS.sub('', found.near_duplicates[0])})"
+    many = exact + nearly > MANY_LEAKS * (found.rows_train + exact + nearly)
+    mend = "results on this split that did not leave them out were too good; near_duplicates.txt of a run lists them"
+    return Finding("leakage", "warn" if many else "ok", text, mend * many)
+
+
+def _lengths(found: Survey) -> Finding:
+    lengths = pc.utf8_length(found.splits["train"]["text"].slice(0, 5 * LOOKED_AT)).to_numpy()
+    low, middle, high = np.quantile(lengths, (0.05, 0.5, 0.95))
+    text = f"half of the training texts have {middle:,.0f} characters or fewer, 90% {low:,.0f} to {high:,.0f}"
+    return Finding("lengths", "ok", f"{text}; the longest has {lengths.max():,}")
+
+
+def _encoding(found: Survey) -> Finding:
+    texts = _some(found, "train", LOOKED_AT) + _some(found, "test", LOOKED_AT // 4)
+    signs = find_trouble(texts)
+    if not signs:
+        return Finding("encoding", "ok", f"no sign of trouble in {len(texts):,} texts")
+    many = any(sign.texts > max(2, MANY_GARBLED * len(texts)) for sign in signs)
+    said = "; ".join(f"{sign.kind} in {sign.texts:,} (such as {sign.example!r})" for sign in signs)
+    mends = {
+        "markup": "take markup out of the texts (html.unescape)",
+        "control characters": "take control characters out",
+    }
+    rest = "write the file again from its source, read in the encoding it has; what is mixed already, `ftfy` mends"
+    told = dict.fromkeys(mends.get(sign.kind, rest) for sign in signs)
+    return Finding("encoding", "warn" if many else "ok", f"of {len(texts):,} texts: {said}", "; ".join(told) * many)
+
+
+def of_tokenizers(
+    study: Study, found: Survey, specs: Sequence[TokenizerSpec], prepared: Mapping[str, Prepared]
+) -> Iterator[Finding]:
+    """How each tokenizer takes the training texts: tokens, share cut off, how well its vocabulary covers them."""
+    form = find_form(study.task.type)
+    texts = [" ".join(form.texts(text))[:MOST_LETTERS] for text in _some(found, "train", TOKENISED)]
+    limit = None if form.packed else study.task.length
+    for spec in dict.fromkeys(specs):
+        ready = prepared.get(spec.name)
+        try:
+            folder = ready.tokenizer_folder if ready else tokenizer_folder(spec) if spec.kind == "pretrained" else None
+        except DataError:
+            folder = None  # of the hub, not fetched yet
+        if folder is None:
+            yield _expected(spec, texts, limit)
+        else:
+            yield _measured(spec, folder, texts, limit, ready)
+
+
+def _expected(spec: TokenizerSpec, texts: Sequence[str], limit: int | None) -> Finding:
+    """A tokenizer that is not there yet, by the length of the texts."""
+    lengths = np.array([len(text.encode()) for text in texts]) / bytes_per_token(spec.vocabulary or 30_000)
+    text = f"about {np.median(lengths):,.0f} tokens a text (median), by its length in bytes"
+    if limit is None:
+        return Finding(f"{_TOKENS}{spec.name}", "ok", text)
+    cut = float((lengths + 2 > limit).mean())
+    mend = f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + 2)}" if cut > MANY_CUT else ""
+    text += f"; about {cut:.2g} of the texts are longer than {limit} and will be cut"
+    return Finding(f"{_TOKENS}{spec.name}", "warn" if mend else "ok", text, mend)
+
+
+def _measured(
+    spec: TokenizerSpec, folder: Path, texts: Sequence[str], limit: int | None, ready: Prepared | None
+) -> Finding:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    lengths = np.array([len(each.ids) for each in encoded])
+    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    ids = np.concatenate([np.array(each.ids, dtype=np.int64) for each in encoded])
+    pieces, letters, words = max(1, len(ids)), sum(map(len, texts)), sum(len(text.split()) for text in texts)
+    unknown = _share(
+        ids, {number for name in ("[UNK]", "<unk>") if (number := tokenizer.token_to_id(name)) is not None}
+    )
+    fallback = {number for piece, number in tokenizer.get_vocab().items() if _BYTE_PIECE.fullmatch(piece)}
+    text = (
+        f"{np.median(lengths):,.0f} tokens a text (median), {pieces / max(1, words):.2f} a word, "
+        f"{letters / pieces:.2g} characters each; {unknown:.2g} of them unknown"
+    )
+    if fallback:
+        text += f", {_share(ids, fallback):.2g} single bytes"
+    mends = []
+    if limit is not None:
+        whole = ready.manifest["splits"]["train"] if ready else {}
+        cut = float(whole.get("truncated_share", (lengths + special > limit).mean()))
+        text += f"; {cut:.2g} of the texts are longer than {limit} and {'are' if ready else 'will be'} cut"
+        if cut > MANY_CUT:
+            mends.append(f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + special)}")
+    if unknown + _share(ids, fallback) > MANY_UNKNOWN or letters / pieces < FEW_LETTERS_A_PIECE:
+        mends.append("its vocabulary does not suit this text: a checkpoint of the text's language and field, or models "
+                     "from scratch with a larger vocabulary, would read it better")  # fmt: skip
+    return Finding(f"{_TOKENS}{spec.name}", "warn" if mends else "ok", text, "; ".join(mends))
+
+
+def _curve(seen: FirstLook | None, sizes: Sequence[int]) -> Iterator[Finding]:
+    if seen is None:
+        yield Finding("first look", "ok", "none: too little text, or a task without a simple model")
+        return
+    pays = seen.fall > LITTLE_GAIN
+    way = "falls" if seen.fall >= 0 else "rises"
+    text = (
+        f"{'more data pays' if pays else 'more data hardly pays'}: the loss of {seen.model} {way} "
+        f"{abs(100 * seen.fall):.2g}% per doubling ({100 * seen.low:.2g} to {100 * seen.high:.2g}%), from "
+        f"{seen.losses[0]:.3g} at {seen.sizes[0]:,} {seen.unit} to {seen.losses[-1]:.3g} at {seen.sizes[-1]:,}"
+    )
+    mend = "look at labels and columns: a simple model learns nothing more from more of this text"
+    yield Finding("first look", "ok" if pays else "warn", text, "" if pays else mend)
+
+
+def _some(found: Survey, split: str, most: int) -> list[str]:
+    return found.splits[split]["text"].slice(0, most).to_pylist()
+
+
+def _share(ids: np.ndarray, chosen: set[int]) -> float:
+    return float(np.isin(ids, list(chosen)).mean()) if chosen and len(ids) else 0.0
+
+
+def _round_up(length: float) -> int:
+    return 32 * math.ceil(length / 32)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 30 else text[:27] + "..."
