@@ -10,16 +10,18 @@ PROGRESS_SECONDS = 0.5
 
 
 class Pulse:
-    """Calls `progress` with {phase, step, steps, train_loss}, at most every PROGRESS_SECONDS, and when a phase begins.
+    """Calls `progress` with {phase, step, steps, train_loss, micro_batch}, at most every PROGRESS_SECONDS, and when a
+    phase begins.
 
     So it tells of work that was done, never of time that passed: a rank that hangs falls silent. `steps` is 0 while
-    loading; `train_loss` is that of the last curve point.
+    loading; `train_loss` is that of the last curve point, `micro_batch` None while loading.
     """
 
     def __init__(self, progress: Callable[[dict[str, Any]], None] | None, steps: int = 0) -> None:
         self.progress, self.steps, self.step = progress, steps, 0
         self.phase = "load"
         self.train_loss: float | None = None
+        self.micro_batch: int | None = None
         self._next = 0.0
 
     def enter(self, phase: str) -> None:
@@ -34,4 +36,5 @@ class Pulse:
         if self.progress is None or now < self._next:
             return
         self._next = now + PROGRESS_SECONDS
-        self.progress({"phase": self.phase, "step": self.step, "steps": self.steps, "train_loss": self.train_loss})
+        told = {"phase": self.phase, "step": self.step, "steps": self.steps}
+        self.progress({**told, "train_loss": self.train_loss, "micro_batch": self.micro_batch})

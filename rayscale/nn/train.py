@@ -80,12 +80,12 @@ def train_trial(
     """Trains and evaluates one cell; returns its measured columns of the trial table, its `curve` and its `classes`
     (see `Score`), equal on all ranks.
 
-    With `world_size` > 1 every rank of an existing process group calls it with the same trial. `progress` gets
-    {phase, step, steps, train_loss} about twice a second, and may raise to stop this rank. `save_to` is the folder of
-    the trained model (rank 0 writes it). With `saving` the trial goes on from its last savepoint, and ends as if it had
-    never stopped: bit for bit on a CPU, times aside. `micro_batch` is the most rows at once, less than usual where
-    memory did not suffice. Losses are in nats, per token for causal-lm and per example for
-    classification; `status` is ok, or diverged: a loss that is no longer a number is a result, its reason in `error`.
+    With `world_size` > 1 every rank of an existing process group calls it with the same trial. `progress` gets {phase,
+    step, steps, train_loss, micro_batch} about twice a second, and may raise to stop this rank. `save_to` is the folder
+    of the trained model (rank 0 writes it). With `saving` the trial goes on from its last savepoint, and ends as if it
+    had never stopped: bit for bit on a CPU, times aside. `micro_batch` is the most rows at once, less than usual where
+    memory did not suffice. Losses are in nats, per token for causal-lm and per example for classification; `status` is
+    ok, or diverged: a loss that is no longer a number is a result, its reason in `error`.
 
     `train_loss` is the mean over the last tenth of the steps. `flops` counts real tokens, not padding (see
     rayscale.parameters.training_flops). The `validation_loss` of the curve is on the first rows of the validation split
@@ -111,6 +111,7 @@ def train_trial(
         keeper = Keeper(saving, job)
         try:
             job = keeper.find(model)
+            pulse.micro_batch = job.micro_batch
             result = _run(model, job, course, pulse, keeper)
         except Exception as error:
             error.step = course.steps  # type: ignore[attr-defined] # an error that comes back at its step is no accident

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rayscale.on_ray.lane import Running
-from rayscale.retry import classify, micro_batch_after, why_not_again
+from rayscale.retry import OUT_OF_MEMORY, classify, micro_batch_after, why_not_again
 
 
 class Accounts:
@@ -21,6 +21,11 @@ class Accounts:
     def fail(self, running: Running, error: Mapping[str, Any], size: int, now: float) -> dict[str, Any] | None:
         """An attempt failed on `size` slots: the outcome if the trial ends with it, None if it is tried again."""
         trial_id, failures = running.cell.trial_id, self._failures[running.cell.trial_id]
+        if classify(error) == OUT_OF_MEMORY and not error.get(
+            "micro_batch"
+        ):  # its process was ended before it could say
+            rows = running.progress.get("micro_batch")
+            error = {**error, "micro_batch": rows, "permanent": rows == 1}
         failures.append(
             {
                 "step": running.progress.get("step"),

@@ -7,6 +7,7 @@ two cores. A lane pays that once.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import tempfile
 import uuid
@@ -25,6 +26,7 @@ from rayscale.on_ray.parcels import Parcel, read_files, unwrap
 from rayscale.on_ray.place import place
 from rayscale.on_ray.pool import LanePool
 from rayscale.on_ray.rules import START_SECONDS
+from rayscale.retry import OUT_OF_MEMORY
 from rayscale.savepoints import Saving
 from rayscale.trial import Trial
 
@@ -142,13 +144,22 @@ class _PoolActor(LanePool):
                 return
             except ray.exceptions.ActorUnavailableError:
                 pass  # may come back; if not, it is said to be dead
-            except ray.exceptions.RayActorError as failure:
-                node = "node has died" in str(failure)
-                text = f"the {'node' if node else 'process'} of worker {rank} (pid {member.pid} on {member.host}) died"
-                error = {"message": text, "code": "node_died" if node else "worker_died", **where}
-                await self.lose(lane_id, group, error)
+            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as failure:
+                code, what = _judge_death(failure)
+                text = what.format(f"worker {rank} (pid {member.pid} on {member.host})")
+                await self.lose(lane_id, group, {"message": text, "code": code, **where})
                 return
             await asyncio.sleep(PROBE_SECONDS)
+
+
+def _judge_death(failure: Exception) -> tuple[str, str]:
+    """The code of a worker's death by what Ray says of it, and the sentence for it."""
+    said = str(failure)
+    if isinstance(failure, ray.exceptions.OutOfMemoryError) or re.search("running low on memory|OUT_OF_MEMORY", said):
+        return OUT_OF_MEMORY, "out of memory: Ray ended {}, as its node ran low"
+    if "node has died" in said:
+        return "node_died", "the node of {} died"
+    return "worker_died", "the process of {} died"
 
 
 async def _answer(actor: Any) -> None:

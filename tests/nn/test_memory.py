@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from made import make_classification, make_trial
 from resume_worker import saved_after, saving
@@ -181,3 +182,38 @@ def test_row_18_a_lack_of_cuda_memory_costs_a_lane_of_one_worker_no_restart(
     ((_, _, told, restart),) = pool.fail.calls
     assert (raised, restart) == (restarts, restarts)
     assert str(error) in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (ray.exceptions.OutOfMemoryError("Memory on the node was 30.8GB / 31GB"), "out_of_memory"),
+        (
+            ray.exceptions.RayActorError(error_msg="Task was killed due to the node running low on memory."),
+            "out_of_memory",
+        ),
+        (ray.exceptions.RayActorError(error_msg="its node has died"), "node_died"),
+        (ray.exceptions.RayActorError(error_msg="its worker process has died"), "worker_died"),
+    ],
+)
+def test_row_18_a_worker_that_ray_ends_for_memory_is_not_one_that_died(failure: Exception, code: str) -> None:
+    assert lanes._judge_death(failure)[0] == code
+
+
+@pytest.mark.parametrize(("rows", "asked"), [(8, 4), (1, "given up"), (None, None)])
+def test_row_18_a_worker_ended_for_memory_halves_the_micro_batch_that_it_last_told(
+    rows: int | None, asked: int | str | None
+) -> None:
+    async def whole() -> int | str | None:
+        pool = LanePool([Cell("a", 1, False, "a")], 1, 1, None, lambda *_: None)
+        submitted = asyncio.ensure_future(pool.submit("a"))
+        await asyncio.sleep(0)
+        serial, _, _ = await pool.next_trial(0, "g", 0, 0) or (0, None, None)
+        await pool.beat(0, serial, 0, {"phase": "train", "step": 3, "micro_batch": rows})
+        await pool.lose(0, "g", {"message": "out of memory", "code": "out_of_memory"})
+        found = await pool.collect(0, 0.01)
+        handed = None if found else await pool.next_trial(0, "h", 0, 0)
+        submitted.cancel()
+        return "given up" if found else handed and handed[2]
+
+    assert asyncio.run(asyncio.wait_for(whole(), 10)) == asked
