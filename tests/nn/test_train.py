@@ -111,7 +111,8 @@ def test_accumulation_changes_nothing(
         assert pieces[key] == pytest.approx(whole[key], rel=1e-5)
 
 
-def test_divergence_is_a_result(language: Made) -> None:
+@pytest.mark.row
+def test_row_15_a_loss_that_is_no_number_is_a_result_of_its_own_kind(language: Made) -> None:
     result = train_trial(make_trial("causal-lm", training={"learning_rate": 1e30}), language)
     assert result["status"] == "diverged"
     assert "learning_rate was 1e+30" in result["error"]

@@ -126,7 +126,8 @@ def test_lone_trials_run_with_nothing_beside_them() -> None:
     assert not all(shared)
 
 
-def test_a_trial_that_breaks_is_tried_again_and_then_failed_with_its_reason() -> None:
+@pytest.mark.row
+def test_row_14_a_trial_that_breaks_is_tried_again_and_then_failed_with_its_reason() -> None:
     lanes = Lanes(breaks={"a": 1, "b": 9})
     outcomes = play([cell("a", 1), cell("b", 1), cell("c", 1)], 1, lanes, retries=2)
     assert (outcomes["a"]["status"], outcomes["a"]["attempts"]) == ("ok", 2)
