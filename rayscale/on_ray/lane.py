@@ -44,6 +44,7 @@ class Lane:
     vitals: Vitals = field(default_factory=Vitals)
     current: Running | None = None
     closed: bool = False
+    begun: bool = False  # whether it was ever given a trial
     served: int = 0
     holding: set[str] = field(default_factory=set)  # trials whose model lives in this lane's workers
     strays_ended: bool = False

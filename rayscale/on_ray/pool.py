@@ -17,7 +17,7 @@ from typing import Any
 
 from rayscale.on_ray.rules import LaneRules
 
-LANE_FAILURES = 3  # lanes of one size that may end with an error without having finished a trial
+LANE_FAILURES = 3  # lanes of one size in a row that may end before they are given a trial, whose own limit counts then
 WATCH_SECONDS = 1.0
 OVERDUE_SECONDS = 60.0  # for Ray to end a lane that did not come up
 
@@ -195,7 +195,7 @@ class LanePool(LaneRules):
                 self._accounts.events.append(
                     {"event": "lane_ended", "lane": lane_id, "gpus": lane.size, "reason": error}
                 )
-            if error and not lane.served:
+            if error and not lane.begun:
                 self._lane_failures[lane.size] += 1
                 others = any(other.size == lane.size and not other.starting for other in self._lanes.values())
                 if self._lane_failures[lane.size] >= LANE_FAILURES and not others:

@@ -100,6 +100,7 @@ class LaneRules:
         self._waiting.remove(cell)
         most = self._accounts.micro_batch(cell.trial_id)
         lane.current = Running(cell, next(self._serials), not busy and not starting, self._now(), most)
+        lane.begun, self._lane_failures[lane.size] = True, 0
         lane.vitals.begin(self._now())
         for other in others:
             if other.current:
@@ -123,7 +124,6 @@ class LaneRules:
         assert lane.current is not None
         self._record(lane.current.cell, outcome)
         lane.current, lane.served = None, lane.served + 1
-        self._lane_failures[lane.size] = 0
         if self._per_lane is not None and lane.served >= self._per_lane:
             lane.closed = True
         self._settle()

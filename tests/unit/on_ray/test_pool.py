@@ -199,3 +199,37 @@ def test_a_failed_set_up_on_one_rank_ends_the_trial_on_all_without_a_restart() -
     outcomes = asyncio.run(asyncio.wait_for(whole(), 10))
     assert outcomes[0]["status"] == "failed"
     assert outcomes[0]["error"]["message"] == "no such file"
+
+
+@pytest.mark.row
+def test_row_16_lanes_that_die_at_work_cost_attempts_of_their_trial_and_no_other_cell() -> None:
+    deaths = LANE_FAILURES + 1
+
+    async def whole() -> list[dict[str, Any]]:
+        opened: list[int] = []
+        pool = LanePool(
+            [cell("a", 1), cell("b", 1)], 1, deaths, None, lambda pool, lane_id, size: opened.append(lane_id)
+        )
+        submitted = [asyncio.ensure_future(pool.submit(name)) for name in ("a", "b")]
+        await asyncio.sleep(0)
+        for lane_id in range(deaths):
+            handed = await pool.next_trial(lane_id, f"group {lane_id}", 0, 0)
+            assert handed is not None
+            assert handed[1] == "a"
+            await pool.lane_ended(lane_id, "its trainer was killed")
+        seen = 0
+        for name in ("a", "b"):
+            seen, got, _ = await pool.next_trial(deaths, "the last group", 0, seen) or (0, None, None)
+            assert got == name
+            await pool.finish(deaths, seen, {"status": "ok", "measured": {}})
+        outcomes = await pool.collect(0, 5.0)
+        for outcome in outcomes:
+            await pool.acknowledge(outcome["trial_id"], outcome)
+        await asyncio.gather(*submitted)
+        return outcomes
+
+    outcomes = asyncio.run(asyncio.wait_for(whole(), 20))
+    assert [(each["trial_id"], each["status"], each["attempts"]) for each in outcomes] == [
+        ("a", "ok", deaths + 1),
+        ("b", "ok", 1),
+    ]
