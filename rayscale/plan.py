@@ -164,8 +164,8 @@ def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
     largest = study.grid.sizes[-1]
     if supply.exact and study.grid.axis == "examples" and largest > supply.train_rows:
         raise StudyError(
-            f"asks for {largest} examples; the training split has {supply.train_rows} after duplicates and the "
-            f"validation and test rows are taken out; use at most {supply.train_rows}",
+            f"asks for {largest} examples; the training split has {supply.train_rows} after duplicates, "
+            f"near-duplicates and the validation and test rows are taken out; use at most {supply.train_rows}",
             code="too_little_data",
             where=study.where("grid", "examples"),
         )

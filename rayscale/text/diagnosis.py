@@ -155,6 +155,10 @@ def _labels(found: Survey, task: str) -> Iterator[Finding]:
         mends.append(f"give more rows of {shown}: {FEW_ROWS} or more can be learnt from")
     if sizes[high] > UNEVEN * max(1, sizes[low]):
         mends.append("judge by f1_macro (target: f1_macro), since accuracy hides the rare ones")
+    numbers = [name for name in found.labels if name.removeprefix("-").isdecimal()]
+    if numbers and len(numbers) < named:
+        others = ", ".join(f"'{_short(name)}'" for name in found.labels if name not in numbers)
+        mends.append(f"some labels are numbers and some are names ({others[:100]}): mend them if one was meant")
     yield Finding("labels", "warn" if mends else "ok", text, "; ".join(mends))
 
 

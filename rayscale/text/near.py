@@ -19,7 +19,7 @@ from rensa import RMinHash
 from rayscale.text.normalise import mix
 
 #: Rises when the same texts would be judged otherwise.
-NEAR_VERSION = 1
+NEAR_VERSION = 2
 VERSIONS = (NEAR_VERSION, RMinHash.ALGORITHM_VERSION)
 
 SHINGLE = 5
@@ -37,6 +37,8 @@ RECALL = 0.99
 _SEED = 2026
 _BATCH_LETTERS = 1 << 19
 _BATCH_PAIRS = 4096
+#: With so much around a text, each of its letters stands in as many shingles as any other.
+_EDGE = "\0" * (SHINGLE - 1)
 _WORDS = re.compile(r"\w+")
 
 
@@ -115,7 +117,7 @@ def rows_a_band(threshold: float) -> int:
 
 def _letters(text: str) -> str:
     found = " ".join(_WORDS.findall(text[:MOST_LETTERS].casefold())) or text[:MOST_LETTERS]
-    return found.ljust(SHINGLE, "\0")
+    return f"{_EDGE}{found}{_EDGE}" if found else _EDGE + "\0"
 
 
 def _hashed(texts: Iterable[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

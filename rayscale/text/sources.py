@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ MAX_DOCUMENT = 1 << 28
 
 Source = Callable[[str, Sequence[str]], Iterator[Row | BadRow]]
 
+_FRACTION = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?|[+-]?\d+e[+-]?\d+", re.IGNORECASE)
 _UTF8 = "save the file as UTF-8, for instance with `iconv -f latin1 -t utf-8`"
 
 
@@ -216,4 +218,6 @@ def checked_label(value: object, row: Row, column: str) -> str | BadRow:
     if isinstance(text, BadRow):
         return text if isinstance(value, str) else text._replace(mend="a label is a string or a whole number")
     text = " ".join(text.split())
+    if _FRACTION.fullmatch(text):
+        return BadRow(row.line, column, f"the fraction {text}", "a label is a name or a whole number: 1 instead of 1.0")
     return text or BadRow(row.line, column, "an empty label", "fill it in, or remove the row")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from rayscale.text.tokenise import spec_of
 
 MACHINE = Machine("cpu", 2, "a processor", "this machine")
 DROPPED = {
-    "bad_row": 1, "empty": 0, "duplicate": 2, "in_validation": 0, "in_test": 0, "near_validation": 0, "near_test": 0,
+    "bad_row": 1, "empty": 0, "duplicate": 2, "in_validation": 0, "in_test": 0, "near_validation": 1, "near_test": 0,
 }  # fmt: skip
 
 
@@ -47,11 +48,15 @@ def test_every_row_is_accounted_for_in_the_plan_and_after_preparing(untidy: Path
     assert splits["train"]["rows"] == data["train"]
     assert splits["train"]["truncated_share"] == 0
     assert store.read("bad_rows.txt").decode().count("rows.csv:202: found 3 fields") == 1
+    (near,) = store.read("near_duplicates.txt").decode().splitlines()
+    assert re.fullmatch(r".*rows.csv:\d+: 0.8\d like .*rows.csv:\d+ \(validation\)", near)  # numbers such as 11 and 111
     assert draft_plan(study, MACHINE, store).to_json()["data"] == told  # read back, nothing is counted again
 
     notes = "\n".join(row_notes(told))
     assert "203 read = " in notes.replace("\u202f", " ").replace("\xa0", " ")
-    assert "3 dropped (1 cannot be used, 2 duplicates)" in notes.replace("\u202f", " ").replace("\xa0", " ")
+    assert "4 dropped (1 cannot be used, 2 duplicates, 1 nearly in validation)" in notes.replace("\u202f", " ").replace(
+        "\xa0", " "
+    )
     assert "1 dropped duplicate had another label" in notes
 
 

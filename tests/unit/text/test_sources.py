@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rayscale.errors import DataError
 from rayscale.text import sources
 from rayscale.text.parquet import read_parquet
-from rayscale.text.sources import BadRow, Row
+from rayscale.text.sources import BadRow, Row, checked_label
 
 
 def write(tmp_path, name, content):
@@ -143,3 +143,16 @@ def test_bytes_that_are_no_utf8_are_named_with_the_line_inside_the_row(tmp_path)
 def test_labels_are_strings_whole_numbers_or_booleans(value, label):
     found = sources.checked_label(value, Row(7, (value,)), "label")
     assert found == label if label else isinstance(found, BadRow) and found.line == 7
+
+
+@pytest.mark.parametrize("value", ["0.0", "1.5", "-2.25", "1e-3", ".5", "3.0E+2", 1.0, float("nan"), None])
+def test_a_fraction_is_no_label(value):
+    found = checked_label(value, Row(7, ("text", value)), "label")
+    assert isinstance(found, BadRow)
+    assert (found.line, found.column) == (7, "label")
+    assert "whole number" in found.mend
+
+
+@pytest.mark.parametrize("value", ["v1.0", "1.0.0", "10", "-1", "1,5", "3.", "n.a.", "e5", 3, True])
+def test_names_and_whole_numbers_are_labels(value):
+    assert checked_label(value, Row(7, ("text", value)), "label") == str(value).lower()
