@@ -14,7 +14,7 @@ WORDS = ("the", "a", "cat", "dog", "bird", "runs", "sleeps", "eats", "fast", "sl
 STUDY = """\
 name: toy
 task: {type: sequence-classification, text: text, label: label, max_length: 32}
-data: {train: rows.csv}
+data: {train: rows.csv, near_duplicates: null}
 models:
   - {family: bert, sizes: [1x32, 2x32], vocabulary: 400}
 grid: {examples: [40, 80, 160], gpus: [1, 2]}
