@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+GUESS = "guessing_loss"  # the column of what guessing scores, where a table has it
 
 
 def unfit(trials: pd.DataFrame) -> NDArray[Any]:
@@ -14,6 +17,7 @@ def unfit(trials: pd.DataFrame) -> NDArray[Any]:
 
     A seed counts once, at its fewest GPUs: the same run at more GPUs is the same mathematics, no second sample of the
     noise. Augmented data is other data: the law is that of the plain runs, or of the first augmentation without them.
+    A run that did no better than guessing lies on a plateau, where no power law holds.
     """
     reasons = np.full(len(trials), "", dtype=object)
     ok = trials[trials["status"] == "ok"]
@@ -23,7 +27,33 @@ def unfit(trials: pd.DataFrame) -> NDArray[Any]:
     kept = ok[names == plain]
     fewest = kept.groupby(["model", "data_requested", "seed"], dropna=False)["gpus"].transform("min")
     reasons[kept.index[(kept["gpus"] > fewest).fillna(False)]] = "the same seed at more GPUs; counted once"
+    for row in np.flatnonzero(untrained(trials) & (reasons == "")):
+        loss, guess = trials["eval_loss"].iloc[row], trials[GUESS].iloc[row]
+        reasons[row] = f"no better than guessing: a test loss of {loss:.4g}, and guessing has {guess:.4g}"
     return reasons
+
+
+def untrained(trials: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which ok trials did no better than guessing, (rows,); none where the table does not say what guessing scores.
+
+    One whose training loss fell to half of that learnt something: it is too sure of itself, and stays.
+    """
+    if GUESS not in trials.columns:
+        return np.zeros(len(trials), dtype=bool)
+    names = ("eval_loss", "train_loss", GUESS)
+    loss, in_training, guess = (
+        pd.to_numeric(trials[name], errors="coerce").astype(float) if name in trials.columns else np.nan
+        for name in names
+    )
+    flat = (trials["status"] == "ok").fillna(False) & (loss >= guess) & ~(in_training < guess / 2)
+    return np.asarray(flat, dtype=bool)
+
+
+def with_guesses(trials: pd.DataFrame, losses: Mapping[str, float]) -> pd.DataFrame:
+    """The trials with the test loss of guessing (by model, in nats) as a column; null for simulated ones, whose law may
+    have any scale."""
+    guesses = trials["model"].map(losses).astype(float)
+    return trials.assign(**{GUESS: guesses.where((trials["executor"] != "simulated").fillna(True))})
 
 
 def counted(trials: pd.DataFrame) -> pd.DataFrame:

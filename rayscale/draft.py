@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from rayscale.doctor_devices import GIGA, nearest_folder
 from rayscale.errors import StudyError
 from rayscale.estimate import Copies, Measured, Supply, bytes_per_token
+from rayscale.guessing import entropy
 from rayscale.ledger import Ledger, TrialRecord
 from rayscale.machine import Machine
 from rayscale.plan import Plan, make_plan, model_specs
@@ -101,6 +105,7 @@ def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> S
         n_labels=len(found.labels),
         exact=found.exact,
         held_out_rows=found.rows_validation + found.rows_test,
+        guessing_loss=_entropy_of_labels(found),
         augmentations=_augmentations(study),
         counts={**found.counts, "tokens": token_counts(tokenised) or None},
     )
@@ -160,6 +165,14 @@ def _measured(records: Sequence[TrialRecord]) -> list[Measured]:
     ]
 
 
+def _entropy_of_labels(found: Survey) -> float | None:
+    """Of the test rows; None where rows have no class of their own."""
+    rows = found.splits["test"]
+    if "label" not in rows.column_names or not pa.types.is_integer(rows.schema.field("label").type):
+        return None
+    return entropy(np.bincount(rows["label"].to_numpy()).tolist())
+
+
 def write_plan(store: Store, plan: Plan, prepared: Mapping[str, Prepared]) -> None:
     """Write plan.json once more when the text is prepared: what became of every row is counted now, not estimated.
 
@@ -171,7 +184,9 @@ def write_plan(store: Store, plan: Plan, prepared: Mapping[str, Prepared]) -> No
     counts = {"exact": True, **row_counts(any_of_them.manifest), "tokens": token_counts(prepared)}
     found = survey_folder(Path(any_of_them.path).parent)
     doctor = after_preparing(plan.doctor, plan.study, found, tokenizers_of(plan), prepared) if plan.doctor else {}
-    told = replace(plan, supply=replace(plan.supply, counts=counts), doctor=doctor)
+    told = replace(
+        plan, supply=replace(plan.supply, counts=counts, guessing_loss=_entropy_of_labels(found)), doctor=doctor
+    )
     store.write("plan.json", json.dumps(told.to_json(), indent=1, allow_nan=False).encode())
     for name, content in listed(any_of_them).items():
         store.write(name, content)

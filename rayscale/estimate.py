@@ -61,6 +61,7 @@ class Supply:
     held_out_tokens: float | None = None
     estimated: bool = True
     counts: Mapping[str, Any] = field(default_factory=dict)
+    guessing_loss: float | None = None  # of a classifier: the entropy of the test labels' shares, where they are known
     augmentations: tuple[Copies, ...] = (Copies(),)  # one at least: each is a cell of every size and seed
 
 

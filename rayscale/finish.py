@@ -31,7 +31,7 @@ def finish(store: Store, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, A
         Ledger(store).write_table(records)
     trials = run.trials
     fit = conclude(
-        trials,
+        run.judged_trials,
         task_type=plan["task"],
         data_axis=plan["data_axis"],
         target=plan["target"]["metric"],

@@ -6,28 +6,30 @@ unknown, with the reason, and no number in the result is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from rayscale.allocation import best_cell, cells, cheapest, data_needed, limit
-from rayscale.counted import unfit
+from rayscale.counted import GUESS, unfit, untrained
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit, score
 from rayscale.formula import find_law
 from rayscale.goals import LOWER_IS_BETTER
 from rayscale.laws import Law
-from rayscale.sentences import spoken
+from rayscale.sentences import LEFT_OUT, spoken, untrained_text
 from rayscale.speedup import amount, gpu_gain, mean_interval
 from rayscale.worth import worth_of_copies
 
 LOSS = "eval_loss"
 HOLDOUT_BOOTSTRAP = 200
+RARE = 0.025  # the chance below which a coverage is no bad luck: 1 of 3, 2 of 4, 7 of 10
 # Where the study names no laws: the combination of all suited ones over the models, chinchilla beside it, and the
 # simplest law of each model alone.
 USUAL: tuple[str | Law, ...] = ("auto", "chinchilla", "power")
@@ -54,8 +56,9 @@ def conclude(
     inputs over all models, where there are two sizes or more, the others for each model; power on 1 - `target` of the
     best model too, where `target` is an accuracy or F1. The verdict rests on the first law that could be fitted, those
     over all models first; the others are its rivals in the hold-out check. `verdict`: sentences, target, doubling
-    (data, params, gpus), cheapest, held_out, augmentation (see `worth_of_copies`). Raises InputError for a data axis
-    that is neither of the two, and for a law over anything but model size and data.
+    (data, params, gpus), cheapest, held_out, augmentation (see `worth_of_copies`), untrained (null, or how many runs
+    did no better than guessing; no law counts them). Raises InputError for a data axis that is neither of the two, and
+    for a law over anything but model size and data.
     """
     if data_axis not in ("examples", "tokens"):
         raise InputError(f"the data axis is '{data_axis}'; it must be examples or tokens", where="data_axis")
@@ -71,6 +74,7 @@ def conclude(
         "cheapest": None if reach is None else cheapest(found, target, reach, price_gpu_hour, currency),
         "held_out": held_out,
         "augmentation": _augmentation(trials, target, bootstrap, seed),
+        "untrained": _untrained(trials),
     }
     fits = [fit for fit in (*fitted.shared, *fitted.own, on_target) if fit is not None]
     verdict = {"sentences": spoken(verdict, [fit.to_json() for fit in fits], task_type, data_axis), **verdict}
@@ -124,12 +128,29 @@ def _fit_rows(
                               bootstrap=bootstrap, seed=seed))  # fmt: skip
     own = [{**each, "row": int(places[each["row"]])} for each in found.rows_dropped]
     others = [{"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(rows & (reasons != ""))]
-    return replace(found, rows_dropped=tuple(sorted([*own, *others], key=lambda each: each["row"])))
+    warned = _untrained(trials.iloc[np.flatnonzero(rows)])
+    warnings = () if warned is None else ({"code": "untrained", "message": f"{untrained_text(warned)} {LEFT_OUT}"},)
+    dropped = tuple(sorted([*own, *others], key=lambda each: each["row"]))
+    return replace(found, rows_dropped=dropped, warnings=(*warnings, *found.warnings))
+
+
+def _untrained(trials: pd.DataFrame) -> dict[str, Any] | None:
+    """How many ok runs did no better than guessing, and the least and most that guessing scores; None if none did."""
+    worse = untrained(trials)
+    if not worse.any():
+        return None
+    guesses = trials.loc[worse, GUESS]
+    return {
+        "runs": int(worse.sum()),
+        "of": int((trials["status"] == "ok").sum()),
+        "low": float(guesses.min()),
+        "high": float(guesses.max()),
+    }
 
 
 def _models(trials: pd.DataFrame) -> pd.Series:
-    """Parameters by model name, the smallest first."""
-    sized = trials[trials["status"] == "ok"].dropna(subset=["params"])
+    """Parameters by model name, the smallest first, of the models of which a run learnt anything."""
+    sized = trials[(trials["status"] == "ok") & ~untrained(trials)].dropna(subset=["params"])
     return sized.groupby("model")["params"].median().astype(float).sort_values(kind="stable")
 
 
@@ -166,10 +187,12 @@ def _doubling(trials: pd.DataFrame, fitted: _Fitted, column: str) -> dict[str, d
     """
     models = _models(trials)
     if not len(models):
-        nothing = amount((None, None, None), "%", note="no trial has finished")
+        note = "no run did better than guessing" if untrained(trials).any() else "no trial has finished"
+        nothing = amount((None, None, None), "%", note=note)
         return {"data": nothing, "params": nothing}
     largest, params = models.index[-1], float(models.iloc[-1])
-    data = float(trials.loc[(trials["model"] == largest) & (trials["status"] == "ok"), column].max())
+    own = trials[(trials["model"] == largest) & (trials["status"] == "ok") & ~untrained(trials)]
+    data = float(own[column].max())
     cell = {"params": params, "data": data}
     found = {}
     for role in ("data", "params"):
@@ -221,15 +244,27 @@ def _held_out(
         return {"n": 0, "note": note, **facts, "rivals": scores}, fitted
     chosen = scores.pop(law)
     worse = "constant" in scores and chosen["rmse_log"] >= scores["constant"]["rmse_log"]
-    text = "on the held-out largest data size the law foretold less well than the last value kept constant"
-    doubt = ({"code": "misspecified", "message": text},) if worse else ()
-    shared = tuple(
-        replace(fit, held_out={**scores, law: chosen}.get(fit.law.name),
-                warnings=(*fit.warnings, *doubt) if fit.law.name == law else fit.warnings)
-        for fit in fitted.shared
+    narrow = _too_narrow(chosen)
+    said = (
+        (worse, "on the held-out largest data size the law foretold less well than the last value kept constant"),
+        (narrow, f"{100 * chosen['covered']:.0f}% of the {chosen['n']} held-out runs lie in the 95% interval foretold "
+                 "for them: the intervals of this law are too narrow"),
     )  # fmt: skip
-    found = {"law": law, **chosen, **facts, "rivals": scores, "rows": _held_rows(pd.concat(foretold[law]))}
-    return found, replace(fitted, shared=shared)
+    doubts = tuple({"code": "misspecified", "message": text} for true, text in said if true)
+    shared = tuple(replace(fit, held_out={**scores, law: chosen}.get(fit.law.name)) for fit in fitted.shared)
+    doubted = [
+        tuple(replace(fit, warnings=(*fit.warnings, *doubts)) if fit.law.name == law else fit for fit in fits)
+        for fits in (shared, fitted.own)
+    ]
+    rows = _held_rows(pd.concat(foretold[law]))
+    found = {"law": law, **chosen, **facts, "too_narrow": narrow, "rivals": scores, "rows": rows}
+    return found, _Fitted(*doubted)
+
+
+def _too_narrow(scored: Mapping[str, Any]) -> bool:
+    """Whether fewer held-out runs lie in their 95% intervals than chance explains (one-sided binomial test)."""
+    n, covered = int(scored["n"]), scored["covered"]
+    return covered is not None and bool(stats.binom.cdf(round(covered * n), n, 0.95) < RARE)
 
 
 def _held_rows(predicted: pd.DataFrame) -> list[dict[str, Any]]:

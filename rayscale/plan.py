@@ -13,6 +13,7 @@ from typing import Any
 from rayscale.checkpoints import find_checkpoint, read_config
 from rayscale.errors import StudyError
 from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, wall_seconds
+from rayscale.guessing import guessing_loss
 from rayscale.machine import Machine
 from rayscale.parameters import count, family_config
 from rayscale.room import disk_bytes
@@ -49,6 +50,12 @@ class Plan:
         price = self.study.prices.gpu_hour
         return self.gpu_hours * price if price else None
 
+    @property
+    def guessing_loss(self) -> dict[str, float]:
+        """By model the test loss of one that has learnt nothing."""
+        words = {planned.trial.model.name: planned.trial.model.vocabulary for planned in self.trials}
+        return guessing_loss(self.study.task.type, words, self.supply.n_labels, self.supply.guessing_loss)
+
     def to_json(self) -> dict[str, Any]:
         """The object of `plan --json`."""
         return {
@@ -70,6 +77,7 @@ class Plan:
                 "currency": self.study.prices.currency,
                 "disk_bytes": self.disk_bytes,
             },
+            "guessing_loss": self.guessing_loss,
             "lint": [{"code": code, "message": message} for code, message in self.lint],
             "doctor": dict(self.doctor),
         }

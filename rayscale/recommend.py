@@ -116,7 +116,7 @@ def recommend_run(run: Run, target: str, **options: Any) -> dict[str, Any]:
     if len(asked):
         asked["model"] = [each.get("name") if isinstance(each, Mapping) else each for each in asked["model"]]
     return recommend(
-        run.trials, target, data=plan.get("data_axis"), price_gpu_hour=price.get("gpu_hour"),
+        run.judged_trials, target, data=plan.get("data_axis"), price_gpu_hour=price.get("gpu_hour"),
         currency=price.get("currency") or "USD", planned=asked if "gpu_seconds" in asked.columns else None, **options,
     )  # fmt: skip
 

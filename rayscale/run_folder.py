@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from rayscale.counted import counted
+from rayscale.counted import counted, with_guesses
 from rayscale.errors import InputError
+from rayscale.guessing import guessing_loss
 from rayscale.lease import FOLDER as LEASE_FOLDER
 from rayscale.lease import has_ended, read_owner
 from rayscale.ledger import Damaged, Ledger, TrialRecord, planned_only, table
@@ -96,9 +97,29 @@ class Run:
         return table([])
 
     @property
+    def judged_trials(self) -> pd.DataFrame:
+        """`trials` and a column `guessing_loss`, the test loss of a model that has learnt nothing: what laws go by."""
+        return with_guesses(self.trials, self.guessing_loss)
+
+    @property
+    def guessing_loss(self) -> dict[str, float]:
+        """Test loss of guessing by model: as the plan has it, else from what trials and kept models say."""
+        if not self.store.exists("plan.json"):
+            return {}
+        plan, records = self.plan, self.records
+        if "guessing_loss" in plan:
+            return dict(plan["guessing_loss"])
+        vocabularies = {record.row["model"]: record.trial["model"]["vocabulary"] for record in records}
+        places = (f"models/{record.trial_id}/config.json" for record in records)
+        kept = next((_json(self.store.read(place)) for place in places if self.store.exists(place)), None)
+        classes = kept.get("id2label") if isinstance(kept, dict) else None
+        return guessing_loss(plan["task"], vocabularies, len(classes or ()), None)
+
+    @property
     def fit_rows(self) -> pd.DataFrame:
-        """The rows of `trials` that a law counts: ok, one augmentation, and each seed once, at its fewest GPUs."""
-        return counted(self.trials)
+        """The rows of `trials` that a law counts: ok, better than guessing, one augmentation, each seed once, at its
+        fewest GPUs."""
+        return counted(self.judged_trials)
 
     @property
     def fit(self) -> dict[str, Any] | None:

@@ -11,7 +11,9 @@ Facts = Mapping[str, Any]
 def spoken(verdict: Facts, fits: Sequence[Facts], task_type: str, data_axis: str) -> list[str]:
     """The sentences of a verdict (its other keys as in fit.json) and of the outcomes of its fits, most useful first."""
     doubling = verdict["doubling"]
+    lost = verdict.get("untrained")
     said = [
+        "" if lost is None else f"{untrained_text(lost)} {LEFT_OUT} Train them longer, or start at larger sizes.",
         _aim(verdict, data_axis),
         _gain(doubling["data"], f"Twice the {data_axis}", task_type),
         _gain(doubling["params"], "A model twice as large", task_type),
@@ -23,6 +25,15 @@ def spoken(verdict: Facts, fits: Sequence[Facts], task_type: str, data_axis: str
         *(_doubt(fit) for fit in fits[:1]),
     ]
     return [sentence for sentence in said if sentence]
+
+
+LEFT_OUT = "Such runs say nothing about data or size: no law counts them."
+
+
+def untrained_text(lost: Facts) -> str:
+    """How many runs did no better than guessing, and what guessing scores."""
+    level = number(lost["low"]) if lost["low"] == lost["high"] else f"{number(lost['low'])} to {number(lost['high'])}"
+    return f"{lost['runs']} of {lost['of']} runs did no better than guessing (test loss at or above {level})."
 
 
 def number(value: float) -> str:
@@ -159,7 +170,7 @@ def _foretold(held: Facts, data_axis: str) -> str:
     return (
         f"Fitted without the largest data size, {held['law']} missed the {held['n']} runs at {number(held['data'])} "
         f"{data_axis} by {100 * held['rmse_log']:.2g}%{against}; {100 * held['covered']:.0f}% of them lie in its 95% "
-        "interval."
+        "interval" + (", so all its intervals here are too narrow." if held.get("too_narrow") else ".")
     )
 
 

@@ -131,7 +131,7 @@ def fit_source(source: str, asked: Asked) -> TableFit:
             message = f"say which column is fitted: --target COLUMN (it has: {listed(_names(table))})"
             raise TableError(message, code="missing_column", where=source)
     else:
-        table = Table(run.trials, source)
+        table = Table(run.judged_trials, source)
         asked = _usual(asked, run, law)
         check_query(table, asked.where, "--where")
         left_out = _left_out(table.rows, asked, law)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rayscale.counted import with_guesses
 from rayscale.forecast import law_line
 from rayscale.ledger import TrialRecord, table
 from rayscale.plan import Plan
@@ -22,6 +23,7 @@ class Progress:
         self._trials = {planned.trial.trial_id: planned.trial for planned in plan.trials}
         self._rows = [planned.row() for planned in plan.trials]
         self._slots, self._axis = plan.machine.slots, plan.study.grid.axis
+        self._guesses = plan.guessing_loss
         self._started = time.monotonic()
         self._law: str | None = None
         self._law_records, self._law_fitted = 0, float("-inf")
@@ -59,5 +61,5 @@ class Progress:
     def _fit(self, records: Mapping[str, TrialRecord]) -> str | None:
         if self._law_records != len(records) and time.monotonic() - self._law_fitted >= LAW_EVERY_SECONDS:
             self._law_records, self._law_fitted = len(records), time.monotonic()
-            self._law = law_line(table(list(records.values())), self._axis)
+            self._law = law_line(with_guesses(table(list(records.values())), self._guesses), self._axis)
         return self._law

@@ -31,6 +31,7 @@ ADVICE = {
     "far_extrapolation": "Run one larger cell before you spend on this prediction.",
     "no_replicates": "Give the smallest cells two or three seeds, so that noise can be told from trend.",
     "dropped_rows": "The rows are listed with their reasons under the trials.",
+    "untrained": "Train longer (more epochs, a smaller global_batch) or start at larger sizes, so that all learn.",
     "constant_target": "The target does not move over this design: widen the sizes or choose another target.",
 }
 _GOOD_OUTCOMES = frozenset({"converged", "flat", "at_bound"})

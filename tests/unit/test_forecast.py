@@ -146,6 +146,20 @@ def test_a_law_worse_than_a_constant_is_called_misspecified():
     assert "misspecified" in codes
 
 
+def test_held_out_runs_outside_their_intervals_make_the_law_misspecified():
+    trials = study(noise=0.001)
+    last = trials["tokens"] == 8e5
+    trials.loc[last, "eval_loss"] *= 0.97  # better than the last value kept, and nowhere near the interval
+    found = settle(trials)
+    held = found["verdict"]["held_out"]
+    assert held["covered"] < 0.5
+    assert held["rmse_log"] < held["rivals"]["constant"]["rmse_log"]
+    said = {each["message"] for each in found["fits"][0]["warnings"] if each["code"] == "misspecified"}
+    assert any("held-out runs lie in the 95% interval" in message for message in said)
+    assert "so all its intervals here are too narrow" in text_of(found)
+    assert not settle(study())["verdict"]["held_out"]["too_narrow"]
+
+
 def test_speed_counts_only_runs_that_had_the_machine_to_themselves():
     trials = study()
     shared = trials["gpus"] == 2

@@ -36,7 +36,7 @@ def run(study_file: Path, tmp_path: Path) -> Run:
     store.write("plan.json", json.dumps(plan.to_json()).encode())
     store.write("study.yaml", study_file.read_bytes())
     for each in plan.trials:
-        loss = 1 + 50 / each.params**0.5 + 3 / each.trial.data_requested**0.5 + 0.01 * each.trial.seed
+        loss = 0.1 + 50 / each.params**0.5 + 0.3 / each.trial.data_requested**0.5 + 0.01 * each.trial.seed
         Ledger(store).write(
             make_record(
                 each.trial, status="ok", params=each.params, examples=each.trial.data_requested, eval_loss=loss,
