@@ -306,7 +306,9 @@ def _target(
         return {**aim, "note": f"no finished trial has measured {metric}"}, None
     aim |= {"best": amount(mean_interval(best["values"]), ""), "best_model": best["model"]}
     aim |= {"best_data": int(best["data_requested"]), "best_params": int(best["params"])}
-    fit, level = None, reach
+    fit: Fit | None = None
+    asked: Fit | None = None
+    level = reach
     if not lower:
         errors = _with_errors(trials, metric)
         mine = (trials["model"] == best["model"]).to_numpy(dtype=bool, na_value=False)
@@ -315,7 +317,8 @@ def _target(
         asked, level = fit, None if reach is None else 1 - reach
     else:
         able = fitted.of(best["model"])
-        asked = next((each for each in able if each.estimate is not None), able[0])
+        asked = next((each for each in able if each.estimate is not None), None)
+        asked = asked or next(iter(able), None)
         level = float(np.log(reach)) if reach is not None and metric == "perplexity" and reach > 1 else reach
     if reach is None:
         return aim, fit
@@ -323,6 +326,8 @@ def _target(
     aim |= {"reached": reached, "gap": abs(float(best["metric"]) - reach) if not reached else 0.0}
     if reached:
         return aim, fit
+    if asked is None:
+        return {**aim, "note": f"no run of {best['model']} did better than guessing, so no law can say"}, fit
     if asked.estimate is None:
         return {**aim, "note": f"no law can say how much data would reach it: {reasons([asked])}"}, fit
     if level is None or level <= 0 or metric in ("train_loss", "validation_loss"):
