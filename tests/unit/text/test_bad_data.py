@@ -279,7 +279,9 @@ def test_row_12_duplicates_across_the_split_are_found_and_kept_out(tmp_path: Pat
     alone = prepare(load_study(tmp_path / "study.yaml"), [spec], [0], Here())[spec.name]
     keys = {name: set(alone.split(name).keys.tolist()) for name in prepared.SPLITS}
     assert not keys["train"] & keys["test"] | keys["train"] & keys["validation"] | keys["test"] & keys["validation"]
-    assert sum(map(len, keys.values())) == len(ROWS)
+    nearly = alone.manifest["rows"]["dropped"]["near_test"] + alone.manifest["rows"]["dropped"]["near_validation"]
+    assert nearly <= 2  # row number 11 and row number 111
+    assert sum(map(len, keys.values())) == len(ROWS) - nearly
     assert alone.manifest["rows"]["dropped"]["duplicate"] == 5 * len(ROWS)
     # A test file of the user's own, half of it from the training file, and one row twice.
     mine = [line.replace("pets", "cattle") for line in ROWS[:20]] + respelt[:20] + respelt[:1]
@@ -287,7 +289,8 @@ def test_row_12_duplicates_across_the_split_are_found_and_kept_out(tmp_path: Pat
     drafted = plan(tmp_path, "a.jsonl", test="mine.jsonl")
     counts, held = drafted.supply.counts, len(set(respelt[:20]))
     assert counts["test"] == 20 + held
-    assert counts["train"] + counts["validation"] == len(ROWS) - held
+    nearly = counts["dropped"]["near_test"] + counts["dropped"]["near_validation"]
+    assert counts["train"] + counts["validation"] == len(ROWS) - held - nearly
     assert counts["dropped"]["in_test"] == 6 * held
 
 
