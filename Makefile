@@ -29,7 +29,7 @@ lint: .venv/ready
 test: lint
 # Ray's tests have a process of their own: one of two runs of all in one crashed at its very end (docs/LOG.md)
 	$(BIN)/pytest -m "not faults" tests/cluster tests/ray
-	$(BIN)/pytest -m "not faults" tests/nn tests/unit
+	$(BIN)/pytest -m "not faults" -n 2 --dist loadfile tests/nn tests/unit
 
 test-faults: .venv/ready
 	$(BIN)/pytest -m "faults or row" tests/cluster tests/ray
