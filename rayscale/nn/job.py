@@ -129,10 +129,13 @@ def prepare_job(
             task_type=task_type,
             pretrained=pretrained,
             width=size.width,
+            layers=size.layers,
             global_batch=training["global_batch"],
             batch_tokens=round(training["global_batch"] * float(train.lengths[rows].mean())),
         ),
-        head_factor=resolve_head_factor(training["learning_rate"], task_type=task_type, pretrained=pretrained),
+        head_factor=resolve_head_factor(
+            training["learning_rate"], task_type=task_type, pretrained=pretrained, layers=size.layers
+        ),
         precision=devices.resolve_precision(training["precision"], group, size.width),
         pad=model.config.pad_token_id or 0,
         size=size,

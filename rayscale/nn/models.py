@@ -59,7 +59,7 @@ def build_model(
     the tokenizer, `token_ids` its special tokens by role (pad, bos, eos), `max_length` the longest input in tokens. A
     pretrained model is read from `checkpoint` (a folder), or from `spec.path` (folder or hub id), safetensors only and
     no remote code, and cut to its first `spec.layers` layers: every weight of the kept body must be in the file, only
-    the head of the task may be new.
+    the head of the task may be new. The pooler of BERT and its kin begins as tanh of the first state.
 
     Raises InputError, naming the path and the mend: unknown task, a family or architecture that cannot do the task,
     more layers than there are, a body with missing weights, a tokenizer larger than the vocabulary, inputs longer than
@@ -158,7 +158,20 @@ def _from_checkpoint(
         if bars:
             transformers_logging.enable_progress_bar()
     _check_body(source, model, info)
+    _open_pooler(model)
     return model.train()
+
+
+def _open_pooler(model: PreTrainedModel) -> None:
+    """Lets the pooler of BERT and its kin begin as tanh of the first state.
+
+    Its stored weights belong to another task and to the last layer of the whole model: below a cut, and in encoders
+    trained with mean pooling, they only mix up what the body knows (docs/LOG.md; Zhang et al. 2021, arXiv 2006.05987).
+    """
+    dense = getattr(getattr(model.base_model, "pooler", None), "dense", None)
+    if isinstance(dense, nn.Linear) and dense.in_features == dense.out_features:
+        nn.init.eye_(dense.weight)
+        nn.init.zeros_(dense.bias)
 
 
 def _check_fit(

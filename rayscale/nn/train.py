@@ -29,7 +29,6 @@ from rayscale.nn.group import Group
 from rayscale.nn.job import Job, prepare_job
 from rayscale.nn.keeper import Keeper
 from rayscale.nn.metrics import METRICS
-from rayscale.nn.models import body_parameters
 from rayscale.nn.pulse import Pulse
 from rayscale.nn.rates import schedule_factor
 from rayscale.nn.save import save_model
@@ -352,7 +351,11 @@ def _make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
     if job.trial.training["optimizer"] != "adamw":
         raise TrialError(f"unknown optimizer '{job.trial.training['optimizer']}'; known: adamw", permanent=True)
     # Biases and norms are not decayed: they do not multiply with inputs, and have no scale to keep down.
-    decays, body = {True: job.trial.training["weight_decay"], False: 0.0}, body_parameters(model)
+    # A pooler that begins as the identity (`build_model`) is as old as the body.
+    decays, body = (
+        {True: job.trial.training["weight_decay"], False: 0.0},
+        {id(p) for p in model.base_model.parameters()},
+    )
     sorted_out: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         sorted_out.setdefault((parameter.ndim > 1, id(parameter) in body), []).append(parameter)

@@ -38,13 +38,20 @@ def test_unknown_schedule() -> None:
 
 
 def auto(**change: object) -> float:
-    settings = {"task_type": "causal-lm", "pretrained": False, "width": 64, "global_batch": 8, "batch_tokens": 512}
+    settings = {
+        "task_type": "causal-lm",
+        "pretrained": False,
+        "width": 64,
+        "layers": 6,
+        "global_batch": 8,
+        "batch_tokens": 512,
+    }
     return resolve_rate("auto", **(settings | change))  # type: ignore[arg-type]
 
 
 def test_given_rate_is_taken() -> None:
     assert resolve_rate(
-        1e-3, task_type="causal-lm", pretrained=False, width=64, global_batch=8, batch_tokens=512
+        1e-3, task_type="causal-lm", pretrained=False, width=64, layers=6, global_batch=8, batch_tokens=512
     ) == pytest.approx(1e-3)
 
 
@@ -61,8 +68,22 @@ def test_auto_rises_with_the_batch_up_to_a_limit() -> None:
     assert rates[0] < rates[1] < rates[2] == rates[3]
 
 
+def head(setting: str | float, task_type: str = "sequence-classification", *, pretrained: bool, layers: int) -> float:
+    return resolve_head_factor(setting, task_type=task_type, pretrained=pretrained, layers=layers)
+
+
 def test_only_a_new_head_on_a_pretrained_body_learns_faster() -> None:
-    assert resolve_head_factor("auto", task_type="sequence-classification", pretrained=True) > 1
-    assert resolve_head_factor("auto", task_type="sequence-classification", pretrained=False) == 1
-    assert resolve_head_factor("auto", task_type="causal-lm", pretrained=True) == 1
-    assert resolve_head_factor(1e-4, task_type="sequence-classification", pretrained=True) == 1
+    assert head("auto", pretrained=True, layers=6) > 1
+    assert head("auto", pretrained=False, layers=6) == 1
+    assert head("auto", "causal-lm", pretrained=True, layers=6) == 1
+    assert head(1e-4, pretrained=True, layers=6) == 1
+
+
+def test_a_cut_body_learns_faster_and_its_head_no_faster() -> None:
+    def body(layers: int) -> float:
+        return auto(task_type="sequence-classification", pretrained=True, width=384, global_batch=32, layers=layers)
+
+    assert body(1) > body(3) > body(6) > body(12)
+    assert body(2) * head("auto", pretrained=True, layers=2) == pytest.approx(
+        body(6) * head("auto", pretrained=True, layers=6)
+    )
