@@ -23,7 +23,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive rayscale jobs scripts
+	XDG_CACHE_HOME=.venv/cache $(BIN)/bandit --quiet --configfile pyproject.toml --recursive rayscale jobs scripts
 	$(BIN)/python scripts/audit.py
 
 test: lint

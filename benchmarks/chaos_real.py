@@ -232,9 +232,12 @@ def _mark(work: Path) -> None:
     if not token.exists():
         token.write_text(secrets.token_hex(32))
         token.chmod(0o600)
-    os.environ.update(
-        {MARK: secrets.token_hex(16), "RAYSCALE_CACHE": str(work / "cache"), "RAY_AUTH_TOKEN_PATH": str(token)}
-    )
+    os.environ |= {
+        MARK: secrets.token_hex(16),
+        "RAYSCALE_CACHE": str(work / "cache"),
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_worker_niceness": "0",  # by Ray's default, 15, workers wait for whatever else a shared machine does
+    }
 
 
 def _pick(chance: Random, weights: dict[str, int]) -> str:

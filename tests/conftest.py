@@ -14,7 +14,7 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself chooses where its files go
 def pytest_configure(config: pytest.Config) -> None:
-    """Put all temporary files of the tests, Ray's included, below one folder, and give Ray a token of the tests' own.
+    """Put all files of the tests, Ray's included, below one temporary folder, and give Ray a token of the tests' own.
 
     The token must be there before Ray looks for one: it keeps the first it finds in this process. Else it writes
     ~/.ray/auth_token, and a later Ray of the same process wants another token than the first had.
@@ -23,6 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the first one registered is called last
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     config.option.basetemp = config.option.basetemp or str(folder / "p")
+    caches = config.rootpath / ".pytest_cache" / "home"  # what libraries keep from run to run, such as lists of fonts
+    os.environ.update({"XDG_CACHE_HOME": str(caches), "MPLCONFIGDIR": str(caches / "matplotlib")})
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         path = folder / "auth_token"
         path.write_text(secrets.token_hex(32))
