@@ -17,6 +17,10 @@ FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*
          "vocab*", "merges.txt", "*.spm")  # fmt: skip
 
 
+#: Names of folders that say nothing of the model in them.
+GENERIC = ("model", "models", "checkpoint", "best", "final", "last", "latest", "output", "weights", "hf")
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint on this machine. `digest` is the SHA-256 of its files, so it names the content, not the place."""
@@ -50,8 +54,14 @@ def find_checkpoint(pretrained: str, revision: str | None) -> Checkpoint:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    name = as_name(Path(os.path.normpath(pretrained)).name)
-    return Checkpoint(name, folder.resolve(), read_config(folder), digest.hexdigest())
+    return Checkpoint(_name(pretrained), folder.resolve(), read_config(folder), digest.hexdigest())
+
+
+def _name(pretrained: str) -> str:
+    """The last part of the folder or id that says something."""
+    parts = [part for part in Path(os.path.normpath(pretrained)).parts if part.strip("./")]
+    telling = [part for part in parts if part.lower() not in GENERIC]
+    return as_name((telling or parts or ["checkpoint"])[-1])
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:

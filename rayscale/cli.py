@@ -27,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -401,8 +402,8 @@ def _run(
             done = run_planted(study, planted, out=out, observer=terminal)
     except BaseException as error:
         terminal.close()
-        if isinstance(error, KeyboardInterrupt | Stopped | ClusterError):
-            terminal.say(_last_words())
+        if isinstance(error, KeyboardInterrupt | Stopped) or (isinstance(error, ClusterError) and terminal.agreed):
+            terminal.say(_last_words() if terminal.agreed else "Stopped before anything was run.")
         raise
     if done is None:
         terminal.say("Not started.")

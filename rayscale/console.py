@@ -10,11 +10,27 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from rayscale.estimate import Planned
+from rayscale.estimate import Planned, wall_seconds
 from rayscale.plan import Plan
+from rayscale.report.numbers import duration, plural
 from rayscale.report.terminal import Snapshot, plan_table, progress_line, progress_view, verdict_lines
 
 LINE_EVERY_SECONDS = 30.0
+
+
+def standing_text(plan: Plan, pending: Sequence[Planned], recorded: int) -> str:
+    """What of a plan is done, and what runs now for how long; empty where all of it runs."""
+    if len(pending) == len(plan.trials):
+        return ""
+    if not pending:
+        return f"All {recorded} trials have a record already; nothing to train."
+    number = len(pending)
+    if recorded:
+        have, are = ("has" if recorded == 1 else "have"), ("is" if number == 1 else "are")
+        left = f"{plural(recorded, 'trial')} {have} a record already; {number} {are} left to run"
+    else:
+        left = f"{number} of {plural(len(plan.trials), 'trial')} will run"
+    return f"{left}, about {duration(wall_seconds(pending, plan.machine.slots))}."
 
 
 class Terminal:
@@ -27,22 +43,19 @@ class Terminal:
         self.console = Console(stderr=json, soft_wrap=False, highlight=False)
         self.interactive = self.console.is_terminal
         self.yes = yes
+        self.agreed = False  # whether a run has begun
         self._live: Live | None = None
         self._last = 0.0
 
-    def consent(self, plan: Plan, pending: Sequence[Planned]) -> bool:
+    def consent(self, plan: Plan, pending: Sequence[Planned], recorded: int) -> bool:
         """Show the plan; ask, if a person can answer."""
         self.console.print(plan_table(plan.to_json()))
-        done = len(plan.trials) - len(pending)
-        if not pending:
-            self.say(f"All {done} trials have a record already; nothing to train.")
-            return True
-        if done:
-            self.say(f"{done} trials have a record already; {len(pending)} are left to run.")
-        if self.yes or not (sys.stdin.isatty() and self.interactive):
-            return True
-        answer = self.console.input("Start? [Y/n] ").strip().lower()
-        return answer in ("", "y", "yes")
+        self.agreed = True
+        if text := standing_text(plan, pending, recorded):
+            self.say(text)
+        if pending and not self.yes and sys.stdin.isatty() and self.interactive:
+            self.agreed = self.console.input("Start? [Y/n] ").strip().lower() in ("", "y", "yes")
+        return self.agreed
 
     def phase(self, text: str) -> None:
         """Say what begins now."""

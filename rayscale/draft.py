@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.doctor_devices import GIGA, nearest_folder
-from rayscale.errors import StudyError
+from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Copies, Measured, Supply, bytes_per_token
 from rayscale.guessing import entropy
 from rayscale.ledger import Ledger, TrialRecord
@@ -35,7 +35,11 @@ PRETRAINED_VOCABULARY = 30_000  # of a checkpoint's tokenizer, before it is read
 
 def run_store(study: Study, out: str | None) -> Store:
     """The run's folder: `out`, else <storage>/<name>; a relative storage is below the current folder."""
-    return Store.open(out or f"{study.run.storage.rstrip('/')}/{study.name}")
+    try:
+        return Store.open(out or f"{study.run.storage.rstrip('/')}/{study.name}")
+    except InputError as error:
+        where = "--out" if out else study.where("run", "storage")
+        raise StudyError(error.message, code=error.code, where=where) from error
 
 
 def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from rayscale.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,28 @@ def nvidia_gpus() -> list[str]:
 def this_machine(accelerator: str = "auto") -> Machine:
     """The local machine as a place for trials; `accelerator` is auto, gpu or cpu."""
     gpus = nvidia_gpus() if accelerator in ("auto", "gpu") else []
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:  # empty means: none
         gpus = gpus[: len([v for v in visible.split(",") if v.strip() not in ("", "-1")])]
     if gpus or accelerator == "gpu":
         return Machine("cuda", len(gpus), gpus[0] if gpus else "no GPU", "this machine")
     return Machine("cpu", physical_cores(), cpu_name(), "this machine")
+
+
+def torch_without_cuda() -> str | None:
+    """The version of the installed torch if it was built for CPUs alone, as its metadata say; else None."""
+    try:
+        found = version("torch")
+    except PackageNotFoundError:
+        return None
+    return found if found.partition("+")[2] == "cpu" else None
+
+
+def check_address(address: str) -> None:
+    """Raise InputError for what is no address of a cluster: local, auto, HOST:PORT or ray://HOST:PORT."""
+    if address not in ("local", "auto") and not re.fullmatch(r"(ray://)?(\[[0-9A-Fa-f:]+\]|[^\s:/]+):\d{1,5}", address):
+        text = f"found '{address}'; give local, auto or HOST:PORT, such as 10.0.0.1:6379"
+        raise InputError(text, code="usage", where="--address")
 
 
 def cpu_name() -> str:

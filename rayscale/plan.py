@@ -6,15 +6,16 @@ Pure and quick: no torch, no Ray. What needs reading text comes in as a `Supply`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rayscale.checkpoints import find_checkpoint, read_config
-from rayscale.errors import StudyError
+from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, wall_seconds
 from rayscale.guessing import guessing_loss
-from rayscale.machine import Machine
+from rayscale.machine import Machine, torch_without_cuda
 from rayscale.parameters import count, family_config
 from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
@@ -83,6 +84,15 @@ class Plan:
         }
 
 
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """An error of a checkpoint that rises within names the place in the study that asks for it."""
+    try:
+        yield
+    except InputError as error:
+        raise StudyError(str(error), code=error.code, where=place) from error
+
+
 def model_specs(study: Study) -> list[ModelSpec]:
     """The sizes of all models of the study, in the order of the file; each once.
 
@@ -96,7 +106,9 @@ def model_specs(study: Study) -> list[ModelSpec]:
                 name = f"{model.family}-{size}"
                 specs.append(ModelSpec(name, "family", model.family, layers, width, model.vocabulary))
             continue
-        found = find_checkpoint(model.pretrained, model.revision)
+        with _at(study.where("models", number, "pretrained")):
+            found = find_checkpoint(model.pretrained, model.revision)
+            count(found.config, study.task.type, 2, None, found.folder)
         depth = int(found.config.get("num_hidden_layers") or found.config.get("n_layer") or 0)
         for layers in model.layers or (depth,):
             if layers > depth:
@@ -105,7 +117,8 @@ def model_specs(study: Study) -> list[ModelSpec]:
                     code="too_many_layers",
                     where=study.where("models", number, "layers"),
                 )
-            name = found.name if layers == depth else f"{found.name}@{layers}"
+            own = model.name or found.name
+            name = own if layers == depth else f"{own}@{layers}"
             family = str(found.config.get("model_type"))
             wide = found.config.get("hidden_size") or found.config.get("n_embd")
             words, path = found.config.get("vocab_size"), str(found.folder)
@@ -159,6 +172,13 @@ def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
         raise StudyError(
             f"asks for GPUs; {machine.origin} has none; write auto or cpu, or give --address of a cluster with GPUs",
             code="no_gpu",
+            where=study.where("run", "accelerator"),
+        )
+    if machine.device == "cuda" and machine.origin == "this machine" and (build := torch_without_cuda()):
+        raise StudyError(
+            f"{machine.origin} has {machine.slots} GPUs ({machine.device_name}), but its torch {build} was built for "
+            "CPUs alone; install torch with CUDA, or write accelerator: cpu",
+            code="cpu_torch",
             where=study.where("run", "accelerator"),
         )
     if most > machine.slots:

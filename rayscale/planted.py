@@ -18,7 +18,7 @@ from rayscale.lease import hold
 from rayscale.ledger import Ledger, TrialRecord, make_record
 from rayscale.machine import this_machine
 from rayscale.on_ray.outcomes import Outcomes
-from rayscale.run_folder import Run, log_event, recover
+from rayscale.run_folder import Run, log_event, recover, refuse_another_study
 from rayscale.simulate import parse_planted, simulate
 from rayscale.study import load_study
 
@@ -46,6 +46,7 @@ def run_planted(
             raise InputError(
                 f"{store.location} holds real trials; simulate into another folder with --out", code="real_run"
             )
+        refuse_another_study(store, study.name, bool(earlier))
         plan = draft_plan(study, this_machine(study.run.accelerator), store)
         design = pd.DataFrame(
             [{**each.row(), "tokens": each.trial.data_requested, "copies": each.trial.copies} for each in plan.trials]
@@ -55,7 +56,7 @@ def run_planted(
         pending = [planned for planned in plan.trials if planned.trial.trial_id not in kept]
         for each in damaged:
             observer.say(each.told)
-        if not observer.consent(plan, pending):
+        if not observer.consent(plan, pending, len(kept)):
             return None
         recover(ledger, damaged)
         store.write("study.yaml", Path(study_file).read_bytes())

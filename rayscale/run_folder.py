@@ -215,6 +215,27 @@ def load(path: str | Path) -> Run:
     return Run(store)
 
 
+def refuse_another_study(store: Store, name: str, recorded: bool) -> None:
+    """Raise InputError if the folder holds trials of a study of another name: they would be overwritten or hidden."""
+    if not recorded or not store.exists("plan.json"):
+        return
+    try:
+        there = Run(store).plan["study"]
+    except InputError:
+        return  # a damaged plan is written anew
+    if there != name:
+        text = (
+            f"{store.location} holds the run of study '{there}', this one is '{name}'; give another folder with --out"
+        )
+        raise InputError(f"{text}, or give the study its old name", code="other_study", where="--out")
+
+
+def remove_unused(store: Store) -> None:
+    """Remove a folder in which no run ever began: nothing is in it but what a lease left."""
+    if store.local is not None and {path.name for path in store.local.iterdir()} <= {LEASE_FOLDER}:
+        store.delete_folder("")
+
+
 def log_event(store: Store, event: str, **details: Any) -> None:
     """Append one line to events.jsonl; secrets are taken out of texts."""
     line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **redact_all(details)}

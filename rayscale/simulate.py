@@ -103,7 +103,7 @@ def parse_planted(text: str) -> tuple[Law, dict[str, float]]:
     law = find_law(name.strip())
     example = f"{law.name}:" + ",".join(f"{each}=.." for each in law.names)
     if not colon:
-        raise InputError(f"'{text}' names a law without parameters; write {example}", where="simulate")
+        raise InputError(f"'{text}' names a law without parameters; write {example}", where="--simulate")
     found: dict[str, float] = {}
     for part in rest.split(","):
         key, equals, value = (each.strip() for each in part.partition("="))
@@ -111,11 +111,14 @@ def parse_planted(text: str) -> tuple[Law, dict[str, float]]:
             parsed = float(value)
         except ValueError:
             message = f"'{part.strip()}' in '{text}' is no NAME=NUMBER; write {example}"
-            raise InputError(message, where="simulate") from None
+            raise InputError(message, where="--simulate") from None
         if not equals or key in found:
-            raise InputError(f"'{part.strip()}' in '{text}' comes twice; write {example}", where="simulate")
+            raise InputError(f"'{part.strip()}' in '{text}' comes twice; write {example}", where="--simulate")
         found[key] = parsed
-    _check(law, found)
+    try:
+        _check(law, found)
+    except InputError as error:
+        raise InputError(f"{error.message}; write {example}", code=error.code, where="--simulate") from None
     return law, found
 
 

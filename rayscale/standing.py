@@ -11,13 +11,15 @@ from typing import Any
 from rayscale.ledger import TrialRecord
 from rayscale.packing import Piece, packed_seconds
 
+LEAST_SHARE = 0.05  # of a trial's steps: before that its pace is mostly start-up
+
 
 @dataclass(frozen=True)
 class Standing:
     """Planned trials by what became of them: ok + diverged + failed + running + waiting = all of the plan.
 
-    A stopped trial waits: the next run goes on with it. `gpu_seconds` is what all records cost; `last_error` the reason
-    of the failed or diverged trial that ended last.
+    A stopped trial waits: the next run goes on with it. `gpu_seconds` is what records and running trials cost;
+    `last_error` the reason of the failed or diverged trial that ended last.
     """
 
     ok: int
@@ -40,10 +42,12 @@ def stand(
     records: Mapping[str, TrialRecord],
     running: Mapping[str, float],
     slots: int,
+    shares: Mapping[str, float] | None = None,
 ) -> Standing:
     """How a run stands, from the plan's rows, the records by trial id, and the seconds that each running trial has run.
 
-    A record of a running trial is that of an earlier attempt and does not count.
+    `shares`: which share of its steps a running trial has done, where that is known. A record of a running trial is
+    that of an earlier attempt and does not count.
     """
     planned = {row["trial_id"]: row for row in rows}
     kept = {trial_id: record for trial_id, record in records.items() if trial_id in planned}
@@ -51,11 +55,18 @@ def stand(
     settled = {i: r for i, r in kept.items() if i not in running and r.row["status"] != "stopped"}
     counts = Counter(record.row["status"] for record in settled.values())
     left = [row for row in rows if row["trial_id"] not in settled]
-    slowness = _slowness(planned, kept)
+    # Where nothing has ended yet, what runs says how slow this machine is.
+    paces = {i: running[i] / share for i, share in (shares or {}).items() if i in running and share >= LEAST_SHARE}
+    slowness = _slowness(planned, kept, {**{i: s for i, s in running.items() if s > planned[i]["seconds"]}, **paces})
+
+    def rest(row: Mapping[str, Any]) -> float:
+        whole = paces.get(row["trial_id"], row["seconds"] * slowness)
+        return max(0.0, whole - running.get(row["trial_id"], 0.0))
+
     pieces = [
         Piece(
             row["gpus"],
-            max(0.0, row["seconds"] * slowness - running.get(row["trial_id"], 0.0)),
+            rest(row),
             # What runs already has its slots; whether it is alone delays only those after it.
             bool(row.get("alone")) and row["trial_id"] not in running,
         )
@@ -70,16 +81,23 @@ def stand(
         running=len(running),
         waiting=len(left) - len(running),
         eta_seconds=packed_seconds(pieces, slots),
-        gpu_seconds=sum(record.row["device_seconds"] or 0.0 for record in kept.values()),
+        gpu_seconds=sum(record.row["device_seconds"] or 0.0 for record in kept.values())
+        + sum(seconds * planned[trial_id]["gpus"] for trial_id, seconds in running.items()),
         last_error=last.row["error"] if last else None,
     )
 
 
-def _slowness(planned: Mapping[str, Mapping[str, Any]], records: Mapping[str, TrialRecord]) -> float:
-    """Seconds measured over seconds estimated, the median of the trials that were timed; 1 before the first."""
+def _slowness(
+    planned: Mapping[str, Mapping[str, Any]], records: Mapping[str, TrialRecord], paces: Mapping[str, float]
+) -> float:
+    """Seconds measured over seconds estimated, the median of the trials that were timed.
+
+    Before the first has ended that of the running ones, from the seconds that each will take (`paces`); else 1.
+    """
     ratios = [
         (record.row["train_seconds"] + (record.row["eval_seconds"] or 0.0)) / planned[trial_id]["seconds"]
         for trial_id, record in records.items()
         if record.row["train_seconds"] and planned[trial_id]["seconds"]
     ]
+    ratios = ratios or [paces[i] / planned[i]["seconds"] for i in paces if planned[i]["seconds"]]
     return statistics.median(ratios) if ratios else 1.0

@@ -20,6 +20,15 @@ from rayscale import disk
 from rayscale.errors import InputError, StorageError
 from rayscale.redaction import has_secret, redact
 
+_CLOUD = (
+    "check the bucket's name, its region and the credentials (environment or file), or give a folder of this machine"
+)
+
+
+def _first_line(error: Exception) -> str:
+    text = error.message if isinstance(error, StorageError) else str(error)
+    return (text.splitlines() or [type(error).__name__])[0]
+
 
 @dataclass(frozen=True)
 class Store:
@@ -45,7 +54,7 @@ class Store:
         try:
             filesystem, root = fs.FileSystem.from_uri(text)
         except (ValueError, OSError, NotImplementedError) as error:
-            raise InputError(f"storage {text}: {error}", code="bad_storage") from None
+            raise InputError(f"{text} cannot be opened ({_first_line(error)}); {_CLOUD}", code="bad_storage") from None
         return cls(filesystem, root, text)
 
     @property
@@ -128,7 +137,9 @@ class Store:
             self.write(probe, b"probe")
             self.delete(probe)
         except StorageError as error:
-            raise InputError(error.message, code="storage_not_writable") from error
+            advice = "" if self.local is not None else f"; {_CLOUD}"
+            text = f"{_first_line(error)}{advice}"
+            raise InputError(text, code="storage_not_writable", where=self.location) from error
 
     def recover(self, but: str) -> int:
         """Clear up after a driver that was killed: remove the temporary files of its unfinished writes (their number is

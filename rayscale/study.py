@@ -124,9 +124,13 @@ class Data(_Part):
 
 
 class Pretrained(_Part):
-    """A checkpoint by folder or hub id; `layers` cuts it to its first layers, one size for each number."""
+    """A checkpoint by folder or hub id; `layers` cuts it to its first layers, one size for each number.
+
+    `name` is what tables call it, else the last part of the id; the ids of trials do not depend on it.
+    """
 
     pretrained: Text
+    name: Annotated[str, Strict(), AfterValidator(_name)] | None = None
     revision: Text | None = None
     layers: tuple[Count, ...] | None = Field(default=None, min_length=1)
     trust_remote_code: Literal[False] = False

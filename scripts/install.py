@@ -55,8 +55,8 @@ def announce(present: list[str] | None, cpu: bool) -> None:
         )
     else:
         text = "about 0.5 GB"
-    print(f"Installing into {VENV}: downloads {text}, unpacks to two to three times that. Nothing else is touched.",
-          flush=True)  # fmt: skip
+    print(f"Installing into {VENV}: downloads {text}, unpacks to two to three times that. "
+          "Beside it only pip's cache grows.", flush=True)  # fmt: skip
 
 
 def torch_requirements() -> list[str] | None:

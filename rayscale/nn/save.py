@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from rayscale.errors import TrialError
 
@@ -22,6 +23,7 @@ def save_model(model: PreTrainedModel, tokenizer: Path, folder: Path) -> None:
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         shutil.copytree(tokenizer, part)
+        transformers_logging.disable_progress_bar()  # its bars would break the lines of an inline run
         model.save_pretrained(part)
         if folder.exists():
             shutil.rmtree(folder)

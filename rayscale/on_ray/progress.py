@@ -31,7 +31,9 @@ class Progress:
     def look(self, records: Mapping[str, TrialRecord], running: Sequence[Mapping[str, Any]], phase: str) -> Snapshot:
         """The state of the run from its records and from what the workers say of the trials they are at."""
         seconds = {told["trial_id"]: told["seconds"] for told in running}
-        standing = stand(self._rows, records, seconds, self._slots)
+        steps = [(told["trial_id"], told.get("step") or 0, told.get("steps") or 0) for told in running]
+        shares = {trial_id: step / most for trial_id, step, most in steps if step and most}
+        standing = stand(self._rows, records, seconds, self._slots, shares)
         return Snapshot(
             done=standing.done,
             failed=standing.failed,

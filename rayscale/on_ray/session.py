@@ -18,7 +18,7 @@ from ray._private import worker as ray_worker
 
 import rayscale
 from rayscale.errors import ClusterError
-from rayscale.machine import Machine, this_machine
+from rayscale.machine import Machine, check_address, this_machine
 from rayscale.on_ray.capacity import SLOT, Capacity, find_capacity, local_capacity
 from rayscale.on_ray.guard import Guard, guarding
 from rayscale.on_ray.reap import KEEP
@@ -71,8 +71,9 @@ def settings(hang_seconds: float) -> dict[str, str]:
 def connect(address: str, accelerator: str, hang_seconds: float) -> Iterator[Session]:
     """Start a local Ray (`address` local) or join a cluster (auto, HOST:PORT); leave it at the end.
 
-    Raises ClusterError when Ray cannot be started or reached.
+    Raises InputError for what is no address, ClusterError when Ray cannot be started or reached.
     """
+    check_address(address)
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong there reaches the driver as an error

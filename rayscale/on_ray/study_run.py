@@ -22,14 +22,14 @@ from rayscale.estimate import Planned
 from rayscale.finish import finish
 from rayscale.lease import hold
 from rayscale.ledger import Ledger, planned_only
-from rayscale.machine import this_machine
+from rayscale.machine import check_address, this_machine
 from rayscale.on_ray import saves
 from rayscale.on_ray.outcomes import Outcomes
 from rayscale.on_ray.progress import Progress
 from rayscale.on_ray.told import tell
 from rayscale.plan import Plan
 from rayscale.report.terminal import Snapshot
-from rayscale.run_folder import Run, log_event, recover
+from rayscale.run_folder import Run, log_event, recover, refuse_another_study, remove_unused
 from rayscale.savepoints import Saving
 from rayscale.signals import Stopped, before_end, came, check, deferred
 from rayscale.storage import Store
@@ -48,8 +48,8 @@ EXECUTORS: tuple[str, ...] = get_args(RunSettings.model_fields["executor"].annot
 class Observer(Protocol):
     """Who is told how the run goes; the command line shows it, a notebook may ignore it."""
 
-    def consent(self, plan: Plan, pending: Sequence[Planned]) -> bool:
-        """Whether to go on with this plan."""
+    def consent(self, plan: Plan, pending: Sequence[Planned], recorded: int) -> bool:
+        """Whether to go on with this plan, of which so many trials have a record and `pending` will run."""
 
     def say(self, text: str) -> None:
         """Something that a person should know."""
@@ -64,7 +64,7 @@ class Observer(Protocol):
 class Silent:
     """An observer that agrees to everything and says nothing."""
 
-    def consent(self, plan: Plan, pending: Sequence[Planned]) -> bool:
+    def consent(self, plan: Plan, pending: Sequence[Planned], recorded: int) -> bool:
         """Always."""
         return True
 
@@ -98,13 +98,17 @@ def run_study(
     if executor is not None and executor not in EXECUTORS:
         raise InputError(f"found '{executor}'; use one of: {', '.join(EXECUTORS)}", where="--executor")
     path = study if isinstance(study, (str, Path)) else None
+    check_address(address)
     study = study if isinstance(study, Study) else load_study(study)
     store = run_store(study, out)
     store.check_writable()
     observer = observer or Silent()
     with hold(store, told=observer.say) as lease:
         outcomes = Outcomes(Ledger(store, lease.check), study.run.keep, executor or study.run.executor, {})
-        return _drive(_Driver(study, outcomes, observer, retry_failed, only), path, address)
+        done = _drive(_Driver(study, outcomes, observer, retry_failed, only), path, address)
+    if done is None:
+        remove_unused(store)
+    return done
 
 
 def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None:
@@ -189,13 +193,16 @@ class _Driver:
         planned = {p.trial.trial_id: p.trial.model.name for p in plan.trials}
         if self.only and self.only not in planned:
             raise InputError(
-                f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids", code="unknown_trial"
+                f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids",
+                code="unknown_trial",
+                where="--only",
             )
         earlier, damaged = self.ledger.read()
         if any(r.row["executor"] == "simulated" for r in earlier):
             raise InputError(
                 f"{self.store.location} holds simulated trials; give another folder with --out", code="simulated_run"
             )
+        refuse_another_study(self.store, self.study.name, bool(earlier))
         known = {r.trial_id: r for r in planned_only(earlier, planned)}
         stands = {i for i, r in known.items() if r.finished or (r.row["status"] == "failed" and not self.retry_failed)}
         again = {self.only} if self.only else set(planned) - stands
@@ -209,7 +216,7 @@ class _Driver:
             )
         for each in damaged:
             self.observer.say(each.told)
-        self.agreed = self.observer.consent(plan, self.pending)
+        self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
             text = Path(path).read_bytes() if path else _as_yaml(self.study)
             recover(self.ledger, damaged)
@@ -304,8 +311,8 @@ class _Driver:
             trial = planned.trial
             log_event(self.store, "trial_started", trial_id=trial.trial_id)
 
-            def progress(told: dict[str, Any], trial_id: str = trial.trial_id) -> None:
-                self._show([{"trial_id": trial_id, "seconds": 0.0, **told}])
+            def progress(told: dict[str, Any], trial_id: str = trial.trial_id, began: float = time.monotonic()) -> None:
+                self._show([{"trial_id": trial_id, "seconds": time.monotonic() - began, **told}])
 
             outcome = run_here(
                 trial, self._prepared(planned), keep_model=self.study.run.keep != "none", progress=progress,

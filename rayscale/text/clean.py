@@ -332,9 +332,14 @@ def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[
     for name, rows in counts.items():
         if not rows:
             lost = ", ".join(f"{reason} {number}" for reason, number in dropped.items() if number) or "none"
+            also = [split for split in ("test", "validation") if dropped.get(f"in_{split}")]
+            mend = f"give more text{'' if name == 'train' else f', a larger {name}_fraction or another file'}"
+            if name == "train" and also:  # held-out text wins
+                mend = (
+                    f"the training rows are also in data.{also[0]}: give that another file, or leave it out for a split"
+                )
             raise DataError(
-                f"the {name} split is empty (rows kept: {counts}; dropped: {lost}); "
-                f"give more text{'' if name == 'train' else f', a larger {name}_fraction or another file'}",
+                f"the {name} split is empty (rows kept: {counts}; dropped: {lost}); {mend}",
                 code="empty_split",
                 where=f"data.{name}",
             )

@@ -118,11 +118,19 @@ def missing(path: str, line: int, columns: Sequence[str], known: list[str], hint
     """What is said of the first column that a file does not have."""
     absent = next(column for column in columns if column not in known)
     shown = ", ".join(f"'{short(name)}'" for name in known[:20]) or "none"
+    if separator := other_separator(known):
+        hint = f"; the columns look separated by {separator}: save the file with commas (csv) or tabs (tsv)"
     return DataError(
         f"no column '{absent}'{nearest(absent, known)} (found: {shown}){hint}",
         code="missing_column",
         where=f"{path}:{line}: {absent}",
     )
+
+
+def other_separator(header: Sequence[str]) -> str | None:
+    """What else than the expected separator the one column of a header line seems to be separated by."""
+    signs = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+    return next((name for sign, name in signs.items() if len(header) == 1 and sign in header[0]), None)
 
 
 def read_jsonl(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:

@@ -16,7 +16,7 @@ from rayscale.finish import finish
 from rayscale.ledger import Ledger, make_record
 from rayscale.machine import Machine
 from rayscale.plan import Plan
-from rayscale.run_folder import Run, status
+from rayscale.run_folder import Run, refuse_another_study, remove_unused, status
 from rayscale.storage import Store
 from rayscale.study import load_study
 
@@ -123,3 +123,19 @@ def test_a_folder_with_the_table_alone_is_read_but_not_reported(run: Run, tmp_pa
     (alone / "trials.parquet").write_bytes(b"PAR1 no table")
     with pytest.raises(InputError, match=r"trials\.parquet: cannot be read as parquet"):
         assert len(rs.load(alone).trials)
+
+
+def test_a_run_of_another_study_is_not_overwritten(run: Run, tmp_path: Path) -> None:
+    refuse_another_study(run.store, "toy", True)  # the same study, changed or not
+    refuse_another_study(run.store, "other", False)  # nothing is lost where there are no trials
+    with pytest.raises(InputError, match=r"holds the run of study 'toy', this one is 'other'; give another folder"):
+        refuse_another_study(run.store, "other", True)
+
+
+def test_a_folder_in_which_no_run_began_is_removed_and_no_other(run: Run, tmp_path: Path) -> None:
+    remove_unused(run.store)
+    assert run.records
+    fresh = Store.open(tmp_path / "fresh")
+    fresh.write("lease/owner.json", b"{}")
+    remove_unused(fresh)
+    assert not (tmp_path / "fresh").exists()

@@ -39,7 +39,7 @@ def test_every_planned_trial_is_counted_once(plan: Plan) -> None:
     assert (seen.ok, seen.diverged, seen.failed, seen.running, seen.waiting) == (1, 1, 1, 1, len(rows) - 4)
     assert seen.done == 2
     assert seen.last_error == "failed!"  # the stopped one goes on: its end was no error
-    assert seen.gpu_seconds == 40.0
+    assert seen.gpu_seconds == 40.0 + 1.0  # what runs is paid for, too
 
 
 def test_a_failed_trial_that_runs_again_is_running_and_not_failed(plan: Plan) -> None:
@@ -57,6 +57,18 @@ def test_the_time_left_learns_from_what_was_measured_and_from_what_runs(plan: Pl
     assert stand(rows, {slow.trial_id: slow}, {}, 2).eta_seconds == 80.0
     late = {row["trial_id"]: 1e6 for row in rows}
     assert stand(rows, {}, late, 2).eta_seconds == 0.0
+
+
+def test_the_time_left_follows_the_steps_of_what_runs(plan: Plan) -> None:
+    rows = [{**planned.row(), "seconds": 10.0, "alone": False} for planned in plan.trials]
+    first = rows[0]["trial_id"]
+    blind = stand(rows, {}, {first: 60.0}, 1)
+    assert blind.gpu_seconds == 60.0
+    assert blind.eta_seconds == pytest.approx(7 * 60.0)  # it took six times the estimate and has not ended
+    half = stand(rows, {}, {first: 60.0}, 1, {first: 0.5})
+    later = stand(rows, {}, {first: 90.0}, 1, {first: 0.75})
+    assert half.eta_seconds == pytest.approx(60.0 + 7 * 120.0)
+    assert later.eta_seconds == pytest.approx(half.eta_seconds - 30.0)
 
 
 def test_the_live_view_and_the_folder_say_the_same(plan: Plan, tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""Checkpoints: what they are called, and where in the study a wrong one is."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from rayscale.errors import StudyError
+from rayscale.plan import model_specs
+from rayscale.study import load_study
+
+LADDER = "{family: bert, sizes: [1x32, 2x64], vocabulary: 512}"
+CONFIG = {"model_type": "bert", "num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 100}
+
+
+def checkpoint(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    return folder
+
+
+def study(study_file: Path, model: str, *more: tuple[str, str]) -> Path:
+    text = study_file.read_text().replace(LADDER, model)
+    for old, new in more:
+        text = text.replace(old, new)
+    study_file.write_text(text)
+    return study_file
+
+
+def names(study_file: Path, model: str) -> list[str]:
+    return [spec.name for spec in model_specs(load_study(study(study_file, model)))]
+
+
+def test_a_folder_called_model_is_named_by_what_holds_it(study_file: Path) -> None:
+    checkpoint(study_file.parent / "minilm" / "model")
+    assert names(study_file, "{pretrained: minilm/model, layers: [1, 2]}") == ["minilm@1", "minilm"]
+
+
+def test_a_name_of_ones_own_changes_no_identity(study_file: Path) -> None:
+    checkpoint(study_file.parent / "minilm" / "model")
+    plain = model_specs(load_study(study(study_file, "{pretrained: minilm/model, layers: [1, 2]}")))
+    text = study_file.read_text().replace("pretrained: minilm/model", "pretrained: minilm/model, name: small")
+    study_file.write_text(text)
+    named = model_specs(load_study(study_file))
+    assert [spec.name for spec in named] == ["small@1", "small"]
+    assert [spec.identity for spec in named] == [spec.identity for spec in plain]
+    study_file.write_text(text.replace("name: small", "name: a/b"))
+    with pytest.raises(StudyError, match=r"study.yaml:\d+: models.0.name: found 'a/b'; must be"):
+        load_study(study_file)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("{pretrained: no/such-model}", "no such folder, and the hub did not give it"),
+        ("{pretrained: empty}", "has no config.json"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_had_is_told_with_its_place(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch, model: str, said: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (study_file.parent / "empty").mkdir()
+    with pytest.raises(StudyError, match=rf"study.yaml:\d+: models.0.pretrained: .*{said}"):
+        model_specs(load_study(study(study_file, model)))
+
+
+def test_a_bert_for_causal_lm_is_told_with_its_place(study_file: Path) -> None:
+    checkpoint(study_file.parent / "minilm")
+    causal = [
+        ("sequence-classification, text: text, label: label", "causal-lm, text: text"),
+        ("examples: [20, 40, 80]", "tokens: [64]"),
+        (", seeds: {20: 2}", ""),
+    ]
+    path = study(study_file, "{pretrained: minilm}", *causal)
+    with pytest.raises(StudyError, match=r"models.0.pretrained: a 'bert' model cannot do causal-lm"):
+        model_specs(load_study(path))
