@@ -41,6 +41,7 @@ def minimise(
     steps: int = 2000,
     delta: float = DELTA,
     tolerance: float = 1e-9,
+    patience: int = PATIENCE,
     pinned: NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """From every row of `start` (batch, p): where it ended, the objective there (batch,), and whether it settled.
@@ -76,8 +77,8 @@ def minimise(
         theta[active] = np.where(better[:, None], moved, here)
         objective[active] = np.where(better, tried, objective[active])
         damping[active] *= np.where(better, 0.3, 3.0)
-        active = active[idle[active] < PATIENCE]
-    return theta, objective, idle >= PATIENCE
+        active = active[idle[active] < patience]
+    return theta, objective, idle >= patience
 
 
 def _step(

@@ -16,7 +16,7 @@ _RATIOS = {"x", "×", "times", "ratio", "factor"}
 _SIZES = {"tokens", "examples", "params"}
 _SPOKEN_OUTCOME = {
     "converged": "converged",
-    "flat": "flat: the law's floor or exponent is hardly held by the data",
+    "flat": "flat: a parameter of the law is hardly held by the data",
     "at_bound": "at a bound: a parameter ran into the limit of what the law allows",
     "not_identifiable": "not identifiable: this design cannot tell the law's parameters apart",
     "failed": "failed",
@@ -24,7 +24,7 @@ _SPOKEN_OUTCOME = {
 ADVICE = {
     "few_points": "Add configurations: more data sizes teach more than more seeds.",
     "few_sizes": "Add a data size or a model size well below the smallest; small runs are cheap.",
-    "one_size": "Add a second and third model size to learn what a larger model brings.",
+    "one_size": "Add a second and third value of the axis that has only one, to learn what a larger one brings.",
     "flat_ridge": "Read predictions, not parameters: along the ridge many parameters fit alike.",
     "at_bound": "Widen the range of sizes, or choose a law with fewer parameters.",
     "misspecified": "Look at the residuals: another law may follow these runs better.",
