@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rayscale.errors import InputError, TableError
 from rayscale.laws import Law, Parameter
-from rayscale.observations import numbers, observe
+from rayscale.observations import dropped_rows, numbers, observe
 from rayscale.parabola import FEWEST_SIZES, Z95, Budget, find_budgets, find_optimum, fit_parabolas, interval
 from rayscale.parabola import widening as widen
 
@@ -72,6 +72,13 @@ class IsoFlop:
     def law(self) -> Law:
         return ISOFLOP
 
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each parameter, in words of the table's columns."""
+        params, compute = self.columns["params"], self.columns["compute"]
+        data = self.columns.get("data", "FLOP / (6 parameters)")
+        return {"kN": f"{params} x {compute}^-a", "a": "-", "kD": f"{data} x {compute}^-b", "b": "-"}
+
     @classmethod
     def fit(
         cls,
@@ -121,8 +128,7 @@ class IsoFlop:
         dropped = tuple({"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(reasons != ""))
         ranges = {role: (float(v[used].min()), float(v[used].max()))
                   for role, v in (("compute", compute), ("params", params)) if used.any()}  # fmt: skip
-        text = f"{len(dropped)} rows are not used; rows_dropped gives the reason of each"
-        warnings = ({"code": "dropped_rows", "message": text},) if dropped else ()
+        warnings = tuple(dropped_rows(dropped))
         result = cls(target, columns, "not_identifiable", int(used.sum()), dropped, ranges, warnings, budgets)
         if refusal := _refusal(good, budgets, degrees):
             return replace(result, warnings=(refusal, *warnings), seconds=perf_counter() - began)
@@ -170,11 +176,13 @@ class IsoFlop:
         """The result as one JSON object without NaN; `from_json` gives back one that predicts the same numbers."""
         found: dict[str, Any] = {
             "law": self.law.name,
-            "formula": self.law.formula,
+            "formula": f"best {self.columns['params']} = kN * {self.columns['compute']} ** a; best data = kD * "
+            f"{self.columns['compute']} ** b",
             "target": self.target,
             "columns": dict(self.columns),
             "outcome": self.outcome,
             "params": dict(self.params),
+            "units": self.units,
             "standard_errors": dict(self.standard_errors),
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
             "covariance": [list(row) for row in self.covariance],

@@ -109,7 +109,8 @@ class Run:
         plan, records = self.plan, self.records
         if "guessing_loss" in plan:
             return dict(plan["guessing_loss"])
-        vocabularies = {record.row["model"]: record.trial["model"]["vocabulary"] for record in records}
+        models = {str(record.row.get("model")): record.trial.get("model") or {} for record in records}
+        vocabularies = {name: model.get("vocabulary") for name, model in models.items()}
         places = (f"models/{record.trial_id}/config.json" for record in records)
         kept = next((_json(self.store.read(place)) for place in places if self.store.exists(place)), None)
         classes = kept.get("id2label") if isinstance(kept, dict) else None

@@ -23,7 +23,7 @@ _MACHINE = ("params", "data", "gpus")
 # The columns that hold an input, by role; the first is asked for where none is there.
 _COLUMNS = {
     "params": ("params",),
-    "data": ("data_requested", "tokens", "examples"),
+    "data": ("data_requested", "tokens", "examples", "data"),
     "unique": ("unique", "unique_tokens", "unique_examples"),
     "copies": ("copies",),
     "compute": ("compute", "flops"),
@@ -38,10 +38,10 @@ def simulate(
 ) -> pd.DataFrame:
     """The design (one row per run) with what each run would have measured if the law were true.
 
-    The design needs a column for every input of the law: `params`; the data, `data_requested`, `tokens` or `examples`;
-    `unique`, `copies` (else 0), `compute` (else 6 params data), `gpus` (else 1), `loss`. The law's target is added as a
-    column of its name (a loss as eval_loss, with perplexity): the law times exp of a normal error of deviation `noise`,
-    or, for a metric between 0 and 1, with that error on its log odds. Columns that the design lacks are added: model,
+    The design needs a column for every input of the law: `params`; the data, as `data_requested`, `tokens`, `examples`
+    or `data`; `unique`, `copies` (else 0), `compute` (else 6 params data), `gpus` (else 1), `loss`. The law's target is
+    added as a column of its name (a loss as eval_loss, with perplexity): the law times exp of a normal error of
+    deviation `noise`, or, for a metric between 0 and 1, with that error on its log odds. Columns that the design lacks are added: model,
     gpus (1), seed, augment (none), trial_id, status (ok) and, for a made-up machine where sizes are known,
     examples_per_second, device_seconds, train_seconds. Runs that differ only in GPUs get the same error, as at a fixed
     global batch, unless GPUs are an input of the law.

@@ -55,7 +55,9 @@ def prediction_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
 def _one(fit: Mapping[str, Any], width: int) -> list[str]:
     lines = wrap(f"{fit.get('law')} on {fit.get('target')}: {spoken_outcome(dict(fit))}", width)
     if fit.get("formula") and not fit.get("members"):
-        lines += wrap(f"{fit['target']} = {fit['formula']}", width, subsequent_indent="  ")
+        # A formula with its own left sides is not one of the target: isoflop's are of the best sizes at a compute.
+        formula = fit["formula"] if " = " in fit["formula"] else f"{fit['target']} = {fit['formula']}"
+        lines += wrap(formula, width, subsequent_indent="  ")
     lines += wrap(_columns_text(fit), width, subsequent_indent="  ")
     if fit.get("weights"):
         lines += ["", *_weights(fit["weights"], width)]
@@ -98,6 +100,8 @@ def parameter_units(fit: Mapping[str, Any]) -> dict[str, str]:
     from rayscale.errors import InputError
     from rayscale.laws import find_law
 
+    if fit.get("units"):
+        return dict(fit["units"])
     fit = (fit.get("members") or [fit])[0]  # a combination shows the parameters of its heaviest law
     try:
         law = find_law(str(fit.get("law")))
@@ -141,9 +145,10 @@ def _rows(fit: Mapping[str, Any], width: int) -> list[str]:
     for each in dropped:
         reasons.setdefault(str(each["reason"]), []).append(each["row"])
     for reason, rows in reasons.items():
-        first = ", ".join(str(row) for row in rows[:5])
+        # People count the rows of a table from 1; the JSON has places, from 0, as pandas does.
+        first = ", ".join(str(row + 1) for row in rows[:5])
         more = ", ..." if len(rows) > 5 else ""
-        text = f"{len(rows)}: {reason} (row {first}{more})"
+        text = f"{len(rows)}: {reason} ({'row' if len(rows) == 1 else 'rows'} {first}{more} below the header)"
         lines += wrap(text, width, initial_indent="  ", subsequent_indent="    ")
     return lines
 
@@ -185,6 +190,10 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
     for fit in fits:
         outcomes[str(fit.get("outcome"))] = outcomes.get(str(fit.get("outcome")), 0) + 1
     lines += wrap("Outcomes: " + ", ".join(f"{name} {amount}" for name, amount in outcomes.items()), width)
+    weights = [fit["weights"] for fit in fits if fit.get("weights")]
+    shared = len(weights) == len(fits) and all(each == weights[0] for each in weights)
+    if shared:
+        lines += _weights(weights[0], width)
     rows = []
     for fit in fits[:_MOST_GROUPS]:
         name = ", ".join(str(value) for value in (fit.get("by") or {}).values())
@@ -198,7 +207,11 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
     header = ("group", "rows", "held-out error", "outcome", "law")
     wide = table_lines(header, rows, width)
     # Where the parameters do not fit beside the rest, they are left to the JSON.
-    shown = wide if len(wide) == len(rows) + 1 else table_lines(header[:-1], [row[:-1] for row in rows], width)
+    shown = (
+        wide
+        if len(wide) == len(rows) + 1 and not shared
+        else table_lines(header[:-1], [row[:-1] for row in rows], width)
+    )
     lines += ["", *shown, ""]
     if len(fits) > _MOST_GROUPS:
         lines += [f"and {len(fits) - _MOST_GROUPS} more groups; --json has them all", ""]

@@ -234,7 +234,13 @@ def test_the_text_names_units_reasons_and_advice_in_any_width(table: str, width:
     lines = fit_lines([saved], saved["held_out"], width)
     text = " ".join(" ".join(lines).split())
     assert max(map(len, lines)) <= max(width, 40)
-    for said in ("loss x N^alpha", "32: outside where", "1: loss is zero (row 0)", "Held out: 8 rows", "95% interval"):
+    for said in (
+        "loss x N^alpha",
+        "32: outside where",
+        "1: loss is zero (row 1 below the header)",
+        "Held out: 8 rows",
+        "95% interval",
+    ):
         assert said in text, said
     groups = fit_source(table, asked(by="set", bootstrap=20)).to_json()
     lines = fit_lines(groups["groups"], groups["held_out"], width)
