@@ -41,10 +41,10 @@ def simulate(
     The design needs a column for every input of the law: `params`; the data, as `data_requested`, `tokens`, `examples`
     or `data`; `unique`, `copies` (else 0), `compute` (else 6 params data), `gpus` (else 1), `loss`. The law's target is
     added as a column of its name (a loss as eval_loss, with perplexity): the law times exp of a normal error of
-    deviation `noise`, or, for a metric between 0 and 1, with that error on its log odds. Columns that the design lacks are added: model,
-    gpus (1), seed, augment (none), trial_id, status (ok) and, for a made-up machine where sizes are known,
-    examples_per_second, device_seconds, train_seconds. Runs that differ only in GPUs get the same error, as at a fixed
-    global batch, unless GPUs are an input of the law.
+    deviation `noise`, or, for a metric between 0 and 1, with that error on its log odds. Columns that the design lacks
+    are added: model, gpus (1), seed, augment (none), trial_id, status (ok) and, for a made-up machine where sizes are
+    known, examples_per_second, device_seconds, train_seconds. Runs that differ only in GPUs get the same error, as at a
+    fixed global batch, unless GPUs are an input of the law.
     Raises InputError for parameters that the law has not, lacks, or that give no positive finite target, for a law
     that is no law of a target (isoflop: plant chinchilla), and for a negative noise; TableError for a missing column.
     """
