@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -63,6 +64,12 @@ def memory_bytes() -> int:
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return most
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that this user may still write to the disk of a folder, which need not be there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 def nvidia_gpus() -> list[str]:

@@ -103,11 +103,14 @@ class Task(_Part):
 
 
 class Data(_Part):
-    """Where the text lies and how it is split. `train: builtin` is the built-in corpus.
+    """Where the text lies and how it is split: paths, patterns, folders, addresses such as hf://datasets/owner/name/*.csv
+    or s3://bucket/folder, which are copied into the cache; `train: builtin` is the built-in corpus.
 
-    Training texts that share `near_duplicates` or more of their shingles with a validation or test text (Jaccard's
-    index) are kept out; null keeps them. `max_text_gigabytes` is what all rows may take in memory, unpacked; by default
-    an eighth of the machine's.
+    `reader` says how lanes read prepared text: from a copy on their own node (mmap), or piece by piece from the node of
+    the driver (stream), for data that no other disk holds; batches and losses are the same. An inline run reads where
+    the text lies. Training texts that share `near_duplicates` or more of their shingles with a validation or test text
+    (Jaccard's index) are kept out; null keeps them. `max_text_gigabytes` is what the text may take, unpacked, on the
+    disk of the cache; by default a third of what is free there.
     """
 
     train: Text
@@ -116,7 +119,7 @@ class Data(_Part):
     validation_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.1
     test_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.1
     format: Text | None = None
-    reader: Literal["mmap"] = "mmap"
+    reader: Literal["mmap", "stream"] = "mmap"
     on_bad_row: Literal["error", "skip"] = "error"
     near_duplicates: Annotated[float, Strict(), Field(ge=0.5, le=1, allow_inf_nan=False)] | None = 0.8
     max_text_gigabytes: Positive | None = None
@@ -326,7 +329,8 @@ def _valid_parts(value: dict[Any, Any], wrong: list[tuple[Any, ...]]) -> dict[st
 
 def _placed(study: Study, folder: Path) -> Study:
     """The study with its paths made absolute; what is not there as a file or folder is left as it is."""
-    data: dict[str, Any] = {key: below(folder, getattr(study.data, key)) for key in local_files(study.data)}
+    data: dict[str, Any] = {key: below(folder, getattr(study.data, key)) for key in local_files(study.data)
+                            if "://" not in getattr(study.data, key)}  # fmt: skip
     data["augment"] = study_augment.located(study.data.augment, folder)
     models = tuple(
         model.model_copy(update={"pretrained": str(folder / model.pretrained)})
@@ -339,7 +343,6 @@ def _placed(study: Study, folder: Path) -> Study:
 
 #: Values of the interface that a later version will act on, with what this one does instead.
 _LATER = {
-    "data.reader": "this version reads prepared data by memory map only: write mmap or leave the key out",
     "grid.design": "this version runs full grids only: write grid or leave the key out",
     "training.optimizer": "this version trains with adamw only",
     "training.learning_rate": "give one positive number or auto; this version runs no sweep over a list",

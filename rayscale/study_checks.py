@@ -49,16 +49,27 @@ def local_files(data: Any) -> list[str]:
     return [key for key, value in named.items() if value and (key, value) != ("train", "builtin")]
 
 
+#: Of addresses that `data` may name, beside paths.
+SCHEMES = ["abfs", "abfss", "file", "gcs", "gs", "hdfs", "hf", "memory", "s3"]
+
+
 def _files(data: Any, folder: Path) -> Iterator[Problem]:
     for key in local_files(data) if data else ():
         pattern = getattr(data, key)
         if "://" in pattern:
-            yield (
-                ("data", key),
-                f"found {found(pattern)}; text is read from files: give a path, and copy the file there",
-            )
+            if text := _misaddressed(pattern):
+                yield ("data", key), text
         elif not files_of(below(folder, pattern)):
             yield ("data", key), f"no such file: {_short(folder / pattern)}; give a path relative to the study file"
+
+
+def _misaddressed(address: str) -> str | None:
+    scheme = address.partition("://")[0]
+    if has_secret(address):
+        return f"found {found(redact(address))}; give credentials by the environment or a file, not in the study"
+    if scheme not in SCHEMES:
+        return f"found {found(address)}; text is read from files, or from storage by {'://, '.join(SCHEMES)}://"
+    return None
 
 
 def _augmentations(data: Any, task: Any) -> Iterator[Problem]:

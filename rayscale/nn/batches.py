@@ -90,12 +90,11 @@ def pad_rows(split: Split, rows: np.ndarray, pad: int, multiple: int = 1) -> tup
 
     The width is rounded up to `multiple` (8 suits the matrix units of GPUs).
     """
-    starts = split.offsets[rows]
-    lengths = np.asarray(split.offsets[rows + 1] - starts, dtype=np.int64)
+    (values, starts), lengths = split.gather(rows), split.lengths[rows]
     width = -(-int(lengths.max()) // multiple) * multiple
     columns = np.arange(width)
     inside = columns < lengths[:, None]
     # Positions beyond a row point at its first token, then are overwritten: reading stays inside the mapped file.
-    ids = split.values[np.where(inside, starts[:, None] + columns, starts[:, None])].astype(np.int64)
+    ids = values[np.where(inside, starts[:, None] + columns, starts[:, None])].astype(np.int64)
     ids[~inside] = pad
     return ids, lengths

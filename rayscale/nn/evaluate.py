@@ -38,7 +38,8 @@ def evaluate(
     tokens = TOKENS[group.device.type] * job.micro_batch // job.usual_micro_batch
     model.eval()
     with torch.inference_mode():
-        for chosen in batches.cut_evaluation(rows, lengths, group.rank, group.world_size, tokens):
+        parts = batches.cut_evaluation(rows, lengths, group.rank, group.world_size, tokens)
+        for chosen in split.ahead(parts, lambda part: part):
             inputs = job.to_device(split, chosen)
             with job.autocast():
                 summed, outputs = job.objective.losses(model, inputs)

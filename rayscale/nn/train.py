@@ -181,7 +181,12 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
     def clock() -> float:
         return time.perf_counter() - started - pause_seconds
 
-    for step, batch in enumerate(itertools.islice(_global_batches(job), at.step, None), at.step):
+    def mine(batch: np.ndarray) -> np.ndarray:
+        parts = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)
+        return np.concatenate([part.rows for part in parts])
+
+    left = itertools.islice(_global_batches(job), at.step, None)
+    for step, batch in enumerate(job.prepared.split("train").ahead(left, mine), at.step):
         targets = float(targets_of[batch].sum())
         rate = _rate(job, step)
         loss_sum += _step(parallel, model, optimizer, job, batch, targets, rate, pulse)

@@ -50,7 +50,7 @@ def rest_unused(model: PreTrainedModel, prepared: Prepared) -> None:
     seen = np.zeros(table.num_embeddings, dtype=bool)
     seen[0 if table.padding_idx is None else table.padding_idx] = True  # padded batches read it
     for name in ("train", "validation", "test"):
-        seen |= np.bincount(prepared.split(name).values, minlength=len(seen)).astype(bool)
+        seen[prepared.split(name).used] = True
     if seen.mean() <= LARGEST_SHARE:
         used = torch.from_numpy(np.flatnonzero(seen)).to(table.weight.device)
         model.set_input_embeddings(UsedRows(table, used))

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from rayscale.machine import cache_root
-from rayscale.on_ray.blocks import mapped, share_of_cpus
+from rayscale.on_ray.blocks import mapped, read_here, share_of_cpus
 from rayscale.on_ray.parcels import Parcel, unwrap, wrap
 from rayscale.study_augment import Augmentation, read
 from rayscale.text.chain import Chain, fingerprint
@@ -42,7 +42,7 @@ def augment(augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterator[
 
     if not tables:
         return
-    offered, blocks = _offer(augmentation), ray.data.from_arrow(list(tables))
+    offered, blocks = _offer(augmentation), read_here(tables)
     if not augmentation.on_models:
         yield from mapped(blocks, partial(_apply, offered=offered), **share_of_cpus(len(tables)))
         return

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rayscale.checkpoints import find_checkpoint
-from rayscale.machine import physical_cores
 from rayscale.on_ray.augment import augment
-from rayscale.on_ray.blocks import mapped, share_of_cpus
+from rayscale.on_ray.blocks import at_this_node, mapped, read_here, share_of_cpus, tables_of
 from rayscale.study_augment import Augmentation, read
 from rayscale.text import prepare as steps
 from rayscale.text.children import find_all, name_of
@@ -28,6 +27,10 @@ from rayscale.text.tokenise import TokenizerSpec
 
 if TYPE_CHECKING:
     from rayscale.study import Study
+
+#: What blocks on their way may take of the object store, of all nodes together: a few for each CPU.
+STORE_BYTES_A_CPU = 1 << 27
+LEAST_STORE_BYTES = 1 << 28
 
 
 def prepare(
@@ -72,29 +75,30 @@ class RayWorkers:
             for number in batch["item"].to_pylist():
                 yield from function(items[number])
 
-        # Few and short tasks that must run on this one node: they ask for no CPU, of which it may offer none, and
-        # `concurrency` keeps them to its cores.
-        node = ray.get_runtime_context().get_node_id()
         numbers = ray.data.from_items([{"item": n} for n in range(len(items))], override_num_blocks=len(items))
-        return mapped(numbers, run, num_cpus=0, concurrency=physical_cores(), label_selector={"ray.io/node-id": node})
+        return tables_of(at_this_node(numbers, run))
 
     def augment(self, augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterable[pa.Table]:
         """One task per table, anywhere on the cluster; steps on models in workers that stay up."""
         return augment(augmentation, tables)
 
     def transform(self, function: Callable[[pa.Table], pa.Table], tables: Sequence[pa.Table]) -> Iterable[pa.Table]:
-        """One task per table, anywhere on the cluster."""
-        import ray
-
-        return mapped(ray.data.from_arrow(list(tables)), function, **share_of_cpus(len(tables)))
+        """One task per table, anywhere on the cluster; tables are read here, a few ahead of the work."""
+        return mapped(read_here(tables), function, **share_of_cpus(len(tables)))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray Data without progress bars and plan printouts: one line of ours says what is going on."""
-    from ray.data import DataContext
+    """Ray Data in bounded memory, without progress bars and plan printouts: a line of ours says what is going on."""
+    import ray
+    from ray.data import DataContext, ExecutionResources
 
     context = DataContext.get_current()
+    limits = context.execution_options.resource_limits
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    context.execution_options.resource_limits = ExecutionResources(
+        object_store_memory=max(LEAST_STORE_BYTES, cpus * STORE_BYTES_A_CPU)
+    )
     settings = dict.fromkeys(
         ("enable_progress_bars", "enable_operator_progress_bars", "print_on_execution_start"), False
     )
@@ -110,6 +114,7 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks", category=UserWarning)
             yield
     finally:
+        context.execution_options.resource_limits = limits
         for name, value in before.items():
             setattr(context, name, value)
         logger.setLevel(level)

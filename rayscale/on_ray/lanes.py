@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -29,6 +29,9 @@ from rayscale.on_ray.rules import START_SECONDS
 from rayscale.retry import OUT_OF_MEMORY
 from rayscale.savepoints import Saving
 from rayscale.trial import Trial
+
+if TYPE_CHECKING:
+    from rayscale.on_ray.stream import Stream
 
 RESTARTS_PER_LANE = 20  # a trial has its own, smaller limit; this one ends a lane whose machine is broken
 HOST_RESTARTS = 20
@@ -55,7 +58,7 @@ class Handed:
     """What a lane's workers get for one trial: the trial as plain values, and the folders that it reads."""
 
     trial: Mapping[str, Any]
-    prepared: Parcel
+    prepared: Parcel | Stream
     checkpoint: Parcel | None
 
 
@@ -234,12 +237,12 @@ class _Worker:
 
     def serve(self, serial: int, handed: Handed, micro_batch: int | None) -> None:
         """Train one trial together with the other ranks, `micro_batch` rows at once at most, and tell the pool."""
-        from rayscale.text.prepared import Prepared
+        from rayscale.on_ray.stream import open_prepared
 
         trial = Trial.from_json(handed.trial)
         error = prepared = checkpoint = None
         try:
-            prepared = Prepared.open(unwrap(handed.prepared))
+            prepared = open_prepared(handed.prepared)
             checkpoint = str(unwrap(handed.checkpoint)) if handed.checkpoint else None
         except Exception as failure:  # becomes the trial's reason
             error = describe(failure)

@@ -31,11 +31,11 @@ class Parcel:
     files: Any  # ObjectRef of {relative name: uint8 array}, or None on a cluster of one node
 
 
-def wrap(folder: Path, several_nodes: bool) -> Parcel:
-    """Offer a folder to the workers."""
+def wrap(folder: Path, several_nodes: bool, without: str = "/") -> Parcel:
+    """Offer a folder to the workers; files whose names end as `without` says stay here."""
     digest = hashlib.sha256()
     contents: dict[str, np.ndarray] = {}
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(without)):
         name, size = file.relative_to(folder).as_posix(), file.stat().st_size
         digest.update(f"{name}\0{size}\0".encode())
         if several_nodes:

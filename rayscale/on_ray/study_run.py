@@ -352,15 +352,19 @@ class _Driver:
             raise ClusterError(f"Ray Tune ended with an error: {grid.error}") from grid.error
 
     def _cells(self) -> list[Any]:
-        from rayscale.on_ray import parcels
+        from rayscale.on_ray import parcels, stream
         from rayscale.on_ray.lane import Cell
         from rayscale.on_ray.lanes import Handed
 
         several = self.session.nodes > 1 or not self.session.local
-        folders = {str(self._prepared(p).path) for p in self.pending} | {
-            p.trial.model.path for p in self.pending if p.trial.model.path
+        streamed = self.study.data.reader == "stream"
+        data = {str(found.path): found for found in map(self._prepared, self.pending)}
+        offered = {
+            folder: stream.offer(found, several) if streamed else parcels.wrap(found.path, several)
+            for folder, found in data.items()
         }
-        wrapped = {folder: parcels.wrap(Path(folder), several) for folder in folders}
+        checkpoints = {p.trial.model.path for p in self.pending if p.trial.model.path}
+        wrapped = {folder: parcels.wrap(Path(folder), several) for folder in checkpoints}
         return [
             Cell(
                 p.trial.trial_id,
@@ -368,7 +372,7 @@ class _Driver:
                 p.alone,
                 Handed(
                     p.trial.to_json(),
-                    wrapped[str(self._prepared(p).path)],
+                    offered[str(self._prepared(p).path)],
                     wrapped[p.trial.model.path] if p.trial.model.path else None,
                 ),
             )

@@ -54,11 +54,12 @@ def keep_apart(rows: pa.Table, split: np.ndarray, threshold: float | None) -> tu
 def of_clean_folder(folder: Path) -> near.HeldOut | None:
     """Sketches of the held-out texts of prepared data; None where near-duplicates may stay."""
     from rayscale.text import prepared
+    from rayscale.text.shards import read_table
 
     threshold = prepared.read_clean_manifest(folder)["near_duplicates"]
     if threshold is None:
         return None
-    tables = [prepared.read_table(folder / f"{name}.arrow")["text"] for name in ("test", "validation")]
+    tables = [read_table(folder / f"{name}.arrow")["text"] for name in ("test", "validation")]
     groups = np.repeat(np.array([TEST, VALIDATION], dtype=np.int8), list(map(len, tables)))
     return near.sketch((text for table in tables for text in texts_of(table)), groups, threshold)
 

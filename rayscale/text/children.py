@@ -11,11 +11,9 @@ real training text or another child's is dropped and counted, and so is one that
 
 from __future__ import annotations
 
-import io
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +25,12 @@ from rayscale.errors import InputError
 from rayscale.study_augment import Augmentation, read
 from rayscale.text import apart, near, prepared, tokens
 from rayscale.text.chain import CHILDREN, fingerprint
+from rayscale.text.meter import Meter
 from rayscale.text.prepared import CHILDREN_INDEX, Prepared
 from rayscale.text.publish import publish_file, publish_folder
+from rayscale.text.shards import Blocks, ShardWriter, as_file, batch_starts, read_batch, read_table, whole_blocks
 from rayscale.text.split import TEST
+from rayscale.text.tasks.form import find_form
 from rayscale.text.tokenise import TokenizerSpec
 
 if TYPE_CHECKING:
@@ -101,9 +102,16 @@ def prepare_augmented(
             path = _tokens_folder(cleaned, spec, study.task.length, found)
             if not prepared.is_whole(path):
                 children = _make(cleaned, found, workers, say)
-                say(f"tokenising {found.name} for {spec.name}")
+                what = f"tokenising {found.name} for {spec.name}"
+                say(what)
                 plain = Prepared.open(prepared.tokens_folder(cleaned, spec, study.task.length))
-                _tokenise(plain, children, path, workers)
+                _tokenise(
+                    plain,
+                    children,
+                    path,
+                    workers,
+                    Meter(say, what, prepared.read_clean_manifest(children)["rows"]["kept"]),
+                )
             prepared.add_indices(path, seeds)
             made[name_of(spec.name, found.name)] = Prepared.open(path)
     return made
@@ -119,128 +127,127 @@ def _make(cleaned: Path, found: Found, workers: Workers, say: Progress) -> Path:
     augmentation, folder = found.augmentation, cleaned / f"augment-{found.mark}"
     if prepared.is_whole(folder):
         return folder
-    rows = prepared.read_table(cleaned / "train.arrow")
-    parts = folder.with_name(f"{folder.name}-parts")
-    blocks = {parts / f"{first:012d}.arrow": (first, min(BLOCK_ROWS, len(rows) - first))
-              for first in range(0, len(rows), BLOCK_ROWS)}  # fmt: skip
-    missing = {path: place for path, place in blocks.items() if not path.exists()}
-    done = f" ({len(blocks) - len(missing)} of {len(blocks)} blocks were done)" if len(missing) < len(blocks) else ""
-    say(f"augmenting {len(rows)} rows: {augmentation.name}{done}")
-    tables = [_block(rows, *place) for place in missing.values()]
-    for first, table in _whole_blocks(workers.augment(augmentation, tables), tables, augmentation.copies):
-        publish_file(parts / f"{first:012d}.arrow", _as_file(table))
-    made = pa.concat_tables([prepared.read_table(path) for path in blocks])
-    children, dropped = _select(made, cleaned, rows)
-    manifest = {
-        "augmentation": augmentation.describe(),
-        "rows": {"real": len(rows), "made": len(made), "kept": len(children), "dropped": dropped},
-        "characters": pc.sum(pc.utf8_length(children["text"])).as_py() or 0,
-    }
-    publish_folder(folder, partial(prepared.write_folder, {"train": children}, manifest), prepared.is_whole)
+    path, parts = cleaned / "train.arrow", folder.with_name(f"{folder.name}-parts")
+    rows, firsts = read_table(path), range(0, prepared.read_clean_manifest(cleaned)["rows"]["train"], BLOCK_ROWS)
+    files = [parts / f"{first:012d}.arrow" for first in firsts]
+    missing = [number for number, file in enumerate(files) if not file.exists()]
+    done = f" ({len(files) - len(missing)} of {len(files)} blocks were done)" if len(missing) < len(files) else ""
+    what = f"augmenting {len(rows)} rows: {augmentation.name}"
+    say(what + done)
+    meter = Meter(say, what, len(rows))
+    blocks = Blocks(_block, tuple((str(path), firsts[number], BLOCK_ROWS) for number in missing))
+    starts = np.array([*firsts, len(rows)], dtype=np.int64)
+    meter.skip(len(rows) - sum(int(starts[number + 1] - starts[number]) for number in missing))
+    for number, table in whole_blocks(workers.augment(augmentation, blocks), starts, augmentation.copies):
+        ordered = table.cast(CHILDREN).sort_by([("row", "ascending"), ("copy", "ascending")])
+        publish_file(files[number], as_file(ordered))
+        meter.add(len(ordered) // augmentation.copies)
+    kept, dropped = _select(files, cleaned, rows)
+
+    def write(temporary: Path) -> None:
+        labels = rows["label"].combine_chunks() if "label" in rows.column_names else None
+        schema, characters = pa.schema([*_KEPT, *([("label", labels.type)] if labels is not None else [])]), 0
+        with ShardWriter(temporary / "train.arrow", schema) as writer:
+            for file, stays in zip(files, kept, strict=True):
+                table = read_table(file).filter(pa.array(stays))
+                characters += pc.sum(pc.utf8_length(table["text"])).as_py() or 0
+                if labels is not None:
+                    table = table.append_column("label", labels.take(table["row"].combine_chunks()))
+                writer.add(table)
+        counts = {"real": len(rows), "made": sum(map(len, kept)), "kept": writer.rows, "dropped": dropped}
+        manifest = {"augmentation": augmentation.describe(), "rows": counts, "characters": characters}
+        prepared.write_manifest(temporary, manifest)
+
+    publish_folder(folder, write, prepared.is_whole)
     shutil.rmtree(parts)
     return folder
 
 
-def _block(rows: pa.Table, first: int, count: int) -> pa.Table:
-    part = rows.slice(first, count)
-    return pa.table({"row": np.arange(first, first + count), "key": part["key"], "text": part["text"]})
+#: Columns of the children that stay, beside the label.
+_KEPT = [(name, CHILDREN.field(name).type) for name in ("key", "parent", "copy", "text", "row")]
 
 
-def _whole_blocks(made: Iterable[pa.Table], blocks: Sequence[pa.Table], copies: int) -> Iterator[tuple[int, pa.Table]]:
-    """The first row and the children of every block, as soon as all are there: tables come in any order and cut."""
-    waiting: dict[int, list[pa.Table]] = {}
-    wanted = {block["row"][0].as_py(): copies * len(block) for block in blocks}
-    for table in made:
-        firsts = pc.multiply(pc.divide(table["row"], BLOCK_ROWS), BLOCK_ROWS)
-        for first in pc.unique(firsts).to_pylist():
-            got = waiting.setdefault(first, [])
-            got.append(table.filter(pc.equal(firsts, first)))
-            if sum(map(len, got)) == wanted[first]:
-                joined = pa.concat_tables(waiting.pop(first)).cast(CHILDREN)
-                yield first, joined.sort_by([("row", "ascending"), ("copy", "ascending")])
+def _block(place: tuple[str, int, int]) -> pa.Table:
+    path, first, count = place
+    part = read_table(Path(path)).slice(first, count)
+    return pa.table({"row": np.arange(first, first + len(part)), "key": part["key"], "text": part["text"]})
 
 
-def _as_file(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
-def _select(made: pa.Table, cleaned: Path, rows: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-    """The children that stay, ascending by parent and copy, and how many went, by reason."""
-    keys, reasons = made["key"].to_numpy(), np.zeros(len(made), dtype=np.int8)
-    names = ["kept", "unchanged", "in_test", "in_validation", "in_training", "duplicate"]
-    names += ["near_test", "near_validation"]
-    reasons[pc.is_null(made["text"]).to_numpy(zero_copy_only=False)] = 1
+def _select(files: Sequence[Path], cleaned: Path, rows: pa.Table) -> tuple[list[np.ndarray], dict[str, int]]:
+    """Which children of each file stay (bool), and how many went, by reason."""
+    tables = [read_table(file) for file in files]
+    keys = np.concatenate([table["key"].to_numpy() for table in tables])
+    gone = np.concatenate([pc.is_null(table["text"]).to_numpy() for table in tables])
+    names = [
+        "kept",
+        "unchanged",
+        "in_test",
+        "in_validation",
+        "in_training",
+        "duplicate",
+        "near_test",
+        "near_validation",
+    ]
+    reasons = gone.astype(np.int8)
     for number, split in ((2, "test"), (3, "validation"), (4, "train")):
-        there = rows if split == "train" else prepared.read_table(cleaned / f"{split}.arrow")
+        there = rows if split == "train" else read_table(cleaned / f"{split}.arrow")
         reasons[(reasons == 0) & np.isin(keys, there["key"].to_numpy())] = number
     held_out = apart.of_clean_folder(cleaned)
     if held_out is not None:
         left = np.flatnonzero(reasons == 0)
-        found = near.nearest(apart.texts_of(made["text"], left), held_out).others
+        texts = pa.chunked_array([chunk for table in tables for chunk in table["text"].chunks], pa.large_string())
+        found = near.nearest(apart.texts_of(texts, left), held_out).others
         close = found >= 0
         reasons[left[close]] = np.where(held_out.groups[found[close]] == TEST, 6, 7)
     left = np.flatnonzero(reasons == 0)
     again = np.ones(len(left), dtype=bool)
     again[np.unique(keys[left], return_index=True)[1]] = False
     reasons[left[again]] = 5
-    kept = made.filter(pa.array(reasons == 0))
-    columns = {name: kept[name] for name in ("key", "parent", "copy", "text")}
-    if "label" in rows.column_names:
-        columns["label"] = rows["label"].combine_chunks().take(kept["row"].combine_chunks())
-    return pa.table({**columns, "row": kept["row"]}), {name: int(np.sum(reasons == number))
-                                                       for number, name in enumerate(names) if number}  # fmt: skip
+    kept = np.split(reasons == 0, np.cumsum([len(table) for table in tables])[:-1])
+    return kept, {name: int(np.sum(reasons == number)) for number, name in enumerate(names) if number}
 
 
-def _tokenise(plain: Prepared, children_folder: Path, path: Path, workers: Workers) -> None:
-    children = prepared.read_table(children_folder / "train.arrow")
+def _tokenise(plain: Prepared, children_folder: Path, path: Path, workers: Workers, meter: Meter) -> None:
+    children = children_folder / "train.arrow"
     recipe = tokens.Recipe((plain.tokenizer_folder / "tokenizer.json").read_text("utf-8"), plain.manifest["max_length"],
                            plain.task_type, tuple(plain.labels))  # fmt: skip
-    blocks = list(workers.transform(partial(tokens.encode_block, recipe=recipe), list(_texts(children))))
-    tables = {name: prepared.read_table(plain.path / f"{name}.arrow") for name in prepared.SPLITS}
-    counts = dict(plain.manifest["splits"])
-    real = plain.split("train")
-    values, offsets, truncated = real.values, real.offsets, counts["train"]["truncated_rows"]
-    if blocks:
-        encoded = pa.concat_tables(blocks).sort_by("row")
-        ids = encoded["input_ids"].combine_chunks()
-        values = np.concatenate([values, ids.values.to_numpy().astype(np.int32, copy=False)])
-        offsets = np.concatenate([offsets, offsets[-1] + ids.offsets.to_numpy().astype(np.int64)[1:]])
-        truncated += pc.sum(encoded["truncated"]).as_py()
-    labels = [table["label"].to_numpy() for table in (tables["train"], children)]
-    tables["train"] = pa.table(
-        {
-            "input_ids": prepared.list_array(values, offsets),
-            "label": np.concatenate(labels),
-            "key": np.concatenate([real.keys, children["key"].to_numpy()]),
-        }
+    starts, folder = batch_starts(children), path.with_name(f"{path.name}-parts")
+    blocks = Blocks(
+        tokens.read_texts, tuple((str(children), number, int(first)) for number, first in enumerate(starts[:-1]))
     )
-    rows = len(offsets) - 1
-    counts["train"] = {
-        "rows": rows,
-        "real_rows": len(real),
-        "tokens": len(values),
-        "longest": int(np.diff(offsets).max()),
-        "truncated_rows": truncated,
-        "truncated_share": round(truncated / rows, 6),
-    }
-    index = np.searchsorted(children["row"].to_numpy(), np.arange(len(real) + 1)).astype(np.int64)
+    parts = tokens.encode_parts(blocks, starts, recipe, workers, folder, meter)
+    real = len(plain.split("train"))
     made = prepared.read_clean_manifest(children_folder)
-    manifest = {**{k: v for k, v in plain.manifest.items() if k not in ("layout", "files")}, "splits": counts}
-    manifest["augmentation"] = {**made["augmentation"], "rows": made["rows"]}
-    stored = io.BytesIO()
-    np.save(stored, index)
-    prepared.publish_tokens(path, tables, manifest, partial(shutil.copytree, plain.tokenizer_folder),
-                            {CHILDREN_INDEX: stored.getvalue()})  # fmt: skip
+
+    def write(temporary: Path) -> None:
+        shutil.copytree(plain.tokenizer_folder, temporary / "tokenizer")
+        for name in ("validation", "test"):
+            shutil.copyfile(plain.path / f"{name}.arrow", temporary / f"{name}.arrow")
+        counts, of_plain = tokens.Counts(), plain.manifest["splits"]["train"]
+        form = find_form(plain.task_type)
+        with ShardWriter(temporary / "train.arrow") as writer:
+            for number in range(len(batch_starts(plain.path / "train.arrow")) - 1):
+                writer.put(read_batch(plain.path / "train.arrow", number))
+            for number, part in enumerate(map(read_table, parts)):
+                counts.add(part)
+                writer.put(tokens.token_rows(part, read_batch(children, number), form))
+        counts.rows += of_plain["rows"]
+        counts.tokens += of_plain["tokens"]
+        counts.longest = max(counts.longest, of_plain["longest"])
+        counts.truncated += of_plain["truncated_rows"]
+        np.save(temporary / CHILDREN_INDEX, _index(children, real))
+        manifest = {k: v for k, v in plain.manifest.items() if k not in ("layout", "files")}
+        manifest["splits"] = {**plain.manifest["splits"], "train": {**counts.told(), "real_rows": real}}
+        manifest["augmentation"] = {**made["augmentation"], "rows": made["rows"]}
+        prepared.write_manifest(temporary, manifest)
+
+    publish_folder(path, write, prepared.is_whole)
+    shutil.rmtree(folder, ignore_errors=True)  # not there if no child stays
 
 
-def _texts(children: pa.Table) -> Iterator[pa.Table]:
-    for first in range(0, len(children), tokens.BLOCK_ROWS):
-        part = children.slice(first, tokens.BLOCK_ROWS)
-        numbers = np.arange(first, first + len(part))
-        yield pa.table({"split": pa.array(["train"] * len(part)), "row": numbers, "text": part["text"]})
+def _index(children: Path, real: int) -> np.ndarray:
+    """Where the children of each real row begin, and where those of the last end (int64)."""
+    return np.searchsorted(read_table(children)["row"].to_numpy(), np.arange(real + 1)).astype(np.int64)
 
 
 def describe_children(found: Prepared) -> dict[str, Any] | None:

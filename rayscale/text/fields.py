@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rayscale.errors import InputError
-from rayscale.files import files_of
+from rayscale.text.clean import find_files
 
 if TYPE_CHECKING:
     from rayscale.study import Study
@@ -37,6 +37,8 @@ def _field_of(study: Study, error: InputError) -> tuple[str, ...]:
     if error.code in ("unknown_name", "broken_plugin") and data.format:
         return "data", "format"
     given = {role: getattr(data, role) for role in ("train", "validation", "test") if getattr(data, role)}
-    files = {file: role for role, pattern in given.items() for file in files_of(pattern)}
+    if error.code in ("unreachable_storage", "no_space"):
+        return next((("data", role) for role, pattern in given.items() if pattern == where), ("data",))
+    files = {file: role for role, pattern in given.items() for file in find_files(pattern)}
     fitting = [file for file in files if where.startswith(file)]
     return ("data", files[max(fitting, key=len)]) if fitting else ("data",)

@@ -12,11 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rensa import RMinHash
 
 from rayscale.text.normalise import mix
+from rayscale.text.publish import publish_folder
 
 #: Rises when the same texts would be judged otherwise.
 NEAR_VERSION = 2
@@ -88,6 +90,44 @@ def sketch(texts: Iterable[str], groups: np.ndarray, threshold: float) -> HeldOu
         np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         np.concatenate([part[1][2] for part in parts]) if parts else np.empty(0, bool),
     )
+
+
+def join(parts: Sequence[HeldOut], threshold: float) -> HeldOut:
+    """The sketches of several parts as those of all their texts, one part after the other."""
+    sizes = np.cumsum([0, *map(len, parts)])
+    bands = np.concatenate([part.bands for part in parts])
+    order = np.argsort(bands, kind="stable")
+    kept = np.cumsum([0, *(len(part.kept) for part in parts)])
+    return HeldOut(
+        threshold,
+        np.concatenate([part.groups for part in parts]),
+        bands[order],
+        np.concatenate([part.owners + np.int32(first) for part, first in zip(parts, sizes, strict=False)])[order],
+        np.concatenate([part.kept for part in parts]),
+        np.concatenate([*(part.offsets[:-1] + first for part, first in zip(parts, kept, strict=False)), kept[-1:]]),
+        np.concatenate([part.whole for part in parts]),
+    )
+
+
+def publish(held_out: HeldOut, folder: Path) -> None:
+    """Write sketches as a folder that appears whole, so that many processes map them."""
+
+    def write(temporary: Path) -> None:
+        for name in _ARRAYS:
+            np.save(temporary / f"{name}.npy", getattr(held_out, name))
+
+    publish_folder(folder, write, Path.exists)
+
+
+def load(folder: Path, threshold: float) -> HeldOut:
+    """The sketches of a folder, by memory map."""
+    paths = [folder / f"{name}.npy" for name in _ARRAYS]
+    # An array without entries is a header of 128 bytes, and nothing that can be mapped.
+    arrays = [np.load(path, mmap_mode="r" if path.stat().st_size > 128 else None) for path in paths]
+    return HeldOut(threshold, *arrays)
+
+
+_ARRAYS = ("groups", "bands", "owners", "kept", "offsets", "whole")
 
 
 def nearest(texts: Iterable[str], held_out: HeldOut) -> Nearest:

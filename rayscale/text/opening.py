@@ -39,6 +39,12 @@ def open_bytes(path: str) -> IO[bytes]:
     return open(path, "rb")
 
 
+def is_packed(path: str) -> bool:
+    """Whether a file can be read from its beginning only."""
+    with naming_damage(path), open_bytes(path) as file:
+        return isinstance(file, gzip.GzipFile)
+
+
 def unpacked_size(path: str) -> int:
     """Bytes of a file; of a gzip file about so many unpacked, by its first 32 MiB."""
     packed = os.path.getsize(path)

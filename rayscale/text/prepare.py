@@ -6,18 +6,21 @@ are the same, byte for byte.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from rayscale.errors import DataError
 from rayscale.study_augment import Augmentation
 from rayscale.text import clean, corpus, prepared, tokenise, tokens
 from rayscale.text.chain import Chain
 from rayscale.text.children import prepare_augmented
+from rayscale.text.meter import Meter
 from rayscale.text.prepared import Prepared
+from rayscale.text.publish import alone, publish_folder
+from rayscale.text.rows import prepare_rows
 from rayscale.text.tokenise import TokenizerSpec
 
 if TYPE_CHECKING:
@@ -29,7 +32,10 @@ Progress = Callable[[str], None]
 
 
 class Workers(Protocol):
-    """Where functions of items are worked out. Results may come in any order, tables cut or joined."""
+    """Where functions of items are worked out. Results may come in any order, tables cut or joined.
+
+    Tables that are given may be `shards.Blocks`, which are read one by one, on this machine.
+    """
 
     def read(self, function: Callable[[Any], Iterator[pa.Table]], items: Sequence[Any]) -> Iterable[pa.Table]:
         """All tables that `function` yields for the items, which stand for files of this machine."""
@@ -67,57 +73,54 @@ def prepare(
 ) -> dict[str, Prepared]:
     """Prepared data by name (see `name_of`), with an index for each seed; only what is not there yet is done.
 
-    The text is read, cleaned and split once, whatever the number of tokenizers. Raises DataError: see `clean` and
-    `vocabulary`.
+    The text is read, cleaned and split once, whatever the number of tokenizers, in memory that does not grow with it.
+    What a stopped call has finished is kept. Raises DataError: see `rows` and `vocabulary`.
     """
     say = progress or (lambda message: None)
-    folder = prepared.clean_folder(study)
-    if not prepared.is_whole(folder):
-        sources = clean.list_sources(study.data)
-        if any(source.path == clean.BUILT_IN for source in sources):
-            say("parsing the built-in corpus")
-            corpus.ensure_corpus(partial(map_packages, workers))
-        say(f"reading {len(sources)} source{'s' * (len(sources) > 1)}")
-        most = clean.most_bytes(study.data)
-        read = partial(_read, task=study.task, on_bad_row=study.data.on_bad_row, most=most)
-        cleaned = clean.assemble(clean.gather(workers.read(read, sources), most), study)
-        if prepared.clean_folder(study) != folder:
-            raise DataError("a source file changed while it was read; run again when it is written", code="changed")
-        prepared.publish_clean(folder, cleaned)
-    found, seeds = {}, list(seeds)
-    for spec in specs:
-        path = prepared.tokens_folder(folder, spec, study.task.length)
-        if not prepared.is_whole(path):
-            say(f"tokenising for {spec.name}")
-            _tokenise(study, spec, folder, path, workers)
-        prepared.add_indices(path, seeds)
-        found[spec.name] = Prepared.open(path)
-    return found | prepare_augmented(study, folder, specs, seeds, workers, say)
+    folder, seeds, found = prepared.clean_folder(study), list(seeds), {}
+    with alone(
+        folder.with_name(f"{folder.name}.lock"), partial(say, "waiting for another run that prepares this text")
+    ):
+        if not prepared.is_whole(folder):
+            if study.data.train == clean.BUILT_IN:
+                say("parsing the built-in corpus")
+                corpus.ensure_corpus(partial(map_packages, workers))
+            prepare_rows(study, folder, workers, say)
+        for spec in specs:
+            path = prepared.tokens_folder(folder, spec, study.task.length)
+            if not prepared.is_whole(path):
+                _tokenise(study, spec, folder, path, workers, say)
+            prepared.add_indices(path, seeds)
+            found[spec.name] = Prepared.open(path)
+        return found | prepare_augmented(study, folder, specs, seeds, workers, say)
 
 
-def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, workers: Workers) -> None:
+def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, workers: Workers, say: Progress) -> None:
+    say(f"tokenising for {spec.name}")
     learned = tokens.learn(spec, cleaned, study.task.type, study.task.length)
-    encode = partial(tokens.encode_block, recipe=learned.recipe)
-    blocks = list(workers.transform(encode, list(tokens.blocks_of(cleaned))))
-    tables, counts = tokens.assemble(blocks, cleaned, learned)
-    of_rows = {k: v for k, v in prepared.read_clean_manifest(cleaned).items() if k not in ("layout", "files")}
-    manifest = {
-        **of_rows,
-        "clean_fingerprint": cleaned.name,
-        "max_length": learned.length,
-        "splits": counts,
-        "tokenizer": {
-            **tokenise.describe(spec),
-            "size": learned.vocabulary.size,
-            "entries": learned.vocabulary.entries,
-            "token_ids": learned.vocabulary.token_ids(),
-        },
-    }
-    prepared.publish_tokens(path, tables, manifest, learned.vocabulary.write)
+    blocks, starts = tokens.blocks_of(cleaned)
+    meter, folder = Meter(say, f"tokenising for {spec.name}", int(starts[-1])), path.with_name(f"{path.name}-parts")
+    parts = tokens.encode_parts(blocks, starts, learned.recipe, workers, folder, meter)
 
+    def write(temporary: Path) -> None:
+        learned.vocabulary.write(temporary / "tokenizer")
+        of_rows = {k: v for k, v in prepared.read_clean_manifest(cleaned).items() if k not in ("layout", "files")}
+        manifest = {
+            **of_rows,
+            "clean_fingerprint": cleaned.name,
+            "max_length": learned.length,
+            "splits": tokens.write_splits(parts, cleaned, learned, temporary),
+            "tokenizer": {
+                **tokenise.describe(spec),
+                "size": learned.vocabulary.size,
+                "entries": learned.vocabulary.entries,
+                "token_ids": learned.vocabulary.token_ids(),
+            },
+        }
+        prepared.write_manifest(temporary, manifest)
 
-def _read(source: clean.SourceFile, *, task: Any, on_bad_row: str, most: int) -> Iterator[pa.Table]:
-    return clean.read_clean(source, task, on_bad_row, most)
+    publish_folder(path, write, prepared.is_whole)
+    shutil.rmtree(folder)
 
 
 def map_packages(workers: Workers, function: Callable[[str], list[str]], packages: list[str]) -> list[list[str]]:

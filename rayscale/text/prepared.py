@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +23,18 @@ import pyarrow as pa
 from rayscale.errors import DataError
 from rayscale.machine import cache_root
 from rayscale.text import clean, tokenise
-from rayscale.text.publish import publish_file, publish_folder
+from rayscale.text.publish import publish_file
+from rayscale.text.shards import read_table
 from rayscale.text.split import SPLITS, permutation
 from rayscale.text.tokenise import TokenizerSpec
 
 if TYPE_CHECKING:
     from rayscale.study import Study
 
+T = TypeVar("T")
+
 #: Layout of the folders; one of another layout is made again.
-LAYOUT = 1
+LAYOUT = 2
 
 #: Lists of rows that are kept beside clean rows, as <name>.txt.
 LISTS = ("bad_rows", "near_duplicates")
@@ -55,30 +58,49 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Split:
-    """One split: row i is `values[offsets[i]:offsets[i + 1]]`. Arrays are read-only views of the file.
+    """One split: row i is `values[starts[i]:starts[i] + lengths[i]]`. `values` is a read-only view of a whole file.
 
-    `values` int32 (flat), `offsets` int64 (rows + 1), `labels` int32 (rows) or None, `keys` uint64 (rows); `numbers`
+    `values` int32, `starts` and `lengths` int64 (rows), `labels` int32 (rows) or None, `keys` uint64 (rows); `numbers`
     and `lists` are the further columns of the task, by name.
     """
 
     values: np.ndarray
-    offsets: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
     labels: np.ndarray | None
     keys: np.ndarray
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     lists: Mapping[str, Ragged] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.lengths)
 
     @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each row."""
-        return np.diff(self.offsets)
+    def used(self) -> np.ndarray:
+        """The numbers of all tokens that occur, ascending."""
+        ends = self.starts + self.lengths
+        # Rows that follow on each other are looked at as one stretch of the file.
+        breaks = np.flatnonzero(self.starts[1:] != ends[:-1]) + 1
+        firsts, lasts = (
+            np.concatenate([[0], breaks])[: len(self)],
+            np.concatenate([breaks, [len(self)]])[: len(self)] - 1,
+        )
+        found = [
+            np.unique(self.values[self.starts[first] : ends[last]]) for first, last in zip(firsts, lasts, strict=True)
+        ]
+        return np.unique(np.concatenate([np.empty(0, dtype=np.int32), *found]))
+
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids (int32), and where each of these rows begins in them (int64)."""
+        return self.values, self.starts[rows]
+
+    def ahead(self, plans: Iterable[T], rows_of: Callable[[T], np.ndarray]) -> Iterator[T]:
+        """The plans as they are; `rows_of` tells which rows each will ask for, where these have to be fetched."""
+        return iter(plans)
 
     def rows(self, indices: Iterable[int]) -> list[np.ndarray]:
         """The token ids of these rows."""
-        return [self.values[self.offsets[i] : self.offsets[i + 1]] for i in indices]
+        return [self.values[self.starts[i] : self.starts[i] + self.lengths[i]] for i in indices]
 
 
 @dataclass(frozen=True)
@@ -205,47 +227,12 @@ def read_clean_manifest(folder: Path) -> dict[str, Any]:
     return _read_manifest(folder)
 
 
-def read_table(path: Path) -> pa.Table:
-    """A table of a prepared folder, by memory map."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
-
-
-def publish_clean(folder: Path, cleaned: clean.Cleaned) -> None:
-    """Write the clean rows, the manifest and the LISTS of rows that were passed over, a line for each."""
-
-    def write(temporary: Path) -> None:
-        for name in LISTS:
-            rows = getattr(cleaned, name)
-            (temporary / f"{name}.txt").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-        write_folder(cleaned.splits, cleaned.manifest, temporary)
-
-    publish_folder(folder, write, is_whole)
-
-
-def publish_tokens(
-    folder: Path,
-    tables: dict[str, pa.Table],
-    manifest: dict[str, Any],
-    write_tokenizer: Callable[[Path], None],
-    others: Mapping[str, bytes] | None = None,
-) -> None:
-    """Write tokenised splits, their manifest, the tokenizer's folder and other files."""
-
-    def write(temporary: Path) -> None:
-        write_tokenizer(temporary / "tokenizer")
-        for name, content in (others or {}).items():
-            (temporary / name).write_bytes(content)
-        write_folder(tables, manifest, temporary)
-
-    publish_folder(folder, write, is_whole)
-
-
-def write_folder(tables: Mapping[str, pa.Table], manifest: dict[str, Any], folder: Path) -> None:
-    """Fill a folder with tables and, last, the manifest, which lists every file that is there."""
-    for name, table in tables.items():
-        _write_table(folder / f"{name}.arrow", table)
-    _write_manifest(folder, manifest)
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a folder, last of all: it lists every file that is there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    content = {"layout": LAYOUT, **manifest, "files": sizes}
+    (folder / "manifest.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def add_indices(folder: Path, seeds: Iterable[int]) -> None:
@@ -255,34 +242,14 @@ def add_indices(folder: Path, seeds: Iterable[int]) -> None:
         if not _index_path(folder, seed).exists():
             if real is None:  # children have no place of their own in a permutation
                 real = read_table(folder / "train.arrow").slice(0, real_rows(_read_manifest(folder)))
+                labels = real["label"].to_numpy() if "label" in real.column_names else None
             content = io.BytesIO()
-            np.save(content, permutation(_required(real, "key"), seed, _column(real, "label")))
+            np.save(content, permutation(real["key"].to_numpy(), seed, labels))
             publish_file(_index_path(folder, seed), content.getvalue())
-
-
-def list_array(values: np.ndarray, offsets: np.ndarray) -> pa.Array:
-    """A list<int32> column without a copy; a large list where 32-bit offsets do not reach."""
-    if offsets[-1] > np.iinfo(np.int32).max:
-        return pa.LargeListArray.from_arrays(offsets, values)
-    return pa.ListArray.from_arrays(offsets.astype(np.int32), values)
 
 
 def _index_path(folder: Path, seed: int) -> Path:
     return folder / "index" / f"seed-{seed}.npy"
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    # One record batch, uncompressed: a reader maps it and sees each column as one array.
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        for batch in table.combine_chunks().to_batches():
-            writer.write_batch(batch)
-
-
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    content = {"layout": LAYOUT, **manifest, "files": sizes}
-    (folder / "manifest.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -304,33 +271,36 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _read_split(path: Path) -> Split:
-    table = read_table(path)
-    lists = {column.name: _ragged(table[column.name]) for column in table.schema if pa.types.is_nested(column.type)}
-    plain = {column.name for column in table.schema} - {*lists, "label", "key"}
-    ids = lists.pop("input_ids")
+    with pa.memory_map(str(path)) as source:
+        whole, reader = source.read_buffer(), pa.ipc.open_file(source)
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+    starts, lengths = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    for batch in batches:
+        ids = batch["input_ids"]
+        offsets = ids.offsets.to_numpy().astype(np.int64)
+        # All batches are seen through one array of the file: a row's place in it is that of its bytes.
+        starts.append(offsets[:-1] + (ids.values.buffers()[1].address - whole.address) // 4)
+        lengths.append(np.diff(offsets))
+    schema = batches[0].schema
+    lists = {column.name for column in schema if pa.types.is_nested(column.type)} - {"input_ids"}
+    plain = set(schema.names) - {*lists, "input_ids", "label", "key"}
     return Split(
-        values=ids.values,
-        offsets=ids.offsets,
-        labels=_column(table, "label"),
-        keys=_required(table, "key"),
-        numbers={name: _required(table, name) for name in sorted(plain)},
-        lists=lists,
+        values=np.frombuffer(whole, dtype=np.int32, count=whole.size // 4),
+        starts=np.concatenate(starts),
+        lengths=np.concatenate(lengths),
+        labels=_column(batches, "label") if "label" in schema.names else None,
+        keys=_column(batches, "key"),
+        numbers={name: _column(batches, name) for name in sorted(plain)},
+        lists={name: _ragged(batches, name) for name in sorted(lists)},
     )
 
 
-def _ragged(column: pa.ChunkedArray) -> Ragged:
-    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    return Ragged(array.values.to_numpy(), array.offsets.to_numpy().astype(np.int64))
+def _ragged(batches: Sequence[pa.RecordBatch], name: str) -> Ragged:
+    parts = [batch[name] for batch in batches]
+    lengths = np.concatenate([np.diff(part.offsets.to_numpy()) for part in parts])
+    values = np.concatenate([part.flatten().to_numpy() for part in parts])
+    return Ragged(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
 
-def _required(table: pa.Table, name: str) -> np.ndarray:
-    column = _column(table, name)
-    if column is None:
-        raise DataError(f"prepared rows without column '{name}'; run the study again", code="not_prepared")
-    return column
-
-
-def _column(table: pa.Table, name: str) -> np.ndarray | None:
-    if name not in table.column_names:
-        return None
-    return table[name].combine_chunks().to_numpy() if len(table) else np.empty(0, dtype=np.int64)
+def _column(batches: Sequence[pa.RecordBatch], name: str) -> np.ndarray:
+    return np.concatenate([batch[name].to_numpy(zero_copy_only=False) for batch in batches])

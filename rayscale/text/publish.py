@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def publish_file(path: Path, content: bytes) -> None:
+def publish_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file beside its place, flush it to the disk, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -51,6 +53,19 @@ def publish_folder(path: Path, write: Callable[[Path], None], is_whole: Callable
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _sync(path.parent)
+
+
+@contextmanager
+def alone(path: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock on this machine, which ends with the process; `wait` is called first if another holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _sync(path: Path) -> None:

@@ -10,7 +10,6 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,36 +132,60 @@ def other_separator(header: Sequence[str]) -> str | None:
     return next((name for sign, name in signs.items() if len(header) == 1 and sign in header[0]), None)
 
 
-def read_jsonl(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-    """One JSON object a line; empty lines are passed over."""
+def read_jsonl(
+    path: str, columns: Sequence[str], start: int = 0, stop: int | None = None, line: int = 1
+) -> Iterator[Row | BadRow]:
+    """One JSON object a line; empty lines are passed over.
+
+    Only lines that begin at byte `start` or later and before `stop` are read; `line` is the one that holds `start`.
+    """
     known: list[str] | None = None
     with open_bytes(path) as file, naming_damage(path):
-        for line, raw in enumerate(iter(partial(file.readline, MAX_ROW), b""), start=1):
+        place, line = _next_line(file, start, line)
+        while (stop is None or place < stop) and (raw := file.readline(MAX_ROW)):
             if len(raw) == MAX_ROW:
                 raise too_long(path, line)
-            raw = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
-            if not raw.strip():
-                continue
-            try:
-                value = json.loads(raw.decode())
-            except UnicodeDecodeError as error:
-                yield BadRow(line, None, f"byte 0x{raw[error.start]:02x}, which is not UTF-8", _UTF8)
-                continue
-            except (ValueError, RecursionError) as error:
-                yield BadRow(line, None, f"no JSON ({short(error)})", "write one JSON object on each line")
-                continue
-            if not isinstance(value, dict):
-                yield BadRow(line, None, f"JSON of type {type(value).__name__}", "write one JSON object on each line")
-                continue
-            if known is None:
-                known = list(value)
-                if any(column not in value for column in columns):
-                    raise missing(path, line, columns, known)
-            absent = [column for column in columns if column not in value]
-            if absent:
-                yield BadRow(line, absent[0], "no such key in this object", "add it, or leave the line out")
-                continue
-            yield Row(line, tuple(value[column] for column in columns))
+            found = _object(raw.removeprefix(b"\xef\xbb\xbf") if place == 0 else raw, line)
+            if isinstance(found, dict):
+                if known is None:
+                    known = list(found)
+                    if start == 0 and any(column not in found for column in columns):
+                        raise missing(path, line, columns, known)
+                absent = [column for column in columns if column not in found]
+                yield (
+                    BadRow(line, absent[0], "no such key in this object", "add it, or leave the line out")
+                    if absent
+                    else Row(line, tuple(found[column] for column in columns))
+                )
+            elif found is not None:
+                yield found
+            place, line = place + len(raw), line + 1
+
+
+def _next_line(file: Any, start: int, line: int) -> tuple[int, int]:
+    """Goes to the first line that begins at `start` or later: its place and its number."""
+    if start == 0:
+        return 0, line
+    place = file.seek(start - 1)
+    while rest := file.readline(1 << 20):
+        place += len(rest)
+        if rest.endswith(b"\n"):
+            break
+    return place, line if place == start else line + 1
+
+
+def _object(raw: bytes, line: int) -> dict[str, Any] | BadRow | None:
+    if not raw.strip():
+        return None
+    try:
+        value = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        return BadRow(line, None, f"byte 0x{raw[error.start]:02x}, which is not UTF-8", _UTF8)
+    except (ValueError, RecursionError) as error:
+        return BadRow(line, None, f"no JSON ({short(error)})", "write one JSON object on each line")
+    if not isinstance(value, dict):
+        return BadRow(line, None, f"JSON of type {type(value).__name__}", "write one JSON object on each line")
+    return value
 
 
 def read_txt(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayscale.text import account, clean, prepared
+from rayscale.text import account, assembly, clean, prepared
 from rayscale.text.opening import open_bytes, unpacked_size
+from rayscale.text.shards import read_table
 
 if TYPE_CHECKING:
     from rayscale.study import Study
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 #: Files up to this size are cleaned whole, which gives exact counts; of a larger one the first rows are.
 EXACT_BYTES = 50_000_000
 SAMPLE_ROWS = 32_768
+#: Rows are held in memory while they are counted: no more of a file than this.
+SAMPLE_BYTES = 150_000_000
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,18 @@ def survey(study: Study) -> Survey:
     if prepared.is_whole(folder):
         return survey_folder(folder)
     tables: list[pa.Table] = []
-    read, there = dict.fromkeys(prepared.SPLITS, 0), dict.fromkeys(prepared.SPLITS, 0)
+    read, there, size = dict.fromkeys(prepared.SPLITS, 0), dict.fromkeys(prepared.SPLITS, 0), 0.0
     most = clean.most_bytes(study.data)
     for source in clean.list_sources(study.data):
-        part = clean.gather(_first_rows(source, study, most), most, tables)
+        part, whole = _first_rows(source, study, most)
         tables += part
         rows = sum(map(len, part))
         read[source.role] += rows
-        expected = _rows_of(source, part) if _is_sampled(source, rows) else rows
+        expected = rows if whole else _rows_of(source, part)
         there[source.role] += expected
-        clean.check_size(source.path, sum(table.nbytes for table in part) * expected / max(1, rows), most)
-    cleaned = clean.assemble(tables, study)
+        size += sum(table.nbytes for table in part) * expected / max(1, rows)
+        clean.check_size(source.path, size, most)
+    cleaned = assembly.assemble(tables, study)
     given = {role: getattr(study.data, role) for role in read}
     scales = {name: there[role] / read[role] for name in read for role in [name if given[name] else "train"]}
     return _survey(folder.name, cleaned, scales, exact=read == there, folder=None)
@@ -81,14 +85,14 @@ def survey(study: Study) -> Survey:
 def survey_folder(folder: Path) -> Survey:
     """Survey the clean rows of a prepared folder."""
     manifest, near = prepared.read_clean_manifest(folder), folder / "near_duplicates.txt"
-    splits = {name: prepared.read_table(folder / f"{name}.arrow") for name in prepared.SPLITS}
+    splits = {name: read_table(folder / f"{name}.arrow") for name in prepared.SPLITS}
     lines = tuple(near.read_text(encoding="utf-8").splitlines())
-    return _survey(folder.name, clean.Cleaned(splits, manifest, (), lines), {}, exact=True, folder=folder)
+    return _survey(folder.name, assembly.Cleaned(splits, manifest, (), lines), {}, exact=True, folder=folder)
 
 
 def _survey(
     fingerprint: str,
-    cleaned: clean.Cleaned,
+    cleaned: assembly.Cleaned,
     scales: dict[str, float],
     *,
     exact: bool,
@@ -117,17 +121,20 @@ def _bytes(manifest: dict[str, Any]) -> dict[str, int]:
     return manifest.get("bytes") or manifest["characters"]  # folders of earlier versions count characters only
 
 
-def _first_rows(source: clean.SourceFile, study: Study, most: int) -> Iterator[pa.Table]:
-    rows = 0
+def _first_rows(source: clean.SourceFile, study: Study, most: int) -> tuple[list[pa.Table], bool]:
+    """The rows of a file, or of a large one the first, and whether these are all."""
+    found: list[pa.Table] = []
     for table in clean.read_clean(source, study.task, study.data.on_bad_row, most):
-        yield table
-        rows += len(table)
-        if _is_sampled(source, rows):
-            return
+        found.append(table)
+        if source.path != clean.BUILT_IN and _suffices(source, found):
+            return found, False
+    return found, True
 
 
-def _is_sampled(source: clean.SourceFile, rows: int) -> bool:
-    return rows >= SAMPLE_ROWS and source.path != clean.BUILT_IN and unpacked_size(source.path) > EXACT_BYTES
+def _suffices(source: clean.SourceFile, found: list[pa.Table]) -> bool:
+    if sum(table.nbytes for table in found) >= SAMPLE_BYTES:
+        return True
+    return sum(map(len, found)) >= SAMPLE_ROWS and unpacked_size(source.path) > EXACT_BYTES
 
 
 def _rows_of(source: clean.SourceFile, sample: list[pa.Table]) -> int:

@@ -105,17 +105,18 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -
         tokenizer.no_truncation()
     else:
         tokenizer.enable_truncation(max_length)
-    ids: list[list[int]] = []
-    truncated: list[bool] = []
+    values, lengths, truncated = [np.empty(0, dtype=np.int32)], list[int](), list[bool]()
     for first in range(0, len(texts), BATCH_TEXTS):
         batch = list(texts[first : first + BATCH_TEXTS])
-        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=max_length is not None):
-            ids.append(encoding.ids)
-            truncated.append(bool(encoding.overflowing))
-    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in ids], out=offsets[1:])
-    values = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(offsets[-1]))
-    return Encoded(values, offsets, np.array(truncated, dtype=bool))
+        encoded = tokenizer.encode_batch_fast(batch, add_special_tokens=max_length is not None)
+        ids = [encoding.ids for encoding in encoded]
+        truncated += [bool(encoding.overflowing) for encoding in encoded]
+        lengths += map(len, ids)
+        # Numbers of Python are nine times as large: they are packed batch by batch.
+        values.append(np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=sum(map(len, ids))))
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return Encoded(np.concatenate(values), offsets, np.array(truncated, dtype=bool))
 
 
 @dataclass(frozen=True)
@@ -128,20 +129,50 @@ class Packed:
 
 
 def pack(values: np.ndarray, offsets: np.ndarray, keys: np.ndarray, *, window: int, end: int) -> Packed:
-    """Join documents, each followed by the token `end`, and cut windows of `window` tokens.
+    """All windows of these documents (see `Packer`)."""
+    packer = Packer(window, end)
+    found, window_keys = packer.add(values, offsets, keys)
+    return Packed(found, window_keys, packer.left)
 
-    `values`, `offsets` hold the documents' ids without special tokens, `keys` their keys. A window's key mixes the key
-    of the document it begins in with the window's number within that document.
+
+class Packer:
+    """Joins documents, each followed by the token `end`, and cuts windows of `window` tokens, a block at a time.
+
+    A window's key mixes the key of the document it begins in with the window's number within that document.
     """
-    lengths = np.diff(offsets) + 1
-    starts = np.zeros(len(keys) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=starts[1:])
-    joined = np.full(int(starts[-1]), end, dtype=np.int32)
-    # Document i moves right by i places, one for each `end` before it.
-    joined[np.arange(len(values)) + np.repeat(np.arange(len(keys)), np.diff(offsets))] = values
-    windows = len(joined) // window
-    first = np.arange(windows, dtype=np.int64) * window
-    document = np.searchsorted(starts, first, side="right") - 1
-    number = first // window - -(-starts[document] // window)
-    window_keys = mix(keys[document] + mix(number.astype(np.uint64), 1), 0)
-    return Packed(joined[: windows * window], window_keys, len(joined) - windows * window)
+
+    def __init__(self, window: int, end: int) -> None:
+        self._window, self._end = window, end
+        self._begun = 0  # the place, among all tokens, of the first that is in no window yet
+        self._tokens = np.empty(0, dtype=np.int32)
+        self._starts, self._keys = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
+
+    @property
+    def left(self) -> int:
+        """Tokens that fill no window yet."""
+        return len(self._tokens)
+
+    def add(self, values: np.ndarray, offsets: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The next windows, flat (int32), and their keys (uint64).
+
+        `values`, `offsets` hold the documents' ids without special tokens, `keys` their keys.
+        """
+        window = self._window
+        starts = np.zeros(len(keys) + 1, dtype=np.int64)
+        np.cumsum(np.diff(offsets) + 1, out=starts[1:])
+        joined = np.full(int(starts[-1]), self._end, dtype=np.int32)
+        # Document i moves right by i places, one for each `end` before it.
+        joined[np.arange(len(values)) + np.repeat(np.arange(len(keys)), np.diff(offsets))] = values
+        starts = np.concatenate([self._starts, starts[:-1] + self._begun + len(self._tokens)])
+        tokens, keys = np.concatenate([self._tokens, joined]), np.concatenate([self._keys, keys])
+        windows = len(tokens) // window
+        first = self._begun + np.arange(windows, dtype=np.int64) * window
+        document = np.searchsorted(starts, first, side="right") - 1
+        number = first // window - -(-starts[document] // window)
+        window_keys = mix(keys[document] + mix(number.astype(np.uint64), 1), 0)
+        self._begun += windows * window
+        self._tokens = tokens[windows * window :].copy()
+        # The next window may begin in the last document that began before it.
+        open_from = max(0, int(np.searchsorted(starts, self._begun, side="right")) - 1)
+        self._starts, self._keys = starts[open_from:], keys[open_from:]
+        return tokens[: windows * window], window_keys

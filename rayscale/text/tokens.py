@@ -1,28 +1,42 @@
-"""Clean rows → token tables: blocks of text are encoded wherever there is room, then put together in fixed order."""
+"""Clean rows → token files: blocks of text are encoded wherever there is room, then put together in fixed order.
+
+A block is a record batch of the clean rows. Blocks that are done lie in a folder of parts until all are there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayscale.errors import DataError
-from rayscale.text import prepared, tokenise
+from rayscale.text import tokenise
+from rayscale.text.prepared import read_clean_manifest
+from rayscale.text.publish import publish_file
+from rayscale.text.shards import (
+    Blocks,
+    ShardWriter,
+    as_file,
+    batch_starts,
+    list_array,
+    read_batch,
+    read_table,
+    whole_blocks,
+)
 from rayscale.text.split import SPLITS
-from rayscale.text.tasks.form import Asked, find_form
+from rayscale.text.tasks.form import Asked, Form, find_form
 from rayscale.text.tokenise import TokenizerSpec
 from rayscale.text.vocabulary import TRAINING_CHARACTERS, Vocabulary, make_vocabulary
 
-#: Rows of one block of work: enough to outweigh a task's overhead, few enough to spread over the cores.
-BLOCK_ROWS = 8192
-
-#: Columns of an encoded block that are dealt with here; the others are the task's.
-_OWN = ("split", "row", "input_ids", "truncated", "unread")
+if TYPE_CHECKING:
+    from rayscale.text.meter import Meter
+    from rayscale.text.prepare import Workers
 
 
 @dataclass(frozen=True)
@@ -46,13 +60,13 @@ class Learned:
 
 def learn(spec: TokenizerSpec, cleaned: Path, task: str, length: int) -> Learned:
     """Train the tokenizer on the clean training split, or load the checkpoint's. Raises as `make_vocabulary` does."""
-    texts, form = prepared.read_table(cleaned / "train.arrow")["text"], find_form(task)
+    texts, form = read_table(cleaned / "train.arrow")["text"], find_form(task)
     batches = ([part for text in batch for part in form.texts(text)] for batch in _batches(texts))
     vocabulary = make_vocabulary(spec, batches, task, length)
     limit = vocabulary.config.get("model_max_length")
     if isinstance(limit, int) and limit < length:
         length = limit
-    labels = tuple(prepared.read_clean_manifest(cleaned)["labels"])
+    labels = tuple(read_clean_manifest(cleaned)["labels"])
     return Learned(
         vocabulary, Recipe(vocabulary.tokenizer.to_str(), None if form.packed else length, task, labels), length
     )
@@ -68,96 +82,151 @@ def _batches(texts: pa.ChunkedArray) -> Iterator[list[str]]:
             return
 
 
-def blocks_of(cleaned: Path, rows: int = BLOCK_ROWS) -> Iterator[pa.Table]:
-    """The clean rows in blocks of at most `rows`: columns split, row (its number in the split), text, label."""
+def blocks_of(cleaned: Path) -> tuple[Blocks, np.ndarray]:
+    """The clean texts in blocks: columns row (counted through train, validation and test) and text.
+
+    Returns the blocks and the first row of each (int64), with the number of all rows at the end.
+    """
+    places, starts = [], [np.zeros(1, dtype=np.int64)]
     for name in SPLITS:
-        table = prepared.read_table(cleaned / f"{name}.arrow")
-        for first in range(0, len(table), rows):
-            part = table.slice(first, rows)
-            numbers = np.arange(first, first + len(part))
-            columns = {"split": pa.array([name] * len(part)), "row": numbers, "text": part["text"]}
-            yield pa.table({**columns, **({"label": part["label"]} if "label" in part.column_names else {})})
+        path, before = cleaned / f"{name}.arrow", int(starts[-1][-1])
+        firsts = batch_starts(path) + before
+        places += [(str(path), number, int(first)) for number, first in enumerate(firsts[:-1])]
+        starts.append(firsts[1:])
+    return Blocks(read_texts, tuple(places)), np.concatenate(starts)
+
+
+def read_texts(place: tuple[str, int, int]) -> pa.Table:
+    """The rows of one batch of a file (row, text, label); `row` counts from the third of (path, batch, first row)."""
+    path, number, first = place
+    rows = read_batch(Path(path), number)
+    columns = {"row": np.arange(first, first + len(rows)), "text": rows["text"]}
+    return pa.table({**columns, **({"label": rows["label"]} if "label" in rows.column_names else {})})
 
 
 def encode_block(block: pa.Table, recipe: Recipe) -> pa.Table:
-    """Token ids for a block: columns split, row, input_ids, truncated, and those that the task adds."""
+    """Token ids for a block: columns row, input_ids, truncated, and those that the task adds."""
     from tokenizers import Tokenizer
 
     tokenizer, texts, form = Tokenizer.from_str(recipe.tokenizer), block["text"].to_pylist(), find_form(recipe.task)
     if form.encode is None or recipe.max_length is None:
         whole = tokenise.encode(tokenizer, texts, None)
-        columns = {
-            "input_ids": prepared.list_array(whole.values, whole.offsets),
-            "truncated": pa.array(whole.truncated),
-        }
+        columns = {"input_ids": list_array(whole.values, whole.offsets), "truncated": pa.array(whole.truncated)}
     else:
         labels = block["label"].to_pylist() if form.reads_labels else [None] * len(texts)
         columns = form.encode(tokenizer, texts, labels, Asked(recipe.max_length, recipe.labels))
-    return pa.table({"split": block["split"], "row": block["row"], **columns})
+    return pa.table({"row": block["row"], **columns})
 
 
-def assemble(blocks: Sequence[pa.Table], cleaned: Path, learned: Learned) -> tuple[dict[str, pa.Table], dict[str, Any]]:
-    """The splits' token tables and their counts; `blocks` may come in any order and cut.
+def encode_parts(
+    blocks: Blocks, starts: np.ndarray, recipe: Recipe, workers: Workers, folder: Path, meter: Meter
+) -> list[Path]:
+    """The tokens of every block in a file of its own, in the order of the blocks; what is there already is kept."""
+    parts = [folder / f"{number:06d}.arrow" for number in range(len(blocks))]
+    missing = [number for number, part in enumerate(parts) if not part.exists()]
+    left = Blocks(blocks.read, tuple(blocks.places[number] for number in missing))
+    meter.skip(int(starts[-1]) - sum(int(starts[number + 1] - starts[number]) for number in missing))
+    if left:
+        for number, table in whole_blocks(workers.transform(partial(encode_block, recipe=recipe), left), starts):
+            publish_file(parts[number], as_file(table.sort_by("row")))
+            meter.add(len(table))
+    return parts
+
+
+def write_splits(parts: Sequence[Path], cleaned: Path, learned: Learned, folder: Path) -> dict[str, Any]:
+    """Write the token file of every split; returns their counts. `parts` are those of `blocks_of`.
 
     Raises DataError when a split of a language-modelling task does not fill one window.
     """
-    encoded, form = pa.concat_tables(blocks), find_form(learned.recipe.task)
-    tables, counts = {}, {}
+    counts, left = {}, iter(parts)
+    write = _write_windows if find_form(learned.recipe.task).packed else _write_rows
     for name in SPLITS:
-        part = encoded.filter(pc.equal(encoded["split"], name)).sort_by("row")
-        ids = part["input_ids"].combine_chunks()
-        values = ids.values.to_numpy().astype(np.int32, copy=False)
-        offsets = ids.offsets.to_numpy().astype(np.int64)
-        source = prepared.read_table(cleaned / f"{name}.arrow")
-        if form.packed:
-            tables[name], counts[name] = _packed(name, values, offsets, source["key"].to_numpy(), learned)
-        else:
-            added = [column for column in part.column_names if column not in _OWN]
-            tables[name] = pa.table(
-                {
-                    "input_ids": prepared.list_array(values, offsets),
-                    **({"label": source["label"]} if form.one_class else {}),
-                    **{column: part[column].combine_chunks() for column in added},
-                    "key": source["key"],
-                }
-            )
-            truncated = pc.sum(part["truncated"]).as_py()
-            counts[name] = {
-                "rows": len(part),
-                "tokens": len(values),
-                "longest": int(np.diff(offsets).max()),
-                "truncated_rows": truncated,
-                "truncated_share": round(truncated / len(part), 6),
-                **({"unread": pc.sum(part["unread"]).as_py()} if "unread" in part.column_names else {}),
-            }
-    return tables, counts
+        path = cleaned / f"{name}.arrow"
+        batches = (read_batch(path, number) for number in range(len(batch_starts(path)) - 1))
+        pairs = ((read_table(next(left)), rows) for rows in batches)
+        counts[name] = write(pairs, folder / f"{name}.arrow", learned)
+    return counts
 
 
-def _packed(
-    name: str, values: np.ndarray, offsets: np.ndarray, keys: np.ndarray, learned: Learned
-) -> tuple[pa.Table, dict[str, Any]]:
+#: Columns of an encoded block that are dealt with here; the others are the task's.
+_OWN = ("row", "input_ids", "truncated", "unread")
+_WINDOWS = pa.schema({"input_ids": pa.list_(pa.int32()), "key": pa.uint64()})
+
+
+@dataclass
+class Counts:
+    """Of the rows of a split; `truncated` were longer than task.max_length, `unread` targets went with what was cut."""
+
+    rows: int = 0
+    tokens: int = 0
+    longest: int = 0
+    truncated: int = 0
+    unread: int | None = None
+
+    def add(self, part: pa.Table) -> None:
+        """Count the rows of a part."""
+        lengths = pc.list_value_length(part["input_ids"])
+        self.rows += len(part)
+        self.tokens += pc.sum(lengths).as_py() or 0
+        self.longest = max(self.longest, pc.max(lengths).as_py() or 0)
+        self.truncated += pc.sum(part["truncated"]).as_py() or 0
+        if "unread" in part.column_names:
+            self.unread = (self.unread or 0) + (pc.sum(part["unread"]).as_py() or 0)
+
+    def told(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "rows": self.rows,
+            "tokens": self.tokens,
+            "longest": self.longest,
+            "truncated_rows": self.truncated,
+            "truncated_share": round(self.truncated / self.rows, 6),
+            **({} if self.unread is None else {"unread": self.unread}),
+        }
+
+
+def token_rows(part: pa.Table, rows: pa.Table, form: Form) -> pa.Table:
+    """The rows of a token file: what encoding made of them, and what they were."""
+    added = {name: part[name] for name in part.column_names if name not in _OWN}
+    label = {"label": rows["label"]} if form.one_class else {}
+    return pa.table({"input_ids": part["input_ids"], **label, **added, "key": rows["key"]})
+
+
+def _write_rows(pairs: Iterator[tuple[pa.Table, pa.Table]], path: Path, learned: Learned) -> dict[str, Any]:
+    counts, form = Counts(), find_form(learned.recipe.task)
+    with ShardWriter(path) as writer:
+        for part, rows in pairs:
+            counts.add(part)
+            writer.put(token_rows(part, rows, form))
+    return counts.told()
+
+
+def _write_windows(pairs: Iterator[tuple[pa.Table, pa.Table]], path: Path, learned: Learned) -> dict[str, Any]:
     ids = learned.vocabulary.token_ids()
     end = ids.get("eos", ids.get("sep"))
     if end is None:
         raise DataError("the tokenizer has no end-of-text token (eos_token); choose another checkpoint",
                         code="no_end_token")  # fmt: skip
-    window = learned.length
-    packed = tokenise.pack(values, offsets, keys, window=window, end=end)
-    rows = len(packed.keys)
-    if not rows:
+    packer, windows, documents = tokenise.Packer(learned.length, end), 0, 0
+    with ShardWriter(path, _WINDOWS) as writer:
+        for part, rows in pairs:
+            column = part["input_ids"].combine_chunks()
+            values, keys = packer.add(column.values.to_numpy(), column.offsets.to_numpy(), rows["key"].to_numpy())
+            offsets = np.arange(len(keys) + 1, dtype=np.int64) * learned.length
+            if len(keys):
+                writer.put(pa.table({"input_ids": list_array(values, offsets), "key": keys}))
+            windows, documents = windows + len(keys), documents + len(rows)
+    if not windows:
         raise DataError(
-            f"the {name} split has {packed.dropped_tokens} tokens, less than one window of {window}; "
+            f"the {path.stem} split has {packer.left} tokens, less than one window of {learned.length}; "
             "give more text, a larger fraction or a smaller task.max_length",
             code="empty_split",
-            where=f"data.{name}",
+            where=f"data.{path.stem}",
         )
-    starts = np.arange(rows + 1, dtype=np.int64) * window
-    table = pa.table({"input_ids": prepared.list_array(packed.values, starts), "key": packed.keys})
-    counts = {
-        "rows": rows,
-        "tokens": rows * window,
-        "longest": window,
-        "documents": len(keys),
-        "dropped_tokens": packed.dropped_tokens,
+    return {
+        "rows": windows,
+        "tokens": windows * learned.length,
+        "longest": learned.length,
+        "documents": documents,
+        "dropped_tokens": packer.left,
     }
-    return table, counts

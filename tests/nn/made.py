@@ -44,9 +44,9 @@ class Made:
 
 def make_split(rows: list[np.ndarray], labels: np.ndarray | None = None) -> Split:
     """A split of these rows of token ids."""
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
     values = np.concatenate(rows).astype(np.int32) if rows else np.zeros(0, np.int32)
-    return Split(values, offsets, labels, np.arange(len(rows), dtype=np.uint64))
+    return Split(values, np.cumsum(lengths) - lengths, lengths, labels, np.arange(len(rows), dtype=np.uint64))
 
 
 def make_classification(folder: Path) -> Made:
@@ -73,7 +73,9 @@ def make_tagged(folder: Path) -> Made:
         rows = [draw.integers(10, VOCABULARY, draw.integers(3, 13)) for _ in range(n)]
         tags = [np.where(draw.random(len(row)) < 0.6, (row - 10) // 3 % 3, -100) for row in rows]
         split = make_split(rows)
-        return replace(split, lists={"targets": Ragged(np.concatenate(tags).astype(np.int32), split.offsets)})
+        return replace(
+            split, lists={"targets": Ragged(np.concatenate(tags).astype(np.int32), np.cumsum([0, *map(len, tags)]))}
+        )
 
     return Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, ["O", "B-X", "B-Y"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from rayscale.on_ray.data import RayWorkers, prepare
 from rayscale.on_ray.session import connect
 from rayscale.study import Data, Grid, Ladder, Study, Task
 from rayscale.text import prepare as steps
-from rayscale.text import tokens
+from rayscale.text import prepared, shards, tokens
 from rayscale.text.tokenise import TokenizerSpec
 
 BERT = TokenizerSpec("trained", "bert", 512)
@@ -38,9 +39,10 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    """Three CSV files with duplicates within and between them."""
+    """Three CSV files with duplicates and near-duplicates within and between them."""
     for part in range(3):
-        rows = [f"part {part} of the story line {i},{i % 3}\n" for i in range(200)]
+        words = [hashlib.sha256(f"{part} {i}".encode()).hexdigest() for i in range(200)]
+        rows = [f"part {part} says {words[i]},{i % 3}\n" for i in range(200)]
         rows += [f"told again and again {i},{i % 3}\n" for i in range(50)]
         (tmp_path / f"part-{part}.csv").write_text("text,label\n" + "".join(rows))
     return tmp_path / "part-*.csv"
@@ -68,7 +70,7 @@ class Recut(RayWorkers):
         self.tables = tables
 
     def transform(self, function, tables):
-        rows = pa.concat_tables(tables)
+        rows = pa.concat_tables(list(tables))
         size = -(-len(rows) // self.tables)
         return super().transform(function, [rows.slice(first, size) for first in range(0, len(rows), size)][::-1])
 
@@ -91,7 +93,7 @@ def test_a_second_call_does_and_says_nothing_and_needs_no_ray(local_ray, texts, 
     assert said
     assert capfd.readouterr() == ("", "")
     monkeypatch.setattr(on_ray_data, "RayWorkers", None)
-    monkeypatch.setattr(steps.clean, "assemble", None)
+    monkeypatch.setattr(steps, "prepare_rows", None)
     monkeypatch.setattr(steps, "_tokenise", None)
     said.clear()
     assert prepare(make_study(texts), [BERT], [0], said.append) == first
@@ -133,7 +135,10 @@ def test_transformers_loads_the_tokenizers_that_were_trained(local_ray, texts, t
 
 def test_blocks_are_small_enough_to_spread(local_ray, texts, tmp_path, monkeypatch):
     monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shards, "BATCH_ROWS", 100)
     cleaned = prepare(make_study(texts), [BERT], [0])[BERT.name].path.parent
-    blocks = list(tokens.blocks_of(cleaned, rows=100))
+    blocks, starts = tokens.blocks_of(cleaned)
     assert max(len(block) for block in blocks) <= 100
-    assert sum(len(block) for block in blocks) == 650
+    counts = prepared.read_clean_manifest(cleaned)["rows"]
+    assert sum(len(block) for block in blocks) == starts[-1] == sum(counts[name] for name in prepared.SPLITS)
+    assert counts["dropped"]["near_test"] > 0

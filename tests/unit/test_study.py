@@ -49,7 +49,6 @@ def test_every_mistake_is_named_in_one_pass_with_file_line_field_and_mend(study_
     [
         ("{epochs: 1, learning_rate: 1e-3}", "{optimizer: sgd}", "trains with adamw only"),
         ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3, 1e-4]}", "no sweep"),
-        ("train: rows.csv", "train: rows.csv\n  reader: stream", "memory map only"),
         ("gpus: [1]", "gpus: [1], design: lean", "full grids only"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.text.opening import short
-from rayscale.text.prepared import list_array
+from rayscale.text.shards import list_array
 from rayscale.text.sources import BadRow, Row, checked_label
 from rayscale.text.tasks import sequence_classification
 from rayscale.text.tasks.form import Asked, Form

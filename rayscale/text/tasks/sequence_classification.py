@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rayscale.text import tokenise
 from rayscale.text.normalise import normalise
-from rayscale.text.prepared import list_array
+from rayscale.text.shards import list_array
 from rayscale.text.sources import BadRow, Row, checked_label, checked_text
 from rayscale.text.tasks.form import BETWEEN, Asked, Form
 

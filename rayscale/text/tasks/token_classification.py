@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from rayscale.text.normalise import normalise
 from rayscale.text.opening import short
-from rayscale.text.prepared import list_array
+from rayscale.text.shards import list_array
 from rayscale.text.sources import BadRow, Row, checked_text
 from rayscale.text.tasks.form import Asked, Form
 

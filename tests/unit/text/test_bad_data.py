@@ -23,6 +23,7 @@ from rayscale.machine import Machine
 from rayscale.plan import Plan
 from rayscale.study import load_study
 from rayscale.text import clean, columns, prepared
+from rayscale.text.assembly import Assembly
 from rayscale.text.children import name_of
 from rayscale.text.parquet import read_parquet
 from rayscale.text.prepare import Here, prepare
@@ -336,13 +337,13 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeyp
     (tmp_path / "a.jsonl").write_text("\n".join(ROWS) + "\n")
     plan(tmp_path, "a.jsonl")
     study, spec = load_study(tmp_path / "study.yaml"), TokenizerSpec("trained", "bert", 400)
-    whole = clean.assemble
+    whole = Assembly.settle
 
-    def late(*arguments: object) -> clean.Cleaned:
+    def late(*arguments: int) -> None:
         (tmp_path / "a.jsonl").write_text("\n".join(ROWS[:150]) + "\n")
-        return whole(*arguments)
+        whole(*arguments)
 
-    monkeypatch.setattr(clean, "assemble", late)
+    monkeypatch.setattr(Assembly, "settle", late)
     with pytest.raises(DataError, match="changed while it was read"):
         prepare(study, [spec], [0], Here())
 

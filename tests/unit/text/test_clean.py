@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -6,13 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayscale.errors import DataError, InputError
-from rayscale.text import clean
+from rayscale.text import assembly, clean
 from rayscale.text.survey import survey
 
 
 def cleaned(study):
     sources = clean.list_sources(study.data)
-    return clean.assemble([t for s in sources for t in clean.read_clean(s, study.task, study.data.on_bad_row)], study)
+    return assembly.assemble(
+        [t for s in sources for t in clean.read_clean(s, study.task, study.data.on_bad_row)], study
+    )
 
 
 def texts(result):
@@ -49,7 +52,7 @@ def test_the_cut_and_order_of_tables_changes_nothing(tmp_path_factory, make_stud
     whole = pa.concat_tables(clean.read_clean(source, study.task, "error"))
     parts = [whole.slice(first, size) for first in range(0, len(whole), size)]
     random.shuffle(parts)
-    one, other = clean.assemble([whole], study), clean.assemble(parts, study)
+    one, other = assembly.assemble([whole], study), assembly.assemble(parts, study)
     assert one.manifest == other.manifest
     assert all(one.splits[name].equals(other.splits[name]) for name in one.splits)
 
@@ -94,7 +97,7 @@ def test_the_first_bad_row_in_file_order_is_reported(tmp_path, make_study):
     study = make_study(tmp_path / "*.csv")
     tables = [t for s in clean.list_sources(study.data) for t in clean.read_clean(s, study.task, "error")]
     with pytest.raises(DataError, match=r"a\.csv:3"):
-        clean.assemble(tables[::-1], study)
+        assembly.assemble(tables[::-1], study)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +122,15 @@ def test_files_that_cannot_be_used_are_named(tmp_path, make_study, name, content
     assert error.value.exit_code == 2
 
 
-def test_a_folder_and_an_unknown_format_are_refused(tmp_path, make_study, pets):
-    with pytest.raises(DataError, match="a folder"):
-        clean.list_sources(make_study(tmp_path).data)
+def test_a_folder_stands_for_its_files_and_an_unknown_format_is_refused(tmp_path, make_study, pets):
+    (tmp_path / ".hidden" / "none").mkdir(parents=True)
+    for name in ("b.jsonl", "part/a.csv.gz", ".hidden/c.csv", "_old.csv", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text,label\n")
+    found = [Path(source.path).relative_to(tmp_path) for source in clean.list_sources(make_study(tmp_path).data)]
+    assert list(map(str, found)) == ["b.jsonl", "part/a.csv.gz", "pets.csv"]
+    with pytest.raises(DataError, match="a folder without files that end in"):
+        clean.list_sources(make_study(tmp_path / ".hidden" / "none").data)
     with pytest.raises(InputError, match="did you mean 'csv'"):
         clean.list_sources(make_study(pets, format="csvv").data)
 

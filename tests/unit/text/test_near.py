@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from rayscale.text import apart, near, prepared
-from rayscale.text.clean import assemble, list_sources, read_clean
+from rayscale.text.assembly import assemble
+from rayscale.text.clean import list_sources, read_clean
 from rayscale.text.prepare import Here, prepare
 from rayscale.text.split import SPLITS
 from rayscale.text.tokenise import TokenizerSpec

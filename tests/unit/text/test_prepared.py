@@ -35,7 +35,7 @@ def test_rows_labels_and_tokens_agree_with_the_text(pets, make_study):
     assert made.labels == ["cat", "dog"]
     assert (made.task_type, made.vocab_size) == ("sequence-classification", 400)
     assert train.values.dtype == np.int32
-    assert train.offsets.dtype == np.int64
+    assert train.starts.dtype == train.lengths.dtype == np.int64
     assert not train.values.flags.writeable
     assert (np.diff(train.keys.astype(object)) > 0).all()
     from tokenizers import Tokenizer
@@ -88,7 +88,7 @@ def test_a_second_call_does_nothing_and_new_seeds_only_add_an_index(pets, make_s
     made = prepare(study, [BERT], [0], Here())[BERT.name]
     before = {path: path.stat().st_mtime_ns for path in made.path.rglob("*") if path.is_file()}
     monkeypatch.setattr(steps, "_tokenise", None)
-    monkeypatch.setattr(steps.clean, "assemble", None)
+    monkeypatch.setattr(steps, "prepare_rows", None)
     said = []
     assert prepare(study, [BERT], [0], None, said.append)[BERT.name] == made  # no worker is asked for anything
     assert said == []
@@ -102,8 +102,8 @@ def test_a_second_call_does_nothing_and_new_seeds_only_add_an_index(pets, make_s
 
 def test_several_tokenizers_share_one_cleaning(pets, make_study, monkeypatch):
     calls = []
-    assemble = steps.clean.assemble
-    monkeypatch.setattr(steps.clean, "assemble", lambda *a: calls.append(1) or assemble(*a))
+    prepare_rows = steps.prepare_rows
+    monkeypatch.setattr(steps, "prepare_rows", lambda *a: calls.append(1) or prepare_rows(*a))
     made = prepare(make_study(pets), [BERT, TokenizerSpec("trained", "bert", 500)], [0], Here())
     assert len(calls) == 1
     assert len({each.path.parent for each in made.values()}) == 1

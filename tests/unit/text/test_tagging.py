@@ -13,6 +13,7 @@ from rayscale.errors import DataError
 from rayscale.study import Data, Grid, Ladder, Study, Task
 from rayscale.text import clean, prepared
 from rayscale.text.account import token_counts
+from rayscale.text.assembly import assemble
 from rayscale.text.prepare import Here, prepare
 from rayscale.text.tasks.form import Asked, find_form
 from rayscale.text.tokenise import TokenizerSpec
@@ -47,11 +48,11 @@ def test_conll_and_lists_give_the_same_rows(tmp_path: Path) -> None:
     for name in ("a.conll", "b.jsonl", "c.parquet", "d.csv"):
         study = make_study(tmp_path / name)
         tables = [t for s in clean.list_sources(study.data) for t in clean.read_clean(s, study.task, "error")]
-        found.append(clean.assemble(tables, study))
+        found.append(assemble(tables, study))
     assert all(each.manifest == found[0].manifest for each in found)
     assert all(each.splits["train"].equals(found[0].splits["train"]) for each in found)
     assert found[0].manifest["labels"] == ["B-LOC", "B-PER", "I-LOC", "O"]
-    assert sum(found[0].manifest["rows"][name] for name in clean.SPLITS) == 60
+    assert sum(found[0].manifest["rows"][name] for name in prepared.SPLITS) == 60
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_what_was_cut_is_counted_and_the_split_reads_back(tmp_path: Path) -> Non
     (found,) = prepare(make_study(tmp_path / "a.conll", max_length=16), [SPECS["bert"]], [0], Here()).values()
     split = found.split("train")
     tags = split.lists["targets"]
-    assert (tags.offsets == split.offsets).all()
+    assert (tags.lengths == split.lengths).all()
     counts = token_counts({"t": found})["t"]
     lost = {name: (split["truncated_rows"], split["unread"]) for name, split in counts.items()}
     assert sum(rows for rows, _ in lost.values()) == 1
