@@ -70,7 +70,7 @@ def test_every_row_is_accounted_for_in_the_plan_and_after_preparing(untidy: Path
             "train: rows.csv\n  format: xlsx",
             r"study.yaml:5: data.format: 'xlsx' is not registered",
         ),
-        ("train: rows.csv", "train: .", r"study.yaml:4: data.train: .*: a folder; name its files"),
+        ("train: rows.csv", "train: .", r"study.yaml:4: data.train: .*/empty.csv: the file is empty"),
         ("train: rows.csv", "train: empty.csv", r"study.yaml:4: data.train: .*empty.csv: the file is empty"),
         (
             "train: rows.csv",
