@@ -44,9 +44,7 @@ def resample(
             targets, weights = fitted + misses + rng.normal(0, 1, (size, n)) * run, np.ones(1)
         start = tied[np.arange(first, first + size) % len(tied)]
         # A resample need not settle as finely as the point: 1e-6 of its objective is far below the scatter of draws.
-        # It starts beside its solution: two idle steps tell, and five cost 45% more for the same standard errors.
-        found = minimise(coordinates, seen.inputs, start, targets, weights, tolerance=1e-6, patience=2)
-        draws.append(found[0])
+        draws.append(minimise(coordinates, seen.inputs, start, targets, weights, tolerance=1e-6)[0])
     everything = np.concatenate(draws)
     widening = float(stats.t.ppf(0.975, degrees)) / Z95
     kept = np.round(everything[:SAVED_DRAWS], 7)

@@ -12,12 +12,20 @@ import numpy as np
 from rayscale.laws import Law, Parameter, Values
 
 
+def _exp(z: Any) -> Any:
+    """exp of a real z, or of one whose imaginary part is the step of a derivative, about 1e-20: its sine is itself."""
+    if not np.iscomplexobj(z):
+        return np.exp(z)
+    grown = np.exp(z.real)  # a fifth of the time of a complex exp
+    return grown + 1j * (grown * z.imag)
+
+
 def _power(size: Any, exponent: Any) -> Any:
-    """size ** exponent for real sizes, 0 among them, and real or complex exponents."""
+    """size ** exponent for real sizes, 0 among them, and exponents as `_exp` takes them."""
     # exp of a log, not a power: a real base to a complex exponent is many times slower in numpy.
     if np.all(size > 0):
-        return np.exp(exponent * np.log(size))
-    return np.where(size > 0, np.exp(exponent * np.log(np.where(size > 0, size, 1.0))), 0.0)
+        return _exp(exponent * np.log(size))
+    return np.where(size > 0, _exp(exponent * np.log(np.where(size > 0, size, 1.0))), 0.0)
 
 
 def _softplus(z: Any) -> Any:

@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 
 DELTA = 1e-3
 PATIENCE = 5  # steps in a row that gained no more than `tolerance` of the objective: settled
+CALM = 3  # for how many of these a step counts that, undamped, did not even promise more
 
 
 def huber(residuals: Array, delta: float = DELTA) -> Array:
@@ -41,7 +42,6 @@ def minimise(
     steps: int = 2000,
     delta: float = DELTA,
     tolerance: float = 1e-9,
-    patience: int = PATIENCE,
     pinned: NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """From every row of `start` (batch, p): where it ended, the objective there (batch,), and whether it settled.
@@ -68,23 +68,32 @@ def minimise(
         here, weight = theta[active], weights[active]
         value, jacobian = coordinates.jacobian(here, inputs)
         residual = value - target[active]
-        step = _step(residual, jacobian, weight, damping[active, None], delta, here <= low, here >= high, pins[active])
+        damped = damping[active]
+        step, promise = _step(
+            residual, jacobian, weight, damped[:, None], delta, here <= low, here >= high, pins[active]
+        )
         moved = np.clip(here - step, low, high)
         tried = huber_sum(coordinates.linked(moved, inputs) - target[active], weight, delta)
         better = tried < objective[active]
         gain = np.where(better, objective[active] - tried, 0.0)
-        idle[active] = np.where(gain <= tolerance * objective[active], idle[active] + 1, 0)
+        enough = tolerance * objective[active]
+        # A step that fails may be one too long, to be tried again shorter; one that promised nothing is at the end.
+        waited = np.where((promise <= enough) & (damped <= 1), CALM, 1)
+        idle[active] = np.where(gain <= enough, idle[active] + waited, 0)
         theta[active] = np.where(better[:, None], moved, here)
         objective[active] = np.where(better, tried, objective[active])
         damping[active] *= np.where(better, 0.3, 3.0)
-        active = active[idle[active] < patience]
-    return theta, objective, idle >= patience
+        active = active[idle[active] < PATIENCE]
+    return theta, objective, idle >= PATIENCE
 
 
 def _step(
     residual: Array, jacobian: Array, weight: Array, damping: Array, delta: float, at_low: Any, at_high: Any, pins: Any
-) -> Array:
-    """The damped Newton step of every row, (batch, p), zero for a parameter that is pinned or pushed over its bound."""
+) -> tuple[Array, Array]:
+    """The damped Newton step of every row, (batch, p), and what it promises to gain, (batch,).
+
+    A parameter that is pinned, or pushed over its bound, does not move.
+    """
     outer = weight * delta / np.maximum(np.abs(residual), delta)
     slope = np.einsum("bnp,bn->bp", jacobian, outer * residual)
     free = ~((at_low & (slope > 0)) | (at_high & (slope < 0)) | pins)
@@ -96,4 +105,6 @@ def _step(
     ridge = 1e-3 * damping * scale + 1e-12 * scale.max(-1, keepdims=True) + 1e-300 + ~free
     diagonal = np.arange(matrix.shape[-1])
     matrix[:, diagonal, diagonal] += ridge
-    return np.asarray(np.linalg.solve(matrix, (slope * free)[..., None])[..., 0])
+    slope = slope * free
+    step = np.linalg.solve(matrix, slope[..., None])[..., 0]
+    return step, (slope * step).sum(-1) / 2
