@@ -51,12 +51,14 @@ class Estimate:
 
     def log_values(self, inputs: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Log target at the inputs: of the point (n,) and of every draw (resamples, n)."""
-        everything = np.log(self.coordinates.value(np.vstack([self.theta, self.draws]), inputs))
+        with np.errstate(over="ignore"):  # an absurd size may be past what a number holds; its power is then infinite
+            everything = np.log(self.coordinates.value(np.vstack([self.theta, self.draws]), inputs))
         return everything[0], everything[1:]
 
     def linked_values(self, inputs: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[Any], NDArray[Any]]:
         """The same on the law's scale of residuals: log target, or its log odds."""
-        everything = self.coordinates.linked(np.vstack([self.theta, self.draws]), inputs)
+        with np.errstate(over="ignore"):
+            everything = self.coordinates.linked(np.vstack([self.theta, self.draws]), inputs)
         return everything[0], everything[1:]
 
 
