@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,7 @@ def run_store(study: Study, out: str | None) -> Store:
 
 def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     """The plan of a study on a machine. Raises InputError: data, checkpoints or GPU counts that cannot serve it."""
+    _check_extra(study)
     with naming_fields(study):
         found = survey(study)
     if study.task.type == "sequence-classification" and len(found.labels) > found.rows_train / 2:
@@ -92,6 +94,17 @@ def _little_room(store: Store, plan: Plan) -> list[tuple[str, str]]:
         "or give another run.storage"
     )
     return [("little_disk", text)]
+
+
+def _check_extra(study: Study) -> None:
+    """Raise StudyError where a package of an extra is missing, before anything is trained."""
+    package, extra = study.task.kind.needs or ("", "")
+    if package and importlib.util.find_spec(package) is None:
+        raise StudyError(
+            f"{study.task.type} is scored with {package}, which is not installed; pip install 'rayscale[{extra}]'",
+            code="missing_extra",
+            where=study.where("task", "type"),
+        )
 
 
 def _unseparated(labels: Sequence[str], separator: str) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rayscale.packing import Piece, packed_seconds
+from rayscale.tasks import KINDS
 from rayscale.trial import Trial
 
 # What a trial is assumed to cost until trials of the run were measured; plan shows the basis beside each figure.
@@ -117,19 +118,20 @@ def cost(
     those of the checkpoint's files, which are in memory while it is loaded; 0 without one.
     """
     task, training, device = trial.task, trial.training, trial.device
+    writes = KINDS[task["type"]].writes
     language, vocabulary, width = trial.data_axis == "tokens", trial.model.vocabulary or 0, trial.model.width or 0
     length = float(task["max_length"]) if language else min(mean_tokens, task["max_length"])
     evaluated = held_out_rows * (mean_tokens if language else length)
     tokens = trial.data_requested if trial.data_axis == "tokens" else trial.data_requested * length
     tokens *= 1 + trial.copies  # copies are about as long as their rows
     # Forward and backward are 6 FLOP per parameter and token, forward alone 2 (Kaplan et al. 2020, arXiv 2001.08361).
-    multiplied = non_embedding + (vocabulary * width if language else 0)
+    multiplied = non_embedding + (vocabulary * width if writes else 0)
     flops = (6 * tokens * training["epochs"] + 2 * evaluated) * multiplied
     seconds = flops / FLOP_PER_SECOND[device] / trial.gpus + steps_of(trial) * SECONDS_PER_STEP[device]
     basis = "rule: 6 FLOP x parameters x tokens at an assumed speed, plus evaluation and time per step"
     rows = micro_batch_rows(trial)
     activations = 4 * rows * length * (width or 256) * (trial.model.layers * 16 + 4)
-    logits = 12 * rows * length * vocabulary if language else 0
+    logits = 12 * rows * length * vocabulary if writes else 0
     # Weights, gradients and two moments of 4 bytes each; a checkpoint's own weights beside the model made from them.
     memory = WORKER_BYTES[device] + 16 * params + 4 * stored_params + activations + logits
     return Planned(trial, params, float(seconds), int(memory), basis, False)

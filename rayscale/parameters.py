@@ -18,7 +18,7 @@ HEAD_WIDTH = 32
 FEED_FORWARD = 4
 # Tables that are looked up, not multiplied: the parameters Kaplan et al. 2020 (arXiv 2001.08361) leave out of N.
 EMBEDDING_WEIGHT = re.compile(
-    r"(^|\.)(word_embeddings|position_embeddings|token_type_embeddings|embed_tokens|embed_positions|wte|wpe)\.weight$"
+    r"(^|\.)(shared|relative_attention_bias|word_embeddings|position_embeddings|token_type_embeddings|embed_tokens|embed_positions|wte|wpe)\.weight$"
 )
 LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 
@@ -31,12 +31,12 @@ def family_config(
     Heads are 32 wide (or the next larger size that divides the width), the feed-forward part is 4 * width. Initial
     weights have the standard deviation `initial_deviation(width)`. Dropout is 0 for GPT-2 (one pass over the text
     cannot be learnt by heart) and 0.1 for BERT (several passes). `max_length` is the number of positions; `n_labels` is
-    read for BERT only.
+    read for BERT only. T5 has as many layers in its encoder as in its decoder, and positions without end.
 
     Raises InputError for an unknown family or a size below 1.
     """
-    if family not in ("bert", "gpt2"):
-        raise InputError(f"unknown model family '{family}'; the ladders are bert and gpt2", code="unknown_family")
+    if family not in ("bert", "gpt2", "t5"):
+        raise InputError(f"unknown model family '{family}'; the ladders are bert, gpt2 and t5", code="unknown_family")
     if min(layers, width, vocabulary, max_length) < 1:
         raise InputError(
             f"a {family} ladder cannot have the size {layers}x{width} with a vocabulary of {vocabulary} and "
@@ -45,6 +45,18 @@ def family_config(
         )
     heads = next(n for n in range(max(1, width // HEAD_WIDTH), 0, -1) if width % n == 0)
     deviation = initial_deviation(width)
+    if family == "t5":  # its own initial weights follow the width already
+        return {
+            "model_type": "t5",
+            "vocab_size": vocabulary,
+            "d_model": width,
+            "d_kv": width // heads,
+            "d_ff": FEED_FORWARD * width,
+            "num_layers": layers,
+            "num_decoder_layers": layers,
+            "num_heads": heads,
+            "dropout_rate": 0.1,
+        }
     if family == "gpt2":
         return {
             "model_type": "gpt2",
@@ -130,6 +142,8 @@ def count(
         vocabulary = int(config.get("vocab_size", 50257))
         if task_type == "causal-lm" and not config.get("tie_word_embeddings", True):
             extra += width * vocabulary
+    elif kind == "t5" and task_type == "seq2seq" and folder is None:
+        return _count_t5(config)
     elif kind not in ("bert", "gpt2") and folder is not None:
         return count_from_header(folder, layers)
     else:
@@ -137,6 +151,18 @@ def count(
     layer = 4 * (width**2 + width) + (width * inner + inner) + (inner * width + width) + 4 * width
     body = (depth if layers is None else layers) * layer + extra
     return body + (vocabulary + positions) * width, body
+
+
+def _count_t5(config: Mapping[str, Any]) -> tuple[int, int]:
+    """As `count`, of a T5 of the first version: no biases, the output tied to the embedding of V tokens, and tables of
+    relative positions of 32 entries for each of h heads in encoder and decoder, which count as embeddings.
+
+    With n layers in each: n (4w^2 + 2wf + 2w) + n (8w^2 + 2wf + 3w) + 2w + Vw + 64h.
+    """
+    width, inner, layers = int(config["d_model"]), int(config["d_ff"]), int(config["num_layers"])
+    attention = 4 * width * int(config["num_heads"]) * int(config["d_kv"])
+    body = layers * (3 * attention + 4 * width * inner + 5 * width) + 2 * width
+    return body + int(config["vocab_size"]) * width + 64 * int(config["num_heads"]), body
 
 
 def count_from_header(folder: Path | str, layers: int | None = None) -> tuple[int, int]:

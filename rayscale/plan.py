@@ -109,7 +109,7 @@ def model_specs(study: Study) -> list[ModelSpec]:
         with _at(study.where("models", number, "pretrained")):
             found = find_checkpoint(model.pretrained, model.revision)
             count(found.config, study.task.type, 2, None, found.folder)
-        depth = int(found.config.get("num_hidden_layers") or found.config.get("n_layer") or 0)
+        depth = next((int(found.config[k]) for k in ("num_hidden_layers", "n_layer", "num_layers") if found.config.get(k)), 0)
         for layers in model.layers or (depth,):
             if layers > depth:
                 raise StudyError(
@@ -120,7 +120,7 @@ def model_specs(study: Study) -> list[ModelSpec]:
             own = model.name or found.name
             name = own if layers == depth else f"{own}@{layers}"
             family = str(found.config.get("model_type"))
-            wide = found.config.get("hidden_size") or found.config.get("n_embd")
+            wide = found.config.get("hidden_size") or found.config.get("n_embd") or found.config.get("d_model")
             words, path = found.config.get("vocab_size"), str(found.folder)
             specs.append(ModelSpec(name, "pretrained", family, layers, wide, words, path, model.revision, found.digest))
     specs = list(dict.fromkeys(specs))

@@ -68,12 +68,14 @@ class Task(_Part):
     `max_length` is in tokens (the window of causal-lm).
     """
 
-    type: Literal["sequence-classification", "multi-label", "token-classification", "causal-lm"]
+    type: Literal["sequence-classification", "multi-label", "token-classification", "seq2seq", "causal-lm"]
     text: Text = "text"
     text_pair: Text | None = None
     label: Text = "label"
     labels: Text = "labels"
     separator: Text = ","
+    source: Text = "source"
+    target: Text = "target"
     tokens: Text = "tokens"
     tags: Text = "tags"
     max_length: Annotated[int, Strict(), Field(ge=8, le=65536)] | None = None
@@ -141,9 +143,12 @@ class Pretrained(_Part):
 
 
 class Ladder(_Part):
-    """Models from scratch, layers x width each; `vocabulary` is the size of the tokenizer trained for them."""
+    """Models from scratch, layers x width each (t5: so many in the encoder, and in the decoder).
 
-    family: Literal["bert", "gpt2"]
+    `vocabulary` is the size of the tokenizer trained for them.
+    """
+
+    family: Literal["bert", "gpt2", "t5"]
     sizes: tuple[Annotated[str, Strict(), AfterValidator(_size)], ...] = Field(min_length=1)
     vocabulary: Annotated[int, Strict(), Field(ge=300, le=1_000_000)] = 2048
 

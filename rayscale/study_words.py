@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from rayscale.errors import nearest
+from rayscale.goals import PERCENTS
 
 _LISTS = {
     "models": "[{family: bert, sizes: [1x64, 2x128]}]",
@@ -126,6 +127,8 @@ def out_of_range(metric: str, reach: float | None) -> str | None:
     if metric in _FLOORS:
         low = _FLOORS[metric]
         return None if reach > low else f"found {reach:g}; {metric} is always above {low:g}; give a larger value"
+    if metric in PERCENTS:
+        return None if 0 <= reach <= 100 else f"found {reach:g}; {metric} lies between 0 and 100"
     if 0 <= reach <= 1:
         return None
     meant = f"write {reach / 100:g}" if 1 < reach <= 100 else "give a share"

@@ -23,7 +23,8 @@ class Kind:
     further keys; a key among `optional` counts only where it is given, and those of `kept` are part of a trial's
     identity although the task does not read them. `labels` is the key of the column that holds names of classes.
     `length` is the default of `max_length` in tokens, `families` the ladders that can do it, `models` what to give
-    instead of a checkpoint that cannot. `aim` is the metric that people look at. `why_no_augment` says why rows have
+    instead of a checkpoint that cannot. `aim` is the metric that people look at. `writes`: the head has an output for
+    each entry of the vocabulary. `needs` is a package of an extra, and the extra. `why_no_augment` says why rows have
     no augmented copies; None where they may.
     """
 
@@ -41,6 +42,8 @@ class Kind:
     length: int = 128
     epochs: int = 3
     aim: str = "f1_macro"
+    writes: bool = False
+    needs: tuple[str, str] | None = None
     why_no_augment: str | None = None
 
     @property
@@ -90,6 +93,18 @@ KINDS = {
             why_no_augment="has a tag for every token, which no step keeps in place",
         ),
         Kind(
+            "seq2seq",
+            columns=("source", "target"),
+            metrics=("eval_loss", "exact_match", "bleu", "chrf"),
+            families=("t5",),
+            models="t5, bart or marian",
+            unit="nats per target token",
+            aim="chrf",
+            writes=True,
+            needs=("sacrebleu", "metrics"),
+            why_no_augment="has a target for each source, which no step changes with it",
+        ),
+        Kind(
             "causal-lm",
             columns=("text",),
             kept=("label",),
@@ -98,6 +113,7 @@ KINDS = {
             families=("gpt2",),
             models="gpt2, llama or qwen2",
             unit="nats per token",
+            writes=True,
             axis="tokens",
             length=64,
             epochs=1,

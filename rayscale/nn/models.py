@@ -40,6 +40,7 @@ class Size:
     example_params: int
     layers: int
     width: int
+    decoder_params: int = 0  # those among token_params that work on what is written, not on what is read
 
 
 def build_model(
@@ -72,6 +73,8 @@ def build_model(
         # Windows of causal-lm are full; a padding token would make GPT-2 look for it in every batch.
         roles = ("bos", "eos") if task_type == "causal-lm" else ("pad", "bos", "eos")
         keep |= {f"{role}_token_id": (token_ids or {}).get(role) for role in roles}
+        if spec.family == "t5":
+            keep["decoder_start_token_id"] = keep["pad_token_id"]
         return _from_scratch(spec, task_type, len(labels), vocab_size, max_length, seed, keep)
     return _from_checkpoint(spec, task_type, vocab_size, max_length, seed, keep, checkpoint)
 
@@ -125,6 +128,8 @@ def _from_checkpoint(
     for key, value in names.items():
         setattr(config, key, value)
     setattr(config, _key(config, DEPTH_KEYS, source), spec.layers)
+    if getattr(config, "num_decoder_layers", None):
+        config.num_decoder_layers = min(config.num_decoder_layers, spec.layers)
     if hasattr(config, "layer_types") and config.layer_types:
         config.layer_types = config.layer_types[: spec.layers]
     config.use_cache = False
@@ -212,7 +217,7 @@ def _check_fit(
 
 def _check_body(source: str, model: PreTrainedModel, info: Mapping[str, Any]) -> None:
     """Nothing of the kept body may be new; a pooler counts as head: models without one get it with the task."""
-    prefix = model.base_model_prefix + "."
+    prefix = "" if model.base_model is model else model.base_model_prefix + "."
     changed = [str(key[0]) for key in info.get("mismatched_keys", ())]
     lost = [
         key
@@ -275,4 +280,9 @@ def measure_size(model: PreTrainedModel, head_per_token: bool = False) -> Size:
     config: Any = model.config
     depth = next(int(getattr(config, key)) for key in DEPTH_KEYS if isinstance(getattr(config, key, None), int))
     width = next(int(getattr(config, key)) for key in WIDTH_KEYS if isinstance(getattr(config, key, None), int))
-    return Size(total, non_embedding, token, example, depth, width)
+    writing = 0
+    if config.is_encoder_decoder:
+        writer: Any = model.get_decoder()
+        writing = sum(p.numel() for p in writer.parameters() if id(p) not in tables)
+        writing += sum(p.numel() for p in output.parameters()) if output is not None else 0
+    return Size(total, non_embedding, token, example, depth, width, writing)

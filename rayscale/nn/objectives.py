@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from rayscale.parameters import training_flops
 from rayscale.tasks import part_of
 
 if TYPE_CHECKING:
     from rayscale.nn.group import Group
+    from rayscale.nn.models import Size
     from rayscale.text.prepared import Prepared, Split
 
 IGNORED = -100
@@ -54,6 +56,13 @@ def _nothing_more(split: Split, rows: np.ndarray, width: int) -> dict[str, np.nd
     return {}
 
 
+def plain_flops(size: Size, split: Split, rows: np.ndarray) -> float:
+    """One pass, forward and backward, over these rows by a model that reads each token once."""
+    lengths = split.lengths[rows].astype(np.int64)
+    tokens, pairs = int(lengths.sum()), int((lengths**2).sum())
+    return training_flops(size.token_params, size.example_params, size.layers, size.width, tokens, pairs, len(lengths))
+
+
 @dataclass(frozen=True)
 class Objective:
     """A task as the training loop sees it.
@@ -63,6 +72,7 @@ class Objective:
     `tally(prepared, split)` counts for the metrics. `extra(split, rows, width)`: arrays of int64 that a batch of these
     rows, padded to `width`, carries besides ids, mask and labels. `betas` are AdamW's. `head_per_token`: the new head
     works on every token. `config` goes into the model's config, for those who load it.
+    `flops(size, split, rows)`: floating-point operations of one pass over rows.
     """
 
     head: Any
@@ -73,6 +83,7 @@ class Objective:
     betas: tuple[float, float] = (0.9, 0.999)
     head_per_token: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
+    flops: Callable[[Size, Split, np.ndarray], float] = plain_flops
 
 
 def find_objective(task_type: str) -> Objective:

@@ -35,7 +35,6 @@ from rayscale.nn.save import save_model
 from rayscale.nn.speed import SpeedWindow
 from rayscale.nn.state import seed_everything, settled
 from rayscale.nn.vocabulary import wake_unused
-from rayscale.parameters import training_flops
 from rayscale.savepoints import Saving
 
 if TYPE_CHECKING:
@@ -280,12 +279,12 @@ def _step(
 def _describe(job: Job, course: Course) -> dict[str, Any]:
     """The measured columns that do not depend on the task."""
     lengths = job.train_lengths[job.rows].astype(np.int64)
-    tokens, pairs = int(lengths.sum()), int((lengths**2).sum())
+    tokens = int(lengths.sum())
     clocks = [course.train_seconds, course.eval_seconds, course.speed.seconds]
     train_seconds, eval_seconds, window = (float(seconds) for seconds in job.group.largest(clocks))
     per_second = [count / window if window else None for count in (course.speed.rows, course.speed.tokens)]
     size, share = job.size, course.steps / job.steps  # 1 unless it diverged
-    once = training_flops(size.token_params, size.example_params, size.layers, size.width, tokens, pairs, len(lengths))
+    once = job.objective.flops(size, job.prepared.split("train"), job.rows)
     flops = share * job.epochs * once
     peak = devices.peak_flops(job.group.device, job.precision)
     return {

@@ -60,8 +60,8 @@ class Ragged:
 class Split:
     """One split: row i is `values[starts[i]:starts[i] + lengths[i]]`. `values` is a read-only view of a whole file.
 
-    `values` int32, `starts` and `lengths` int64 (rows), `labels` int32 (rows) or None, `keys` uint64 (rows); `numbers`
-    and `lists` are the further columns of the task, by name.
+    `values` int32, `starts` and `lengths` int64 (rows), `labels` int32 (rows) or None, `keys` uint64 (rows); `numbers`,
+    `lists` and `texts` are the further columns of the task, by name.
     """
 
     values: np.ndarray
@@ -71,6 +71,7 @@ class Split:
     keys: np.ndarray
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     lists: Mapping[str, Ragged] = field(default_factory=dict)
+    texts: Mapping[str, pa.ChunkedArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -283,7 +284,8 @@ def _read_split(path: Path) -> Split:
         lengths.append(np.diff(offsets))
     schema = batches[0].schema
     lists = {column.name for column in schema if pa.types.is_nested(column.type)} - {"input_ids"}
-    plain = set(schema.names) - {*lists, "input_ids", "label", "key"}
+    texts = {column.name for column in schema if pa.types.is_large_string(column.type)}
+    plain = set(schema.names) - {*lists, *texts, "input_ids", "label", "key"}
     return Split(
         values=np.frombuffer(whole, dtype=np.int32, count=whole.size // 4),
         starts=np.concatenate(starts),
@@ -292,6 +294,7 @@ def _read_split(path: Path) -> Split:
         keys=_column(batches, "key"),
         numbers={name: _column(batches, name) for name in sorted(plain)},
         lists={name: _ragged(batches, name) for name in sorted(lists)},
+        texts={name: pa.chunked_array([batch[name] for batch in batches]) for name in sorted(texts)},
     )
 
 

@@ -30,7 +30,7 @@ class TokenizerSpec:
     """A tokenizer to train on the training split (`family`, `vocabulary`) or a checkpoint's own (`path`, a folder)."""
 
     kind: str  # "trained" or "pretrained"
-    family: str | None = None  # bert: WordPiece; gpt2: byte-level BPE
+    family: str | None = None  # bert: WordPiece; gpt2, t5: byte-level BPE
     vocabulary: int | None = None
     path: str | None = None
     revision: str | None = None

@@ -60,8 +60,9 @@ class Learned:
 
 def learn(spec: TokenizerSpec, cleaned: Path, task: str, length: int) -> Learned:
     """Train the tokenizer on the clean training split, or load the checkpoint's. Raises as `make_vocabulary` does."""
-    texts, form = read_table(cleaned / "train.arrow")["text"], find_form(task)
-    batches = ([part for text in batch for part in form.texts(text)] for batch in _batches(texts))
+    train, form = read_table(cleaned / "train.arrow"), find_form(task)
+    columns = [train["text"], *([train["label"]] if form.labels_are_text else [])]
+    batches = ([part for text in batch for part in form.texts(text)] for texts in columns for batch in _batches(texts))
     vocabulary = make_vocabulary(spec, batches, task, length)
     limit = vocabulary.config.get("model_max_length")
     if isinstance(limit, int) and limit < length:

@@ -30,6 +30,7 @@ _GPT2 = {
     "unk_token": "<|endoftext|>",
     "pad_token": "<|pad|>",
 }
+_T5 = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
           "vocab.json", "merges.txt")  # fmt: skip
 
@@ -80,8 +81,10 @@ def make_vocabulary(spec: TokenizerSpec, texts: Iterable[list[str]], task: str, 
     if spec.family == "bert" and task == "causal-lm":
         raise DataError("a BERT shape reads both ways and cannot be a causal-lm; use family: gpt2", code="wrong_family")
     size = int(spec.vocabulary or 0)
-    train = {"bert": _train_wordpiece, "gpt2": _train_bpe}[str(spec.family)]
-    tokenizer, tokens = train(list(texts), size, task)
+    if spec.family == "bert":
+        tokenizer, tokens = _train_wordpiece(list(texts), size, task)
+    else:
+        tokenizer, tokens = _train_bpe(list(texts), size, task, _T5 if spec.family == "t5" else _GPT2)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_length,
@@ -157,10 +160,10 @@ def _stands_alone(character: str) -> bool:
     return unicodedata.category(character).startswith("P") or (character.isascii() and not character.isalnum())
 
 
-def _train_bpe(texts: list[list[str]], size: int, task: str) -> tuple[Tokenizer, dict[str, str]]:
+def _train_bpe(texts: list[list[str]], size: int, task: str, roles: dict[str, str]) -> tuple[Tokenizer, dict[str, str]]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-    specials = list(dict.fromkeys(_GPT2.values()))
+    specials = list(dict.fromkeys(roles.values()))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if len(specials) + len(alphabet) > size:
         raise DataError(
@@ -180,8 +183,8 @@ def _train_bpe(texts: list[list[str]], size: int, task: str) -> tuple[Tokenizer,
     tokenizer.train_from_iterator(texts, trainer)
     if task != "causal-lm":
         # GPT-2 classifies from the last token: a token that always ends the text gives it one place to look at.
-        end = _GPT2["eos_token"]
+        end = roles["eos_token"]
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, tokenizer.token_to_id(end))]
         )
-    return tokenizer, _GPT2
+    return tokenizer, roles

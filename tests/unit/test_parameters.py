@@ -49,7 +49,7 @@ def test_initial_deviation_is_that_of_gpt2_at_its_width() -> None:
 
 @pytest.mark.parametrize(
     ("family", "size", "code"),
-    [("t5", (2, 64), "unknown_family"), ("bert", (0, 64), "bad_size"), ("gpt2", (1, 0), "bad_size")],
+    [("t6", (2, 64), "unknown_family"), ("bert", (0, 64), "bad_size"), ("gpt2", (1, 0), "bad_size")],
 )
 def test_wrong_ladders(family: str, size: tuple[int, int], code: str) -> None:
     with pytest.raises(InputError) as caught:

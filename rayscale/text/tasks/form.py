@@ -37,7 +37,8 @@ class Form:
     is one class, so that rows keep its number. `encode(tokenizer, texts, labels, asked)`: columns of equal length, of
     which `input_ids` is a list, `truncated` says what was cut and `unread` counts the targets that went with it; each
     other column reaches the model's side (`rayscale.nn.tasks`). `texts(text)`: the plain texts within, to train a
-    tokenizer on. `packed`: texts are joined and cut into windows instead, and `encode` is not called.
+    tokenizer on; it learns from the labels, too, where `labels_are_text`. `packed`: texts are joined and cut into
+    windows instead, and `encode` is not called.
     """
 
     check: Callable[[Row, Task], tuple[str, str | None] | BadRow]
@@ -45,6 +46,7 @@ class Form:
     classes: Callable[[str], list[str]] | None = None
     one_class: bool = False
     packed: bool = False
+    labels_are_text: bool = False
     texts: Callable[[str], list[str]] = lambda text: [text]
 
     @property

@@ -1,0 +1,61 @@
+"""Text to text: translation, summaries, answers. A source is read, a target is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from rayscale.text import tokenise
+from rayscale.text.prepared import list_array
+from rayscale.text.sources import BadRow, Row
+from rayscale.text.tasks.form import Asked, Form
+from rayscale.text.tasks.sequence_classification import filled
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from rayscale.study import Task
+
+
+def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
+    """Source and target. The hash of the source decides about the split: one with two targets is kept once."""
+    source = filled(row.values[0], row, task.source)
+    if isinstance(source, BadRow):
+        return source
+    target = filled(row.values[1], row, task.target)
+    return target if isinstance(target, BadRow) else (source, target)
+
+
+def encode(
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: Asked
+) -> dict[str, pa.Array]:
+    """The tokens of sources, and of targets (`targets`), each cut to the length; `reference` is the target as text.
+
+    Tokens that were cut from the end of a target are counted as unread.
+    """
+    sources = tokenise.encode(tokenizer, texts, asked.length)
+    tokenizer.no_truncation()
+    targets: list[np.ndarray] = []
+    unread = []
+    for first in range(0, len(labels), tokenise.BATCH_TEXTS):
+        for encoding in tokenizer.encode_batch_fast(
+            [str(label) for label in labels[first : first + tokenise.BATCH_TEXTS]]
+        ):
+            ids = np.array(encoding.ids, dtype=np.int32)
+            unread.append(max(0, len(ids) - asked.length))
+            # The last token says where the text ends, and stays.
+            targets.append(ids if len(ids) <= asked.length else np.concatenate([ids[: asked.length - 1], ids[-1:]]))
+    offsets = np.cumsum([0, *map(len, targets)], dtype=np.int64)
+    return {
+        "input_ids": list_array(sources.values, sources.offsets),
+        "targets": list_array(np.concatenate([np.zeros(0, np.int32), *targets]), offsets),
+        "reference": pa.array(labels, pa.large_string()),
+        "truncated": pa.array(sources.truncated),
+        "unread": pa.array(unread, pa.int64()),
+    }
+
+
+FORM = Form(check, encode, labels_are_text=True)
