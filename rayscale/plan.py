@@ -109,7 +109,9 @@ def model_specs(study: Study) -> list[ModelSpec]:
         with _at(study.where("models", number, "pretrained")):
             found = find_checkpoint(model.pretrained, model.revision)
             count(found.config, study.task.type, 2, None, found.folder)
-        depth = next((int(found.config[k]) for k in ("num_hidden_layers", "n_layer", "num_layers") if found.config.get(k)), 0)
+        depth = next(
+            (int(found.config[k]) for k in ("num_hidden_layers", "n_layer", "num_layers") if found.config.get(k)), 0
+        )
         for layers in model.layers or (depth,):
             if layers > depth:
                 raise StudyError(

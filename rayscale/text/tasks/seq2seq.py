@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.text import tokenise
-from rayscale.text.prepared import list_array
+from rayscale.text.shards import list_array
 from rayscale.text.sources import BadRow, Row
 from rayscale.text.tasks.form import Asked, Form
 from rayscale.text.tasks.sequence_classification import filled
