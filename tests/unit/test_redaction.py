@@ -132,7 +132,8 @@ def test_row_6_a_planted_run_writes_into_its_folder_only_and_tells_no_secret(san
     assert new
     assert all(path.is_relative_to(out) for path in new)
     assert {path.name for path in new} >= {"plan.json", "events.jsonl", "report.html", "trials.parquet", "fit.json"}
-    assert sorted(path.name for path in sandbox.cache.iterdir()) == ["matplotlib"]  # its list of fonts
+    # matplotlib keeps its list of fonts there, rayscale what it learnt of the text.
+    assert {path.name for path in sandbox.cache.iterdir()} <= {"matplotlib", "rayscale"}
     assert leaks(sandbox.root) == []
     assert CANARY not in sandbox.said
 
