@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import rayscale as rs
+from rayscale.on_ray import reap
 from rayscale.on_ray.submit import pack, unpack
 from tests.ray.conftest import STUDY, write_study
 from tests.ray.started import Started
@@ -42,12 +43,14 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     token = folder / "token"
     token.write_text("0123456789abcdef" * 4)
     token.chmod(0o600)
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
+    servers = str(tmp_path_factory.mktemp("r"))
     environment = {
         **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_TMPDIR": str(tmp_path_factory.mktemp("r")),
+        "RAY_TMPDIR": servers,
+        reap.VARIABLE: servers,
         "RAY_USAGE_STATS_ENABLED": "0",
         "HOME": str(folder),
         "RAYSCALE_CACHE": str(folder / "cache"),
@@ -56,11 +59,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     environment.pop("RAY_ADDRESS", None)
     subprocess.run(
         [command("ray"), "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=4",
-         '--resources={"slot": 2}', "--disable-usage-stats", "--dashboard-host=127.0.0.1"],
+         f"--dashboard-agent-listen-port={agent}", '--resources={"slot": 2}', "--disable-usage-stats",
+         "--dashboard-host=127.0.0.1"],
         env=environment, check=True, capture_output=True, timeout=120,
     )  # fmt: skip
     yield f"http://127.0.0.1:{dashboard}", environment
-    subprocess.run([command("ray"), "stop", "--force"], env=environment, capture_output=True, timeout=60)
+    reap.kill(servers, os.getpid())  # `ray stop` would end every other Ray of this machine, too
 
 
 def test_jobs_run_by_ray_job_submit_with_a_token(tmp_path: Path, head: tuple[str, dict[str, str]]) -> None:

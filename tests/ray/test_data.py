@@ -141,4 +141,3 @@ def test_blocks_are_small_enough_to_spread(local_ray, texts, tmp_path, monkeypat
     assert max(len(block) for block in blocks) <= 100
     counts = prepared.read_clean_manifest(cleaned)["rows"]
     assert sum(len(block) for block in blocks) == starts[-1] == sum(counts[name] for name in prepared.SPLITS)
-    assert counts["dropped"]["near_test"] > 0
