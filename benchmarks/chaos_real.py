@@ -37,6 +37,7 @@ run: {accelerator: cpu, retries: 100, checkpoint_seconds: 3}
 INTERVAL_SECONDS, SLOTS = 3.0, 2
 #: What strikes, and how often: on a Ray of the run's own, and on a cluster.
 FAULTS = ({"driver": 2, "rank": 5, "lane": 4, "gcs": 1}, {"driver": 2, "rank": 3, "lane": 3, "node": 4})
+PER_STUDY = 10  # faults; then it is let to its end, and the next study strikes on the other kind of Ray
 STARTING = 0.15  # share of the faults that do not wait for training
 START_SECONDS = 12.0  # in which these strike
 LIMIT_SECONDS = 400  # for something to go on
@@ -60,6 +61,7 @@ def run(seed: int, count: int, log: Log, work: Path) -> None:
         mine = [line for line in lines if line.get("study") == number]
         if kills >= count and not mine:
             return
+        most = min(count, kills + PER_STUDY - len(mine))
         folder = work / f"{seed}-{number}"
         if any(line["records"] for line in mine) and not folder.exists():
             raise RuntimeError(f"{folder} is gone, whose faults are in {log.path}; give a new file with --results")
@@ -70,7 +72,7 @@ def run(seed: int, count: int, log: Log, work: Path) -> None:
         with cluster() if on_cluster else nullcontext() as nodes:
             course = _Course(study, folder, nodes)
             try:
-                while kills < count and (line := course.suffer(seed, kills)):
+                while kills < most and (line := course.suffer(seed, kills)):
                     log.add(kind="kill", part=PART, seed=seed, kill=kills, study=number, **line)
                     kills += 1
                     told = {key: line[key] for key in ("fault", "phase", "detected_seconds", "recovered_seconds")}
