@@ -85,7 +85,7 @@ def run(seed: int, count: int, log: Log, work: Path) -> None:
 
 
 def figures(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the faults cost: redone steps in intervals, times, and useful device seconds over all of them."""
+    """What the faults cost: redone steps in intervals, times, and useful device seconds over all, of studies that ended."""
     kills, studies = ([line for line in lines if line["kind"] == kind] for kind in ("kill", "study"))
     resumed = [each for line in kills for each in line["interrupted"] if each["redone_steps"] is not None]
     redone = [each["redone_steps"] / each["interval_steps"] for each in resumed if each["interval_steps"]]
@@ -100,7 +100,8 @@ def figures(lines: list[dict[str, Any]]) -> dict[str, Any]:
     for fault, found in of.items():
         times[f"recovered_{fault}_seconds_median_and_most"] = _middle_and_most(found, "recovered_seconds")
     times["recovered_seconds_median_and_most"] = _middle_and_most(kills, "recovered_seconds")
-    spent = SLOTS * sum(line["seconds"] for line in lines)
+    ended = {line["study"] for line in studies}
+    spent = SLOTS * sum(line["seconds"] for line in lines if line["study"] in ended)
     useful = sum(line["useful_device_seconds"] for line in studies)
     return {
         **times,
@@ -109,7 +110,7 @@ def figures(lines: list[dict[str, Any]]) -> dict[str, Any]:
         "redone_intervals_mean": round(fmean(redone), 3) if redone else None,
         "redone_intervals_most": round(max(redone), 3) if redone else None,
         "effective_training_time_ratio": round(useful / spent, 4) if spent else None,
-        "seconds_between_faults": round(spent / SLOTS / len(kills), 1) if kills else None,
+        "seconds_between_faults": round(sum(line["seconds"] for line in lines) / len(kills), 1) if kills else None,
     }
 
 
