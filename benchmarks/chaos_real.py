@@ -85,7 +85,7 @@ def run(seed: int, count: int, log: Log, work: Path) -> None:
 
 
 def figures(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the faults cost: redone steps in intervals, times, and useful device seconds over all, of studies that ended."""
+    """What the faults cost: redone steps in intervals, times, and the share of device seconds that studies used."""
     kills, studies = ([line for line in lines if line["kind"] == kind] for kind in ("kill", "study"))
     resumed = [each for line in kills for each in line["interrupted"] if each["redone_steps"] is not None]
     redone = [each["redone_steps"] / each["interval_steps"] for each in resumed if each["interval_steps"]]
