@@ -6,6 +6,7 @@ import atexit
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,9 @@ def pytest_configure(config: pytest.Config) -> None:
     The token must be there before Ray looks for one: it keeps the first it finds in this process. Else it writes
     ~/.ray/auth_token, and a later Ray of the same process wants another token than the first had.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell begins what runs in its background, and all that the tests start would ignore SIGINT as well.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="rt-"))  # short: Ray's sockets lie below it
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the first one registered is called last
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -31,7 +30,7 @@ class Started:
                 env=environment, start_new_session=True,
                 stdin=subprocess.DEVNULL if terminal is None else terminal,
                 stdout=file if terminal is None else terminal, stderr=file if terminal is None else terminal,
-                preexec_fn=_hears_interrupts if terminal is None else _own_terminal,
+                preexec_fn=None if terminal is None else _own_terminal,
             )  # fmt: skip
 
     @property
@@ -76,14 +75,8 @@ class Started:
         return left
 
 
-def _hears_interrupts() -> None:
-    # What a shell starts in the background ignores SIGINT, and so does all that it starts.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def _own_terminal() -> None:
     import fcntl
     import termios
 
-    _hears_interrupts()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
