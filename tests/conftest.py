@@ -11,6 +11,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+
+settings.register_profile("shared machine", deadline=None)  # no test asserts a time
+settings.load_profile("shared machine")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself chooses where its files go
