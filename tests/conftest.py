@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-
 settings.register_profile("shared machine", deadline=None)  # no test asserts a time
 settings.load_profile("shared machine")
 
