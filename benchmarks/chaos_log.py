@@ -18,10 +18,11 @@ import hashlib
 import json
 import os
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -54,6 +55,30 @@ class Log:
         lines = [json.loads(line) for line in self.path.read_text().splitlines()]
         return [line for line in lines if line["part"] == part and line["seed"] == seed]
 
+    def place(self, part: str, seed: int, folders: Path) -> Place:
+        """How far a part has come under this seed. Raises RuntimeError where the folder of its study is gone.
+
+        A folder of a life whose kill was not written down is cleared away.
+        """
+        lines = self.of(part, seed)
+        number = sum(line["kind"] == "study" for line in lines)
+        lived = [line for line in lines if line.get("study") == number]
+        folder = folders / f"{seed}-{number}"
+        if any(line["records"] for line in lived) and not folder.exists():
+            raise RuntimeError(f"{folder} is gone, whose kills are in {self.path}; give a new file with --results")
+        if not lived:
+            shutil.rmtree(folder, ignore_errors=True)
+        return Place(sum(line["kind"] == "kill" for line in lines), number, folder, lived)
+
+
+class Place(NamedTuple):
+    """Kills in all, the study that is under way, its folder, and its lines so far."""
+
+    kills: int
+    study: int
+    folder: Path
+    lived: list[dict[str, Any]]
+
 
 def draws(part: str, seed: int, kill: int) -> random.Random:
     """The chance of one kill: the same whenever and however often it is asked for."""
@@ -69,6 +94,19 @@ def durable(run: Path) -> dict[str, str]:
 def events(run: Path) -> list[dict[str, Any]]:
     """The events of a run; none before it has begun."""
     return rs.load(run).events if (run / "plan.json").exists() else []
+
+
+def fate(before: dict[str, str], now: dict[str, str], since: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What became of the records (`durable`) that were there before these events: counts for a line of the log."""
+    new = list(since)
+    return {
+        "found": len(before),
+        "records": len(now),
+        "vanished": sum(each not in now for each in before),
+        "changed": sum(each in now and now[each] != digest for each, digest in before.items()),
+        "run_again": len(run_again(new, before)),
+        "begun_trials": sum(each["event"] == "trial_started" for each in new),
+    }
 
 
 def run_again(since: Iterable[dict[str, Any]], finished: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from chaos_log import Log, draws, durable, events, judge, run_again
+from chaos_log import Log, draws, durable, events, fate, judge
 
 PART = "planted"
 LAW = "chinchilla:A=20,B=30,E=0.8,alpha=0.3,beta=0.35"
@@ -46,18 +46,10 @@ def run(seed: int, count: int, log: Log, work: Path) -> None:
     starting = _clean(study, clean)
     trials = len(durable(clean))
     while True:
-        lines = log.of(PART, seed)
-        kills = sum(line["kind"] == "kill" for line in lines)
-        number = sum(line["kind"] == "study" for line in lines)
-        mine = [line for line in lines if line.get("study") == number]
-        if kills >= count and not mine:
+        kills, number, folder, lived = log.place(PART, seed, work)
+        if kills >= count and not lived:
             return
-        folder = work / f"{seed}-{number}"
-        if any(line["records"] for line in mine) and not folder.exists():
-            raise RuntimeError(f"{folder} is gone, whose kills are in {log.path}; give a new file with --results")
-        if not mine:
-            shutil.rmtree(folder, ignore_errors=True)  # of a life whose kill was not written down
-        at_end = sum(line["records"] == trials for line in mine)
+        at_end = sum(line["records"] == trials for line in lived)
         life = _Life(study, folder)
         if kills >= count or at_end >= KILLS_AT_THE_END:
             life.end()
@@ -120,15 +112,10 @@ class _Life:
 
     def told(self) -> dict[str, Any]:
         """What became of the records, and how many trials it ran."""
-        now, new = durable(self.folder), events(self.folder)[self.past :]
+        since = events(self.folder)[self.past :]
         return {
             "seconds": round(time.monotonic() - self.since, 3),
-            "found": len(self.found),
-            "records": len(now),
-            "vanished": sum(each not in now for each in self.found),
-            "changed": sum(each in now and now[each] != digest for each, digest in self.found.items()),
-            "run_again": len(run_again(new, self.found)),
-            "begun_trials": sum(each["event"] == "trial_started" for each in new),
+            **fate(self.found, durable(self.folder), since),
         }
 
 

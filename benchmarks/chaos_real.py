@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -18,7 +17,7 @@ from random import Random
 from statistics import fmean, median
 from typing import Any
 
-from chaos_log import Log, draws, durable, events, judge, run_again
+from chaos_log import Log, draws, durable, events, fate, judge
 from chaos_strikes import END_SECONDS, MARK, Driver, Nodes, cluster, strike, until
 
 import rayscale as rs
@@ -55,18 +54,10 @@ def run(seed: int, count: int, log: Log, work: Path) -> None:
     study.write_text(STUDY)
     _mark(work)
     while True:
-        lines = log.of(PART, seed)
-        kills = sum(line["kind"] == "kill" for line in lines)
-        number = sum(line["kind"] == "study" for line in lines)
-        mine = [line for line in lines if line.get("study") == number]
-        if kills >= count and not mine:
+        kills, number, folder, lived = log.place(PART, seed, work)
+        if kills >= count and not lived:
             return
-        most = min(count, kills + PER_STUDY - len(mine))
-        folder = work / f"{seed}-{number}"
-        if any(line["records"] for line in mine) and not folder.exists():
-            raise RuntimeError(f"{folder} is gone, whose faults are in {log.path}; give a new file with --results")
-        if not mine:
-            shutil.rmtree(folder, ignore_errors=True)
+        most = min(count, kills + PER_STUDY - len(lived))
         _end(Driver(["run", str(study), "--out", str(clean), "--yes"], work / "clean.told"))
         on_cluster = number % 2 == 1
         with cluster() if on_cluster else nullcontext() as nodes:
@@ -218,15 +209,7 @@ class _Course:
         new = all_events[self.past :]
         seconds = time.monotonic() - self.since
         self.known, self.past, self.since = now, len(all_events), time.monotonic()
-        return {
-            "seconds": round(seconds, 3),
-            "found": len(before),
-            "records": len(now),
-            "vanished": sum(each not in now for each in before),
-            "changed": sum(each in now and now[each] != digest for each, digest in before.items()),
-            "run_again": len(run_again(new, before)),
-            "begun_trials": sum(each["event"] == "trial_started" for each in new),
-        }
+        return {"seconds": round(seconds, 3), **fate(before, now, new)}
 
 
 def _mark(work: Path) -> None:

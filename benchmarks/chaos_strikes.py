@@ -16,6 +16,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from rayscale.on_ray import reap, reaper
+
 MARK = "RAYSCALE_CHAOS_MARK"
 END_SECONDS = 60  # for a driver whose Ray has died, or that is asked to stop
 LOOK_SECONDS = 0.05
@@ -87,14 +89,7 @@ class Driver:
 
 def processes() -> dict[int, str]:
     """The processes that inherited this one's mark: their command lines by number."""
-    wanted, found = f"{MARK}={os.environ[MARK]}".encode(), {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-        except OSError:
-            continue
-    return found
+    return reap.bearers(f"{MARK}={os.environ[MARK]}")
 
 
 def strike(fault: str, driver: Driver, nodes: Nodes | None, chance: Random) -> dict[str, Any] | None:
@@ -144,8 +139,6 @@ def _gcs(found: Mapping[int, str], chance: Random) -> list[int]:
 @contextmanager
 def cluster() -> Iterator[Nodes]:
     """A cluster whose processes go at the end, however this process ends."""
-    from rayscale.on_ray import reaper
-
     with reaper.reaping("the cluster of chaos.py has gone with it") as its:
         found = Nodes(its.folder, its.environment)
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rayscale.doctor import Finding
 from rayscale.errors import InputError
-from rayscale.machine import cpu_name, memory_bytes, nvidia_gpus, physical_cores
+from rayscale.machine import cpu_name, free_bytes, memory_bytes, nearest_folder, nvidia_gpus, physical_cores
 from rayscale.storage import Store
 
 GIGA = 1e9
@@ -115,11 +115,6 @@ def examine_storage(location: str, name: str = "storage") -> Iterator[Finding]:
     yield judge_filesystem(name, str(folder), filesystem_of(folder))
 
 
-def nearest_folder(path: Path) -> Path:
-    """The folder itself, or the nearest one above it that exists."""
-    return next((each for each in (path, *path.parents) if each.is_dir()), Path("/"))
-
-
 def probe(folder: Path) -> Probe:
     """Write, sync, rename, read and remove a small file as the ledger does."""
     name = folder / f".rayscale-probe-{uuid.uuid4().hex}"
@@ -205,8 +200,7 @@ def judge_room(name: str, place: str, free: float, needed: float | None) -> Find
 
 def room(name: str, place: Path, needed: float | None) -> Finding:
     """As `judge_room`, of the disk below a place."""
-    folder = nearest_folder(place)
-    return judge_room(name, str(folder), shutil.disk_usage(folder).free, needed)
+    return judge_room(name, str(nearest_folder(place)), free_bytes(place), needed)
 
 
 def _judge_remote(store: Store, name: str) -> Finding:

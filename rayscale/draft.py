@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rayscale.doctor_devices import GIGA, nearest_folder
+from rayscale.doctor_devices import GIGA
 from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Copies, Measured, Supply, bytes_per_token
 from rayscale.guessing import entropy
 from rayscale.ledger import Ledger, TrialRecord
-from rayscale.machine import Machine
+from rayscale.machine import Machine, free_bytes, nearest_folder
 from rayscale.plan import Plan, make_plan, model_specs
 from rayscale.storage import Store
 from rayscale.study import Ladder, Study
@@ -84,12 +83,11 @@ def _little_room(store: Store, plan: Plan) -> list[tuple[str, str]]:
     """That the disk has less room than the plan may take; of object storage nobody can tell."""
     if store.local is None:
         return []
-    folder = nearest_folder(store.local)
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(store.local)
     if free >= plan.disk_bytes:
         return []
     text = (
-        f"{free / GIGA:.1f} GB are free at {folder}, kept models and checkpoints take up to "
+        f"{free / GIGA:.1f} GB are free at {nearest_folder(store.local)}, kept models and checkpoints take up to "
         f"{plan.disk_bytes / GIGA:.1f} GB: make room, keep fewer models (run.keep), write checkpoint_seconds: null, "
         "or give another run.storage"
     )

@@ -5,6 +5,10 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
+#: Schemes of addresses of text that lies elsewhere, by the library that reads them.
+BY_PYARROW = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
+BY_FSSPEC = ("hf", "file", "memory")
+
 
 def files_of(pattern: str) -> list[str]:
     """The file of this very name if there is one (brackets and all), else every match of the pattern, sorted.

@@ -66,10 +66,14 @@ def memory_bytes() -> int:
     return most
 
 
+def nearest_folder(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    return next((each for each in (path, *path.absolute().parents) if each.is_dir()), Path("/"))
+
+
 def free_bytes(folder: Path) -> int:
     """Bytes that this user may still write to the disk of a folder, which need not be there yet."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(nearest_folder(folder)).free
 
 
 def nvidia_gpus() -> list[str]:

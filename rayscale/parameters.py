@@ -14,6 +14,9 @@ from typing import Any
 
 from rayscale.errors import InputError
 
+# What configs of different architectures call their number of layers and the width of their hidden states.
+DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+WIDTH_KEYS = ("hidden_size", "n_embd", "dim", "d_model")
 HEAD_WIDTH = 32
 FEED_FORWARD = 4
 # Tables that are looked up, not multiplied: the parameters Kaplan et al. 2020 (arXiv 2001.08361) leave out of N.

@@ -16,7 +16,7 @@ from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, wall_seconds
 from rayscale.guessing import guessing_loss
 from rayscale.machine import Machine, torch_without_cuda
-from rayscale.parameters import count, family_config
+from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, family_config
 from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
 from rayscale.study_checks import repeated
@@ -109,9 +109,7 @@ def model_specs(study: Study) -> list[ModelSpec]:
         with _at(study.where("models", number, "pretrained")):
             found = find_checkpoint(model.pretrained, model.revision)
             count(found.config, study.task.type, 2, None, found.folder)
-        depth = next(
-            (int(found.config[k]) for k in ("num_hidden_layers", "n_layer", "num_layers") if found.config.get(k)), 0
-        )
+        depth = next((int(found.config[key]) for key in DEPTH_KEYS if found.config.get(key)), 0)
         for layers in model.layers or (depth,):
             if layers > depth:
                 raise StudyError(
@@ -122,7 +120,7 @@ def model_specs(study: Study) -> list[ModelSpec]:
             own = model.name or found.name
             name = own if layers == depth else f"{own}@{layers}"
             family = str(found.config.get("model_type"))
-            wide = found.config.get("hidden_size") or found.config.get("n_embd") or found.config.get("d_model")
+            wide = next((found.config[key] for key in WIDTH_KEYS if found.config.get(key)), None)
             words, path = found.config.get("vocab_size"), str(found.folder)
             specs.append(ModelSpec(name, "pretrained", family, layers, wide, words, path, model.revision, found.digest))
     specs = list(dict.fromkeys(specs))

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rayscale import study_augment
 from rayscale.errors import nearest
-from rayscale.files import below, files_of, is_folder
+from rayscale.files import BY_FSSPEC, BY_PYARROW, below, files_of, is_folder
 from rayscale.redaction import has_secret, redact
 from rayscale.study_words import found, out_of_range
 
@@ -50,7 +50,7 @@ def local_files(data: Any) -> list[str]:
 
 
 #: Of addresses that `data` may name, beside paths.
-SCHEMES = ["abfs", "abfss", "file", "gcs", "gs", "hdfs", "hf", "memory", "s3"]
+SCHEMES = sorted((*BY_PYARROW, *BY_FSSPEC))
 
 
 def _files(data: Any, folder: Path) -> Iterator[Problem]:

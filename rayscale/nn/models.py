@@ -17,14 +17,12 @@ from transformers.utils import logging as transformers_logging
 from rayscale.checkpoints import find_checkpoint
 from rayscale.errors import InputError
 from rayscale.nn.objectives import find_objective
-from rayscale.parameters import count, family_config
+from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, family_config
 from rayscale.tasks import find_kind
 
 if TYPE_CHECKING:
     from rayscale.trial import ModelSpec
 
-DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-WIDTH_KEYS = ("hidden_size", "n_embd", "dim", "d_model")
 POSITION_KEYS = ("max_position_embeddings", "n_positions")
 DECODERS_ONLY = ("causal-lm",)
 

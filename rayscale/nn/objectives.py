@@ -92,6 +92,11 @@ def find_objective(task_type: str) -> Objective:
     return found
 
 
+def bare(model: nn.Module) -> Any:
+    """The model itself, where DistributedDataParallel hides it."""
+    return getattr(model, "module", model)
+
+
 def one_per_row(split: Split) -> np.ndarray:
     """One target for each row."""
     return np.ones_like(split.lengths)

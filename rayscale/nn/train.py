@@ -355,11 +355,9 @@ def _make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
     if job.trial.training["optimizer"] != "adamw":
         raise TrialError(f"unknown optimizer '{job.trial.training['optimizer']}'; known: adamw", permanent=True)
     # Biases and norms are not decayed: they do not multiply with inputs, and have no scale to keep down.
-    # A pooler that begins as the identity (`build_model`) is as old as the body.
-    decays, body = (
-        {True: job.trial.training["weight_decay"], False: 0.0},
-        {id(p) for p in model.base_model.parameters()},
-    )
+    decays = {True: job.trial.training["weight_decay"], False: 0.0}
+    # A pooler learns as the body does: it begins with nothing to unlearn (`build_model`).
+    body = {id(parameter) for parameter in model.base_model.parameters()}
     sorted_out: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         sorted_out.setdefault((parameter.ndim > 1, id(parameter) in body), []).append(parameter)

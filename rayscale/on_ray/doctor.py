@@ -119,7 +119,7 @@ def _offered(resources: Mapping[str, float]) -> dict[str, float]:
 
 def _marker(storage: Path | None) -> Path | None:
     """A file that nodes look for, in the nearest folder of the storage that is here."""
-    from rayscale.doctor_devices import nearest_folder
+    from rayscale.machine import nearest_folder
 
     if storage is None:
         return None

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 VARIABLE = "RAYSCALE_RAY_FOLDER"
 KEEP = "keep"  # a file of this name keeps the folder
@@ -25,17 +26,40 @@ def users(folder: str) -> list[int]:
     One sign alone would not do: a process that renames itself may overwrite a part of what /proc shows of its
     environment.
     """
-    wanted, found = f"{VARIABLE}={folder}".encode(), []
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        if not name.isdigit():
-            continue
+    entry = f"{VARIABLE}={folder}"
+    return _processes(lambda at: _bears(at, entry) or _opened(f"{at}/fd", folder + "/"))
+
+
+def bearers(entry: str) -> dict[int, str]:
+    """Processes of this user with NAME=value in their environment, by number: their command lines; none without /proc.
+
+    For whoever marks what it starts in order to find it again.
+    """
+    found = {}
+    for pid in _processes(lambda at: _bears(at, entry)):
         try:
-            with open(f"/proc/{name}/environ", "rb") as environ:
-                if wanted in environ.read().split(b"\0") or _opened(f"/proc/{name}/fd", folder + "/"):
-                    found.append(int(name))
+            with open(f"/proc/{pid}/cmdline", "rb") as words:
+                found[pid] = words.read().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:  # gone meanwhile
+            continue
+    return found
+
+
+def _processes(wanted: Callable[[str], bool]) -> list[int]:
+    """The processes whose folder in /proc shows what is wanted."""
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        try:
+            if name.isdigit() and wanted(f"/proc/{name}"):
+                found.append(int(name))
         except OSError:  # another user's, or gone
             continue
     return found
+
+
+def _bears(at: str, entry: str) -> bool:
+    with open(f"{at}/environ", "rb") as environ:
+        return entry.encode() in environ.read().split(b"\0")
 
 
 def _opened(descriptors: str, prefix: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.text import near
-from rayscale.text.split import DROPPED, TEST, TRAIN, VALIDATION
+from rayscale.text.split import DROPPED, TEST, TRAIN, VALIDATION, by_key
 
 _BLOCK_ROWS = 8192
 
@@ -33,7 +33,7 @@ def keep_apart(rows: pa.Table, split: np.ndarray, threshold: float | None) -> tu
     if threshold is None:
         return split, ()
     keys, orders = rows["key"].to_numpy(), rows["order"].to_numpy()
-    held = np.concatenate([_by_key(keys, split == group) for group in (TEST, VALIDATION)])
+    held = np.concatenate([by_key(keys, split == group) for group in (TEST, VALIDATION)])
     held_out = near.sketch(texts_of(rows["text"], held), split[held], threshold)
     trained = np.flatnonzero(split == TRAIN)
     found = near.nearest(texts_of(rows["text"], trained), held_out)
@@ -76,11 +76,6 @@ def as_lines(leaks: Sequence[Leak], place: Callable[[int], str]) -> tuple[str, .
     return tuple(
         f"{place(leak.order)}: {leak.similarity:.2f} like {place(leak.other)} ({names[leak.group]})" for leak in leaks
     )
-
-
-def _by_key(keys: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    places = np.flatnonzero(chosen)
-    return places[np.argsort(keys[places])]
 
 
 def texts_of(column: pa.ChunkedArray, places: np.ndarray | None = None) -> Iterator[str]:

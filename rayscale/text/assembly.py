@@ -20,7 +20,7 @@ from rayscale.errors import DataError
 from rayscale.text import apart
 from rayscale.text.apart import Leak
 from rayscale.text.clean import fractions, place_names
-from rayscale.text.split import SPLITS, divide
+from rayscale.text.split import SPLITS, by_key, divide
 from rayscale.text.tasks.form import find_form
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ class Assembly:
         texts, labels = rows["text"].combine_chunks(), rows["label"].combine_chunks()
         names = pa.array(self.names, pa.large_string())
         for name, number in SPLITS.items():
-            chosen = np.flatnonzero(split == number)
-            chosen = chosen[np.argsort(keys[chosen])]
+            chosen = by_key(keys, split == number)
             columns: dict[str, Any] = {"key": keys[chosen], "text": texts.take(pa.array(chosen))}
             self.characters[name] += pc.sum(pc.utf8_length(columns["text"])).as_py() or 0
             self.bytes[name] += pc.sum(pc.binary_length(columns["text"])).as_py() or 0
@@ -149,19 +148,29 @@ def assemble(tables: Sequence[pa.Table], study: Study) -> Cleaned:
     Raises DataError: the first bad row in file order (unless they are skipped), an unusable file, and as `settle` does.
     """
     rows = pa.concat_tables(tables).combine_chunks()
-    found = rows.filter(pc.is_valid(rows["problem"])).sort_by("order")["problem"].to_pylist()
-    problems = [json.loads(problem) for problem in found]
+    filled, problems, empty = sift(rows)
     for problem in problems:
-        if problem["fatal"] or study.data.on_bad_row != "skip":
+        if refuses(problem, study.data.on_bad_row):
             raise error_of(problem)
-    usable = rows.filter(pc.is_null(rows["problem"]))
-    filled = usable.filter(pc.greater(pc.utf8_length(usable["text"]), 0)).combine_chunks()
     assembly = Assembly(study, labels_of(filled))
     split, leaks = apart.keep_apart(filled, assembly.decide(filled), study.data.near_duplicates)
     assembly.count(filled, split)
-    assembly.settle(len(problems), len(usable) - len(filled), leaks)
+    assembly.settle(len(problems), empty, leaks)
     splits, listed = assembly.pick(filled, split), apart.as_lines(leaks, place_names(study.data))
     return Cleaned(splits, assembly.manifest(len(rows)), tuple(map(line_of, problems)), listed)
+
+
+def sift(rows: pa.Table) -> tuple[pa.Table, list[dict[str, Any]], int]:
+    """Of rows as they were read: those with a text, the problems of those that are no use, how many have no text."""
+    problems = rows.filter(pc.is_valid(rows["problem"])).sort_by("order")["problem"].to_pylist()
+    usable = rows.filter(pc.is_null(rows["problem"]))
+    filled = usable.filter(pc.greater(pc.utf8_length(usable["text"]), 0)).combine_chunks()
+    return filled, [json.loads(problem) for problem in problems], len(usable) - len(filled)
+
+
+def refuses(problem: dict[str, Any], on_bad_row: str) -> bool:
+    """Whether a problem ends the preparation: that of a whole file does, that of a row unless such are skipped."""
+    return bool(problem["fatal"]) or on_bad_row != "skip"
 
 
 def labels_of(rows: pa.Table) -> list[str]:

@@ -214,17 +214,16 @@ def _loss_of_letters(train: np.ndarray, test: np.ndarray) -> float:
         before, then = _sequences(train, order), _sequences(train, order + 1)
         whole = len(train) - order
         pasts = before[:whole]
-        kinds, count = np.unique(then, return_counts=True)
         # A past's continuations: those of its kinds that begin with it, found by the first place where each stands.
-        first = np.unique(then, return_index=True)[1]
+        kinds, first, count = np.unique(then, return_index=True, return_counts=True)
         known, seen = np.unique(pasts, return_counts=True)
         of_kind = np.searchsorted(known, pasts[first])
         various = np.bincount(of_kind, minlength=len(known))
-        asked = len(test) - order
-        place = np.clip(np.searchsorted(known, _sequences(test, order)[:asked]), 0, len(known) - 1)
-        there = known[place] == _sequences(test, order)[:asked]
-        kind = np.clip(np.searchsorted(kinds, _sequences(test, order + 1)), 0, len(kinds) - 1)
-        hits = np.where(kinds[kind] == _sequences(test, order + 1), count[kind], 0)
+        asked, wanted = _sequences(test, order)[: len(test) - order], _sequences(test, order + 1)
+        place = np.clip(np.searchsorted(known, asked), 0, len(known) - 1)
+        there = known[place] == asked
+        kind = np.clip(np.searchsorted(kinds, wanted), 0, len(kinds) - 1)
+        hits = np.where(kinds[kind] == wanted, count[kind], 0)
         mixed = (hits + various[place] * chance[order:]) / (seen[place] + various[place])
         chance[order:] = np.where(there, mixed, chance[order:])
     return float(-np.log(chance).mean())

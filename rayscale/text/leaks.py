@@ -23,7 +23,7 @@ from rayscale.text.meter import Meter
 from rayscale.text.pieces import read_bucket
 from rayscale.text.publish import publish_file
 from rayscale.text.shards import as_file, read_table
-from rayscale.text.split import DROPPED, TEST, TRAIN, VALIDATION
+from rayscale.text.split import DROPPED, TEST, TRAIN, VALIDATION, by_key
 
 if TYPE_CHECKING:
     from rayscale.text.prepare import Workers
@@ -48,8 +48,7 @@ class Search:
     def rows(self, bucket: int, split: np.ndarray, group: int) -> tuple[np.ndarray, pa.Table]:
         """The places of a split's rows in a bucket, by their key, and the bucket."""
         table = read_bucket(self.runs, bucket)
-        places = np.flatnonzero(split == group)
-        return places[np.argsort(table["key"].to_numpy()[places])], table
+        return by_key(table["key"].to_numpy(), split == group), table
 
 
 def find_leaks(

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rayscale.text import clean, contents
-from rayscale.text.assembly import labels_of, line_of
+from rayscale.text.assembly import labels_of, line_of, refuses, sift
 from rayscale.text.clean import BUILT_IN, SourceFile
 from rayscale.text.opening import is_packed, unpacked_size
 from rayscale.text.publish import publish_file
+from rayscale.text.shards import read_batch
 
 if TYPE_CHECKING:
     from rayscale.study import Task
@@ -103,14 +103,12 @@ def spill(piece: Piece, reading: Reading) -> dict[str, Any]:
     for table in clean.read_clean(piece.source, reading.task, reading.on_bad_row, reading.most, piece.span):
         found["rows"] += len(table)
         found["bytes"] += table.nbytes
-        problems = [json.loads(each) for each in table["problem"].to_pylist() if each is not None]
+        filled, problems, empty = sift(table)
         for problem in problems:
-            if found["problem"] is None and (problem["fatal"] or reading.on_bad_row != "skip"):
+            if found["problem"] is None and refuses(problem, reading.on_bad_row):
                 found["problem"] = problem
         bad += map(line_of, problems)
-        usable = table.filter(pc.is_null(table["problem"]))
-        filled = usable.filter(pc.greater(pc.utf8_length(usable["text"]), 0))
-        found["empty"] += len(usable) - len(filled)
+        found["empty"] += empty
         labels.update(dict.fromkeys(labels_of(filled)))
         waiting.append(filled.select(_COLUMNS))
         if sum(each.nbytes for each in waiting) >= RUN_BYTES:
@@ -155,11 +153,7 @@ def runs_of(reading: Reading, found: Sequence[dict[str, Any]]) -> list[Path]:
 
 def read_bucket(runs: Sequence[Path], bucket: int) -> pa.Table:
     """The rows of a bucket, of all runs, by memory map: texts are read only where they are looked at."""
-    tables = []
-    for path in runs:
-        with pa.memory_map(str(path)) as source:
-            tables.append(pa.Table.from_batches([pa.ipc.open_file(source).get_batch(bucket)]))
-    return pa.concat_tables(tables)
+    return pa.concat_tables([read_batch(path, bucket) for path in runs])
 
 
 def bad_lines(reading: Reading, pieces: Sequence[Piece]) -> Iterator[bytes]:

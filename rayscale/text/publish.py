@@ -9,15 +9,21 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def publish_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file beside its place, flush it to the disk, then rename it into place."""
+    """A file of this content, whole or not at all."""
+    publish_stream(path, lambda file: file.write(content))
+
+
+def publish_stream(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a file beside its place, flush it to the disk, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

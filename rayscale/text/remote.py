@@ -9,16 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from rayscale.errors import DataError
+from rayscale.files import BY_PYARROW
 from rayscale.machine import cache_root, free_bytes
+from rayscale.text.publish import publish_stream
 
-#: Schemes of addresses that a study may name.
-BY_PYARROW = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
-BY_FSSPEC = ("hf", "file", "memory")
 _CHUNK_BYTES = 1 << 22
 
 
@@ -99,15 +96,6 @@ def _copy(system: Any, path: str, address: str) -> str:
     if size > free:
         text = f"{path} has {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free where it would be copied"
         raise DataError(f"{text} ({cache_root()}); set RAYSCALE_CACHE to a larger disk", code="no_space", where=address)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".copy-", dir=place.parent)
-    try:
-        with system.open(path, "rb") as source, os.fdopen(handle, "wb") as target:
-            shutil.copyfileobj(source, target, _CHUNK_BYTES)
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(temporary, place)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with system.open(path, "rb") as source:
+        publish_stream(place, lambda target: shutil.copyfileobj(source, target, _CHUNK_BYTES))
     return str(place)

@@ -80,6 +80,12 @@ def divide(
     return Division(split, dropped, int(np.sum(lost & (labels != labels[winner]))))
 
 
+def by_key(keys: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The places (int64) of the chosen rows, a bool for each, in the ascending order of their key."""
+    places = np.flatnonzero(chosen)
+    return places[np.argsort(keys[places])]
+
+
 def permutation(keys: np.ndarray, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
     """Row numbers (int64) in the order of this seed: subsets are its prefixes, hence nested within a seed.
 

@@ -106,7 +106,7 @@ def _survey(
         rows_validation=rows["validation"],
         rows_test=rows["test"],
         characters_train=round(manifest["characters"]["train"] * scales.get("train", 1.0)),
-        bytes={name: round(size * scales.get(name, 1.0)) for name, size in _bytes(manifest).items()},
+        bytes={name: round(size * scales.get(name, 1.0)) for name, size in manifest["bytes"].items()},
         labels=tuple(manifest["labels"]),
         counts={"exact": exact, **account.row_counts(manifest), **({} if exact else {"expected": rows})},
         bad_rows=cleaned.bad_rows,
@@ -115,10 +115,6 @@ def _survey(
         splits=cleaned.splits,
         near_duplicates=cleaned.near_duplicates,
     )
-
-
-def _bytes(manifest: dict[str, Any]) -> dict[str, int]:
-    return manifest.get("bytes") or manifest["characters"]  # folders of earlier versions count characters only
 
 
 def _first_rows(source: clean.SourceFile, study: Study, most: int) -> tuple[list[pa.Table], bool]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from rayscale.text.normalise import mix
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+T = TypeVar("T")
 
 #: Rises when the same clean rows would give other token ids.
 TOKENISE_VERSION = 1
@@ -98,6 +100,11 @@ class Encoded:
     truncated: np.ndarray  # bool, one per text
 
 
+def batches(texts: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The texts in their order, as many at once as a tokenizer is handed."""
+    return (texts[first : first + BATCH_TEXTS] for first in range(0, len(texts), BATCH_TEXTS))
+
+
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -> Encoded:
     """Ids with the tokenizer's special tokens, cut to `max_length` with these kept; None: no special tokens, no cut."""
     tokenizer.no_padding()
@@ -106,9 +113,8 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -
     else:
         tokenizer.enable_truncation(max_length)
     values, lengths, truncated = [np.empty(0, dtype=np.int32)], list[int](), list[bool]()
-    for first in range(0, len(texts), BATCH_TEXTS):
-        batch = list(texts[first : first + BATCH_TEXTS])
-        encoded = tokenizer.encode_batch_fast(batch, add_special_tokens=max_length is not None)
+    for batch in batches(texts):
+        encoded = tokenizer.encode_batch_fast(list(batch), add_special_tokens=max_length is not None)
         ids = [encoding.ids for encoding in encoded]
         truncated += [bool(encoding.overflowing) for encoding in encoded]
         lengths += map(len, ids)

@@ -56,14 +56,7 @@ class Started:
 
     def processes(self) -> dict[int, str]:
         """The processes that it started, and itself while it lives: their command lines by number."""
-        wanted, found = f"{MARK}={self.mark}".encode(), {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-            except OSError:
-                continue
-        return found
+        return reap.bearers(f"{MARK}={self.mark}")
 
     def orphans(self, seconds: float = 5) -> dict[int, str]:
         """What is left of it that does not go within some seconds, once the small process that clears up has gone."""

@@ -53,6 +53,14 @@ def test_a_name_of_ones_own_changes_no_identity(study_file: Path) -> None:
         load_study(study_file)
 
 
+def test_depth_and_width_are_found_whatever_a_config_calls_them(study_file: Path) -> None:
+    folder = checkpoint(study_file.parent / "small")
+    config = {"model_type": "distilbert", "n_layers": 3, "dim": 48, "vocab_size": 100}
+    (folder / "config.json").write_text(json.dumps(config))
+    specs = model_specs(load_study(study(study_file, "{pretrained: small, layers: [1, 3]}")))
+    assert [(spec.name, spec.layers, spec.width) for spec in specs] == [("small@1", 1, 48), ("small", 3, 48)]
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [

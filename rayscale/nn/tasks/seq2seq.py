@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from rayscale.nn.objectives import IGNORED, Inputs, Objective, Score
+from rayscale.nn.objectives import IGNORED, Inputs, Objective, Score, bare
 from rayscale.nn.tasks.rows import pad_lists
 from rayscale.parameters import training_flops
 
@@ -35,14 +35,10 @@ def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
 
 def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """(summed loss, logits (rows, longest target, vocabulary))."""
-    wanted, bare = inputs.extra["targets"], _bare(model)
-    before = bare.prepare_decoder_input_ids_from_labels(labels=wanted)
+    wanted = inputs.extra["targets"]
+    before = bare(model).prepare_decoder_input_ids_from_labels(labels=wanted)
     logits = model(input_ids=inputs.ids, attention_mask=inputs.mask, decoder_input_ids=before).logits.float()
     return cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum"), logits
-
-
-def _bare(model: nn.Module) -> Any:
-    return getattr(model, "module", model)  # DistributedDataParallel hides it
 
 
 def flops(size: Size, split: Split, rows: np.ndarray) -> float:
@@ -71,7 +67,7 @@ class _Written:
 
     def add(self, model: nn.Module, inputs: Inputs, outputs: torch.Tensor, rows: np.ndarray) -> None:
         mask = torch.ones_like(inputs.ids) if inputs.mask is None else inputs.mask
-        written = _bare(model).generate(input_ids=inputs.ids, attention_mask=mask, max_new_tokens=self._longest,
+        written = bare(model).generate(input_ids=inputs.ids, attention_mask=mask, max_new_tokens=self._longest,
                                         do_sample=False, num_beams=1, use_cache=True)  # fmt: skip
         texts = self._tokenizer.decode_batch(written.tolist(), skip_special_tokens=True)
         references = (self._references[int(row)].as_py() for row in rows)

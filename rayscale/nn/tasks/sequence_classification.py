@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from rayscale.errors import InputError
 from rayscale.nn.metrics import class_table, classification_metrics
-from rayscale.nn.objectives import Inputs, Objective, Score, one_per_row
+from rayscale.nn.objectives import Inputs, Objective, Score, bare, one_per_row
 
 if TYPE_CHECKING:
     from rayscale.nn.group import Group
@@ -33,8 +33,7 @@ def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
 
 def kinds_of(model: nn.Module) -> int:
     """How many kinds of tokens (texts of a pair) the model tells apart; 0 if it has no table for them."""
-    config: Any = getattr(model, "module", model).config  # DistributedDataParallel hides it
-    return int(getattr(config, "type_vocab_size", 0) or 0)
+    return int(getattr(bare(model).config, "type_vocab_size", 0) or 0)
 
 
 def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:

@@ -40,10 +40,8 @@ def encode(
     tokenizer.no_truncation()
     targets: list[np.ndarray] = []
     unread = []
-    for first in range(0, len(labels), tokenise.BATCH_TEXTS):
-        for encoding in tokenizer.encode_batch_fast(
-            [str(label) for label in labels[first : first + tokenise.BATCH_TEXTS]]
-        ):
+    for batch in tokenise.batches(labels):
+        for encoding in tokenizer.encode_batch_fast([str(label) for label in batch]):
             ids = np.array(encoding.ids, dtype=np.int32)
             unread.append(max(0, len(ids) - asked.length))
             # The last token says where the text ends, and stays.

@@ -55,8 +55,7 @@ def encode(
     tokenizer.no_padding()
     tokenizer.enable_truncation(asked.length)
     pairs = [tuple(text.split(BETWEEN)) for text in texts]
-    found = [encoding for first in range(0, len(pairs), tokenise.BATCH_TEXTS)
-             for encoding in tokenizer.encode_batch_fast(pairs[first : first + tokenise.BATCH_TEXTS])]  # fmt: skip
+    found = [encoding for batch in tokenise.batches(pairs) for encoding in tokenizer.encode_batch_fast(batch)]
     offsets = np.cumsum([0, *(len(each.ids) for each in found)], dtype=np.int64)
     return {
         "input_ids": list_array(np.array([n for each in found for n in each.ids], dtype=np.int32), offsets),

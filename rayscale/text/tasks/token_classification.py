@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from rayscale.text import tokenise
 from rayscale.text.normalise import normalise
 from rayscale.text.opening import short
 from rayscale.text.shards import list_array
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 #: The target of a piece that carries no tag, which losses leave out.
 UNTAGGED = -100
-#: Sentences handed to the tokenizer at once.
-_BATCH = 1024
 
 
 def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
@@ -79,11 +78,11 @@ def encode(
     ids: list[np.ndarray] = []
     targets: list[np.ndarray] = []
     truncated, unread = [], []
-    for first in range(0, len(texts), _BATCH):
-        words = [text.split("\n") for text in texts[first : first + _BATCH]]
+    for sentences, tagged in zip(tokenise.batches(texts), tokenise.batches(labels), strict=True):
+        words = [text.split("\n") for text in sentences]
         # Plain text, not lists of words: so byte-level tokenizers see the spaces that they were trained on.
         encodings = tokenizer.encode_batch([" ".join(each) for each in words])
-        for tokens, tags, encoding in zip(words, labels[first : first + _BATCH], encodings, strict=True):
+        for tokens, tags, encoding in zip(words, tagged, encodings, strict=True):
             beginnings = _beginnings(tokens, np.asarray(encoding.offsets).reshape(-1, 2))
             found = np.full(len(encoding.ids), UNTAGGED, dtype=np.int32)
             read = beginnings >= 0
