@@ -18,6 +18,10 @@ class Accounts:
         self._failures: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self.events: list[dict[str, Any]] = []
 
+    def begin(self, trial_id: str) -> None:
+        """An attempt begins."""
+        self.events.append({"event": "trial_started", "trial_id": trial_id})
+
     def fail(self, running: Running, error: Mapping[str, Any], size: int, now: float) -> dict[str, Any] | None:
         """An attempt failed on `size` slots: the outcome if the trial ends with it, None if it is tried again."""
         trial_id, failures = running.cell.trial_id, self._failures[running.cell.trial_id]

@@ -100,6 +100,7 @@ class LaneRules:
         self._waiting.remove(cell)
         most = self._accounts.micro_batch(cell.trial_id)
         lane.current = Running(cell, next(self._serials), not busy and not starting, self._now(), most)
+        self._accounts.begin(cell.trial_id)
         lane.begun, self._lane_failures[lane.size] = True, 0
         lane.vitals.begin(self._now())
         for other in others:

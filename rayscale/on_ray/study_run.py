@@ -383,13 +383,18 @@ class _Driver:
         import ray
 
         waited = {p.trial.trial_id: p.trial for p in self.pending}
-        known, begun, events = 0, set[str](), 0
+        known = events = 0
         slots, count_at = self.plan.machine.slots, time.monotonic() + COUNT_SECONDS
         while known < len(self.pending):
             self.ledger.guard()
             if not grid.is_alive():
                 raise ClusterError(f"Ray Tune ended before the trials did: {grid.error}") from grid.error
-            for outcome in ray.get(pool.collect.remote(known, POLL_SECONDS)):
+            outcomes = ray.get(pool.collect.remote(known, POLL_SECONDS))
+            now = ray.get(pool.snapshot.remote(events))  # asked second and told first: a trial begins before it ends
+            events += len(now["events"])
+            for event in now["events"]:
+                self._log(event)
+            for outcome in outcomes:
                 known += 1
                 record = self.outcomes.add(waited[outcome["trial_id"]], outcome)
                 ray.get(pool.acknowledge.remote(record.trial_id, record.row))
@@ -399,17 +404,8 @@ class _Driver:
                     slots = found
                     log_event(self.store, "slots_changed", slots=slots)
                     ray.get(pool.resize.remote(slots))
-            now = ray.get(pool.snapshot.remote(events))
-            events += len(now["events"])
-            for event in now["events"]:
-                self._log(event)
-                if event["event"] == "trial_retried":
-                    begun.discard(event["trial_id"])
-            for running in now["running"]:
-                if running["trial_id"] not in begun:
-                    begun.add(running["trial_id"])
-                    log_event(self.store, "trial_started", trial_id=running["trial_id"])
-            self._show(now["running"], "starting lanes" if now["lanes_starting"] else "training")
+            running = [each for each in now["running"] if each["trial_id"] not in self.outcomes.records]
+            self._show(running, "starting lanes" if now["lanes_starting"] else "training")
 
     def _log(self, event: Mapping[str, Any]) -> None:
         log_event(self.store, **event)

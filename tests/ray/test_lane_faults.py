@@ -101,4 +101,5 @@ def test_row_16_and_17_killed_and_stopped_ranks_and_a_killed_lane_change_no_numb
     pool.begin("after")
     after = pool.end("after")
     assert (numbers(after), after["attempts"]) == (numbers(clean), 1)
-    assert [event["event"] for event in pool.events] == ["trial_retried"] * 3 + ["lane_ended"]
+    told = [event["event"] for event in pool.events if event["event"] != "trial_started"]
+    assert told == ["trial_retried"] * 3 + ["lane_ended"]
