@@ -35,7 +35,7 @@ run: {accelerator: cpu, retries: 100, checkpoint_seconds: 3}
 """
 INTERVAL_SECONDS, SLOTS = 3.0, 2
 #: What strikes, and how often: on a Ray of the run's own, and on a cluster.
-FAULTS = ({"driver": 2, "rank": 5, "lane": 4, "gcs": 1}, {"driver": 2, "rank": 3, "lane": 3, "node": 4})
+FAULTS = ({"driver": 3, "rank": 4, "lane": 3, "gcs": 2}, {"driver": 3, "rank": 3, "lane": 3, "node": 3})
 PER_STUDY = 10  # faults; then it is let to its end, and the next study strikes on the other kind of Ray
 STARTING = 0.15  # share of the faults that do not wait for training
 START_SECONDS = 12.0  # in which these strike

@@ -8,74 +8,39 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 from rayscale.attempts import earlier_drivers
 from rayscale.draft import draft_plan, run_store, write_plan
-from rayscale.errors import ClusterError, InputError, LeaseLostError, StorageError
+from rayscale.errors import InputError, LeaseLostError, StorageError
 from rayscale.estimate import Planned
 from rayscale.finish import finish
 from rayscale.lease import hold
 from rayscale.ledger import Ledger, planned_only
 from rayscale.machine import check_address, this_machine
 from rayscale.on_ray import saves
+from rayscale.on_ray.observer import Observer, Silent
 from rayscale.on_ray.outcomes import Outcomes
 from rayscale.on_ray.progress import Progress
 from rayscale.on_ray.told import tell
+from rayscale.on_ray.training import Training
 from rayscale.plan import Plan
-from rayscale.report.terminal import Snapshot
 from rayscale.run_folder import Run, log_event, recover, refuse_another_study, remove_unused
 from rayscale.savepoints import Saving
 from rayscale.signals import Stopped, before_end, came, check, deferred
 from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
 from rayscale.study import Study, load_study
-from rayscale.text.children import find_all, name_of
+from rayscale.text.children import find_all
 from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import spec_of
 
-POLL_SECONDS = 0.5
-COUNT_SECONDS = 5.0  # between two looks at how many slots the cluster has
 EXECUTORS: tuple[str, ...] = get_args(RunSettings.model_fields["executor"].annotation)
-
-
-class Observer(Protocol):
-    """Who is told how the run goes; the command line shows it, a notebook may ignore it."""
-
-    def consent(self, plan: Plan, pending: Sequence[Planned], recorded: int) -> bool:
-        """Whether to go on with this plan, of which so many trials have a record and `pending` will run."""
-
-    def say(self, text: str) -> None:
-        """Something that a person should know."""
-
-    def phase(self, text: str) -> None:
-        """A new phase began."""
-
-    def show(self, snapshot: Snapshot) -> None:
-        """The state of the run, twice a second."""
-
-
-class Silent:
-    """An observer that agrees to everything and says nothing."""
-
-    def consent(self, plan: Plan, pending: Sequence[Planned], recorded: int) -> bool:
-        """Always."""
-        return True
-
-    def say(self, text: str) -> None:
-        """Not shown."""
-
-    def phase(self, text: str) -> None:
-        """Not shown."""
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Not shown."""
 
 
 def run_study(
@@ -291,148 +256,29 @@ class _Driver:
         if not self.pending:
             return
         write_plan(self.store, self.plan, self.prepared)
+        training = Training(
+            self.study, self.plan, self.pending, self.prepared, self.outcomes, self.saving, self.only,
+            self._log, self._show,
+        )  # fmt: skip
         with naming_fields(self.study):
-            for planned in self.pending:  # refuse before the first trial what the last could not read
-                trial = planned.trial
-                self._prepared(planned).subset(trial.data_axis, trial.data_requested, trial.seed)
+            training.check_subsets()
         if self.executor == "inline":
-            self._execute_inline()
+            training.run_inline()
         else:
-            self._execute_in_lanes()
+            self.observer.phase("starting lanes")
+            training.run_in_lanes(self.session, self.host)
         self._clear_savepoints()
-
-    def _prepared(self, planned: Planned) -> Prepared:
-        return self.prepared[name_of(spec_of(planned.trial.model).name, planned.trial.augment)]
-
-    def _execute_inline(self) -> None:
-        from rayscale.on_ray.inline import run_here
-
-        for planned in self.pending:
-            trial = planned.trial
-            log_event(self.store, "trial_started", trial_id=trial.trial_id)
-
-            def progress(told: dict[str, Any], trial_id: str = trial.trial_id, began: float = time.monotonic()) -> None:
-                self._show([{"trial_id": trial_id, "seconds": time.monotonic() - began, **told}])
-
-            outcome = run_here(
-                trial, self._prepared(planned), keep_model=self.study.run.keep != "none", progress=progress,
-                saving=replace(self.saving, say=self._log) if self.saving else None, say=self._log,
-                let_raise=self.only is not None,
-            )  # fmt: skip
-            self.outcomes.add(trial, outcome)
-
-    def _execute_in_lanes(self) -> None:
-        import ray
-
-        from rayscale.on_ray.lanes import LaneSettings, open_pool
-        from rayscale.on_ray.tune import run_grid
-
-        self.observer.phase("starting lanes")
-        run, slots = self.study.run, self.plan.machine.slots
-        device = self.plan.machine.device
-        settings = LaneSettings(self.session.worker_resources, device, run.hang_seconds, run.keep, self.saving)
-        pool = open_pool(
-            self._cells(), slots, run.retries, 1 if self.executor == "isolated" else None, settings, self.host
-        )
-        for trial_id, record in self.outcomes.records.items():
-            ray.get(pool.acknowledge.remote(trial_id, record.row))
-        recorded = set(self.outcomes.records)
-        planned = [p for p in self.plan.trials if not self.only or p.trial.trial_id in {*recorded, self.only}]
-        grid = _Thread(lambda: run_grid(planned, recorded, slots, pool, self.store))
-        grid.start()
-        try:
-            self._collect(pool, grid)
-        except ray.exceptions.RayActorError as error:
-            self.session.guard.check()
-            reason = str(error).strip().splitlines()[-1].partition(" Some common causes")[0]
-            raise ClusterError(f"the process that hands out the trials died: {reason}", code="pool_died") from error
-        grid.join()
-        ray.wait([pool.stop.remote()], timeout=0.0 if self.session.local else 30.0)  # a Ray of our own ends anyway
-        if grid.error:
-            raise ClusterError(f"Ray Tune ended with an error: {grid.error}") from grid.error
-
-    def _cells(self) -> list[Any]:
-        from rayscale.on_ray import parcels, stream
-        from rayscale.on_ray.lane import Cell
-        from rayscale.on_ray.lanes import Handed
-
-        several = self.session.nodes > 1 or not self.session.local
-        streamed = self.study.data.reader == "stream"
-        data = {str(found.path): found for found in map(self._prepared, self.pending)}
-        offered = {
-            folder: stream.offer(found, several) if streamed else parcels.wrap(found.path, several)
-            for folder, found in data.items()
-        }
-        checkpoints = {p.trial.model.path for p in self.pending if p.trial.model.path}
-        wrapped = {folder: parcels.wrap(Path(folder), several) for folder in checkpoints}
-        return [
-            Cell(
-                p.trial.trial_id,
-                p.trial.gpus,
-                p.alone,
-                Handed(
-                    p.trial.to_json(),
-                    offered[str(self._prepared(p).path)],
-                    wrapped[p.trial.model.path] if p.trial.model.path else None,
-                ),
-            )
-            for p in self.pending
-        ]
-
-    def _collect(self, pool: Any, grid: _Thread) -> None:
-        import ray
-
-        waited = {p.trial.trial_id: p.trial for p in self.pending}
-        known = events = 0
-        slots, count_at = self.plan.machine.slots, time.monotonic() + COUNT_SECONDS
-        while known < len(self.pending):
-            self.ledger.guard()
-            if not grid.is_alive():
-                raise ClusterError(f"Ray Tune ended before the trials did: {grid.error}") from grid.error
-            outcomes = ray.get(pool.collect.remote(known, POLL_SECONDS))
-            now = ray.get(pool.snapshot.remote(events))  # asked second and told first: a trial begins before it ends
-            events += len(now["events"])
-            for event in now["events"]:
-                self._log(event)
-            for outcome in outcomes:
-                known += 1
-                record = self.outcomes.add(waited[outcome["trial_id"]], outcome)
-                ray.get(pool.acknowledge.remote(record.trial_id, record.row))
-            if not self.session.local and time.monotonic() >= count_at:
-                count_at = time.monotonic() + COUNT_SECONDS
-                if (found := self.session.capacity.slots()) != slots:
-                    slots = found
-                    log_event(self.store, "slots_changed", slots=slots)
-                    ray.get(pool.resize.remote(slots))
-            running = [each for each in now["running"] if each["trial_id"] not in self.outcomes.records]
-            self._show(running, "starting lanes" if now["lanes_starting"] else "training")
 
     def _log(self, event: Mapping[str, Any]) -> None:
         log_event(self.store, **event)
         if text := tell(event):
             self.observer.say(text)
 
-    def _show(self, running: Sequence[Mapping[str, Any]], phase: str = "training") -> None:
+    def _show(self, running: Sequence[Mapping[str, Any]], phase: str) -> None:
         check()
         if self.session is not None:
             self.session.guard.check()
         self.observer.show(self.progress.look(self.outcomes.records, running, phase))
-
-
-class _Thread(threading.Thread):
-    """A daemon thread that keeps its error."""
-
-    def __init__(self, work: Any) -> None:
-        super().__init__(daemon=True, name="rayscale-tune")
-        self._work = work
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        """Do the work."""
-        try:
-            self._work()
-        except BaseException as error:  # told to the main thread, which raises it
-            self.error = error
 
 
 def _as_yaml(study: Study) -> bytes:

@@ -134,7 +134,7 @@ def test_a_simulated_study_recovers_the_worth(tmp_path: Path):
         "models:\n  - {family: bert, sizes: [1x32]}\n"
         "grid: {examples: [200, 400, 800, 1600], seeds: 3}\nrun: {accelerator: cpu}\n"
     )
-    from rayscale.on_ray.study_run import Silent
+    from rayscale.on_ray.observer import Silent
 
     planted = "augmented_power:B=8,E=0.3,beta=0.5,w=0.4"
     run = run_planted(tmp_path / "study.yaml", planted, out=str(tmp_path / "run"), observer=Silent())

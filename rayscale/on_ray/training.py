@@ -1,0 +1,184 @@
+"""Train what is pending, in lanes or in this process, and make every outcome a durable record."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayscale.errors import ClusterError
+from rayscale.estimate import Planned
+from rayscale.on_ray.outcomes import Outcomes
+from rayscale.plan import Plan
+from rayscale.run_folder import log_event
+from rayscale.savepoints import Saving
+from rayscale.storage import Store
+from rayscale.study import Study
+from rayscale.text.children import name_of
+from rayscale.text.prepared import Prepared
+from rayscale.text.tokenise import spec_of
+
+if TYPE_CHECKING:
+    from rayscale.on_ray.session import Session
+
+POLL_SECONDS = 0.5
+COUNT_SECONDS = 5.0  # between two looks at how many slots the cluster has
+
+
+@dataclass(frozen=True)
+class Training:
+    """The trials to run, their prepared text by name, and where their outcomes go.
+
+    `log` takes an event of the run; `show` what runs now and the phase, twice a second, and raises when the run is to
+    stop.
+    """
+
+    study: Study
+    plan: Plan
+    pending: Sequence[Planned]
+    prepared: Mapping[str, Prepared]
+    outcomes: Outcomes
+    saving: Saving | None
+    only: str | None
+    log: Callable[[Mapping[str, Any]], None]
+    show: Callable[[Sequence[Mapping[str, Any]], str], None]
+
+    @property
+    def store(self) -> Store:
+        """The run's folder."""
+        return self.outcomes.store
+
+    def check_subsets(self) -> None:
+        """Refuse before the first trial what the last could not read. Raises InputError."""
+        for planned in self.pending:
+            trial = planned.trial
+            self._prepared(planned).subset(trial.data_axis, trial.data_requested, trial.seed)
+
+    def _prepared(self, planned: Planned) -> Prepared:
+        return self.prepared[name_of(spec_of(planned.trial.model).name, planned.trial.augment)]
+
+    # ---- in this process
+
+    def run_inline(self) -> None:
+        """One after the other, without Ray."""
+        from rayscale.on_ray.inline import run_here
+
+        for planned in self.pending:
+            trial = planned.trial
+            log_event(self.store, "trial_started", trial_id=trial.trial_id)
+
+            def progress(told: dict[str, Any], trial_id: str = trial.trial_id, began: float = time.monotonic()) -> None:
+                self.show([{"trial_id": trial_id, "seconds": time.monotonic() - began, **told}], "training")
+
+            outcome = run_here(
+                trial, self._prepared(planned), keep_model=self.study.run.keep != "none", progress=progress,
+                saving=replace(self.saving, say=self.log) if self.saving else None, say=self.log,
+                let_raise=self.only is not None,
+            )  # fmt: skip
+            self.outcomes.add(trial, outcome)
+
+    # ---- on Ray
+
+    def run_in_lanes(self, session: Session, host: Any) -> None:
+        """In lanes that last, or in one per trial; `host` holds their trainers. Raises ClusterError."""
+        import ray
+
+        from rayscale.on_ray.lanes import LaneSettings, open_pool
+        from rayscale.on_ray.tune import run_grid
+
+        run, slots = self.study.run, self.plan.machine.slots
+        device = self.plan.machine.device
+        settings = LaneSettings(session.worker_resources, device, run.hang_seconds, run.keep, self.saving)
+        each = 1 if self.outcomes.executor == "isolated" else None
+        pool = open_pool(self._cells(session), slots, run.retries, each, settings, host)
+        for trial_id, record in self.outcomes.records.items():
+            ray.get(pool.acknowledge.remote(trial_id, record.row))
+        recorded = set(self.outcomes.records)
+        planned = [p for p in self.plan.trials if not self.only or p.trial.trial_id in {*recorded, self.only}]
+        grid = _Thread(lambda: run_grid(planned, recorded, slots, pool, self.store))
+        grid.start()
+        try:
+            self._collect(session, pool, grid)
+        except ray.exceptions.RayActorError as error:
+            session.guard.check()
+            reason = str(error).strip().splitlines()[-1].partition(" Some common causes")[0]
+            raise ClusterError(f"the process that hands out the trials died: {reason}", code="pool_died") from error
+        grid.join()
+        ray.wait([pool.stop.remote()], timeout=0.0 if session.local else 30.0)  # a Ray of our own ends anyway
+        if grid.error:
+            raise ClusterError(f"Ray Tune ended with an error: {grid.error}") from grid.error
+
+    def _cells(self, session: Session) -> list[Any]:
+        from rayscale.on_ray import parcels, stream
+        from rayscale.on_ray.lane import Cell
+        from rayscale.on_ray.lanes import Handed
+
+        several = session.nodes > 1 or not session.local
+        streamed = self.study.data.reader == "stream"
+        data = {str(found.path): found for found in map(self._prepared, self.pending)}
+        offered = {
+            folder: stream.offer(found, several) if streamed else parcels.wrap(found.path, several)
+            for folder, found in data.items()
+        }
+        checkpoints = {p.trial.model.path for p in self.pending if p.trial.model.path}
+        wrapped = {folder: parcels.wrap(Path(folder), several) for folder in checkpoints}
+        return [
+            Cell(
+                p.trial.trial_id,
+                p.trial.gpus,
+                p.alone,
+                Handed(
+                    p.trial.to_json(),
+                    offered[str(self._prepared(p).path)],
+                    wrapped[p.trial.model.path] if p.trial.model.path else None,
+                ),
+            )
+            for p in self.pending
+        ]
+
+    def _collect(self, session: Session, pool: Any, grid: _Thread) -> None:
+        import ray
+
+        waited = {p.trial.trial_id: p.trial for p in self.pending}
+        known = events = 0
+        slots, count_at = self.plan.machine.slots, time.monotonic() + COUNT_SECONDS
+        while known < len(self.pending):
+            self.outcomes.ledger.guard()
+            if not grid.is_alive():
+                raise ClusterError(f"Ray Tune ended before the trials did: {grid.error}") from grid.error
+            outcomes = ray.get(pool.collect.remote(known, POLL_SECONDS))
+            now = ray.get(pool.snapshot.remote(events))  # asked second and told first: a trial begins before it ends
+            events += len(now["events"])
+            for event in now["events"]:
+                self.log(event)
+            for outcome in outcomes:
+                known += 1
+                record = self.outcomes.add(waited[outcome["trial_id"]], outcome)
+                ray.get(pool.acknowledge.remote(record.trial_id, record.row))
+            if not session.local and time.monotonic() >= count_at:
+                count_at = time.monotonic() + COUNT_SECONDS
+                if (found := session.capacity.slots()) != slots:
+                    slots = found
+                    log_event(self.store, "slots_changed", slots=slots)
+                    ray.get(pool.resize.remote(slots))
+            running = [each for each in now["running"] if each["trial_id"] not in self.outcomes.records]
+            self.show(running, "starting lanes" if now["lanes_starting"] else "training")
+
+
+class _Thread(threading.Thread):
+    """A daemon thread that keeps its error."""
+
+    def __init__(self, work: Any) -> None:
+        super().__init__(daemon=True, name="rayscale-tune")
+        self._work = work
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do the work."""
+        try:
+            self._work()
+        except BaseException as error:  # told to the main thread, which raises it
+            self.error = error
