@@ -33,7 +33,7 @@ test: lint
 
 test-faults: .venv/ready
 	$(BIN)/pytest -m "faults or row" tests/cluster tests/ray
-	$(BIN)/pytest -m "faults or row" tests/nn tests/unit
+	$(BIN)/pytest -m "faults or row" -n 2 --dist loadfile tests/nn tests/unit
 
 # torch stays at the version whose CPU build is pinned in requirements-cpu.lock
 lock:

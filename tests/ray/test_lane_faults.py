@@ -27,7 +27,7 @@ from tests.ray.conftest import STUDY, write_study
 from tests.ray.test_lanes import numbers
 
 HANG_SECONDS = 5.0
-LONG = STUDY.replace("[40, 80, 160]", "[300]").replace("epochs: 1", "epochs: 100").replace("[1x32, 2x32]", "[1x32]")
+LONG = STUDY.replace("[40, 80, 160]", "[300]").replace("epochs: 1", "epochs: 40").replace("[1x32, 2x32]", "[1x32]")
 
 
 def processes(name: str) -> list[int]:
