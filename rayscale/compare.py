@@ -16,6 +16,7 @@ from rayscale.goals import LOWER_IS_BETTER, QUALITIES
 from rayscale.observations import require_columns
 from rayscale.run_folder import Run
 from rayscale.speedup import amount, mean_interval
+from rayscale.sweeps import OUTDONE
 
 Array = NDArray[np.float64]
 CELL = ("model", "data_requested", "gpus", "seed")
@@ -104,7 +105,7 @@ def _prepared(table: pd.DataFrame, name: str) -> pd.DataFrame:
     except TableError as error:
         raise TableError(f"{name} study's table: {error.message}", where=error.where) from None
     missing = {column: value for column, value in (("augment", "none"), ("exclusive", False)) if column not in table}
-    table = table.reset_index(drop=True).assign(**missing)
+    table = table[table["status"] != OUTDONE].reset_index(drop=True).assign(**missing)
     return table.assign(augment=table["augment"].fillna("none").astype(str))
 
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from rayscale.errors import InputError, StorageError
 from rayscale.redaction import redact
 from rayscale.storage import Store
+from rayscale.sweeps import settle
 from rayscale.trial import TRAINING_VERSION, Trial
 
 SCHEMA_VERSION = 1
@@ -202,13 +203,18 @@ class Ledger:
     def write_table(self, records: Sequence[TrialRecord]) -> None:
         """Derive trials.parquet from the records."""
         sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([dict(r.row) for r in records], schema=SCHEMA), sink)
+        rows = pa.Table.from_pylist([dict(r.row) for r in records], schema=SCHEMA)
+        settled = table(records)
+        for name in ("status", "device_seconds"):
+            place = SCHEMA.get_field_index(name)
+            rows = rows.set_column(place, SCHEMA.field(name), pa.array(settled[name], SCHEMA.field(name).type))
+        pq.write_table(rows, sink)
         self.store.write("trials.parquet", sink.getvalue())
 
 
 def table(records: Sequence[TrialRecord]) -> pd.DataFrame:
-    """The trial table: one row per record, columns as in COLUMNS."""
-    return pa.Table.from_pylist([dict(r.row) for r in records], schema=SCHEMA).to_pandas()
+    """The trial table: one row per record, columns as in COLUMNS; of a sweep the best is ok (see rayscale.sweeps)."""
+    return settle(pa.Table.from_pylist([dict(r.row) for r in records], schema=SCHEMA).to_pandas())
 
 
 def planned_only(records: Sequence[TrialRecord], names: Mapping[str, str | None]) -> list[TrialRecord]:

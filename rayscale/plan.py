@@ -155,7 +155,9 @@ def make_plan(
             for gpus in sorted(set(study.grid.gpus)):
                 for seed in range(study.grid.seeds_at(size)):
                     plain = _trial(study, spec, size, gpus, seed, machine.device, supply.fingerprint)
-                    for trial in (_augmented(plain, each) for each in supply.augmentations):
+                    rated = [replace(plain, training={**plain.training, "learning_rate": rate})
+                             for rate in study.training.rates]  # fmt: skip
+                    for trial in (_augmented(each, copies) for copies in supply.augmentations for each in rated):
                         held = supply.held_out_rows
                         cells.append(cost(trial, params, non_embedding, supply.mean_tokens, held, stored))
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
@@ -197,15 +199,31 @@ def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
             code="too_little_data",
             where=study.where("grid", "examples"),
         )
-    if study.run.keep == "best" and supply.exact and supply.counts.get("validation") == 0:
-        raise StudyError(
-            "is best, which the validation rows decide, and the text gives none; write keep: all or keep: none, give "
-            "more text, a file as data.validation, or a larger data.validation_fraction",
-            code="no_validation",
-            where=study.where("run", "keep"),
-        )
+    if supply.exact and supply.counts.get("validation") == 0:
+        _check_validated(study)
     if study.grid.axis == "tokens":
         _check_tokens(study, supply)
+
+
+def _check_validated(study: Study) -> None:
+    """Raises StudyError where something depends on validation rows; there are none."""
+    training = study.training
+    for needed, place, what in (
+        (study.run.keep == "best", ("run", "keep"), "is best, which the validation rows decide; write all or none"),
+        (len(training.rates) > 1, ("training", "learning_rate"),
+         "is a sweep, whose best the validation rows decide; write one rate or auto"),
+        (training.early_stopping is not None, ("training", "early_stopping"),
+         "ends training by the validation rows; leave it out"),
+        (training.schedule == "plateau", ("training", "schedule"),
+         "is plateau, which the validation rows tell; write another one"),
+    ):  # fmt: skip
+        if needed:
+            raise StudyError(
+                f"{what}, or give validation rows, of which there are none: more text, a file as data.validation, or a "
+                "larger data.validation_fraction",
+                code="no_validation",
+                where=study.where(*place),
+            )
 
 
 def _check_tokens(study: Study, supply: Supply) -> None:
@@ -298,12 +316,15 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
     for each in sorted(kept, key=lambda p: (p.trial.seed == 0, -p.seconds * p.trial.gpus)):
         if spent <= hours:
             break
-        t = each.trial
+        if each not in kept:
+            continue
+        t, cell = each.trial, _cell(each)
         augment = f", augment {t.augment}" if t.augment != "none" else ""
-        cell = f"{t.model.name}, {t.data_requested} {t.data_axis}, {t.gpus} GPUs, seed {t.seed}{augment}"
-        cut.append((cell, f"over the budget of {hours:g} GPU-hours"))
-        kept.remove(each)
-        spent -= each.seconds * t.gpus / 3600
+        named = f"{t.model.name}, {t.data_requested} {t.data_axis}, {t.gpus} GPUs, seed {t.seed}{augment}"
+        cut.append((named, f"over the budget of {hours:g} GPU-hours"))
+        # All rates of a sweep go together: a part of them would choose among less than was asked for.
+        spent -= sum(p.seconds * p.trial.gpus for p in kept if _cell(p) == cell) / 3600
+        kept = [p for p in kept if _cell(p) != cell]
     if not kept:
         cheapest = min(each.seconds * each.trial.gpus for each in cells) / 3600
         raise StudyError(
@@ -312,6 +333,12 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
             where=study.where("budget"),
         )
     return kept, cut
+
+
+def _cell(planned: Planned) -> tuple[Any, ...]:
+    """What the trials of a sweep share."""
+    t = planned.trial
+    return t.model, t.data_requested, t.gpus, t.seed, t.augment
 
 
 def _lint(study: Study, planned: Sequence[Planned], supply: Supply) -> list[tuple[str, str]]:
@@ -339,6 +366,10 @@ def _lint(study: Study, planned: Sequence[Planned], supply: Supply) -> list[tupl
         found.append(("few_sizes", text))
     if {p.trial.augment for p in planned} and not any(p.trial.augment == "none" for p in planned):
         found.append(("no_plain_cells", "no cell without augmentation: what a copy is worth cannot be said; add none"))
+    if len(study.training.rates) > 1:
+        rates, cells = len(study.training.rates), len({_cell(p) for p in planned})
+        text = f"{rates} learning rates: {cells} cells take {len(planned)} trials; the best on validation rows counts"
+        found.append(("sweep", text))
     found += [("duplicate_cells", text) for text in repeated(study)]
     if not any(p.trial.seed for p in planned):
         found.append(("no_replicates", "one seed everywhere: seed noise is guessed from residuals, not measured"))

@@ -58,6 +58,12 @@ def _size(value: str) -> str:
     return value
 
 
+def _rates(value: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(value)) < max(2, len(value)):
+        raise ValueError("give two or more different numbers")
+    return value
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -191,18 +197,37 @@ class Grid(_Part):
 class Training(_Part):
     """How each trial trains; the global batch is in examples (windows, for causal-lm) whatever the GPU count.
 
-    `batching: bucketed` lets rows of similar length meet: faster, with other batches.
+    `batching: bucketed` lets rows of similar length meet: faster, with other batches. A list of learning rates is a
+    sweep: every cell is trained at each, and the one with the lowest validation loss counts. `momentum` is that of sgd
+    (default 0.9), `cooldown` the last share of the steps of constant_with_cooldown (default 0.2). With plateau the rate
+    is multiplied by `plateau_factor` (default 0.5) after `plateau_patience` (default 1) validations in a row without a
+    lower loss. After `early_stopping` of them training ends, and the weights of the lowest loss are taken.
     """
 
     epochs: Count | None = None
     global_batch: Count = 32
     batching: Literal["random", "bucketed"] = "random"
-    learning_rate: Literal["auto"] | Positive = "auto"
-    optimizer: Literal["adamw"] = "adamw"
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    learning_rate: Literal["auto"] | Positive | Annotated[tuple[Positive, ...], AfterValidator(_rates)] = "auto"
+    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    momentum: Share | None = None
+    schedule: Literal["linear", "cosine", "constant", "constant_with_cooldown", "plateau"] = "linear"
+    cooldown: Annotated[float, Strict(), Field(gt=0, le=1)] | None = None
+    plateau_patience: Count | None = None
+    plateau_factor: Annotated[float, Strict(), Field(gt=0, lt=1)] | None = None
+    early_stopping: Count | None = None
     warmup: Share = 0.1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     weight_decay: Annotated[float, Strict(), Field(ge=0, le=1)] = 0.01
+
+    @model_serializer(mode="wrap")
+    def _given_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What is left open is no part of a trial's id: a new key of the interface makes no other trials of old studies.
+        return {key: value for key, value in plain(self).items() if value is not None or key == "epochs"}
+
+    @property
+    def rates(self) -> tuple[float | str, ...]:
+        """The learning rates of every cell, ascending: one, unless it is swept."""
+        return tuple(sorted(self.learning_rate)) if isinstance(self.learning_rate, tuple) else (self.learning_rate,)
 
 
 class Target(_Part):
@@ -324,7 +349,7 @@ def _valid_parts(value: dict[Any, Any], wrong: list[tuple[Any, ...]]) -> dict[st
     parts = {
         name: validated(kind, cleared.get(name)) for name, kind in (("task", Task), ("data", Data), ("grid", Grid))
     }
-    optional = {"target": Target, "budget": Budget, "prices": Prices, "run": Run}
+    optional = {"target": Target, "budget": Budget, "prices": Prices, "run": Run, "training": Training}
     parts |= {name: validated(kind, cleared.get(name, {})) for name, kind in optional.items()}
     if any(where[:1] == ("target",) for where in wrong):  # what it may reach depends on the metric
         del parts["target"]
@@ -349,8 +374,7 @@ def _placed(study: Study, folder: Path) -> Study:
 #: Values of the interface that a later version will act on, with what this one does instead.
 _LATER = {
     "grid.design": "this version runs full grids only: write grid or leave the key out",
-    "training.optimizer": "this version trains with adamw only",
-    "training.learning_rate": "give one positive number or auto; this version runs no sweep over a list",
+    "training.learning_rate": "give auto, a positive number, or a list of different ones, of which the best is kept",
     "budget.deadline": "this version plans no deadline: leave the key out and give gpu_hours or usd",
     "lora": "this version trains all weights: leave the key out",
     "trust_remote_code": "this version never runs code from a checkpoint: write false or leave the key out",

@@ -39,7 +39,8 @@ def misfits(parts: Mapping[str, Any], folder: Path) -> list[Problem]:
         *_storage(parts.get("run")),
         *_money(parts.get("budget"), parts.get("prices")),
         *_models(parts.get("task"), parts.get("models", ()), folder),
-        *_cells(parts.get("grid"), parts.get("models", ())),
+        *_cells(parts.get("grid"), parts.get("models", ()), parts.get("training")),
+        *_training(parts.get("training")),
     ]
 
 
@@ -146,13 +147,32 @@ def _is_hub_id(name: str) -> bool:
     return bool(re.fullmatch(r"(?!\.)[\w.-]{1,96}(/[\w.-]{1,96})?", name))
 
 
-def _cells(grid: Any, models: Any) -> Iterator[Problem]:
+def _training(training: Any) -> Iterator[Problem]:
+    if not training:
+        return
+    if training.optimizer != "adamw" and training.learning_rate == "auto":
+        text = f"auto was measured for adamw; with {training.optimizer} give a number, or a list to choose the best of"
+        yield ("training", "learning_rate"), text
+    for key, owner, fits in (
+        ("momentum", "optimizer: sgd", training.optimizer == "sgd"),
+        ("cooldown", "schedule: constant_with_cooldown", training.schedule == "constant_with_cooldown"),
+        ("plateau_patience", "schedule: plateau", training.schedule == "plateau"),
+        ("plateau_factor", "schedule: plateau", training.schedule == "plateau"),
+    ):
+        if getattr(training, key) is not None and not fits:
+            yield ("training", key), f"has an effect with {owner} only; write that, or leave the key out"
+    if (training.cooldown or 0) + training.warmup > 1:
+        yield ("training", "cooldown"), f"{training.cooldown} and a warmup of {training.warmup} are more than all steps"
+
+
+def _cells(grid: Any, models: Any, training: Any) -> Iterator[Problem]:
     if not grid:
         return
     sizes = sum(
         len(set(getattr(model, "sizes", None) or getattr(model, "layers", None) or (1,))) for _, model in models
     )
     cells = max(1, sizes) * len(set(grid.gpus)) * sum(grid.seeds_at(size) for size in grid.sizes)
+    cells *= len(training.rates) if training else 1
     if cells > MAX_CELLS:
         yield ("grid",), f"asks for {cells:,} trials; a study has at most {MAX_CELLS:,}; give fewer sizes or seeds"
 

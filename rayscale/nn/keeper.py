@@ -112,7 +112,7 @@ class Keeper:
         if found is not None:
             at = found.position(group.rank)
             resume.put_optimizer(found, model, optimizer)
-            resume.restore_course(found, course)
+            resume.restore_course(found, course, group.device)
             resume.put_generators(found, group)
             self._found = None  # its tensors take twice the memory of the model
         if self.on:
@@ -150,7 +150,7 @@ class Keeper:
             "micro_batch": job.micro_batch,
             "course": resume.tell_course(self._course, trained),
         }
-        files = resume.capture(self._model, self._optimizer, job.group, at, told)
+        files = resume.capture(self._model, self._optimizer, job.group, at, told, self._course.watch.weights)
         if self._attempt is not None:
             if sees(self.saving.store, self.saving.token):
                 self._writer = _Writer(self.savepoints, at.step, files)

@@ -6,23 +6,29 @@ import math
 
 from rayscale.errors import InputError
 
-SCHEDULES = ("linear", "cosine", "constant")
+SCHEDULES = ("linear", "cosine", "constant", "constant_with_cooldown", "plateau")
+COOLDOWN = 0.2  # the share of the steps, where the study leaves it open
 
 
-def schedule_factor(schedule: str, step: int, steps: int, warmup: float) -> float:
+def schedule_factor(schedule: str, step: int, steps: int, warmup: float, cooldown: float | None = None) -> float:
     """What the rate is multiplied by in `step` (from 0) of `steps`.
 
     It climbs in a straight line over the first `warmup` share of the steps (at least one step, so that no step has rate
-    0), then falls to 0 (linear; cosine, Loshchilov & Hutter 2017, arXiv 1608.03983) or stays at 1 (constant).
-    Raises InputError for an unknown schedule.
+    0), then falls to 0 (linear; cosine, Loshchilov & Hutter 2017, arXiv 1608.03983) or stays at 1 (constant; plateau,
+    on top of which comes what the validations say, see `watch`), with constant_with_cooldown until the last `cooldown`
+    share of the steps, in which it falls as 1 - sqrt (Hägele et al. 2024, arXiv 2405.18392). Raises InputError for an
+    unknown schedule.
     """
     if schedule not in SCHEDULES:
         raise InputError(f"unknown schedule '{schedule}'; known: {', '.join(SCHEDULES)}", code="unknown_schedule")
     climbing = max(1, round(warmup * steps))
     if step < climbing:
         return (step + 1) / climbing
-    if schedule == "constant":
+    if schedule in ("constant", "plateau"):
         return 1.0
+    if schedule == "constant_with_cooldown":
+        cooling = max(1, round((COOLDOWN if cooldown is None else cooldown) * steps))
+        return 1.0 - math.sqrt(max(0, step - (steps - cooling)) / cooling)
     done = (step - climbing) / max(1, steps - climbing)
     return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 

@@ -10,7 +10,7 @@ import base64
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rayscale.nn.train import Course
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+BEST = "best.safetensors"  # with early stopping: the weights of the lowest validation loss
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class Position:
 
 @dataclass(frozen=True)
 class Found:
-    """A savepoint read back: tensors by name, and the values of state.json."""
+    """A savepoint read back: tensors by name, `best` empty without early stopping, and the values of state.json."""
 
     weights: Mapping[str, torch.Tensor]
     optimizer: Mapping[str, torch.Tensor]
     state: Mapping[str, Any]
+    best: Mapping[str, torch.Tensor]
 
     def position(self, rank: int) -> Position:
         """Where this rank goes on."""
@@ -63,7 +65,12 @@ def owner_of(trial: Trial, world_size: int) -> dict[str, Any]:
 
 
 def capture(
-    model: nn.Module, optimizer: torch.optim.Optimizer, group: Group, at: Position, told: Mapping[str, Any]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    group: Group,
+    at: Position,
+    told: Mapping[str, Any],
+    best: Mapping[str, torch.Tensor],
 ) -> dict[str, bytes]:
     """The files of a savepoint, on rank 0; empty on the others, which give their generators and loss. All must call.
 
@@ -74,28 +81,27 @@ def capture(
     if group.rank:
         return {}
     state = {**told, "step": at.step, "target_sum": at.target_sum, "ranks": [json.loads(each) for each in ranks]}
-    return {
-        WEIGHTS: safetensors.torch.save(_on_cpu(_weights(model))),
+    files = {
+        WEIGHTS: safetensors.torch.save(_on_cpu(read_weights(model))),
         OPTIMIZER: safetensors.torch.save(_on_cpu(_slots(model, optimizer))),
         STATE: json.dumps(state).encode(),
     }
+    return files | ({BEST: safetensors.torch.save(_on_cpu(best))} if best else {})
 
 
 def parse(files: Mapping[str, bytes]) -> Found:
     """The savepoint that `capture` made. Raises DamagedError."""
     try:
         state = json.loads(files[STATE])
-        return Found(safetensors.torch.load(files[WEIGHTS]), safetensors.torch.load(files[OPTIMIZER]), state)
+        best = safetensors.torch.load(files[BEST]) if BEST in files else {}
+        return Found(safetensors.torch.load(files[WEIGHTS]), safetensors.torch.load(files[OPTIMIZER]), state, best)
     except (KeyError, ValueError, safetensors.SafetensorError) as error:
         raise DamagedError(f"{type(error).__name__}: {error}") from None
 
 
 def put_weights(found: Found, model: nn.Module) -> None:
     """Overwrite the model's parameters and buffers."""
-    mine = _weights(model)
-    with torch.no_grad():
-        for name, tensor in mine.items():
-            tensor.copy_(found.weights[name])
+    write_weights(found.weights, model)
 
 
 def put_optimizer(found: Found, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -104,6 +110,9 @@ def put_optimizer(found: Found, model: nn.Module, optimizer: torch.optim.Optimiz
     for key, stored in found.optimizer.items():
         name, _, slot = key.rpartition("/")
         parameter = parameters[name]
+        if stored.dtype == torch.float64:  # a plain number; see _slots
+            optimizer.state[parameter][slot] = stored.item()
+            continue
         # Memory laid out as the optimizer's own would be: kernels may differ in the last bit between layouts.
         kept = torch.zeros_like(parameter) if stored.shape == parameter.shape else torch.zeros_like(stored)
         optimizer.state[parameter][slot] = kept.to(dtype=stored.dtype, device=parameter.device).copy_(stored)
@@ -121,9 +130,11 @@ def put_generators(found: Found, group: Group) -> None:
         torch.cuda.set_rng_state(_tensor(told["cuda"]), group.device)
 
 
-def restore_course(found: Found, course: Course) -> None:
+def restore_course(found: Found, course: Course, device: torch.device) -> None:
     """Give a fresh course what was measured up to the savepoint."""
     told = found.state["course"]
+    course.watch = replace(course.watch, **told["watch"], weights={n: t.to(device) for n, t in found.best.items()})
+    course.decay = told["decay"]
     course.curve, course.sums = list(told["curve"]), [(loss, targets) for loss, targets in told["sums"]]
     course.steps, course.train_seconds, course.eval_seconds = found.state["step"], told["train"], told["eval"]
     course.speed = SpeedWindow(**told["speed"])
@@ -134,21 +145,31 @@ def tell_course(course: Course, train_seconds: float) -> dict[str, Any]:
     speed = {"rows": course.speed.rows, "tokens": course.speed.tokens, "seconds": course.speed.so_far}
     return {
         "curve": course.curve, "sums": course.sums, "train": train_seconds, "eval": course.eval_seconds, "speed": speed,
+        "watch": course.watch.tell(), "decay": course.decay,
     }  # fmt: skip
 
 
-def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters, tied ones once, and the buffers that a saved model has."""
+def read_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters, tied ones once, and the buffers that a saved model has: the model's own memory."""
     saved = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
     return {**dict(model.named_parameters()), **buffers}
 
 
+def write_weights(weights: Mapping[str, torch.Tensor], model: nn.Module) -> None:
+    """Overwrite what `read_weights` gives."""
+    with torch.no_grad():
+        for name, tensor in read_weights(model).items():
+            tensor.copy_(weights[name])
+
+
 def _slots(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state; numbers that it keeps outside of tensors become tensors of float64."""
     return {
-        f"{name}/{slot}": value
+        f"{name}/{slot}": value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
         for name, parameter in model.named_parameters()
         for slot, value in optimizer.state[parameter].items()
+        if value is not None
     }
 
 

@@ -29,12 +29,15 @@ from rayscale.nn.group import Group
 from rayscale.nn.job import Job, prepare_job
 from rayscale.nn.keeper import Keeper
 from rayscale.nn.metrics import METRICS
+from rayscale.nn.optimizers import make_optimizer
 from rayscale.nn.pulse import Pulse
 from rayscale.nn.rates import schedule_factor
+from rayscale.nn.resume import read_weights, write_weights
 from rayscale.nn.save import save_model
 from rayscale.nn.speed import SpeedWindow
 from rayscale.nn.state import seed_everything, settled
 from rayscale.nn.vocabulary import wake_unused
+from rayscale.nn.watch import Watch
 from rayscale.savepoints import Saving
 
 if TYPE_CHECKING:
@@ -47,15 +50,20 @@ VALIDATIONS = 5
 # Validation during training is on part of the split, sized by the trial, so that its cost stays below a tenth.
 VALIDATION_SHARE = 1 / 50
 VALIDATION_ROWS = (16, 512)
+DECIDING_VALIDATIONS = 10  # where the rate or the end depends on them; then of the most rows
 
 
 @dataclass
 class Course:
-    """What training has measured so far; `sums` are (loss, targets) of each stretch between curve points."""
+    """What training has measured so far; `sums` are (loss, targets) of each stretch between curve points, `decay` is
+    what weight decay alone has made of a weight of the body."""
+
+    watch: Watch
 
     curve: list[dict[str, float | int | None]] = field(default_factory=list)
     sums: list[tuple[float, float]] = field(default_factory=list)
     steps: int = 0
+    decay: float = 1.0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     error: str | None = None
@@ -88,6 +96,7 @@ def train_trial(
     `train_loss` is the mean over the last tenth of the steps. `flops` counts real tokens, not padding (see
     rayscale.parameters.training_flops). The `validation_loss` of the curve is on the first rows of the validation split
     (a fiftieth of the training rows, 16 to 512); that of the result is on all of it, null where it has no rows.
+    Where `early_stopping` ends the trial, or is asked for at all, the model is that of the lowest validation loss.
 
     Raises InputError and TrialError as `build_model` does, DataError for a subset or split without rows,
     MemoryTrialError where memory does not suffice for the micro-batch, TrialError where it does not for the model.
@@ -105,7 +114,7 @@ def train_trial(
                 text = f"out of memory while the model was built ({reason}); use a smaller model, or larger workers"
                 raise TrialError(text, code="out_of_memory") from error
             raise
-        course, pulse.steps = Course(), job.steps
+        course, pulse.steps = Course(Watch.of(trial.training)), job.steps
         keeper = Keeper(saving, job)
         try:
             job = keeper.find(model)
@@ -123,7 +132,7 @@ def train_trial(
         peak = group.largest([devices.read_memory_peak(group.device) if tells_memory else -1])[0]
         if save_to is not None and rank == 0 and result["status"] == "ok":
             pulse.enter("save")
-            wake_unused(model, _decay(job))
+            wake_unused(model, course.decay)
             save_model(model, prepared.tokenizer_folder, Path(save_to))
         return {**result, "peak_memory_bytes": int(peak) if peak >= 0 else None, "curve": course.curve}
 
@@ -163,14 +172,15 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
     parallel: nn.Module = model
     if group.world_size > 1:
         parallel = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
-    optimizer = _make_optimizer(model, job)
+    optimizer = make_optimizer(model, job)
     every = max(1, math.ceil(job.steps / CURVE_POINTS))
-    validations, monitor = _validation_steps(job), _monitor_rows(job)
+    validations, monitor = _validation_steps(job, course.watch), _monitor_rows(job, course.watch)
     targets_of = job.objective.targets(job.prepared.split("train"))
     model.train()
     if keeper.resumes and isinstance(parallel, DistributedDataParallel):
         _order_buckets(parallel, job)
     at = keeper.begin(model, optimizer, course, pulse)
+    watch = course.watch
     loss_sum, target_sum = torch.full((), at.loss_sum, dtype=torch.float64, device=group.device), at.target_sum
     group.add([0.0])  # all ranks are here: nobody's clock runs while another still builds
     pulse.enter("train")
@@ -187,9 +197,10 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
     left = itertools.islice(_global_batches(job), at.step, None)
     for step, batch in enumerate(job.prepared.split("train").ahead(left, mine), at.step):
         targets = float(targets_of[batch].sum())
-        rate = _rate(job, step)
+        rate = _rate(job, step) * watch.factor
         loss_sum += _step(parallel, model, optimizer, job, batch, targets, rate, pulse)
         target_sum += targets
+        course.decay *= 1 - rate * job.trial.training["weight_decay"]
         if course.speed.warms_up_next:
             loss_sum.item()  # waits for the device
         course.speed.add(len(batch), int(job.train_lengths[batch].sum()))
@@ -210,7 +221,9 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
             elif step + 1 in validations:
                 paused = time.perf_counter()
                 pulse.enter("validation")
-                point["validation_loss"] = evaluate(model, job, "validation", rows=monitor, beat=pulse.beat)[0]
+                validated = evaluate(model, job, "validation", rows=monitor, beat=pulse.beat)[0]
+                point["validation_loss"] = validated
+                watch.see(validated, read_weights(model), course.decay)
                 pulse.enter("train")
                 model.train()
                 paused = time.perf_counter() - paused
@@ -221,7 +234,7 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
             loss_sum.zero_()
             target_sum = 0.0
         course.steps = step + 1
-        if course.error is not None:
+        if course.error is not None or watch.stops:
             break
         pulse.beat(step + 1)
         saved = keeper.after_step(step + 1, loss_sum, target_sum, clock)
@@ -229,6 +242,9 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
         course.speed.pause(saved)
     course.speed.close()
     course.train_seconds = clock()
+    if watch.weights and course.error is None:
+        write_weights(watch.weights, model)
+        course.decay = watch.decay
 
 
 def _order_buckets(parallel: DistributedDataParallel, job: Job) -> None:
@@ -283,16 +299,17 @@ def _describe(job: Job, course: Course) -> dict[str, Any]:
     clocks = [course.train_seconds, course.eval_seconds, course.speed.seconds]
     train_seconds, eval_seconds, window = (float(seconds) for seconds in job.group.largest(clocks))
     per_second = [count / window if window else None for count in (course.speed.rows, course.speed.tokens)]
-    size, share = job.size, course.steps / job.steps  # 1 unless it diverged
+    size, share = job.size, course.steps / job.steps  # 1 unless it diverged or stopped early
     once = job.objective.flops(size, job.prepared.split("train"), job.rows)
-    flops = share * job.epochs * once
+    epochs = share * job.epochs
+    flops = epochs * once
     peak = devices.peak_flops(job.group.device, job.precision)
     return {
         "params": size.params,
         "params_non_embedding": size.params_non_embedding,
         "examples": len(lengths),
         "tokens": tokens,
-        "epochs": job.epochs,
+        "epochs": epochs,
         "steps": course.steps,
         "global_batch": job.global_batch,
         "micro_batch": job.micro_batch,
@@ -328,44 +345,26 @@ def _global_batches(job: Job) -> Iterator[np.ndarray]:
 
 def _rate(job: Job, step: int) -> float:
     training = job.trial.training
-    return job.learning_rate * schedule_factor(training["schedule"], step, job.steps, training["warmup"])
+    schedule, cooldown = training["schedule"], training.get("cooldown")
+    return job.learning_rate * schedule_factor(schedule, step, job.steps, training["warmup"], cooldown)
 
 
-def _decay(job: Job) -> float:
-    """What weight decay alone makes of a weight of the body in all steps."""
-    return math.prod(1 - _rate(job, step) * job.trial.training["weight_decay"] for step in range(job.steps))
-
-
-def _validation_steps(job: Job) -> set[int]:
-    """Steps after which to validate: the ends of epochs, or five evenly spaced ones if that is more."""
+def _validation_steps(job: Job, watch: Watch) -> set[int]:
+    """Steps after which to validate: the ends of epochs, or five evenly spaced ones in a single epoch; where the
+    validations decide, the ends of all epochs, with as many between them as make ten."""
     if not len(job.prepared.split("validation")):
         return set()
     parts = max(VALIDATIONS, job.epochs) if job.epochs == 1 else min(job.epochs, 2 * VALIDATIONS)
+    if watch.decides:
+        parts = job.epochs * math.ceil(DECIDING_VALIDATIONS / job.epochs)
     return {math.ceil(job.steps * part / parts) for part in range(1, parts + 1)}
 
 
-def _monitor_rows(job: Job) -> np.ndarray:
+def _monitor_rows(job: Job, watch: Watch) -> np.ndarray:
     # Rows lie in the order of the hash of their text, so the first ones are a random sample.
     low, high = VALIDATION_ROWS
-    wanted = min(high, max(low, math.ceil(len(job.rows) * VALIDATION_SHARE)))
+    wanted = high if watch.decides else min(high, max(low, math.ceil(len(job.rows) * VALIDATION_SHARE)))
     return np.arange(min(wanted, len(job.prepared.split("validation"))))
-
-
-def _make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
-    if job.trial.training["optimizer"] != "adamw":
-        raise TrialError(f"unknown optimizer '{job.trial.training['optimizer']}'; known: adamw", permanent=True)
-    # Biases and norms are not decayed: they do not multiply with inputs, and have no scale to keep down.
-    decays = {True: job.trial.training["weight_decay"], False: 0.0}
-    # A pooler learns as the body does: it begins with nothing to unlearn (`build_model`).
-    body = {id(parameter) for parameter in model.base_model.parameters()}
-    sorted_out: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        sorted_out.setdefault((parameter.ndim > 1, id(parameter) in body), []).append(parameter)
-    groups = [
-        {"params": found, "weight_decay": decays[matrix], "factor": 1.0 if in_body else job.head_factor}
-        for (matrix, in_body), found in sorted_out.items()
-    ]
-    return torch.optim.AdamW(groups, lr=job.learning_rate, betas=job.objective.betas, fused=True)
 
 
 def _advice(job: Job) -> str:

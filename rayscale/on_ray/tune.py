@@ -76,6 +76,7 @@ def _settings(planned: Planned) -> dict[str, Any]:
         "data_requested": trial.data_requested,
         "gpus": trial.gpus,
         "seed": trial.seed,
+        "learning_rate": trial.training["learning_rate"],
     }
 
 

@@ -245,8 +245,12 @@ def _reach(values: pd.Series) -> str:
 
 def _trials_sentence(trials: pd.DataFrame) -> str:
     counts = trials["status"].value_counts()
-    parts = [f"{counts[status]} {status}" for status in ("ok", "failed", "diverged", "stopped") if counts.get(status)]
-    return f"All {len(trials)} trials: {', '.join(parts)}. Those that are not ok come first, with their reason."
+    order = ("ok", "outdone", "failed", "diverged", "stopped")
+    parts = [f"{counts[status]} {status}" for status in order if counts.get(status)]
+    said = f"All {len(trials)} trials: {', '.join(parts)}. Those that are not ok come first, with their reason."
+    if counts.get("outdone"):
+        said += " Outdone: another learning rate of the cell is better on validation rows; its trial bears the cost."
+    return said
 
 
 def _snippet(evidence: Evidence) -> str:

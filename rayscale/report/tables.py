@@ -15,7 +15,7 @@ from rayscale.report.foretold import Predict, prediction_header, prediction_rows
 from rayscale.report.numbers import MISSING, count, duration, exact, fixed, number, percent, significant, trimmed, whole
 from rayscale.report.verdict import fit_name, interval_text, spoken_outcome, usable, warning_parts
 
-_STATUS_ORDER = {"failed": 0, "diverged": 1, "stopped": 2, "ok": 3}
+_STATUS_ORDER = {"failed": 0, "diverged": 1, "stopped": 2, "ok": 3, "outdone": 4}
 
 
 @dataclass(frozen=True)

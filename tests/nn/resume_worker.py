@@ -60,7 +60,10 @@ def cases(folder: Path) -> Iterator[tuple[str, Trial, Made]]:
     training = {"epochs": 3, "schedule": "cosine"}
     trial = make_trial(data_requested=300, trial_id="classify", training=training)
     yield "classify", trial, make_classification(folder)
-    language = make_trial("causal-lm", data_requested=53 * LENGTH, trial_id="continue", training=training)
+    watched = {"schedule": "plateau", "early_stopping": 5, "optimizer": "adafactor"}
+    language = make_trial(
+        "causal-lm", data_requested=53 * LENGTH, trial_id="continue", training={**training, **watched}
+    )
     yield "continue", language, make_language(folder)
 
 

@@ -27,6 +27,15 @@ def test_ends() -> None:
     assert factors("constant")[-1] == 1.0
 
 
+def test_constant_with_cooldown() -> None:
+    values = [schedule_factor("constant_with_cooldown", step, 20, 0.2, 0.25) for step in range(20)]
+    assert values[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert values[4:16] == [1.0] * 12
+    assert values[15:] == sorted(values[15:], reverse=True)
+    assert values[-1] == pytest.approx(1 - 0.8**0.5)
+    assert factors("constant_with_cooldown")[16:] != [1.0] * 4, "a fifth, by default"
+
+
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.9])
 def test_a_single_step_has_the_full_rate(warmup: float) -> None:
     assert schedule_factor("linear", 0, 1, warmup) == 1.0

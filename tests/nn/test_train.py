@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from made import LABELS, LENGTH, Made, make_split, make_trial
+from resume_worker import InterruptedTrialError, interrupted_in, saved_after, saving
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rayscale.errors import DataError, TrialError
@@ -45,6 +46,43 @@ def test_language_model_learns(language: Made) -> None:
     unigram = -float(np.sum(shares[shares > 0] * np.log(shares[shares > 0])))
     assert result["eval_loss"] < unigram - 1
     assert result["perplexity"] == pytest.approx(math.exp(result["eval_loss"]))
+
+
+@pytest.mark.parametrize(
+    "training",
+    [{"optimizer": "sgd", "learning_rate": 0.1}, {"optimizer": "adafactor", "learning_rate": 1e-2},
+     {"schedule": "constant_with_cooldown", "learning_rate": 3e-3}],
+)  # fmt: skip
+def test_other_optimizers_and_schedules_learn_and_go_on_bit_for_bit(
+    classification: Made, tmp_path: Path, training: dict[str, Any]
+) -> None:
+    trial = make_trial(data_requested=300, training={"epochs": 3, **training})
+    whole = train_trial(trial, classification)
+    assert whole["eval_loss"] < 1.0 < math.log(3)
+    keep = saving(tmp_path, lambda event: None)
+    with saved_after(30), interrupted_in(60), pytest.raises(InterruptedTrialError):
+        train_trial(trial, classification, saving=keep)
+    assert numbers(train_trial(trial, classification, saving=keep)) == numbers(whole)
+
+
+def test_a_plateau_slows_and_early_stopping_takes_the_best_weights_also_in_pieces(
+    classification: Made, tmp_path: Path
+) -> None:
+    watched = {"epochs": 20, "learning_rate": 2e-2, "schedule": "plateau", "early_stopping": 3, "plateau_factor": 0.25}
+    trial = make_trial(training=watched)
+    whole = train_trial(trial, classification)
+    seen = {p["step"]: p["validation_loss"] for p in whole["curve"] if p["validation_loss"] is not None}
+    best = min(seen, key=lambda step: seen[step])
+    assert list(seen) == list(range(7, whole["steps"] + 1, 7)), "the end of every epoch"
+    assert whole["steps"] == best + 3 * 7 < 20 * 7
+    assert whole["epochs"] == pytest.approx(whole["steps"] / 7)
+    assert whole["validation_loss"] == seen[best]
+    rates = {p["step"]: p["learning_rate"] for p in whole["curve"]}
+    assert rates[best + 14] == pytest.approx(rates[best + 7] / 4)
+    keep = saving(tmp_path, lambda event: None)
+    with saved_after(best + 3), interrupted_in(best + 5), pytest.raises(InterruptedTrialError):
+        train_trial(trial, classification, saving=keep)
+    assert numbers(train_trial(trial, classification, saving=keep)) == numbers(whole)
 
 
 def test_record_says_what_was_done(language: Made) -> None:

@@ -25,6 +25,7 @@ GOOD: dict[str, Any] = {
     "grid": {"examples": ["20", "40", "80"], "gpus": ["1"], "seeds": "2"},
     "training": {
         "epochs": "2", "global_batch": "16", "learning_rate": "1e-3", "schedule": "cosine", "warmup": "0.2",
+        "batching": "bucketed",
         "precision": "fp32", "weight_decay": "0.05",
     },
     "target": {"metric": "f1_macro", "reach": "0.9"},
@@ -56,7 +57,8 @@ WRONG: dict[str, list[str]] = {
     "grid.seeds": ["0", "2.5", "1" + "0" * 30, "x", "''", ".nan", ".inf", "-1", "null", "[]", "true", "2020-01-01"],
     "training.epochs": ["0", "2.5", "1" + "0" * 30, *(v for v in _NO_NUMBER if v != "null")],
     "training.global_batch": ["0", "2.5", "1" + "0" * 30, *_NO_NUMBER],
-    "training.learning_rate": ["0", "1e300", "1" + "0" * 400, "atuo", *_NO_NUMBER],
+    "training.learning_rate": ["0", "1e300", "1" + "0" * 400, "atuo", "[1e-3]", "[1e-3, 0]", *_NO_NUMBER],
+    "training.batching": ["sorted", "null", *_NO_TEXT],
     "training.schedule": ["cosin", "null", *_NO_TEXT],
     "training.warmup": ["1", "1.5", *_NO_NUMBER],
     "training.precision": ["fp16", "null", *_NO_TEXT],

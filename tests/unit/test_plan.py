@@ -257,3 +257,24 @@ def test_keep_best_without_validation_rows_is_refused(study_file: Path) -> None:
     assert told.value.code == "no_validation"
     kept = study.model_copy(update={"run": study.run.model_copy(update={"keep": "all"})})
     assert make_plan(kept, CPU, none).trials
+    for key, value in (("learning_rate", (1e-3, 1e-2)), ("early_stopping", 3), ("schedule", "plateau")):
+        watched = kept.model_copy(update={"training": kept.training.model_copy(update={key: value})})
+        with pytest.raises(StudyError, match=rf"study.yaml:\d+: training.{key}: .* validation rows"):
+            make_plan(watched, CPU, none)
+
+
+def test_a_sweep_trains_every_cell_at_every_rate_and_is_cut_as_a_whole(study_file: Path) -> None:
+    plain = make_plan(load_study(study_file), CPU, SUPPLY)
+    path = edited(study_file, "learning_rate: 1e-3", "learning_rate: [1e-2, 1e-3, 1e-4]")
+    plan = make_plan(load_study(path), CPU, SUPPLY)
+    rates = [p.trial.training["learning_rate"] for p in plan.trials]
+    assert sorted(rates) == sorted([1e-4, 1e-3, 1e-2] * len(plain.trials))
+    assert {p.trial.trial_id for p in plain.trials} < {p.trial.trial_id for p in plan.trials}
+    assert plan.gpu_hours == pytest.approx(3 * plain.gpu_hours)
+    assert ("sweep", "3 learning rates: 8 cells take 24 trials; the best on validation rows counts") in plan.lint
+    half = path.read_text() + f"budget: {{gpu_hours: {plan.gpu_hours / 2}}}\n"
+    path.write_text(half)
+    left = make_plan(load_study(path), CPU, SUPPLY)
+    assert 0 < len(left.trials) < 24
+    assert len(left.trials) % 3 == 0
+    assert len(left.trials) + 3 * len(left.cut) == 24

@@ -47,8 +47,12 @@ def test_every_mistake_is_named_in_one_pass_with_file_line_field_and_mend(study_
 @pytest.mark.parametrize(
     ("old", "new", "mend"),
     [
-        ("{epochs: 1, learning_rate: 1e-3}", "{optimizer: sgd}", "trains with adamw only"),
-        ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3, 1e-4]}", "no sweep"),
+        ("{epochs: 1, learning_rate: 1e-3}", "{optimizer: sgd}", "auto was measured for adamw; with sgd give a number"),
+        ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3, 1e-3]}", "a list of different ones"),
+        ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3]}", "a list of different ones"),
+        ("{epochs: 1, learning_rate: 1e-3}", "{momentum: 0.9}", "has an effect with optimizer: sgd only"),
+        ("{epochs: 1, learning_rate: 1e-3}", "{plateau_factor: 0.3}", "has an effect with schedule: plateau only"),
+        ("{epochs: 1, learning_rate: 1e-3}", "{cooldown: 0.2}", "has an effect with schedule: constant_with_cooldown"),
         ("gpus: [1]", "gpus: [1], design: lean", "full grids only"),
     ],
 )
@@ -94,7 +98,7 @@ def test_names_cannot_lead_out_of_the_run(study_file: Path, name: str) -> None:
         ("run: {accelerator: cpu}", "target: {metric: eval_loss, reach: 0}", "eval_loss is always above 0"),
         ("run: {accelerator: cpu}", "prices: {currency: usd}", "give three capital letters, such as USD"),
         ("learning_rate: 1e-3", "warmup: 1.5", "give a number below 1"),
-        ("learning_rate: 1e-3", "schedule: liner", "write linear, cosine or constant (did you mean 'linear'?)"),
+        ("learning_rate: 1e-3", "schedule: liner", "did you mean 'linear'?)"),
         ("epochs: 1", "epochs: '3'", "training.epochs: found '3'; give a whole number"),
         ("name: toy", "name: 5", "name: found 5; give text"),
     ],
