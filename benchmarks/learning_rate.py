@@ -1,19 +1,24 @@
-"""`learning_rate: auto` against a sweep in factors of two, on text that its constants were not fitted to.
+"""`learning_rate: auto` against a dense sweep: what a given rule loses, and whether the law stays what it is.
 
 3 model sizes x 3 data sizes x 2 tasks, from scratch: BERT ladders on sentences with a sentiment (lines `text TAB 0|1`),
-GPT-2 ladders on a book. The sweep's best is chosen on validation rows and compared on test rows, like `auto`. The law
-is one power of the data size for all sizes of a task, log loss = size + slope x log data; its slope is fitted to both.
+GPT-2 ladders on the built-in corpus. Rates in factors of two for the first seed, the best of them by validation loss
+and its two neighbours for the other ones; the sweep's best has the lowest validation loss in the mean of the seeds, and
+is compared with `auto` on test rows. The law of a task is one power of the data size,
+log loss = size + slope x log data. `--cells tuning` are other sizes of models and data: what a rule may be fitted to.
 
-    python benchmarks/learning_rate.py --sentences sst2_train.tsv --book tinyshakespeare.txt
+Every trial is a line of the file of results: a run that was stopped goes on, and all is judged from what is there.
+
+    python benchmarks/learning_rate.py --sentences sst2_train.tsv --dev sst2_dev.tsv --out rates.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +30,39 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from rayscale.machine import cpu_name
 from rayscale.nn.train import train_trial
+from rayscale.text.corpus import ensure_corpus
 from rayscale.text.prepared import Split
-from rayscale.trial import ModelSpec, Trial
+from rayscale.trial import TRAINING_VERSION, ModelSpec, Trial
 
-VOCABULARY, WINDOW, HELD_OUT = 1024, 64, 400
-RATES = tuple(1e-3 * 2**power for power in range(6))  # to 0.032
+VOCABULARY, WINDOW = 1024, 64
+HELD_OUT_WINDOWS, VALIDATION_ROWS, TEST_ROWS = 400, 1000, 1100
+CORPUS_CHARACTERS = 1_500_000
 CLASSIFY, CONTINUE = "sequence-classification", "causal-lm"
-SIZES = ((1, 32), (1, 64), (1, 128))
-DATA = {CLASSIFY: (1500, 3000, 6000), CONTINUE: (20_480, 40_960, 81_920)}
+RATES = {
+    CLASSIFY: tuple(1e-3 * 2**power for power in range(-2, 5)),  # 0.00025 to 0.016
+    CONTINUE: tuple(1e-3 * 2**power for power in range(6)),  # 0.001 to 0.032
+}
+FAMILIES = {CLASSIFY: "bert", CONTINUE: "gpt2"}
+SIZES = {"reported": ((1, 32), (1, 64), (1, 128)), "tuning": ((1, 48), (1, 96))}
+DATA = {
+    "reported": {CLASSIFY: (1200, 2400, 4800), CONTINUE: (30_720, 61_440, 122_880)},
+    "tuning": {CLASSIFY: (1800, 3600), CONTINUE: (40_960,)},
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model size at one data size (rows, or tokens) of a task."""
+
+    task: str
+    layers: int
+    width: int
+    data: int
+
+    @property
+    def cost(self) -> float:
+        """About what a trial takes: a row of sentences three times is as long as 75 tokens."""
+        return self.data * (75 if self.task == CLASSIFY else 1) * self.layers * (self.width + 64)
 
 
 @dataclass(frozen=True)
@@ -49,55 +79,140 @@ class Made:
         return self.splits[name]
 
     def subset(self, axis: str, requested: int, seed: int) -> np.ndarray:
-        return np.arange(requested // WINDOW if axis == "tokens" else requested)
+        wanted = requested // WINDOW if axis == "tokens" else requested
+        return np.random.default_rng(seed).permutation(len(self.splits["train"]))[:wanted]
 
 
 def main() -> None:
-    """Train all cells at all rates and print what `auto` loses."""
+    """Train what is not in the file of results yet, and print what `auto` loses."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sentences", required=True)
-    parser.add_argument("--book", required=True)
+    parser.add_argument("--dev", required=True)
+    parser.add_argument("--out", type=Path, default=Path("learning_rate.jsonl"))
+    parser.add_argument("--cells", choices=sorted(SIZES), default="reported")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no trial begins later")
     given = parser.parse_args()
-    print(f"{cpu_name()}, 1 thread; test loss in nats")
-    began, excesses = time.process_time(), []
-    for task, made in ((CLASSIFY, read_sentences(given.sentences)), (CONTINUE, read_book(given.book))):
-        cells = []
-        for layers, width in SIZES:
-            for size in DATA[task]:
-                swept = {rate: train(task, made, layers, width, size, rate) for rate in RATES}
-                auto = train(task, made, layers, width, size, "auto")
-                rate = min(RATES, key=lambda each: swept[each]["validation_loss"] or math.inf)
-                excess = auto["eval_loss"] / swept[rate]["eval_loss"] - 1
-                cells.append(((layers, width), size, swept[rate]["eval_loss"], auto["eval_loss"]))
-                excesses.append(excess)
-                edge = " (at the edge of the sweep)" if rate in (RATES[0], RATES[-1]) else ""
-                print(
-                    f"{task} {layers}x{width} {size:6}: sweep {swept[rate]['eval_loss']:.4f} at {rate:.2g}{edge}, "
-                    f"auto {auto['eval_loss']:.4f} at {auto['learning_rate']:.2g}, {excess:+.1%}",
-                    flush=True,
-                )
-        slope, half = fit([(group, size, swept) for group, size, swept, _ in cells])
-        own, _ = fit([(group, size, auto) for group, size, _, auto in cells])
-        inside = "within" if abs(own - slope) <= half else "outside"
-        print(
-            f"{task}: exponent of the data by the sweep {-slope:.4f} +- {half:.4f} (95%), by auto {-own:.4f}: {inside}"
-        )
-    excesses.sort()
-    print(f"auto loses {statistics.median(excesses):+.2%} in the median of {len(excesses)} cells, "
-          f"{excesses[-1]:+.1%} at most; {time.process_time() - began:.0f} CPU-seconds")  # fmt: skip
+    cells = [Cell(task, *size, data) for task in FAMILIES for size in SIZES[given.cells]
+             for data in DATA[given.cells][task]]  # fmt: skip
+    until = time.monotonic() + 60 * given.minutes
+    made: dict[str, Made] = {}
+    results = read_results(given.out)
+    for seed in range(given.seeds):
+        # Cheap cells first, and of each the whole sweep: what is there can be judged whenever it stops.
+        for cell in sorted(cells, key=lambda each: each.cost):
+            for rate in (*rates_of(cell, results, seed), "auto"):
+                if key(cell, rate, seed) in results or time.monotonic() > until:
+                    continue
+                if not made:
+                    made = {CLASSIFY: read_sentences(given.sentences, given.dev), CONTINUE: read_corpus()}
+                result = train(made[cell.task], cell, rate, seed)
+                with given.out.open("a") as file:
+                    file.write(json.dumps([key(cell, rate, seed), result]) + "\n")
+                results[key(cell, rate, seed)] = result
+    report(cells, results, given.seeds)
 
 
-def train(task: str, made: Made, layers: int, width: int, size: int, rate: float | str) -> dict[str, Any]:
-    """One cell at one rate."""
-    family, axis = ("bert", "examples") if task == CLASSIFY else ("gpt2", "tokens")
-    settings = {"epochs": 3 if task == CLASSIFY else 1, "global_batch": 32 if task == CLASSIFY else 8,
-                "batching": "random", "learning_rate": rate, "optimizer": "adamw", "momentum": None,
-                "schedule": "linear", "cooldown": None, "warmup": 0.1, "precision": "auto",
+def key(cell: Cell, rate: float | str, seed: int) -> str:
+    """Of a trial; another version of training may have another `auto`."""
+    name = f"auto, version {TRAINING_VERSION}" if rate == "auto" else f"{rate:.6g}"
+    return f"{cell.task} {cell.layers}x{cell.width} {cell.data}, {name}, seed {seed}"
+
+
+def rates_of(cell: Cell, results: dict[str, dict[str, Any]], seed: int) -> tuple[float, ...]:
+    """The rates that are swept with this seed, ascending."""
+    rates = RATES[cell.task]
+    if not seed:
+        return rates
+    first = {rate: results.get(key(cell, rate, 0)) for rate in rates}
+    if None in first.values():
+        return ()
+    place = rates.index(min(rates, key=lambda rate: mean([first[rate]], "validation_loss")))
+    return rates[max(0, place - 1) : place + 2]
+
+
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    """By key; a line that a stop cut short is passed over, and its trial trained again."""
+    found = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            name, result = json.loads(line)
+        except ValueError:
+            continue
+        found[name] = result
+    return found
+
+
+def train(made: Made, cell: Cell, rate: float | str, seed: int) -> dict[str, Any]:
+    """One cell at one rate: its losses and the rate in figures."""
+    language = cell.task == CONTINUE
+    settings = {"epochs": 1 if language else 3, "global_batch": 8 if language else 32, "batching": "random",
+                "learning_rate": rate, "optimizer": "adamw", "schedule": "linear", "warmup": 0.1, "precision": "auto",
                 "weight_decay": 0.01}  # fmt: skip
-    model = ModelSpec(f"{family}-{layers}x{width}", "family", family, layers, width, VOCABULARY)
-    named = {"type": task, "text": "text", "label": "label", "max_length": WINDOW}
-    trial = Trial("rate", "rate", named, model, axis, size, 1, 0, "none", settings, "cpu", 1, "made")
-    return train_trial(trial, made)  # type: ignore[arg-type]
+    family = FAMILIES[cell.task]
+    model = ModelSpec(f"{family}-{cell.layers}x{cell.width}", "family", family, cell.layers, cell.width, VOCABULARY)
+    task = {"type": cell.task, "text": "text", "label": "label", "max_length": WINDOW}
+    axis = "tokens" if language else "examples"
+    trial = Trial("rate", "rate", task, model, axis, cell.data, 1, seed, "none", settings, "cpu", 1, "made")
+    began = time.process_time()
+    result = train_trial(trial, made)  # type: ignore[arg-type]
+    names = ("status", "learning_rate", "steps", "train_loss", "validation_loss", "eval_loss")
+    return {**{name: result[name] for name in names}, "cpu_seconds": round(time.process_time() - began, 2)}
+
+
+def report(cells: Iterable[Cell], results: dict[str, dict[str, Any]], seeds: int) -> None:
+    """Print the table, the medians and the laws of all cells that are whole."""
+    print(f"{cpu_name()}, 1 thread, training version {TRAINING_VERSION}; test loss in nats, mean of {seeds} seeds, "
+          "best rate by validation loss")  # fmt: skip
+    print(
+        "| task | model | data | sweep's best rate | its loss | auto's rate | its loss | auto loses | noise of a seed |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    excesses: dict[str, list[float]] = {}
+    laws: dict[str, list[tuple[Any, int, float, float]]] = {}
+    for cell in cells:
+        rates = rates_of(cell, results, seeds - 1)
+        trials = {rate: [results.get(key(cell, rate, seed)) for seed in range(seeds)] for rate in (*rates, "auto")}
+        if not rates or any(each is None for found in trials.values() for each in found):
+            continue
+        validation = {rate: mean(trials[rate], "validation_loss") for rate in rates}
+        best = min(rates, key=lambda rate: validation[rate])
+        swept, auto = mean(trials[best], "eval_loss"), mean(trials["auto"], "eval_loss")
+        edge = " (edge)" if best in (RATES[cell.task][0], RATES[cell.task][-1]) else ""
+        row = (cell.task, f"{cell.layers}x{cell.width}", cell.data, f"{best:.2g}{edge}", f"{swept:.4f}",
+               f"{trials['auto'][0]['learning_rate']:.2g}", f"{auto:.4f}", f"{auto / swept - 1:+.1%}",
+               spread(trials[best]))  # fmt: skip
+        print("| " + " | ".join(map(str, row)) + " |")
+        excesses.setdefault(cell.task, []).append(auto / swept - 1)
+        laws.setdefault(cell.task, []).append(((cell.layers, cell.width), cell.data, swept, auto))
+    for task, found in laws.items():
+        median = statistics.median(excesses[task])
+        print(
+            f"{task}: auto loses {median:+.2%} in the median of {len(found)} cells, {max(excesses[task]):+.1%} at most"
+        )
+        if len({data for _, data, _, _ in found}) > 2:
+            slope, half = fit([(group, data, swept) for group, data, swept, _ in found])
+            own, _ = fit([(group, data, auto) for group, data, _, auto in found])
+            inside = "within" if abs(own - slope) <= half else "outside"
+            print(f"{task}: exponent of the data by the sweep {-slope:.4f} +- {half:.4f} (95%), by auto {-own:.4f}: "
+                  f"{inside}")  # fmt: skip
+    whole = [each for found in excesses.values() for each in found]
+    if whole:
+        median, seconds = statistics.median(whole), sum(each["cpu_seconds"] for each in results.values())
+        print(f"all: auto loses {median:+.2%} in the median of {len(whole)} cells, at most {max(whole):+.1%}; "
+              f"{seconds:.0f} CPU-seconds in the file")  # fmt: skip
+
+
+def mean(trials: list[Any], column: str) -> float:
+    """Over seeds; infinite where one diverged."""
+    losses = [each[column] for each in trials]
+    return math.inf if None in losses else statistics.fmean(losses)
+
+
+def spread(trials: list[Any]) -> str:
+    """The deviation between the seeds' test losses, in percent of their mean."""
+    losses = [each["eval_loss"] for each in trials]
+    return f"{statistics.stdev(losses) / statistics.fmean(losses):.1%}" if len(losses) > 1 else "?"
 
 
 def fit(cells: list[tuple[Any, int, float]]) -> tuple[float, float]:
@@ -122,36 +237,41 @@ def learn_tokenizer(texts: Iterator[str]) -> Tokenizer:
     return tokenizer
 
 
-def read_sentences(path: str) -> Made:
-    """Shuffled rows of sst2, [CLS] before each."""
-    rows = [line.rsplit("\t", 1) for line in Path(path).read_text().splitlines() if "\t" in line]
-    rows = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
-    tokenizer = learn_tokenizer(text for text, _ in rows)
-    ids = [[1, *found.ids][:WINDOW] for found in tokenizer.encode_batch_fast([text for text, _ in rows])]
-    labels = np.array([int(label) for _, label in rows], dtype=np.int32)
-    return Made(cut(ids, labels), ["negative", "positive"], {"pad": 0})
+def read_sentences(path: str, dev: str) -> Made:
+    """Shuffled rows, [CLS] before each; the test rows are the dev file and some of the others."""
+    read = [[line.rsplit("\t", 1) for line in Path(each).read_text().splitlines() if "\t" in line]
+            for each in (path, dev)]  # fmt: skip
+    mixed = [read[0][place] for place in np.random.default_rng(0).permutation(len(read[0]))]
+    rows = {"validation": mixed[:VALIDATION_ROWS],
+            "test": mixed[VALIDATION_ROWS : VALIDATION_ROWS + TEST_ROWS] + read[1],
+            "train": mixed[VALIDATION_ROWS + TEST_ROWS :]}  # fmt: skip
+    tokenizer = learn_tokenizer(text for text, _ in rows["train"])
+    splits = {}
+    for name, part in rows.items():
+        found = tokenizer.encode_batch_fast([text for text, _ in part])
+        labels = np.array([int(label) for _, label in part], dtype=np.int32)
+        splits[name] = make_split([[1, *each.ids][:WINDOW] for each in found], labels)
+    return Made(splits, ["negative", "positive"], {"pad": 0})
 
 
-def read_book(path: str) -> Made:
-    """Windows of the book in random order."""
-    text = Path(path).read_text()
-    tokens = learn_tokenizer(iter(text.splitlines(keepends=True))).encode(text).ids
-    whole = len(tokens) // WINDOW
-    windows = np.array(tokens[: whole * WINDOW]).reshape(whole, WINDOW)[np.random.default_rng(0).permutation(whole)]
-    return Made(cut(windows.tolist(), None), [], {})
+def read_corpus() -> Made:
+    """Windows of the built-in corpus in random order."""
+    texts = [json.loads(line)[0] for line in ensure_corpus().read_text().splitlines()]
+    texts = [texts[place] for place in np.random.default_rng(0).permutation(len(texts))]
+    whole = "\n".join(texts)[:CORPUS_CHARACTERS]
+    tokens = learn_tokenizer(iter(whole.splitlines(keepends=True))).encode(whole).ids
+    count = len(tokens) // WINDOW
+    windows = np.array(tokens[: count * WINDOW]).reshape(count, WINDOW)[np.random.default_rng(0).permutation(count)]
+    parts = {"test": slice(HELD_OUT_WINDOWS), "validation": slice(HELD_OUT_WINDOWS, 2 * HELD_OUT_WINDOWS),
+             "train": slice(2 * HELD_OUT_WINDOWS, None)}  # fmt: skip
+    return Made({name: make_split(windows[part].tolist(), None) for name, part in parts.items()}, [], {})
 
 
-def cut(ids: list[list[int]], labels: np.ndarray | None) -> dict[str, Split]:
-    """Test and validation rows from the front, the rest for training."""
-    parts = {"test": slice(HELD_OUT), "validation": slice(HELD_OUT, 2 * HELD_OUT), "train": slice(2 * HELD_OUT, None)}
-    made = {}
-    for name, part in parts.items():
-        rows = ids[part]
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-        keys = np.arange(len(rows), dtype=np.uint64)
-        own = None if labels is None else labels[part]
-        made[name] = Split(np.concatenate(rows).astype(np.int32), offsets, own, keys)
-    return made
+def make_split(ids: list[list[int]], labels: np.ndarray | None) -> Split:
+    """A split of these rows."""
+    lengths = np.array([len(row) for row in ids], dtype=np.int64)
+    values = np.concatenate([np.asarray(row) for row in ids]).astype(np.int32)
+    return Split(values, np.cumsum(lengths) - lengths, lengths, labels, np.arange(len(ids), dtype=np.uint64))
 
 
 if __name__ == "__main__":

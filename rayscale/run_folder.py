@@ -25,6 +25,7 @@ from rayscale.names import is_name
 from rayscale.redaction import redact_all
 from rayscale.standing import stand
 from rayscale.storage import Store
+from rayscale.sweeps import OUTDONE
 
 # What the readers of plan.json rely on, and of each of its trials.
 _PLAN_KEYS = ("study", "machine", "task", "data_axis", "data_fingerprint", "target", "prices", "trials")
@@ -98,8 +99,10 @@ class Run:
 
     @property
     def judged_trials(self) -> pd.DataFrame:
-        """`trials` and a column `guessing_loss`, the test loss of a model that has learnt nothing: what laws go by."""
-        return with_guesses(self.trials, self.guessing_loss)
+        """What laws go by: `trials` without those that another learning rate of their cell outdid, and a column
+        `guessing_loss`, the test loss of a model that has learnt nothing."""
+        trials = self.trials
+        return with_guesses(trials[trials["status"] != OUTDONE].reset_index(drop=True), self.guessing_loss)
 
     @property
     def guessing_loss(self) -> dict[str, float]:

@@ -50,6 +50,7 @@ def test_every_mistake_is_named_in_one_pass_with_file_line_field_and_mend(study_
         ("{epochs: 1, learning_rate: 1e-3}", "{optimizer: sgd}", "auto was measured for adamw; with sgd give a number"),
         ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3, 1e-3]}", "a list of different ones"),
         ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3]}", "a list of different ones"),
+        ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3, 0]}", "training.learning_rate.1: found 0;"),
         ("{epochs: 1, learning_rate: 1e-3}", "{momentum: 0.9}", "has an effect with optimizer: sgd only"),
         ("{epochs: 1, learning_rate: 1e-3}", "{plateau_factor: 0.3}", "has an effect with schedule: plateau only"),
         ("{epochs: 1, learning_rate: 1e-3}", "{cooldown: 0.2}", "has an effect with schedule: constant_with_cooldown"),
