@@ -68,7 +68,8 @@ def kill_strays(known: Sequence[Member], seconds: float) -> None:
 def remove_left_groups() -> None:
     """Remove placement groups of this job whose trainer has died: they would hold their slots until the job ends.
 
-    Train's own cleaner asks the dashboard whether the trainer lives, and waits for ever where there is none.
+    Train's own cleaner asks the dashboard whether the trainer lives, and waits for ever where there is none. Groups
+    that the driver made, such as Tune's, have no actor as their maker and stay.
     """
     from ray._private.state import state
     from ray.core.generated import gcs_pb2
@@ -76,9 +77,10 @@ def remove_left_groups() -> None:
 
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
     alive = state.actor_table(actor_id=None, job_id=job, actor_state_name="ALIVE")
+    driver = ray.ActorID.nil().binary()
     table: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
     for content in state._connect_and_get_accessor().get_placement_group_table():
         group = table.FromString(content)
         ours = group.creator_job_id == job.binary() and group.state != table.REMOVED
-        if ours and group.creator_actor_id and group.creator_actor_id.hex() not in alive:
+        if ours and group.creator_actor_id != driver and group.creator_actor_id.hex() not in alive:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))

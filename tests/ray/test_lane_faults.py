@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.util.placement_group import placement_group, placement_group_table
 
 from rayscale.draft import draft_plan
 from rayscale.machine import this_machine
@@ -78,6 +79,8 @@ def test_row_16_and_17_killed_and_stopped_ranks_and_a_killed_lane_change_no_numb
     trial = next(p.trial for p in plan.trials if p.trial.gpus == gpus)
     prepared = prepare(plan.study, [spec_of(trial.model)], [0])[spec_of(trial.model).name]
     handed = Handed(trial.to_json(), wrap(prepared.path, several_nodes=False), None)
+    own = placement_group([{"CPU": 0.01}])  # as Tune makes them; where a lane dies, only that lane's group goes
+    ray.get(own.ready())
     pool = Pool(session, trial, handed, ["clean", "killed", "stopped", "lane", "after"])
     pool.begin("clean")
     clean = pool.end("clean")
@@ -103,3 +106,4 @@ def test_row_16_and_17_killed_and_stopped_ranks_and_a_killed_lane_change_no_numb
     assert (numbers(after), after["attempts"]) == (numbers(clean), 1)
     told = [event["event"] for event in pool.events if event["event"] != "trial_started"]
     assert told == ["trial_retried"] * 3 + ["lane_ended"]
+    assert placement_group_table(own)["state"] == "CREATED"
