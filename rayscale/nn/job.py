@@ -132,6 +132,7 @@ def prepare_job(
             layers=size.layers,
             global_batch=training["global_batch"],
             batch_tokens=round(training["global_batch"] * float(train.lengths[rows].mean())),
+            steps=steps,
         ),
         head_factor=resolve_head_factor(
             training["learning_rate"], task_type=task_type, pretrained=pretrained, layers=size.layers

@@ -33,12 +33,18 @@ def schedule_factor(schedule: str, step: int, steps: int, warmup: float, cooldow
     return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-# `auto`, from scratch: constant / width. Matrices of Adam-trained networks want rates that fall with their width (Yang
-# et al. 2022, arXiv 2203.03466). The constants are the best of sweeps in factors of 2 on the built-in text: GPT-2
-# ladders of 32 to 128 wide (50,000 to 200,000 tokens, batches of 256 to 2,048 tokens), BERT ladders of 64 and 128
-# (1,000 examples, 3 epochs, batches of 32). Larger batches allow larger rates, here up to a factor of 2.
-LANGUAGE, LANGUAGE_TOKENS, LANGUAGE_POWER = 0.32, 512, 1 / 3
-CLASSES, CLASSES_EXAMPLES, CLASSES_POWER = 0.22, 32, 1 / 2
+# `auto`, from scratch, the same for all shapes:
+#     SCRATCH / width x (targets of a batch / 512)^(1/2) x (100 / steps)^(1/3)
+# Matrices of Adam-trained networks want rates that fall with their width (Yang et al. 2022, arXiv 2203.03466); a batch
+# of more targets has less noise (Malladi et al. 2022, arXiv 2205.10287); the longer the training, the lower the rate
+# that is best for it (Bjorck et al. 2024, arXiv 2409.19913: the power 0.32). A classifier has one target a row, a
+# language model one a token, and so a classifier's rate is lower. SCRATCH is fitted to sweeps in factors of 2 at 48 and
+# 96 wide: GPT-2 shapes on the built-in text (20,480 to 327,680 tokens, 40 to 640 steps), BERT shapes on SST-2 and on
+# the built-in text (900 to 4,000 rows, 87 to 375 steps). docs/LOG.md has what `auto` loses on other sizes.
+SCRATCH, SCRATCH_TARGETS, SCRATCH_STEPS, STEPS_POWER = 0.6, 512, 100, 1 / 3
+FEWEST_STEPS = 40  # none fewer were measured
+# Targets of the batches that were measured, and how much larger or smaller ones may change the rate.
+LANGUAGE_TARGETS, OTHER_TARGETS = 512, 32
 LARGEST_BATCH_FACTOR = 2.0
 # `auto`, pretrained: measured at 384 wide (MiniLM cut to 1, 3 and 6 layers, 400 to 1,000 examples of 77 classes). The
 # powers are such that 768 wide with 12 layers and 1,024 with 24 get 4.7e-5 and 1.7e-5, within what is published for
@@ -59,24 +65,26 @@ def resolve_rate(
     layers: int,
     global_batch: int,
     batch_tokens: int,
+    steps: int,
 ) -> float:
     """The peak rate: `setting` itself, or for `auto` the rule above.
 
     `width` is that of the hidden states, `layers` the depth after a cut, `global_batch` in examples, `batch_tokens` the
-    mean tokens of a global batch.
+    mean tokens of a global batch, `steps` those of the whole trial. Rows count as one target each but for causal-lm:
+    the labels or the words of one row are less than as many independent ones. The steps change no pretrained rate,
+    which is bounded by what must not be unlearnt.
     """
     if setting != "auto":
         return float(setting)
-    if task_type == "causal-lm":
-        batch = (batch_tokens / LANGUAGE_TOKENS) ** LANGUAGE_POWER
-    else:
-        batch = (global_batch / CLASSES_EXAMPLES) ** CLASSES_POWER
-    batch = min(LARGEST_BATCH_FACTOR, batch)
+    language = task_type == "causal-lm"
+    measured = LANGUAGE_TARGETS if language else OTHER_TARGETS
+    batch = min(LARGEST_BATCH_FACTOR, math.sqrt((batch_tokens if language else global_batch) / measured))
     if pretrained:
         narrow, shallow = PRETRAINED_WIDTH / width, PRETRAINED_LAYERS / layers
         scale = narrow**PRETRAINED_POWER * shallow**PRETRAINED_DEPTH_POWER
         return min(PRETRAINED_LIMIT, PRETRAINED * scale * batch)
-    return (LANGUAGE if task_type == "causal-lm" else CLASSES) / width * batch
+    short = (SCRATCH_STEPS / max(steps, FEWEST_STEPS)) ** STEPS_POWER
+    return SCRATCH / width * math.sqrt(measured / SCRATCH_TARGETS) * batch * short
 
 
 def resolve_head_factor(setting: str | float, *, task_type: str, pretrained: bool, layers: int) -> float:

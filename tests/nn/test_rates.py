@@ -54,14 +54,25 @@ def auto(**change: object) -> float:
         "layers": 6,
         "global_batch": 8,
         "batch_tokens": 512,
+        "steps": 100,
     }
     return resolve_rate("auto", **(settings | change))  # type: ignore[arg-type]
 
 
 def test_given_rate_is_taken() -> None:
-    assert resolve_rate(
-        1e-3, task_type="causal-lm", pretrained=False, width=64, layers=6, global_batch=8, batch_tokens=512
-    ) == pytest.approx(1e-3)
+    assert auto(width=64) != 1e-3
+    given = {"task_type": "causal-lm", "pretrained": False, "width": 64, "layers": 6, "global_batch": 8}
+    assert resolve_rate(1e-3, **given, batch_tokens=512, steps=100) == 1e-3  # type: ignore[arg-type]
+
+
+def test_auto_is_one_formula_from_scratch() -> None:
+    assert auto(width=60) == pytest.approx(0.01)
+    language, rows = auto(), auto(task_type="sequence-classification", global_batch=32)
+    assert rows == pytest.approx(language / 4), "a batch of 32 targets, not of 512"
+    assert auto(steps=800) == pytest.approx(language / 2)
+    assert auto(steps=1) == auto(steps=40) > language
+    pretrained = {"task_type": "sequence-classification", "pretrained": True, "width": 384, "global_batch": 32}
+    assert auto(**pretrained, steps=800) == auto(**pretrained, steps=100) == pytest.approx(3e-4)
 
 
 @pytest.mark.parametrize("task_type", ["causal-lm", "sequence-classification"])
