@@ -4,7 +4,8 @@
 GPT-2 ladders on the built-in corpus. Rates in factors of two for the first seed, the best of them by validation loss
 and its two neighbours for the other ones; the sweep's best has the lowest validation loss in the mean of the seeds, and
 is compared with `auto` on test rows. The law of a task is one power of the data size,
-log loss = size + slope x log data. `--cells tuning` are other sizes of models and data: what a rule may be fitted to.
+log loss = size + slope x log data. `--cells tuning` are other sizes of models and data, and a third task (the package
+that a paragraph of the corpus is from): what a rule may be fitted to.
 
 Every trial is a line of the file of results: a run that was stopped goes on, and all is judged from what is there.
 
@@ -32,21 +33,23 @@ from rayscale.machine import cpu_name
 from rayscale.nn.train import train_trial
 from rayscale.text.corpus import ensure_corpus
 from rayscale.text.prepared import Split
+from rayscale.transfer import Best, best_rate, fit_optimum
 from rayscale.trial import TRAINING_VERSION, ModelSpec, Trial
 
 VOCABULARY, WINDOW = 1024, 64
 HELD_OUT_WINDOWS, VALIDATION_ROWS, TEST_ROWS = 400, 1000, 1100
-CORPUS_CHARACTERS = 1_500_000
-CLASSIFY, CONTINUE = "sequence-classification", "causal-lm"
+CORPUS_CHARACTERS, PACKAGE_ROWS = 1_500_000, 7000
+CLASSIFY, PACKAGES, CONTINUE = "sequence-classification", "packages sequence-classification", "causal-lm"
 RATES = {
     CLASSIFY: tuple(1e-3 * 2**power for power in range(-2, 5)),  # 0.00025 to 0.016
+    PACKAGES: tuple(1e-3 * 2**power for power in range(-1, 4)),
     CONTINUE: tuple(1e-3 * 2**power for power in range(6)),  # 0.001 to 0.032
 }
-FAMILIES = {CLASSIFY: "bert", CONTINUE: "gpt2"}
+FAMILIES = {CLASSIFY: "bert", PACKAGES: "bert", CONTINUE: "gpt2"}
 SIZES = {"reported": ((1, 32), (1, 64), (1, 128)), "tuning": ((1, 48), (1, 96))}
 DATA = {
-    "reported": {CLASSIFY: (1200, 2400, 4800), CONTINUE: (30_720, 61_440, 122_880)},
-    "tuning": {CLASSIFY: (1800, 3600), CONTINUE: (40_960,)},
+    "reported": {CLASSIFY: (1200, 2400, 4800), PACKAGES: (), CONTINUE: (30_720, 61_440, 122_880)},
+    "tuning": {CLASSIFY: (900, 1800, 3600), PACKAGES: (1000, 4000), CONTINUE: (20_480, 40_960, 163_840, 327_680)},
 }
 
 
@@ -62,7 +65,7 @@ class Cell:
     @property
     def cost(self) -> float:
         """About what a trial takes: a row of sentences three times is as long as 75 tokens."""
-        return self.data * (75 if self.task == CLASSIFY else 1) * self.layers * (self.width + 64)
+        return self.data * (1 if self.task == CONTINUE else 75) * self.layers * (self.width + 64)
 
 
 @dataclass(frozen=True)
@@ -98,18 +101,25 @@ def main() -> None:
     until = time.monotonic() + 60 * given.minutes
     made: dict[str, Made] = {}
     results = read_results(given.out)
+
+    def ensure(cell: Cell, rate: float | str, seed: int) -> None:
+        if key(cell, rate, seed) in results or time.monotonic() > until:
+            return
+        if not made:
+            made.update({CLASSIFY: read_sentences(given.sentences, given.dev), CONTINUE: read_corpus(),
+                         PACKAGES: read_packages()})  # fmt: skip
+        results[key(cell, rate, seed)] = train(made[cell.task], cell, rate, seed)
+        with given.out.open("a") as file:
+            file.write(json.dumps([key(cell, rate, seed), results[key(cell, rate, seed)]]) + "\n")
+
     for seed in range(given.seeds):
         # Cheap cells first, and of each the whole sweep: what is there can be judged whenever it stops.
         for cell in sorted(cells, key=lambda each: each.cost):
             for rate in (*rates_of(cell, results, seed), "auto"):
-                if key(cell, rate, seed) in results or time.monotonic() > until:
-                    continue
-                if not made:
-                    made = {CLASSIFY: read_sentences(given.sentences, given.dev), CONTINUE: read_corpus()}
-                result = train(made[cell.task], cell, rate, seed)
-                with given.out.open("a") as file:
-                    file.write(json.dumps([key(cell, rate, seed), result]) + "\n")
-                results[key(cell, rate, seed)] = result
+                ensure(cell, rate, seed)
+    for cell, rate in transferred(cells, results, given.seeds).items():
+        for seed in range(given.seeds):
+            ensure(cell, rate, seed)
     report(cells, results, given.seeds)
 
 
@@ -129,6 +139,28 @@ def rates_of(cell: Cell, results: dict[str, dict[str, Any]], seed: int) -> tuple
         return ()
     place = rates.index(min(rates, key=lambda rate: mean([first[rate]], "validation_loss")))
     return rates[max(0, place - 1) : place + 2]
+
+
+def transferred(cells: Iterable[Cell], results: dict[str, dict[str, Any]], seeds: int) -> dict[Cell, float]:
+    """The rates that the small cells of each task foretell for its others: the small ones are the two smaller models at
+    the two smaller data sizes."""
+    found = {}
+    for task in FAMILIES:
+        mine = [cell for cell in cells if cell.task == task]
+        widths, sizes = sorted({cell.width for cell in mine}), sorted({cell.data for cell in mine})
+        small = [cell for cell in mine if cell.width in widths[:2] and cell.data in sizes[:2]]
+        best = []
+        for cell in small:
+            seen = {rate: [result for seed in range(seeds) if (result := results.get(key(cell, rate, seed)))]
+                    for rate in RATES[task]}  # fmt: skip
+            where = best_rate({rate: mean(trials, "validation_loss") for rate, trials in seen.items() if trials})
+            if where is not None:
+                best.append(Best(cell.width, cell.layers, seen[RATES[task][0]][0]["steps"], *where))
+        if len(sizes) > 2 and best:
+            law = fit_optimum(best, "family")
+            steps = {cell: results[key(cell, RATES[task][0], 0)]["steps"] for cell in mine if cell not in small}
+            found |= {cell: law.rate(cell.width, cell.layers, count) for cell, count in steps.items()}
+    return found
 
 
 def read_results(path: Path) -> dict[str, dict[str, Any]]:
@@ -151,7 +183,7 @@ def train(made: Made, cell: Cell, rate: float | str, seed: int) -> dict[str, Any
                 "weight_decay": 0.01}  # fmt: skip
     family = FAMILIES[cell.task]
     model = ModelSpec(f"{family}-{cell.layers}x{cell.width}", "family", family, cell.layers, cell.width, VOCABULARY)
-    task = {"type": cell.task, "text": "text", "label": "label", "max_length": WINDOW}
+    task = {"type": cell.task.split()[-1], "text": "text", "label": "label", "max_length": WINDOW}
     axis = "tokens" if language else "examples"
     trial = Trial("rate", "rate", task, model, axis, cell.data, 1, seed, "none", settings, "cpu", 1, "made")
     began = time.process_time()
@@ -164,10 +196,11 @@ def report(cells: Iterable[Cell], results: dict[str, dict[str, Any]], seeds: int
     """Print the table, the medians and the laws of all cells that are whole."""
     print(f"{cpu_name()}, 1 thread, training version {TRAINING_VERSION}; test loss in nats, mean of {seeds} seeds, "
           "best rate by validation loss")  # fmt: skip
-    print(
-        "| task | model | data | sweep's best rate | its loss | auto's rate | its loss | auto loses | noise of a seed |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| task | model | data | sweep's best rate | its loss | auto's rate | its loss | auto loses | "
+          "noise of a seed | transferred rate | its loss | it loses |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    carried = transferred(cells, results, seeds)
+    lost: list[float] = []
     excesses: dict[str, list[float]] = {}
     laws: dict[str, list[tuple[Any, int, float, float]]] = {}
     for cell in cells:
@@ -181,7 +214,12 @@ def report(cells: Iterable[Cell], results: dict[str, dict[str, Any]], seeds: int
         edge = " (edge)" if best in (RATES[cell.task][0], RATES[cell.task][-1]) else ""
         row = (cell.task, f"{cell.layers}x{cell.width}", cell.data, f"{best:.2g}{edge}", f"{swept:.4f}",
                f"{trials['auto'][0]['learning_rate']:.2g}", f"{auto:.4f}", f"{auto / swept - 1:+.1%}",
-               spread(trials[best]))  # fmt: skip
+               spread(trials[best]), "", "", "")  # fmt: skip
+        further = [results.get(key(cell, carried[cell], seed)) for seed in range(seeds)] if cell in carried else [None]
+        if None not in further:
+            loss = mean(further, "eval_loss")
+            row = (*row[:-3], f"{carried[cell]:.2g}", f"{loss:.4f}", f"{loss / swept - 1:+.1%}")
+            lost.append(loss / swept - 1)
         print("| " + " | ".join(map(str, row)) + " |")
         excesses.setdefault(cell.task, []).append(auto / swept - 1)
         laws.setdefault(cell.task, []).append(((cell.layers, cell.width), cell.data, swept, auto))
@@ -201,6 +239,10 @@ def report(cells: Iterable[Cell], results: dict[str, dict[str, Any]], seeds: int
         median, seconds = statistics.median(whole), sum(each["cpu_seconds"] for each in results.values())
         print(f"all: auto loses {median:+.2%} in the median of {len(whole)} cells, at most {max(whole):+.1%}; "
               f"{seconds:.0f} CPU-seconds in the file")  # fmt: skip
+    if lost:
+        median = statistics.median(lost)
+        print(f"transfer from the small cells loses {median:+.2%} in the median of {len(lost)} others, at most "
+              f"{max(lost):+.1%}")  # fmt: skip
 
 
 def mean(trials: list[Any], column: str) -> float:
@@ -254,11 +296,26 @@ def read_sentences(path: str, dev: str) -> Made:
     return Made(splits, ["negative", "positive"], {"pad": 0})
 
 
+def paragraphs() -> list[list[str]]:
+    """Those of the built-in corpus in random order, each with its package."""
+    rows = [json.loads(line) for line in ensure_corpus().read_text().splitlines()]
+    return [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
+
+
+def read_packages() -> Made:
+    """Paragraphs of the built-in corpus, labelled with their package, [CLS] before each."""
+    rows = paragraphs()[:PACKAGE_ROWS]
+    names = sorted({name for _, name in rows})
+    tokenizer = learn_tokenizer(text for text, _ in rows)
+    ids = [[1, *each.ids][:WINDOW] for each in tokenizer.encode_batch_fast([text for text, _ in rows])]
+    labels = np.array([names.index(name) for _, name in rows], dtype=np.int32)
+    parts = {"test": slice(1500), "validation": slice(1500, 2500), "train": slice(2500, None)}
+    return Made({name: make_split(ids[part], labels[part]) for name, part in parts.items()}, names, {"pad": 0})
+
+
 def read_corpus() -> Made:
     """Windows of the built-in corpus in random order."""
-    texts = [json.loads(line)[0] for line in ensure_corpus().read_text().splitlines()]
-    texts = [texts[place] for place in np.random.default_rng(0).permutation(len(texts))]
-    whole = "\n".join(texts)[:CORPUS_CHARACTERS]
+    whole = "\n".join(text for text, _ in paragraphs())[:CORPUS_CHARACTERS]
     tokens = learn_tokenizer(iter(whole.splitlines(keepends=True))).encode(whole).ids
     count = len(tokens) // WINDOW
     windows = np.array(tokens[: count * WINDOW]).reshape(count, WINDOW)[np.random.default_rng(0).permutation(count)]

@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from rayscale.doctor_devices import GIGA
 from rayscale.errors import InputError, StudyError
-from rayscale.estimate import Copies, Measured, Supply, bytes_per_token
+from rayscale.estimate import Copies, Measured, Supply, bytes_per_token, steps_of
 from rayscale.guessing import entropy
 from rayscale.ledger import Ledger, TrialRecord
 from rayscale.machine import Machine, free_bytes, nearest_folder
 from rayscale.plan import Plan, make_plan, model_specs
 from rayscale.storage import Store
-from rayscale.study import Ladder, Study
+from rayscale.study import Ladder, Study, Transfer
 from rayscale.study_augment import read as read_augmentation
 from rayscale.text.account import listed, row_counts, token_counts
 from rayscale.text.children import find_augmentations
@@ -28,6 +28,7 @@ from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared, find_tokens
 from rayscale.text.survey import Survey, survey, survey_folder
 from rayscale.text.tokenise import TokenizerSpec, spec_of
+from rayscale.transfer import Optimum, read_optimum
 from rayscale.trial import ModelSpec, Trial
 
 PRETRAINED_VOCABULARY = 30_000  # of a checkpoint's tokenizer, before it is read
@@ -67,10 +68,11 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     tokenised = _tokenised(study, found, specs) if specs else {}
     supply = _supply(study, found, tokenised)
     records = Ledger(store).read()[0]
-    plan = make_plan(study, machine, supply, _measured(records), specs)
+    optimum = read_optimum(study) if isinstance(study.training.learning_rate, Transfer) else None
+    plan = make_plan(study, machine, supply, _measured(records), specs, optimum.rate_of if optimum else None)
     tokenizers = tokenizers_of(plan)
     found_out = diagnose(study, found, tokenizers, tokenised)
-    lint = (*_changed(records, plan), *_little_room(store, plan), *plan.lint)
+    lint = (*_changed(records, plan), *_transferred(optimum, plan), *_little_room(store, plan), *plan.lint)
     return replace(plan, lint=lint, doctor=found_out.to_json())
 
 
@@ -92,6 +94,21 @@ def _little_room(store: Store, plan: Plan) -> list[tuple[str, str]]:
         "or give another run.storage"
     )
     return [("little_disk", text)]
+
+
+def _transferred(optimum: Optimum | None, plan: Plan) -> list[tuple[str, str]]:
+    """What the transferred rates rest on, and how far they reach beyond it."""
+    if optimum is None:
+        return []
+    rates = [planned.trial.training["learning_rate"] for planned in plan.trials]
+    widest = max(planned.trial.model.width or 1 for planned in plan.trials) / max(each.width for each in optimum.cells)
+    longest = max(steps_of(planned.trial) for planned in plan.trials) / max(each.steps for each in optimum.cells)
+    text = (
+        f"learning rates of {min(rates):.3g} to {max(rates):.3g}, ~ {optimum.told}, from the best ones of "
+        f"{len(optimum.cells)} swept cells: up to {max(1, widest):.3g} times their width and "
+        f"{max(1, longest):.3g} times their steps"
+    )
+    return [("transfer", text)]
 
 
 def _check_extra(study: Study) -> None:

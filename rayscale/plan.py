@@ -6,7 +6,7 @@ Pure and quick: no torch, no Ray. What needs reading text comes in as a `Supply`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -140,10 +140,12 @@ def make_plan(
     supply: Supply,
     measured: Sequence[Measured] = (),
     specs: Sequence[ModelSpec] | None = None,
+    rate_of: Callable[[Trial], float] | None = None,
 ) -> Plan:
     """All cells of the grid with id and cost; `measured` are finished trials that estimates learn from.
 
-    `specs` are those of `model_specs`, where they are known already: checkpoints are hashed for them.
+    `specs` are those of `model_specs`, where they are known already: checkpoints are hashed for them. `rate_of` gives
+    the rates of a study that transfers them.
 
     Raises StudyError: more GPUs asked for than there are, more data than there is.
     """
@@ -155,8 +157,8 @@ def make_plan(
             for gpus in sorted(set(study.grid.gpus)):
                 for seed in range(study.grid.seeds_at(size)):
                     plain = _trial(study, spec, size, gpus, seed, machine.device, supply.fingerprint)
-                    rated = [replace(plain, training={**plain.training, "learning_rate": rate})
-                             for rate in study.training.rates]  # fmt: skip
+                    rates = [rate_of(plain)] if rate_of else study.training.rates
+                    rated = [replace(plain, training={**plain.training, "learning_rate": rate}) for rate in rates]
                     for trial in (_augmented(each, copies) for copies in supply.augmentations for each in rated):
                         held = supply.held_out_rows
                         cells.append(cost(trial, params, non_embedding, supply.mean_tokens, held, stored))

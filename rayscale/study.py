@@ -194,6 +194,12 @@ class Grid(_Part):
         return self.seeds if isinstance(self.seeds, int) else self.seeds.get(size, 1)
 
 
+class Transfer(_Part):
+    """The rates that a sweep of another run foretells: of a run folder (relative to the study file) or an address."""
+
+    transfer: Text
+
+
 class Training(_Part):
     """How each trial trains; the global batch is in examples (windows, for causal-lm) whatever the GPU count.
 
@@ -207,7 +213,9 @@ class Training(_Part):
     epochs: Count | None = None
     global_batch: Count = 32
     batching: Literal["random", "bucketed"] = "random"
-    learning_rate: Literal["auto"] | Positive | Annotated[tuple[Positive, ...], AfterValidator(_rates)] = "auto"
+    learning_rate: Literal["auto"] | Positive | Annotated[tuple[Positive, ...], AfterValidator(_rates)] | Transfer = (
+        "auto"
+    )
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
     momentum: Share | None = None
     schedule: Literal["linear", "cosine", "constant", "constant_with_cooldown", "plateau"] = "linear"
@@ -225,7 +233,7 @@ class Training(_Part):
         return {key: value for key, value in plain(self).items() if value is not None or key == "epochs"}
 
     @property
-    def rates(self) -> tuple[float | str, ...]:
+    def rates(self) -> tuple[float | str | Transfer, ...]:
         """The learning rates of every cell, ascending: one, unless it is swept."""
         return tuple(sorted(self.learning_rate)) if isinstance(self.learning_rate, tuple) else (self.learning_rate,)
 
@@ -368,13 +376,19 @@ def _placed(study: Study, folder: Path) -> Study:
         else model
         for model in study.models
     )
-    return study.model_copy(update={"data": study.data.model_copy(update=data), "models": models})
+    training, rate = study.training, study.training.learning_rate
+    if isinstance(rate, Transfer) and "://" not in rate.transfer:
+        placed = rate.model_copy(update={"transfer": str(folder / rate.transfer)})
+        training = training.model_copy(update={"learning_rate": placed})
+    update = {"data": study.data.model_copy(update=data), "models": models, "training": training}
+    return study.model_copy(update=update)
 
 
 #: Values of the interface that a later version will act on, with what this one does instead.
 _LATER = {
     "grid.design": "this version runs full grids only: write grid or leave the key out",
-    "training.learning_rate": "give auto, a positive number, or a list of different ones, of which the best is kept",
+    "training.learning_rate": "give auto, a positive number, a list of different ones, of which the best is kept, or "
+    "{transfer: RUN}, a run folder with such a list on smaller cells",
     "budget.deadline": "this version plans no deadline: leave the key out and give gpu_hours or usd",
     "lora": "this version trains all weights: leave the key out",
     "trust_remote_code": "this version never runs code from a checkpoint: write false or leave the key out",
@@ -412,6 +426,8 @@ def _keys_beside(where: tuple[Any, ...], value: Any) -> list[str]:
     for step in where[:-1]:
         if part is Study and step == "models":
             part = "models"
+        elif step == "learning_rate":
+            part = Transfer
         elif part is Study and step == "laws":
             part = "laws"
         elif part == "laws":
