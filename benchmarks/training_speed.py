@@ -241,8 +241,8 @@ def make_trial(name: str, checkpoint: Path, rows: int, seed: int = 0) -> Trial:
     layers = transformers.AutoConfig.from_pretrained(checkpoint).num_hidden_layers
     model = ModelSpec(name, "pretrained", "bert", layers, path=str(checkpoint))
     training = {"epochs": 1, "global_batch": BATCH, "batching": "random", "learning_rate": RATES[name],
-                "optimizer": "adamw", "schedule": "linear", "warmup": 0.0, "precision": "auto",
-                "weight_decay": 0.01}  # fmt: skip
+                "optimizer": "adamw", "momentum": None, "schedule": "linear", "cooldown": None, "warmup": 0.0,
+                "precision": "auto", "weight_decay": 0.01}  # fmt: skip
     task = {"type": "sequence-classification", "text": "text", "label": "category", "max_length": LONGEST}
     return Trial("speed", "speed", task, model, "examples", rows, 1, seed, "none", training, "cpu", 1, "made")
 
