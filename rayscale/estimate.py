@@ -125,12 +125,15 @@ def cost(
     tokens = trial.data_requested if trial.data_axis == "tokens" else trial.data_requested * length
     tokens *= 1 + trial.copies  # copies are about as long as their rows
     # Forward and backward are 6 FLOP per parameter and token, forward alone 2 (Kaplan et al. 2020, arXiv 2001.08361).
+    twice = bool(training.get("gradient_checkpointing"))
     multiplied = non_embedding + (vocabulary * width if writes else 0)
-    flops = (6 * tokens * training["epochs"] + 2 * evaluated) * multiplied
+    flops = ((8 if twice else 6) * tokens * training["epochs"] + 2 * evaluated) * multiplied
     seconds = flops / FLOP_PER_SECOND[device] / trial.gpus + steps_of(trial) * SECONDS_PER_STEP[device]
     basis = "rule: 6 FLOP x parameters x tokens at an assumed speed, plus evaluation and time per step"
     rows = micro_batch_rows(trial)
-    activations = 4 * rows * length * (width or 256) * (trial.model.layers * 16 + 4)
+    # A layer that is computed twice keeps its input; of one at a time there is all.
+    kept = trial.model.layers + 16 if twice else trial.model.layers * 16
+    activations = 4 * rows * length * (width or 256) * (kept + 4)
     logits = 12 * rows * length * vocabulary if writes else 0
     # Weights, gradients and two moments of 4 bytes each; a checkpoint's own weights beside the model made from them.
     memory = WORKER_BYTES[device] + 16 * params + 4 * stored_params + activations + logits
@@ -169,7 +172,7 @@ def learn(planned: Planned, measured: Sequence[Measured]) -> Planned:
 
 def _kind(trial: Trial) -> tuple[Any, ...]:
     """What the time of a step and of the evaluation depends on."""
-    settings = [trial.training.get(key) for key in ("epochs", "global_batch", "precision")]
+    settings = [trial.training.get(key) for key in ("epochs", "global_batch", "precision", "gradient_checkpointing")]
     where = (trial.device, trial.gpus, trial.threads)
     return (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
 

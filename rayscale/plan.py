@@ -257,6 +257,8 @@ def _check_tokens(study: Study, supply: Supply) -> None:
 def _trial(study: Study, spec: ModelSpec, size: int, gpus: int, seed: int, device: str, fingerprint: str) -> Trial:
     task = {**study.task.model_dump(), "max_length": study.task.length}
     training = {**study.training.model_dump(), "epochs": study.epochs}
+    if not training["gradient_checkpointing"]:
+        del training["gradient_checkpointing"]  # trials without it keep the ids that they had before there was any
     return Trial(
         "", study.name, task, spec, study.grid.axis, size, gpus, seed, "none", training, device, 1, fingerprint
     )

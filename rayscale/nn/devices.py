@@ -11,15 +11,17 @@ import torch
 from rayscale.errors import TrialError
 from rayscale.nn.group import Group
 
-# Dense peak FLOP/s (bf16, fp32) from NVIDIA's data sheets; the first name contained in the device's name counts.
+# Dense peak FLOP/s (bf16, tf32, fp32) from NVIDIA's data sheets; the first name contained in the device's name counts.
 PEAK_FLOPS = {
-    "H200": (989e12, 67e12),
-    "H100 PCIe": (756e12, 51e12),
-    "H100": (989e12, 67e12),
-    "A100": (312e12, 19.5e12),
-    "L40S": (362e12, 91.6e12),
-    "L4": (121e12, 30.3e12),
+    "H200": (989e12, 494e12, 67e12),
+    "H100 PCIe": (756e12, 378e12, 51e12),
+    "H100": (989e12, 494e12, 67e12),
+    "A100": (312e12, 156e12, 19.5e12),
+    "L40S": (362e12, 183e12, 91.6e12),
+    "L4": (121e12, 60e12, 30.3e12),
 }
+PRECISIONS = ("bf16", "tf32", "fp32")
+TF32_CAPABILITY = (8, 0)  # Ampere
 
 
 # Narrower models on a CPU do not gain enough from bf16 to give up digits (see docs/LOG.md).
@@ -27,10 +29,11 @@ BF16_CPU_WIDTH = 256
 
 
 def resolve_precision(setting: str, group: Group, width: int) -> str:
-    """'fp32' or 'bf16', the same on all ranks, every one of which must call.
+    """'fp32', 'tf32' or 'bf16', the same on all ranks, every one of which must call.
 
     `auto` is bf16 autocast on CUDA devices that have it, and on CPUs whose instructions multiply bf16, for models at
-    least BF16_CPU_WIDTH wide; fp32 elsewhere. Raises TrialError if bf16 is asked of a CUDA device that lacks it.
+    least BF16_CPU_WIDTH wide; fp32 elsewhere. tf32 keeps all numbers in float32 and multiplies matrices in TF32.
+    Raises TrialError if bf16 is asked of a CUDA device that lacks it, or tf32 of any device that does.
     """
     device = group.device
     if device.type == "cpu" and setting == "auto":
@@ -40,6 +43,12 @@ def resolve_precision(setting: str, group: Group, width: int) -> str:
         return "fp32" if group.largest([float(fp32)])[0] else "bf16"
     if setting == "fp32" or (setting == "auto" and device.type != "cuda"):
         return "fp32"
+    if setting == "tf32":
+        if device.type != "cuda" or torch.cuda.get_device_capability(device) < TF32_CAPABILITY:
+            name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
+            text = f"{name} has no TF32; set training.precision to auto, bf16 or fp32"
+            raise TrialError(text, code="no_tf32", permanent=True)
+        return "tf32"
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         if setting == "auto":
             return "fp32"
@@ -51,15 +60,18 @@ def resolve_precision(setting: str, group: Group, width: int) -> str:
     return "bf16"
 
 
+def let_multiply(device: torch.device, precision: str) -> None:
+    """Sets how float32 matrices are multiplied: in TF32 on CUDA devices, unless fp32 was asked for."""
+    tf32 = device.type == "cuda" and precision != "fp32"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+
+
 def peak_flops(device: torch.device, precision: str) -> float | None:
     """Peak FLOP/s of a known CUDA device, else None."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    for known, (bf16, fp32) in PEAK_FLOPS.items():
-        if known in name:
-            return bf16 if precision == "bf16" else fp32
-    return None
+    return next((peaks[PRECISIONS.index(precision)] for known, peaks in PEAK_FLOPS.items() if known in name), None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -15,10 +15,12 @@ from rayscale.errors import DataError
 from rayscale.estimate import micro_batch_rows
 from rayscale.nn import batches, devices
 from rayscale.nn.group import Group
+from rayscale.nn.key_masks import spread_masks
 from rayscale.nn.models import Size, build_model, measure_size
 from rayscale.nn.objectives import Inputs, Objective, find_objective
 from rayscale.nn.rates import resolve_head_factor, resolve_rate
-from rayscale.nn.unpadded import can_unpad, unpad
+from rayscale.nn.recompute import recompute_layers
+from rayscale.nn.unpadded import can_unpad, is_encoder, unpad
 from rayscale.nn.vocabulary import rest_unused
 
 if TYPE_CHECKING:
@@ -105,6 +107,10 @@ def prepare_job(
     size = measure_size(model, objective.head_per_token)
     if can_unpad(model):
         unpad(model)
+    elif is_encoder(model):
+        spread_masks(model)
+    if training.get("gradient_checkpointing"):
+        recompute_layers(model)
     if training["optimizer"] == "adamw":
         rest_unused(model, prepared)
     global_batch = min(training["global_batch"], len(rows))

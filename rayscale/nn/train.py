@@ -118,6 +118,7 @@ def train_trial(
         keeper = Keeper(saving, job)
         try:
             job = keeper.find(model)
+            devices.let_multiply(group.device, job.precision)
             pulse.micro_batch = job.micro_batch
             result = _run(model, job, course, pulse, keeper)
         except Exception as error:

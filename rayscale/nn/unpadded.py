@@ -41,9 +41,14 @@ class Packing:
     firsts: torch.Tensor
 
 
+def is_encoder(model: PreTrainedModel) -> bool:
+    """Whether this is an encoder of a known architecture."""
+    return model.config.model_type in LAYERS and not model.config.is_decoder
+
+
 def can_unpad(model: PreTrainedModel) -> bool:
     """Whether this model can run unpadded: a known encoder, on a CPU. GPUs pad micro-batches of similar length."""
-    return model.device.type == "cpu" and model.config.model_type in LAYERS and not model.config.is_decoder
+    return model.device.type == "cpu" and is_encoder(model)
 
 
 def unpad(model: PreTrainedModel) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made import LABELS, LENGTH, Made, make_split, make_trial
+from made import LABELS, LENGTH, VOCABULARY, Made, make_split, make_trial
 from resume_worker import InterruptedTrialError, interrupted_in, saved_after, saving
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rayscale.errors import DataError, TrialError
-from rayscale.nn import job, speed, train
+from rayscale.nn import job, speed, train, unpadded
 from rayscale.nn.train import train_trial
 from rayscale.trial import ModelSpec
 
@@ -150,6 +150,31 @@ def test_accumulation_changes_nothing(
 
 
 @pytest.mark.row
+@pytest.mark.parametrize("task", ["sequence-classification", "causal-lm"])
+def test_checkpointing_computes_layers_twice_and_changes_nothing(
+    classification: Made, language: Made, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    computed = [0]
+
+    def count(*given: Any, **more: Any) -> Any:
+        computed[0] += 1
+        return attend(*given, **more)
+
+    classifies = task == "sequence-classification"
+    owner, name = (unpadded, "attend") if classifies else (torch.nn.functional, "scaled_dot_product_attention")
+    attend = getattr(owner, name)
+    monkeypatch.setattr(owner, name, count)
+    family = "bert" if classifies else "gpt2"
+    model, found = ModelSpec("two", "family", family, 2, 16, VOCABULARY), []
+    for twice in (False, True):
+        computed[0] = 0
+        trial = make_trial(task, model=model, training={"gradient_checkpointing": twice, "epochs": 1})
+        result = train_trial(trial, classification if classifies else language)
+        found.append((computed[0], {key: result[key] for key in ("train_loss", "validation_loss", "eval_loss")}))
+    assert found[0][0] < found[1][0]
+    assert found[0][1] == found[1][1]
+
+
 def test_row_15_a_loss_that_is_no_number_is_a_result_of_its_own_kind(language: Made) -> None:
     result = train_trial(make_trial("causal-lm", training={"learning_rate": 1e30}), language)
     assert result["status"] == "diverged"
@@ -247,6 +272,12 @@ def test_bf16_on_a_cpu(language: Made) -> None:
     full = train_trial(make_trial("causal-lm"), language)
     assert result["precision"] == "bf16"
     assert result["eval_loss"] == pytest.approx(full["eval_loss"], rel=0.02)
+
+
+def test_tf32_is_refused_where_there_is_none(language: Made) -> None:
+    with pytest.raises(TrialError, match="a CPU has no TF32; set training") as error:
+        train_trial(make_trial("causal-lm", training={"precision": "tf32"}), language)
+    assert (error.value.code, error.value.permanent) == ("no_tf32", True)
 
 
 def test_without_validation_rows(language: Made) -> None:

@@ -16,6 +16,7 @@ from rayscale.nn import job, vocabulary
 from rayscale.nn.batches import cut_bucketed_batches, cut_global_batches
 from rayscale.nn.dropout import draw_factors, quicken_dropout
 from rayscale.nn.grouped_attention import Rows, attend
+from rayscale.nn.key_masks import spread_masks
 from rayscale.nn.train import train_trial
 from rayscale.nn.unpadded import LAYERS, unpad
 from rayscale.trial import ModelSpec
@@ -56,6 +57,26 @@ def test_unpadded_is_padded(kind: str, head: str) -> None:
     for before, after in zip(found[:2], found[2:], strict=True):
         for one, other in zip(before, after, strict=True):
             assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_masks_that_are_spread_beforehand_mask_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **SIZES)
+    make = transformers.AutoModelForTokenClassification
+    model = make.from_config(config, attn_implementation="sdpa").eval().double()
+    ids, mask = padded()
+    before = model(input_ids=ids, attention_mask=mask).logits
+    spread_masks(model)
+
+    def asked(*_: object) -> None:
+        raise AssertionError("the device was asked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "__bool__", asked)
+        patched.setattr(torch.Tensor, "item", asked)
+        after = model(input_ids=ids, attention_mask=mask).logits
+    assert_close(before[mask == 1], after[mask == 1], rtol=1e-9, atol=1e-9)
 
 
 def test_attention_with_dropout_has_the_right_gradient() -> None:

@@ -122,6 +122,18 @@ def test_memory_counts_the_worker_itself(study_file: Path) -> None:
     assert cost(trial, 470_528, 396_544, 60.0, 1000, 0).peak_memory_bytes == pytest.approx(640e6, rel=0.05)
 
 
+def test_checkpointing_makes_other_cells_that_take_less_memory(study_file: Path) -> None:
+    plain = make_plan(load_study(study_file), CPU, SUPPLY)
+    said_no = edited(study_file, "training: {", "training: {gradient_checkpointing: false, ")
+    assert make_plan(load_study(said_no), CPU, SUPPLY).trials == plain.trials
+    assert all("gradient_checkpointing" not in p.trial.training for p in plain.trials)
+    twice = make_plan(load_study(edited(said_no, "checkpointing: false", "checkpointing: true")), CPU, SUPPLY)
+    assert not {p.trial.trial_id for p in plain.trials} & {p.trial.trial_id for p in twice.trials}
+    deep = [max(plan.trials, key=lambda p: p.peak_memory_bytes) for plan in (plain, twice)]
+    assert deep[1].peak_memory_bytes < deep[0].peak_memory_bytes
+    assert deep[1].seconds > deep[0].seconds
+
+
 LANGUAGE = """\
 name: toy
 task: {type: causal-lm, text: text, max_length: 32}

@@ -27,7 +27,7 @@ def targets(split: Split) -> np.ndarray:
 
 def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """(summed loss, logits (rows, longest, vocabulary))."""
-    logits = model(input_ids=inputs.ids, attention_mask=inputs.mask).logits.float()
+    logits = model(input_ids=inputs.ids, attention_mask=inputs.mask, use_cache=False).logits.float()
     # Shifting the targets, not the logits, saves a copy of the largest tensor there is.
     wanted = torch.full_like(inputs.ids, IGNORED)
     wanted[:, :-1] = inputs.ids[:, 1:]

@@ -37,7 +37,9 @@ def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor
     """(summed loss, logits (rows, longest target, vocabulary))."""
     wanted = inputs.extra["targets"]
     before = bare(model).prepare_decoder_input_ids_from_labels(labels=wanted)
-    logits = model(input_ids=inputs.ids, attention_mask=inputs.mask, decoder_input_ids=before).logits.float()
+    logits = model(
+        input_ids=inputs.ids, attention_mask=inputs.mask, decoder_input_ids=before, use_cache=False
+    ).logits.float()
     return cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum"), logits
 
 

@@ -1,0 +1,27 @@
+"""Masks of padded batches, made without asking the device.
+
+Given a mask of (rows, longest), an encoder of transformers first asks whether anything is masked at all, and waits for
+the device to answer: in every micro-batch the queue of a GPU runs empty. A mask in the shape of its attention is taken
+as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+
+def spread_masks(model: PreTrainedModel) -> None:
+    """Make the body of an encoder take masks of (rows, longest) without a look at their content, from now on."""
+
+    def enter(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        mask: torch.Tensor | None = named.get("attention_mask")
+        if mask is None:
+            return given, named
+        rows, longest = mask.shape
+        return given, {**named, "attention_mask": mask.bool()[:, None, None, :].expand(rows, 1, longest, longest)}
+
+    model.base_model.register_forward_pre_hook(enter, with_kwargs=True)
