@@ -49,6 +49,10 @@ def _cut(tokenizers: dict[str, Any]) -> list[str]:
         if train.get("truncated_rows"):
             share = percent(train["truncated_share"])
             notes.append(f"{plain(name)}: {share} of the training rows are longer than max_length and cut.")
+        for split, counts in splits.items():
+            if counts.get("unread"):
+                lost = plural(counts["unread"], "target")
+                notes.append(f"{plain(name)}: {lost} of the {split} rows went with what was cut; no loss counts them.")
         if train.get("dropped_tokens"):
             left = plural(train["dropped_tokens"], "token")
             notes.append(f"{plain(name)}: {left} after the last whole training window are left out.")

@@ -80,6 +80,19 @@ def make_tagged(folder: Path) -> Made:
     return Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, ["O", "B-X", "B-Y"])
 
 
+def make_topics(folder: Path) -> Made:
+    """Texts of 3 to 12 tokens with any number of three classes: those whose words (10-12, 13-15, 16-18) it holds."""
+    draw = np.random.default_rng(17)
+
+    def make(n: int) -> Split:
+        rows = [draw.integers(10, VOCABULARY, draw.integers(3, 13)) for _ in range(n)]
+        classes = [np.unique((row[row < 19] - 10) // 3) for row in rows]
+        borne = Ragged(np.concatenate(classes).astype(np.int32), np.cumsum([0, *map(len, classes)]))
+        return replace(make_split(rows), lists={"classes": borne})
+
+    return Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, list(LABELS))
+
+
 def make_language(folder: Path, ragged: bool = False) -> Made:
     """Windows of a chain in which every token has two successors: the loss can fall from ln 40 to ln 2.
 

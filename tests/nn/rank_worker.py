@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from made import Made, make_classification, make_language, make_tagged, make_trial
+from made import Made, make_classification, make_language, make_tagged, make_topics, make_trial
 
 from rayscale.nn.train import train_trial
 from rayscale.trial import ModelSpec, Trial
 
 
 def cases(folder: Path) -> Iterator[tuple[str, Trial, Made]]:
-    """Trials with dropout 0 whose last batch is ragged; 49 rows leave a single one to two ranks."""
+    """Trials with dropout 0 whose last batch is ragged; 49 rows leave a single one to all ranks."""
     bert = ModelSpec("tiny", "pretrained", "bert", 2, path=str(folder / "bert"))
     for rows in (49, 53):
         yield f"classify-{rows}", make_trial(model=bert, data_requested=rows), make_classification(folder)
     yield "tag", make_trial("token-classification", model=bert), make_tagged(folder)
+    yield "topics", make_trial("multi-label", model=bert), make_topics(folder)
     yield "continue", make_trial("causal-lm"), make_language(folder, ragged=True)
     yield "diverge", make_trial("causal-lm", training={"learning_rate": 1e30}), make_language(folder)
 
@@ -35,6 +36,6 @@ def run(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
-    (folder / f"rank-{rank}.json").write_text(json.dumps(run(rank, world_size, folder)))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world_size}", rank=rank, world_size=world_size)
+    (folder / f"rank-{rank}-of-{world_size}.json").write_text(json.dumps(run(rank, world_size, folder)))
     dist.destroy_process_group()

@@ -19,7 +19,8 @@ from torch.testing import assert_close
 from rayscale.errors import TrialError
 from rayscale.nn.group import Group
 
-CASES = ["classify-49", "classify-53", "tag", "continue"]
+CASES = ["classify-49", "classify-53", "tag", "topics", "continue"]
+SIZES = (2, 4)
 CLOCKED = {"train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes"}
 
 
@@ -27,24 +28,32 @@ Results = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def both(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results, list[Results]]:
-    """(folder, results of one rank, results of each of two ranks)."""
+def ranks(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, list[Results]]]:
+    """(folder, by number of ranks the results of each of them)."""
     folder = tmp_path_factory.mktemp("ranks")
     shutil.copytree(tiny_bert, folder / "bert")
     (folder / "tokenizer").mkdir()
+    found = {1: [rank_worker.run(0, 1, folder)]}
+    for size in SIZES:
+        _run_ranks(size, folder)
+        files = [folder / f"rank-{rank}-of-{size}.json" for rank in range(size)]
+        found[size] = [json.loads(file.read_text()) for file in files]
+    return folder, found
+
+
+def _run_ranks(size: int, folder: Path) -> None:
     paths = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
     script = Path(__file__).with_name("rank_worker.py")
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     workers = [
-        subprocess.Popen([sys.executable, script, str(rank), "2", folder], env={**os.environ, "PYTHONPATH": paths})
-        for rank in range(2)
+        subprocess.Popen([sys.executable, script, str(rank), str(size), folder], env=environment)
+        for rank in range(size)
     ]
     try:
-        alone = rank_worker.run(0, 1, folder)
-        assert [worker.wait(timeout=400) for worker in workers] == [0, 0]
+        assert [worker.wait(timeout=400) for worker in workers] == [0] * size
     finally:
         for worker in workers:
             worker.kill()
-    return folder, alone, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 
 
 def _without_key_bias(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -57,28 +66,31 @@ def _without_key_bias(name: str, value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("case", CASES)
-def test_two_ranks_learn_what_one_learns(both: tuple, case: str) -> None:
-    folder, alone, (first, second) = both
-    one, two = alone[case], first[case]
-    assert two == second[case], "all ranks report the same"
-    for key in one.keys() - CLOCKED - {"micro_batch"} - {"curve"}:
+def test_several_ranks_learn_what_one_learns(ranks: tuple, case: str, size: int) -> None:
+    folder, found = ranks
+    (alone,), several = ([each[case] for each in found[number]] for number in (1, size))
+    assert all(each == several[0] for each in several), "all ranks report the same"
+    for key in alone.keys() - CLOCKED - {"micro_batch"} - {"curve"}:
         if key == "classes":
-            assert two[key] == [pytest.approx(row) for row in one[key]]
+            assert several[0][key] == [pytest.approx(row) for row in alone[key]]
             continue
-        assert two[key] == (pytest.approx(one[key], rel=2e-5) if isinstance(one[key], float) else one[key]), key
-    for here, there in zip(one["curve"], two["curve"], strict=True):
+        wanted = pytest.approx(alone[key], rel=2e-5) if isinstance(alone[key], float) else alone[key]
+        assert several[0][key] == wanted, key
+    for here, there in zip(alone["curve"], several[0]["curve"], strict=True):
         assert there == {k: pytest.approx(v, rel=2e-5) if v is not None else None for k, v in here.items()}
-    weights, halves = (load_file(folder / f"{case}-{n}" / "model.safetensors") for n in (1, 2))
+    weights, shared = (load_file(folder / f"{case}-{number}" / "model.safetensors") for number in (1, size))
     for name, value in weights.items():
-        compared = _without_key_bias(name, value), _without_key_bias(name, halves[name])
+        compared = _without_key_bias(name, value), _without_key_bias(name, shared[name])
         assert_close(*compared, rtol=1e-3, atol=2e-5, msg=name)
 
 
-def test_all_ranks_agree_that_it_diverged(both: tuple) -> None:
-    _, alone, (first, second) = both
-    assert {r["diverge"]["status"] for r in (alone, first, second)} == {"diverged"}
-    assert first["diverge"]["error"] == second["diverge"]["error"]
+def test_all_ranks_agree_that_it_diverged(ranks: tuple) -> None:
+    results = [each["diverge"] for of_size in ranks[1].values() for each in of_size]
+    assert {each["status"] for each in results} == {"diverged"}
+    for size in SIZES:
+        assert len({each["diverge"]["error"] for each in ranks[1][size]}) == 1
 
 
 def test_missing_process_group() -> None:
