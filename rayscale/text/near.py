@@ -42,6 +42,7 @@ _BATCH_PAIRS = 4096
 #: With so much around a text, each of its letters stands in as many shingles as any other.
 _EDGE = "\0" * (SHINGLE - 1)
 _WORDS = re.compile(r"\w+")
+_ASCII_WORDS = bytes(ord(chr(n).lower()) if n < 128 and _WORDS.match(chr(n)) else ord(" ") for n in range(256))
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,11 @@ def rows_a_band(threshold: float) -> int:
 
 
 def _letters(text: str) -> str:
-    found = " ".join(_WORDS.findall(text[:MOST_LETTERS].casefold())) or text[:MOST_LETTERS]
+    begun = text[:MOST_LETTERS]
+    if begun.isascii():  # as below, several times as fast
+        found = b" ".join(begun.encode().translate(_ASCII_WORDS).split()).decode() or begun
+    else:
+        found = " ".join(_WORDS.findall(begun.casefold())) or begun
     return f"{_EDGE}{found}{_EDGE}" if found else _EDGE + "\0"
 
 
@@ -217,10 +222,12 @@ def _nearest(hashes: np.ndarray, starts: np.ndarray, held_out: HeldOut) -> tuple
     pairs = _distinct(askers * len(held_out) + owners)
     if not len(pairs):
         return others, similarities
-    kept, offsets, whole = _keep(hashes, starts)
+    asking = _distinct(pairs // len(held_out))
+    asked = _keep(*_chosen(hashes, starts, asking))
     for some in np.array_split(pairs, -(-len(pairs) // _BATCH_PAIRS)):
         askers, owners = np.divmod(some, len(held_out))
-        found = _alike((kept, offsets, whole), askers, (held_out.kept, held_out.offsets, held_out.whole), owners)
+        places = np.searchsorted(asking, askers)
+        found = _alike(asked, places, (held_out.kept, held_out.offsets, held_out.whole), owners)
         for asker, owner, alike in zip(askers, owners, found, strict=True):
             if alike >= held_out.threshold and alike > similarities[asker]:
                 others[asker], similarities[asker] = owner, alike
@@ -240,6 +247,12 @@ def _keep(hashes: np.ndarray, starts: np.ndarray) -> Sketch:
     rank = np.arange(len(distinct)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     kept = (distinct[rank < KEPT] & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     return kept, np.concatenate([[0], np.cumsum(np.minimum(sizes, KEPT))]), sizes <= KEPT
+
+
+def _chosen(hashes: np.ndarray, starts: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The hashes of some of the texts, and where each begins."""
+    starts_of = np.cumsum([0, *(starts[texts + 1] - starts[texts])])
+    return np.concatenate([hashes[starts[text] : starts[text + 1]] for text in texts]), starts_of
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from rayscale.errors import DataError
+from rayscale.text import beginnings
 from rayscale.text.normalise import mix
 
 if TYPE_CHECKING:
@@ -112,9 +114,11 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -
         tokenizer.no_truncation()
     else:
         tokenizer.enable_truncation(max_length)
+    bare = partial(tokenizer.encode_batch_fast, add_special_tokens=False)
+    encode_batch = bare if max_length is None else beginnings.encoder(tokenizer)
     values, lengths, truncated = [np.empty(0, dtype=np.int32)], list[int](), list[bool]()
     for batch in batches(texts):
-        encoded = tokenizer.encode_batch_fast(list(batch), add_special_tokens=max_length is not None)
+        encoded = encode_batch(list(batch))
         ids = [encoding.ids for encoding in encoded]
         truncated += [bool(encoding.overflowing) for encoding in encoded]
         lengths += map(len, ids)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ from rayscale.text.tokenise import TokenizerSpec
 from rayscale.text.vocabulary import TRAINING_CHARACTERS, Vocabulary, make_vocabulary
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from rayscale.text.meter import Meter
     from rayscale.text.prepare import Workers
 
@@ -107,9 +109,7 @@ def read_texts(place: tuple[str, int, int]) -> pa.Table:
 
 def encode_block(block: pa.Table, recipe: Recipe) -> pa.Table:
     """Token ids for a block: columns row, input_ids, truncated, and those that the task adds."""
-    from tokenizers import Tokenizer
-
-    tokenizer, texts, form = Tokenizer.from_str(recipe.tokenizer), block["text"].to_pylist(), find_form(recipe.task)
+    tokenizer, texts, form = _tokenizer(recipe.tokenizer), block["text"].to_pylist(), find_form(recipe.task)
     if form.encode is None or recipe.max_length is None:
         whole = tokenise.encode(tokenizer, texts, None)
         columns = {"input_ids": list_array(whole.values, whole.offsets), "truncated": pa.array(whole.truncated)}
@@ -117,6 +117,13 @@ def encode_block(block: pa.Table, recipe: Recipe) -> pa.Table:
         labels = block["label"].to_pylist() if form.reads_labels else [None] * len(texts)
         columns = form.encode(tokenizer, texts, labels, Asked(recipe.max_length, recipe.labels))
     return pa.table({"row": block["row"], **columns})
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(content: str) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(content)  # takes as long as a thousand rows
 
 
 def encode_parts(

@@ -140,3 +140,13 @@ def test_only_training_rows_are_dropped():
     without, leaks = apart.keep_apart(rows, split, 0.8)
     assert without.tolist() == [-1, 1, 0]
     assert apart.count(leaks) == {"near_validation": 0, "near_test": 1}
+
+
+def test_ascii_letters_are_those_of_any_text():
+    draw = random.Random(0)
+    signs = [chr(n) for n in range(128)]
+    for _ in range(300):
+        text = "".join(draw.choices(signs, k=draw.randrange(40)))
+        wide = near._letters(f"{text} é")
+        assert near._letters(text).strip("\0") == wide.strip("\0")[:-1].rstrip() or not near._WORDS.search(text)
+    assert near._letters(" ?! ") == f"{near._EDGE} ?! {near._EDGE}"  # signs alone are compared as they are

@@ -86,15 +86,22 @@ from rayscale.text.prepare import Here, prepare
 from tests.unit.text.test_pieces import BERT, study_of
 contents.BLOCK_BYTES = 900
 class Killed(Here):
-    def read(self, function, items): return self.some(super().read(function, items))
-    def transform(self, function, tables): return self.some(super().transform(function, tables))
-    def some(self, tables):
+    def read(self, function, items): return self.some("read", super().read(function, items))
+    def transform(self, function, tables): return self.some("transform", super().transform(function, tables))
+    def some(self, step, tables):
         for number, table in enumerate(tables):
-            if number == int(sys.argv[2]):
+            if [step, str(number)] == sys.argv[2:]:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield table
 prepare(study_of(Path(sys.argv[1])), [BERT], [0], Killed())
 """
+
+
+def kill_at(path: Path, step: str, number: int) -> None:
+    """Prepare in a process that is killed when it has so many tables of a step."""
+    done = subprocess.run([sys.executable, "-c", DRIVER, str(path), step, str(number)], capture_output=True, text=True,
+                          timeout=120, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def study_of(path: Path) -> Study:
@@ -107,15 +114,13 @@ def study_of(path: Path) -> Study:
     )
 
 
-def test_a_preparation_that_was_killed_goes_on_with_what_is_left(tmp_path, monkeypatch):
+def test_a_preparation_that_was_killed_while_reading_goes_on_with_what_is_left(tmp_path, monkeypatch):
     path = write(tmp_path)
     monkeypatch.setattr(contents, "BLOCK_BYTES", 900)
     monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "clean"))
     clean = contents_of(prepare(study_of(path), [BERT], [0], Here())[BERT.name].path.parent)
     monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "killed"))
-    done = subprocess.run([sys.executable, "-c", DRIVER, str(path), "5"], capture_output=True, text=True, timeout=120,
-                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    kill_at(path, "read", 5)
     asked: list[int] = []
 
     class Counting(Here):
@@ -131,6 +136,33 @@ def test_a_preparation_that_was_killed_goes_on_with_what_is_left(tmp_path, monke
     assert f"(6 of {total} pieces were read)" in said[0]
     assert contents_of(made.path.parent) == clean
     assert not list((tmp_path / "killed" / "prepared").glob("*-pieces-*"))
+
+
+def test_a_preparation_that_was_killed_while_tokenising_goes_on_with_what_is_left(tmp_path, monkeypatch):
+    path = write(tmp_path)
+    monkeypatch.setattr(contents, "BLOCK_BYTES", 900)
+    monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "clean"))
+    clean = contents_of(prepare(study_of(path), [BERT], [0], Here())[BERT.name].path.parent)
+    monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "killed"))
+    kill_at(path, "transform", 2)
+    parts = sorted((tmp_path / "killed").rglob("*-parts/*.arrow"))
+    assert len(parts) == 2
+    assert not list((tmp_path / "killed").rglob("tokens-*/manifest.json"))
+    asked: list[int] = []
+
+    class Counting(Here):
+        def read(self, function, items):
+            raise AssertionError("the text was read again")
+
+        def transform(self, function, tables):
+            asked.extend(table["row"][0].as_py() for table in tables)
+            return super().transform(function, tables)
+
+    made = prepare(study_of(path), [BERT], [0], Counting())[BERT.name]
+    rows = made.manifest["rows"]
+    assert asked == [rows["train"] + rows["validation"]]  # of three blocks, one for each split, the last
+    assert contents_of(made.path.parent) == clean
+    assert not list((tmp_path / "killed").rglob("*-parts"))
 
 
 def test_a_file_is_known_again_until_it_changes(tmp_path, monkeypatch):
