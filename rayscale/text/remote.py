@@ -1,5 +1,7 @@
 """Files that lie elsewhere (object storage, the Hugging Face hub): copied once into the cache, then read like any file.
 
+Copying may be the longest step of all: how far it is is said on stderr, as the hub's own downloads do.
+
 A copy is kept under the address and all that the storage says of the file (size, time, tag), so a changed file is
 copied anew. Storage is reached through pyarrow, what pyarrow does not serve through fsspec.
 """
@@ -8,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-from typing import Any
+import sys
+from functools import partial
+from typing import Any, BinaryIO
 
 from rayscale.errors import DataError
 from rayscale.files import BY_PYARROW
 from rayscale.machine import cache_root, free_bytes
+from rayscale.text.meter import Meter
 from rayscale.text.publish import publish_stream
 
 _CHUNK_BYTES = 1 << 22
@@ -96,6 +100,13 @@ def _copy(system: Any, path: str, address: str) -> str:
     if size > free:
         text = f"{path} has {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free where it would be copied"
         raise DataError(f"{text} ({cache_root()}); set RAYSCALE_CACHE to a larger disk", code="no_space", where=address)
+    meter = Meter(partial(print, file=sys.stderr, flush=True), f"copying {path}", size, "bytes")
     with system.open(path, "rb") as source:
-        publish_stream(place, lambda target: shutil.copyfileobj(source, target, _CHUNK_BYTES))
+        publish_stream(place, partial(_pour, source, meter))
     return str(place)
+
+
+def _pour(source: BinaryIO, meter: Meter, target: BinaryIO) -> None:
+    while chunk := source.read(_CHUNK_BYTES):
+        target.write(chunk)
+        meter.add(len(chunk))

@@ -174,11 +174,28 @@ def _next_line(file: Any, start: int, line: int) -> tuple[int, int]:
     return place, line if place == start else line + 1
 
 
+class _TwiceError(Exception):
+    """A key of a JSON object that is there twice: readers of JSON take the last one, without a word."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+_parse = json.JSONDecoder(object_pairs_hook=_pairs).decode
+
+
 def _object(raw: bytes, line: int) -> dict[str, Any] | BadRow | None:
     if not raw.strip():
         return None
     try:
-        value = json.loads(raw.decode())
+        value = _parse(raw.decode())
+    except _TwiceError as error:
+        return BadRow(line, short(error), "this key twice in one object", "name one of them otherwise, or take it out")
     except UnicodeDecodeError as error:
         return BadRow(line, None, f"byte 0x{raw[error.start]:02x}, which is not UTF-8", _UTF8)
     except (ValueError, RecursionError) as error:
@@ -239,6 +256,26 @@ def checked_text(value: object, row: Row, column: str) -> str | BadRow:
         line = row.line + value.count("\n", 0, error.start)
         return BadRow(line, column, f"{found}, which is not UTF-8", _UTF8)
     return value
+
+
+class LabelKinds:
+    """Watches that the labels of a file are of one kind: strings beside numbers are two sources with two codings."""
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+        self._first: tuple[str, int] | None = None
+
+    def __call__(self, row: Row) -> BadRow | None:
+        """Why a row whose label is usable does not go with the rows before; None if it does."""
+        value = row.values[-1]
+        kind = "boolean" if isinstance(value, bool) else "whole number" if isinstance(value, int) else "string"
+        if self._first is None:
+            self._first = kind, row.line
+        first, line = self._first
+        if kind == first:
+            return None
+        found = f"the {kind} {short(value)}, and a {first} in line {line}"
+        return BadRow(row.line, self._column, found, "write the labels of a file as strings, or all as whole numbers")
 
 
 def checked_label(value: object, row: Row, column: str) -> str | BadRow:

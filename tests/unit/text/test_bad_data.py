@@ -103,6 +103,11 @@ def test_row_8_missing_empty_and_rowless_files_are_named(
         ("a.jsonl", b'{"text": "fine", "label": "x"}\n{"text": "b\xe9"}\n', "a.jsonl:2: found byte 0xe9"),
         ("a.jsonl", b'{"text": "fine", "label": "x"}\n{"text": "open\n', "a.jsonl:2: found no JSON"),
         ("a.jsonl", b'{"text": "fine", "label": "x"}\n{"text": NaN, "label": "x"}\n', "a.jsonl:2: text: found float"),
+        (
+            "a.jsonl",
+            "\n".join([*ROWS, '{"text": "other", "label": 3}']).encode(),
+            "a.jsonl:201: label: found the whole number 3, and a string in line 1",
+        ),
         ("a.csv", "text,label\nfine,x\n".encode("utf-16"), "a.csv:1: found UTF-16"),
         ("a.csv", b"PK\x03\x04rest", "a.csv: packed with zip; unpack it first"),
     ],

@@ -68,6 +68,17 @@ def test_a_file_address_is_read_through_pyarrow_or_fsspec_alike(tmp_path: Path) 
     assert found.format == "jsonl"
 
 
+def test_how_far_a_copy_is_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(ROWS))
+    monkeypatch.setattr("rayscale.text.meter.EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("rayscale.text.remote._CHUNK_BYTES", 1000)
+    clean.list_sources(study_of(tmp_path, f"file://{tmp_path}/rows.jsonl").data)
+    said = capsys.readouterr()
+    size = (tmp_path / "rows.jsonl").stat().st_size
+    assert f"rows.jsonl: 1,000 of {size:,} bytes" in said.err
+    assert not said.out
+
+
 @pytest.mark.parametrize(
     ("address", "code", "said"),
     [

@@ -91,6 +91,13 @@ def test_jsonl_names_each_bad_line(tmp_path):
         list(sources.read_jsonl(path, ("text", "labels")))
 
 
+def test_a_key_that_is_twice_in_an_object_is_no_row(tmp_path):
+    path = write(tmp_path, "a.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": 1, "text": "c"}\n')
+    _, bad = sources.read_jsonl(path, ("text", "label"))
+    assert (bad.line, bad.column) == (2, "text")
+    assert "twice" in bad.found
+
+
 def parquet(tmp_path, **columns):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table(columns), path)
