@@ -21,6 +21,7 @@ from typing import Any
 import ray
 from ray import train, tune
 from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
 
 EVALUATION_BATCH = 64
 
@@ -29,21 +30,23 @@ def main() -> None:
     """Run all cells, as many at once as there are cores; write losses, steps and seconds by cell."""
     side, given, losses, cores = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
     about = json.loads(Path(given, "cells.json").read_text())
-    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(num_cpus=cores, resources={"trial": cores}, include_dashboard=False, log_to_driver=False,
+             logging_level=logging.ERROR)  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
 
         def trial(config: dict[str, Any]) -> None:
-            result = TorchTrainer(
+            TorchTrainer(
                 work,
                 train_loop_config={"side": side, "given": given, "number": config["number"]},
                 scaling_config=train.ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
-                run_config=train.RunConfig(storage_path=folder, name=f"cell-{config['number']}"),
+                run_config=train.RunConfig(
+                    storage_path=folder, name=f"cell-{config['number']}", callbacks=[TuneReportCallback()]
+                ),
             ).fit()
-            tune.report({key: result.metrics[key] for key in ("test_loss", "steps", "seconds")})
 
         found = tune.Tuner(
             # The worker of the trainer takes the core.
-            tune.with_resources(trial, {"CPU": 0}),
+            tune.with_resources(trial, {"CPU": 0, "trial": 1}),
             param_space={"number": tune.grid_search(list(range(len(about["cells"]))))},
             tune_config=tune.TuneConfig(max_concurrent_trials=cores),
             run_config=tune.RunConfig(storage_path=folder, name="grid", verbose=0),

@@ -211,9 +211,10 @@ def make_data(path: str, stretches: int) -> Made:
 
 def as_split(ids: list[list[int]], targets: np.ndarray) -> Split:
     """A split of these rows."""
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
+    lengths = np.array([len(row) for row in ids], dtype=np.int64)
     values = np.concatenate(ids).astype(np.int32) if ids else np.zeros(0, np.int32)
-    return Split(values, offsets, targets.astype(np.int32), np.arange(len(ids), dtype=np.uint64))
+    keys = np.arange(len(ids), dtype=np.uint64)
+    return Split(values, np.cumsum(lengths) - lengths, lengths, targets.astype(np.int32), keys)
 
 
 def minilm() -> Path:
