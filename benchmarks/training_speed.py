@@ -45,7 +45,7 @@ BATCH, STRETCH, TURN, LONGEST, HELD_OUT = 16, 50, 10, 128, 400
 MEAN_TEXTS = 3.2  # texts joined to one, in the mean: 42 tokens
 RATES = {"bert-tiny": 5e-4, "minilm": 2e-4}
 TUTORIAL, DEFAULT, BEST = "tutorial's loop", "Trainer, default", "Trainer, group_by_length + bf16"
-OURS, OURS_BUCKETED = "rayscale, default", "rayscale, bucketed + bf16"
+OURS, OURS_BUCKETED = "rayscale, default", "rayscale, bucketed"
 
 
 class Turns:
@@ -136,8 +136,7 @@ def measure(folder: Path, data: str, name: str, stretches: int, seeds: int) -> N
         BEST: lambda turns, me: trainer(turns, me, folder, made, order, RATES[name],
                                         {"train_sampling_strategy": "group_by_length", "bf16": True}),
         OURS: lambda turns, me: ours(turns, me, trial, made, folder, {}),
-        OURS_BUCKETED: lambda turns, me: ours(turns, me, trial, made, folder,
-                                              {"batching": "bucketed", "precision": "bf16"}),
+        OURS_BUCKETED: lambda turns, me: ours(turns, me, trial, made, folder, {"batching": "bucketed"}),
     }  # fmt: skip
     turns, found = Turns(list(runs)), {}
 
