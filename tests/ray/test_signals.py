@@ -92,7 +92,7 @@ def test_row_41_ctrl_c_on_a_terminal_leaves_it_as_it_was(study: Path) -> None:
     command = start(study, env={"TERM": "xterm"}, terminal=lower)
     command.until(lambda: begun(study))
     os.write(upper, b"\x03")  # to every process of the terminal, as a keyboard does
-    assert command.ends() == 130
+    assert command.ends() == 130, shown.decode(errors="replace")
     assert not command.orphans()
     assert termios.tcgetattr(lower) == before
     told = shown.decode(errors="replace")
