@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rayscale.on_ray.session import Session
 
 POLL_SECONDS = 0.5
+INTERRUPT_SECONDS = 2.0  # Tune looks at its trials every 0.1 s
 COUNT_SECONDS = 5.0  # between two looks at how many slots the cluster has
 
 
@@ -102,11 +104,13 @@ class Training:
         grid.start()
         try:
             self._collect(session, pool, grid)
+            grid.join()
         except ray.exceptions.RayActorError as error:
             session.guard.check()
             reason = str(error).strip().splitlines()[-1].partition(" Some common causes")[0]
             raise ClusterError(f"the process that hands out the trials died: {reason}", code="pool_died") from error
-        grid.join()
+        finally:
+            grid.interrupt()
         ray.wait([pool.stop.remote()], timeout=0.0 if session.local else 30.0)  # a Ray of our own ends anyway
         if grid.error:
             raise ClusterError(f"Ray Tune ended with an error: {grid.error}") from grid.error
@@ -182,3 +186,12 @@ class _Thread(threading.Thread):
             self._work()
         except BaseException as error:  # told to the main thread, which raises it
             self.error = error
+
+    def interrupt(self) -> None:
+        """Where it still runs, the run is stopped: let it end, and wait a little for that.
+
+        Ray ends the whole process, with code 1, when a thread of it still asks a server that has gone.
+        """
+        if self.ident is not None and self.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(SystemExit))
+            self.join(INTERRUPT_SECONDS)
