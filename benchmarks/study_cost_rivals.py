@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -146,6 +147,8 @@ def trainer(
         ids = tokenizer(texts[split]["text"], truncation=True, max_length=about["length"])["input_ids"]
         return [{"input_ids": row, "labels": label} for row, label in zip(ids, texts[split]["label"], strict=True)]
 
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)  # else accelerate wraps the model of the one worker in DDP
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
             output_dir=folder, per_device_train_batch_size=about["global_batch"],
