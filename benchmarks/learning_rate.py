@@ -41,7 +41,7 @@ HELD_OUT_WINDOWS, VALIDATION_ROWS, TEST_ROWS = 400, 1000, 1100
 CORPUS_CHARACTERS, PACKAGE_ROWS = 1_500_000, 7000
 CLASSIFY, PACKAGES, CONTINUE = "sequence-classification", "packages sequence-classification", "causal-lm"
 RATES = {
-    CLASSIFY: tuple(1e-3 * 2**power for power in range(-2, 5)),  # 0.00025 to 0.016
+    CLASSIFY: tuple(1e-3 * 2**power for power in range(-1, 4)),  # 0.0005 to 0.008
     PACKAGES: tuple(1e-3 * 2**power for power in range(-1, 4)),
     CONTINUE: tuple(1e-3 * 2**power for power in range(6)),  # 0.001 to 0.032
 }

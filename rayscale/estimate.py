@@ -91,6 +91,7 @@ class Planned:
             "gpus": trial.gpus,
             "seed": trial.seed,
             "augment": trial.augment,
+            "learning_rate": trial.training["learning_rate"],
             "seconds": self.seconds,
             "gpu_seconds": self.seconds * trial.gpus,
             "peak_memory_bytes": self.peak_memory_bytes,

@@ -43,6 +43,7 @@ from rayscale.report.verdict import (
     target_facts,
 )  # fmt: skip
 from rayscale.storage import Store
+from rayscale.sweeps import OUTDONE
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,8 @@ def _lede(study: dict, evidence: Evidence, trials: pd.DataFrame) -> str:
 
 def _tiles(evidence: Evidence, trials: pd.DataFrame) -> list[tuple[str, str]]:
     ok = trials[trials["status"] == "ok"]
-    tiles = [(f"of {len(trials)} trials ok", str(len(ok)))]
+    settled = trials[trials["status"] != OUTDONE]  # of a sweep the one that counts
+    tiles = [(f"of {len(settled)} {'trials' if len(settled) == len(trials) else 'cells'} ok", str(len(ok)))]
     if not len(ok):
         return tiles
     params = ok.groupby("model")["params"].median()

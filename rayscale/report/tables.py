@@ -14,6 +14,7 @@ from rayscale.report.fit_text import parameter_units
 from rayscale.report.foretold import Predict, prediction_header, prediction_rows, weight_text
 from rayscale.report.numbers import MISSING, count, duration, exact, fixed, number, percent, significant, trimmed, whole
 from rayscale.report.verdict import fit_name, interval_text, spoken_outcome, usable, warning_parts
+from rayscale.sweeps import OUTDONE
 
 _STATUS_ORDER = {"failed": 0, "diverged": 1, "stopped": 2, "ok": 3, "outdone": 4}
 
@@ -235,7 +236,7 @@ def plan_rows(plan: dict, trials: pd.DataFrame) -> list[tuple[str, str, str, str
     if asked.empty:
         return []
     asked["name"] = [model.get("name") if isinstance(model, dict) else model for model in asked["model"]]
-    done = set(trials.loc[trials["status"] == "ok", "trial_id"])
+    done = set(trials.loc[trials["status"].isin(("ok", OUTDONE)), "trial_id"])
     rows = []
     ordered = asked.sort_values(["params", "name", "gpus", "data_requested"], kind="stable")
     for (name, gpus), group in ordered.groupby(["name", "gpus"], sort=False):
