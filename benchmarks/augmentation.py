@@ -15,7 +15,8 @@ own forms; `valid_in_context` asks others: part of speech and form are those tha
 its sentence (nlpaug's own source), and lemminflect says whether the new word has that form (needs TAGGER, lemminflect).
 
 `models`: back-translation and contextual substitution through the preparation of a study, on checkpoints made on the
-spot (tests/nn/made_checkpoints.py), batched by length against one row at a time.
+spot (tests/nn/made_checkpoints.py), batched by length against one row at a time. Both verbs count seconds of CPU, as
+other work on the machine would decide the comparison else: set OMP_NUM_THREADS=1, since threads that wait count, too.
 """
 
 from __future__ import annotations
@@ -248,9 +249,9 @@ def compare_models(count: int) -> dict[str, Any]:
             real = children._make
 
             def timed(*given: Any, spent: list[float] = spent, real: Any = real) -> Any:
-                began = time.perf_counter()
+                began = time.process_time()
                 made = real(*given)
-                spent.append(time.perf_counter() - began)
+                spent.append(time.process_time() - began)
                 return made
 
             children._make = timed
@@ -262,7 +263,7 @@ def compare_models(count: int) -> dict[str, Any]:
         nn_rows.BATCH_TOKENS.update(batches)
         median = {side: statistics.median(each) for side, each in speeds.items()}
         rows = made.manifest["augmentation"]["rows"]
-        found[name] = {**{f"{side}_rows_per_second": round(each) for side, each in median.items()},
+        found[name] = {**{f"{side}_rows_per_cpu_second": round(each) for side, each in median.items()},
                        "times": round(median["batched"] / median["one_by_one"], 1), "rows": rows}  # fmt: skip
     shutil.rmtree(folder)
     return found
