@@ -17,13 +17,13 @@ def settle(trials: pd.DataFrame) -> pd.DataFrame:
 
     In a cell of several ok trials that with the lowest validation loss (the lower rate of equal ones) stays ok. It gets
     the device seconds of all trials of the cell, failed and diverged ones too; the others lose theirs and are OUTDONE.
-    Where none has a validation loss all stay as they are.
+    Those without a validation loss, as simulated ones are, come last: a law counts a cell once in any case.
     """
     keys = [trials[column] for column in CELL]
     several = trials.groupby(keys, dropna=False)["trial_id"].transform("size") > 1
     if not several.any():
         return trials
-    able = several & (trials["status"] == "ok") & trials["validation_loss"].notna()
+    able = several & (trials["status"] == "ok")
     ordered = trials[able].sort_values(["validation_loss", "learning_rate"], kind="stable")
     best = trials.index.isin(ordered.index[~ordered.duplicated(CELL)])
     decided = pd.Series(best, trials.index).groupby(keys, dropna=False).transform("any")

@@ -51,8 +51,11 @@ def test_the_best_on_validation_rows_counts_and_bears_the_whole_cost(tmp_path: P
     assert [r.row["status"] for r in made] == ["ok", "ok", "diverged", "ok", "ok", "ok"], "records stay as measured"
 
 
-def test_a_cell_without_a_choice_stays_as_it_is(swept: list) -> None:
-    made = records(swept, [None, None, None, 0.4, None, None], ["ok", "failed", "diverged", "ok", "failed", "failed"])
+def test_a_cell_without_a_choice_counts_once(swept: list) -> None:
+    made = records(swept, [None, None, None, 0.4, None, None], ["ok", "ok", "diverged", "ok", "ok", "failed"])
     trials = table(made)
-    assert list(trials["status"]) == ["ok", "failed", "diverged", "ok", "failed", "failed"]
-    assert trials["device_seconds"].tolist()[:4] == [1, 2, 4, 56]
+    assert list(trials["status"]) == ["ok", "outdone", "diverged", "ok", "outdone", "failed"]
+    assert trials["device_seconds"][[0, 3]].tolist() == [7, 56]
+    failed = table(records(swept, [None] * 6, ["failed"] * 6))
+    assert set(failed["status"]) == {"failed"}
+    assert failed["device_seconds"].sum() == 63
