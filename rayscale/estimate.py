@@ -122,6 +122,8 @@ def cost(
     writes = KINDS[task["type"]].writes
     language, vocabulary, width = trial.data_axis == "tokens", trial.model.vocabulary or 0, trial.model.width or 0
     length = float(task["max_length"]) if language else min(mean_tokens, task["max_length"])
+    if KINDS[task["type"]].windowed:
+        length = mean_tokens  # longer ones are read in windows
     evaluated = held_out_rows * (mean_tokens if language else length)
     tokens = trial.data_requested if trial.data_axis == "tokens" else trial.data_requested * length
     tokens *= 1 + trial.copies  # copies are about as long as their rows

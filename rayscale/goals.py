@@ -11,7 +11,7 @@ from rayscale.errors import InputError, nearest
 
 LOWER_IS_BETTER = frozenset({"eval_loss", "validation_loss", "train_loss", "perplexity"})
 FRACTIONS = frozenset({"accuracy", "precision_macro", "recall_macro", "f1_micro", "f1_macro", "f1_weighted",
-                       "exact_match"})  # fmt: skip
+                       "exact_match", "f1_words"})  # fmt: skip
 PERCENTS = frozenset({"bleu", "chrf"})  # sacrebleu's scale, 0 to 100
 QUALITIES = (*sorted(LOWER_IS_BETTER), *sorted(FRACTIONS), *sorted(PERCENTS))
 _TARGET = re.compile(r"\s*([^<>=!\s]+)\s*(>=|<=|>|<|==|=|≥|≤)\s*(\S+)\s*")

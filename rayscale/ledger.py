@@ -25,13 +25,15 @@ from rayscale.storage import Store
 from rayscale.sweeps import settle
 from rayscale.trial import TRAINING_VERSION, Trial
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 #: How a record (`row` and `trial`) of each earlier version becomes one of the next: a version that adds a column fills
 #: it here. There is an entry for every version before SCHEMA_VERSION, the oldest first.
-UPGRADES: dict[int, Upgrade] = {}
+UPGRADES: dict[int, Upgrade] = {
+    1: lambda body: {**body, "row": {"f1_words": None, **body["row"]}},
+}
 
 _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
@@ -49,8 +51,8 @@ COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(
         (
             "flops", "train_loss", "validation_loss", "eval_loss", "accuracy", "precision_macro", "recall_macro",
-            "f1_micro", "f1_macro", "f1_weighted", "exact_match", "bleu", "chrf", "perplexity", "train_seconds",
-            "eval_seconds", "device_seconds", "examples_per_second", "tokens_per_second", "mfu",
+            "f1_micro", "f1_macro", "f1_weighted", "exact_match", "f1_words", "bleu", "chrf", "perplexity",
+            "train_seconds", "eval_seconds", "device_seconds", "examples_per_second", "tokens_per_second", "mfu",
         ),
         _REAL,
     ),

@@ -123,24 +123,28 @@ def count(
         gpt2     = (V + P)w + n layer + 2w + wL                            the same, a head without bias
         gpt2     = (V + P)w + n layer + 2w + (w + 1)L                      token-classification
 
-    Other model types are counted from the weights in `folder` (see `count_from_header`). Raises InputError for BERT
-    with causal-lm, and for another model type without a folder.
+    question-answering is as token-classification with L = 2. Other model types are counted from the weights in
+    `folder` (see `count_from_header`). Raises InputError for BERT with causal-lm, and for another model type without a
+    folder.
     """
     kind = config.get("model_type")
+    if task_type == "question-answering":  # where an answer begins, and where it ends
+        n_labels = 2
+    of_tokens = task_type in ("token-classification", "question-answering")
     texts = task_type in ("sequence-classification", "multi-label")
-    if kind == "bert" and (texts or task_type == "token-classification"):
+    if kind == "bert" and (texts or of_tokens):
         width, depth = int(config.get("hidden_size", 768)), int(config.get("num_hidden_layers", 12))
         inner = int(config.get("intermediate_size", 3072))
         positions = int(config.get("max_position_embeddings", 512)) + int(config.get("type_vocab_size", 2))
         pooler = width**2 + width if texts else 0
         extra = 2 * width + pooler + (width + 1) * n_labels
         vocabulary = int(config.get("vocab_size", 30522))
-    elif kind == "gpt2" and (texts or task_type in ("token-classification", "causal-lm")):
+    elif kind == "gpt2" and (texts or of_tokens or task_type == "causal-lm"):
         width, depth = int(config.get("n_embd", 768)), int(config.get("n_layer", 12))
         inner = int(config.get("n_inner") or FEED_FORWARD * width)
         positions = int(config.get("n_positions", 1024))
         extra = 2 * width + (width * n_labels if texts else 0)
-        if task_type == "token-classification":
+        if of_tokens:
             extra += (width + 1) * n_labels
         vocabulary = int(config.get("vocab_size", 50257))
         if task_type == "causal-lm" and not config.get("tie_word_embeddings", True):

@@ -74,7 +74,8 @@ class Task(_Part):
     `max_length` is in tokens (the window of causal-lm).
     """
 
-    type: Literal["sequence-classification", "multi-label", "token-classification", "seq2seq", "causal-lm"]
+    type: Literal["sequence-classification", "multi-label", "token-classification", "seq2seq", "question-answering",
+                  "causal-lm"]  # fmt: skip
     text: Text = "text"
     text_pair: Text | None = None
     label: Text = "label"
@@ -84,6 +85,9 @@ class Task(_Part):
     target: Text = "target"
     tokens: Text = "tokens"
     tags: Text = "tags"
+    question: Text = "question"
+    context: Text = "context"
+    answers: Text = "answers"
     max_length: Annotated[int, Strict(), Field(ge=8, le=65536)] | None = None
 
     @property

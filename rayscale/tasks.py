@@ -24,8 +24,9 @@ class Kind:
     identity although the task does not read them. `labels` is the key of the column that holds names of classes.
     `length` is the default of `max_length` in tokens, `families` the ladders that can do it, `models` what to give
     instead of a checkpoint that cannot. `aim` is the metric that people look at. `writes`: the head has an output for
-    each entry of the vocabulary. `needs` is a package of an extra, and the extra. `why_no_augment` says why rows have
-    no augmented copies; None where they may.
+    each entry of the vocabulary. `windowed`: texts longer than `max_length` are read in windows instead of cut. `needs`
+    is a package of an extra, and the extra. `why_no_augment` says why rows have no augmented copies; None where they
+    may.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Kind:
     aim: str = "f1_macro"
     writes: bool = False
     needs: tuple[str, str] | None = None
+    windowed: bool = False
     why_no_augment: str | None = None
 
     @property
@@ -103,6 +105,18 @@ KINDS = {
             writes=True,
             needs=("sacrebleu", "metrics"),
             why_no_augment="has a target for each source, which no step changes with it",
+        ),
+        Kind(
+            "question-answering",
+            columns=("question", "context", "answers"),
+            metrics=("eval_loss", "exact_match", "f1_words"),
+            families=("bert",),
+            models=_CLASSIFIERS,
+            unit="nats per window",
+            aim="f1_words",
+            length=384,
+            windowed=True,
+            why_no_augment="has answers at places in its text, which no step keeps",
         ),
         Kind(
             "causal-lm",

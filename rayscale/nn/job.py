@@ -86,7 +86,8 @@ def prepare_job(
     for name, length in (("training subset", len(rows)), ("test split", len(test))):
         if not length:
             raise DataError(f"the {name} has no rows; give more text or a larger data size", code="too_little_data")
-    longest = max(int(s.lengths.max(initial=0)) for s in (train, prepared.split("validation"), test))
+    objective = find_objective(task_type)
+    longest = max(objective.longest(s) for s in (train, prepared.split("validation"), test))
     allowed = trial.task["max_length"] or longest
     if longest > allowed:
         raise DataError(
@@ -103,7 +104,6 @@ def prepare_job(
         checkpoint=checkpoint,
     )
     model.to(device=group.device)  # type: ignore[call-arg]
-    objective = find_objective(task_type)
     size = measure_size(model, objective.head_per_token)
     if can_unpad(model):
         unpad(model)

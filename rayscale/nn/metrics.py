@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 #: Columns of the trial table that say how good a model is, beside its losses.
-METRICS = ("accuracy", "precision_macro", "recall_macro", "f1_micro", "f1_macro", "f1_weighted", "exact_match", "bleu",
-           "chrf", "perplexity")  # fmt: skip
+METRICS = ("accuracy", "precision_macro", "recall_macro", "f1_micro", "f1_macro", "f1_weighted", "exact_match",
+           "f1_words", "bleu", "chrf", "perplexity")  # fmt: skip
 
 
 def classification_metrics(confusion: np.ndarray) -> dict[str, float]:

@@ -56,6 +56,11 @@ def _nothing_more(split: Split, rows: np.ndarray, width: int) -> dict[str, np.nd
     return {}
 
 
+def longest_row(split: Split) -> int:
+    """Tokens of the longest input: that of a row."""
+    return int(split.lengths.max(initial=0))
+
+
 def plain_flops(size: Size, split: Split, rows: np.ndarray) -> float:
     """One pass, forward and backward, over these rows by a model that reads each token once."""
     lengths = split.lengths[rows].astype(np.int64)
@@ -72,7 +77,8 @@ class Objective:
     `tally(prepared, split)` counts for the metrics. `extra(split, rows, width)`: arrays of int64 that a batch of these
     rows, padded to `width`, carries besides ids, mask and labels. `betas` are AdamW's. `head_per_token`: the new head
     works on every token. `config` goes into the model's config, for those who load it.
-    `flops(size, split, rows)`: floating-point operations of one pass over rows.
+    `flops(size, split, rows)`: floating-point operations of one pass over rows. `longest(split)`: tokens of the longest
+    input of the model.
     """
 
     head: Any
@@ -84,6 +90,7 @@ class Objective:
     head_per_token: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     flops: Callable[[Size, Split, np.ndarray], float] = plain_flops
+    longest: Callable[[Split], int] = longest_row
 
 
 def find_objective(task_type: str) -> Objective:

@@ -145,7 +145,7 @@ def trial_columns(evidence: Evidence, trials: pd.DataFrame) -> tuple[tuple[str, 
     """(column, header) of the trial table; metrics where the task has them, settings where they differ."""
     metrics = [
         ("accuracy", "Accuracy"), ("f1_micro", "Micro F1"), ("f1_macro", "Macro F1"), ("exact_match", "Exact match"),
-        ("bleu", "BLEU"), ("chrf", "chrF"), ("perplexity", "Perplexity"),
+        ("f1_words", "F1 of words"), ("bleu", "BLEU"), ("chrf", "chrF"), ("perplexity", "Perplexity"),
     ]  # fmt: skip
     if trials["f1_micro"].equals(trials["accuracy"]):  # as it is where each row has one class
         del metrics[1]
@@ -186,7 +186,7 @@ def _cell(column: str, value: Any) -> str:
         return "yes" if value else "no"
     if column in {"params", "data_requested", "flops"}:
         return count(value)
-    if column in {"eval_loss", "validation_loss", "accuracy", "f1_micro", "f1_macro", "exact_match"}:
+    if column in {"eval_loss", "validation_loss", "accuracy", "f1_micro", "f1_macro", "exact_match", "f1_words"}:
         return fixed(value, 4)
     if column == "train_seconds":
         return duration(value)

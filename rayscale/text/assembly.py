@@ -70,7 +70,7 @@ class Assembly:
         division = divide(
             rows["key"].to_numpy(), rows["role"].to_numpy(), rows["order"].to_numpy(),
             np.zeros(len(rows), dtype=np.int32) if codes is None else codes,
-            validation_fraction=validation, test_fraction=test,
+            validation_fraction=validation, test_fraction=test, grouped=self._form.group is not None,
         )  # fmt: skip
         for reason, number in division.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + number

@@ -20,7 +20,7 @@ from rayscale.errors import DataError
 from rayscale.files import files_of
 from rayscale.machine import cache_root, free_bytes
 from rayscale.text import contents, corpus, near, remote
-from rayscale.text.normalise import NORMALISE_VERSION, keys_of
+from rayscale.text.normalise import NORMALISE_VERSION, keys_of, keys_within
 from rayscale.text.opening import ending
 from rayscale.text.sources import BadRow, LabelKinds, Row, Source, read_jsonl
 from rayscale.text.split import TEST, TRAIN, VALIDATION
@@ -206,7 +206,7 @@ def read_clean(
                 break
             characters += len(batch[-1][0])
             if len(batch) == BATCH_ROWS or characters > BATCH_CHARACTERS:
-                table = _table(source, batch, lines)
+                table = _table(source, batch, lines, form.group)
                 batch, lines, characters = [], [], 0
                 size += table.nbytes
                 if most and size > most:
@@ -218,7 +218,7 @@ def read_clean(
         lines.append(last + 1)
         batch.append(json.dumps({"message": error.message, "code": error.code, "where": error.where, "fatal": True}))
     if batch:
-        yield _table(source, batch, lines)
+        yield _table(source, batch, lines, form.group)
 
 
 def place_names(data: Data) -> Callable[[int], str]:
@@ -237,12 +237,18 @@ def _problem(path: str, bad: BadRow) -> str:
     return json.dumps({"message": f"found {bad.found}; {bad.mend}", "code": "bad_row", "where": where, "fatal": False})
 
 
-def _table(source: SourceFile, batch: Sequence[tuple[str, str | None] | str], lines: Sequence[int]) -> pa.Table:
+def _table(
+    source: SourceFile,
+    batch: Sequence[tuple[str, str | None] | str],
+    lines: Sequence[int],
+    group: Callable[[str], str] | None,
+) -> pa.Table:
     texts = ["" if isinstance(row, str) else row[0] for row in batch]
+    keys = keys_of(texts)
     columns = {
         "order": np.array(lines, dtype=np.int64) + (source.number << PLACE_BITS),
         "role": np.full(len(batch), _ROLES[source.role], dtype=np.int8),
-        "key": keys_of(texts),
+        "key": keys if group is None else keys_within(keys, map(group, texts)),
         "text": texts,
         "label": [None if isinstance(row, str) else row[1] for row in batch],
         "problem": [row if isinstance(row, str) else None for row in batch],

@@ -203,7 +203,7 @@ def of_tokenizers(
     """How each tokenizer takes the training texts: tokens, share cut off, how well its vocabulary covers them."""
     form = find_form(study.task.type)
     texts = [" ".join(form.texts(text))[:MOST_LETTERS] for text in _some(found, "train", TOKENISED)]
-    limit = None if form.packed else study.task.length
+    limit = None if form.packed or study.task.kind.windowed else study.task.length
     for spec in dict.fromkeys(specs):
         ready = prepared.get(spec.name)
         try:

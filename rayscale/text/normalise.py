@@ -11,6 +11,7 @@ import numpy as np
 #: Rises when the same input would give other text or other keys.
 NORMALISE_VERSION = 1
 
+_HALF, _LOWER = np.uint64(32), np.uint64(0xFFFFFFFF)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -34,6 +35,16 @@ def keys_of(texts: Iterable[str]) -> np.ndarray:
     """
     digests = (hashlib.blake2b(t.replace("\n", " ").encode(), digest_size=8).digest() for t in texts)
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+
+
+def keys_within(keys: np.ndarray, groups: Iterable[str]) -> np.ndarray:
+    """Keys whose upper half is that of the key of a row's group, see `group_of`; rows of a group lie side by side."""
+    return (keys_of(groups) >> _HALF << _HALF) | (keys & _LOWER)
+
+
+def group_of(keys: np.ndarray) -> np.ndarray:
+    """What keys made by `keys_within` have in common within a group."""
+    return keys >> _HALF << _HALF
 
 
 def mix(values: np.ndarray, salt: int) -> np.ndarray:

@@ -101,6 +101,8 @@ def _check_columns(path: str, columns: Sequence[str], schema: Any) -> None:
 def _is_plain(kind: Any) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):  # of plain values: tokens, labels
         kind = kind.value_type
+    if pa.types.is_struct(kind):  # of such: the answers to a question
+        return all(_is_plain(field.type) for field in kind)
     return not isinstance(kind, pa.BaseExtensionType) and not pa.types.is_nested(kind)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rayscale.errors import DataError
-from rayscale.text.normalise import mix
+from rayscale.text.normalise import group_of, mix
 
 #: Roles of rows as the user's files give them and splits as they come out, in the order of who wins a text.
 TEST, VALIDATION, TRAIN = 0, 1, 2
@@ -37,6 +37,7 @@ def divide(
     *,
     validation_fraction: float = 0.0,
     test_fraction: float = 0.0,
+    grouped: bool = False,
 ) -> Division:
     """Keep each text once and give it to one split.
 
@@ -44,7 +45,10 @@ def divide(
     ascending), `labels` (int codes). A text of the test file leaves the validation and training files, one of the
     validation file leaves the training file; within a role the first occurrence stays. A fraction above 0 cuts that
     split from the remaining training rows by hash: the decision about a text depends on nothing but the text, and a
-    larger fraction keeps all that a smaller one had. Raises DataError for fractions that leave nothing to train on.
+    larger fraction keeps all that a smaller one had. `grouped`: texts of one group (`normalise.group_of`) count as one
+    text for all but duplicates, so that no group is in two splits.
+
+    Raises DataError for fractions that leave nothing to train on.
     """
     if validation_fraction + test_fraction >= 1:
         raise DataError(
@@ -62,15 +66,16 @@ def divide(
 
     split = roles.astype(np.int8)
     # The two cuts grow from opposite ends of the hash, so that changing one fraction never moves rows of the other.
-    place = mix(keys, _SALT)
+    place = mix(group_of(keys) if grouped else keys, _SALT)
     of_train = roles == TRAIN
     if test_fraction:
         split[of_train & (place < np.uint64(int(test_fraction * 2**64)))] = TEST
     if validation_fraction:
         split[of_train & (place >= np.uint64(min(int((1 - validation_fraction) * 2**64), 2**64 - 1)))] = VALIDATION
+    winning_role = _first_role(group_of(keys), roles) if grouped else roles[winner]
+    lost |= roles > winning_role
     split[lost] = DROPPED
 
-    winning_role = roles[winner]
     same_role = winning_role == roles
     dropped = {
         "duplicate": int(np.sum(lost & same_role)),
@@ -78,6 +83,16 @@ def divide(
         "in_test": int(np.sum(lost & ~same_role & (winning_role == TEST))),
     }
     return Division(split, dropped, int(np.sum(lost & (labels != labels[winner]))))
+
+
+def _first_role(groups: np.ndarray, roles: np.ndarray) -> np.ndarray:
+    """The role that wins each row's group."""
+    order = np.lexsort((roles, groups))
+    first = np.ones(len(groups), dtype=bool)
+    first[1:] = groups[order][1:] != groups[order][:-1]
+    found = np.empty_like(roles)
+    found[order] = roles[order][np.maximum.accumulate(np.where(first, np.arange(len(groups)), 0))]
+    return found
 
 
 def by_key(keys: np.ndarray, chosen: np.ndarray) -> np.ndarray:

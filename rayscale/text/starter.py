@@ -113,6 +113,8 @@ def _guess(table: Table | None, data: Path) -> str:
     """The task that a file is likely meant for."""
     if table is None:
         return "token-classification" if ending(data) in (".conll", ".iob") else "causal-lm"
+    if all(key in table.columns for key in ("question", "context", "answers")):
+        return "question-answering"
     return "token-classification" if table.named("tokens") and table.named("tags") else "sequence-classification"
 
 

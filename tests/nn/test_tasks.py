@@ -53,11 +53,21 @@ def _turned(draw: np.random.Generator) -> dict[str, Any]:
             "de": " ".join(("Katze", "Hund", "Eule", "Fuchs")[word] for word in words) + f" {numbers}"}  # fmt: skip
 
 
+def _asked(draw: np.random.Generator) -> dict[str, Any]:
+    """Who it was, and where; nobody says why."""
+    beast, place = draw.choice(ANIMALS), draw.choice(PLACES)
+    context = f"on day {draw.integers(999)} a {beast} was in the {place} with {draw.integers(99)} others"
+    question, there = [("who was it?", [beast]), ("where was it?", [place]), ("why?", [])][draw.integers(3)]
+    answers = {"text": there, "answer_start": [context.index(each) for each in there]}
+    return {"question": question, "context": context, "answers": answers}
+
+
 CASES: dict[str, tuple[Callable[[np.random.Generator], dict[str, Any]], str, float]] = {
     "sequence-classification": (_pairs, "accuracy", 0.6),
     "multi-label": (_topics, "f1_micro", 0.9),
     "token-classification": (_tags, "f1_micro", 0.9),
     "seq2seq": (_turned, "chrf", 40.0),
+    "question-answering": (_asked, "exact_match", 0.9),
 }
 
 

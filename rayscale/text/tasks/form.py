@@ -38,7 +38,8 @@ class Form:
     which `input_ids` is a list, `truncated` says what was cut and `unread` counts the targets that went with it; each
     other column reaches the model's side (`rayscale.nn.tasks`). `texts(text)`: the plain texts within, to train a
     tokenizer on; it learns from the labels, too, where `labels_are_text`. `packed`: texts are joined and cut into
-    windows instead, and `encode` is not called.
+    windows instead, and `encode` is not called. `group(text)`: the part of a text whose rows all go into one split, by
+    its hash instead of that of the whole text.
     """
 
     check: Callable[[Row, Task], tuple[str, str | None] | BadRow]
@@ -48,6 +49,7 @@ class Form:
     packed: bool = False
     labels_are_text: bool = False
     texts: Callable[[str], list[str]] = lambda text: [text]
+    group: Callable[[str], str] | None = None
 
     @property
     def reads_labels(self) -> bool:
