@@ -87,6 +87,15 @@ def prepare_job(
         if not length:
             raise DataError(f"the {name} has no rows; give more text or a larger data size", code="too_little_data")
     objective = find_objective(task_type)
+    held = [(name, prepared.split(name)) for name in ("validation", "test")]
+    parts = [("training subset", objective.targets(train)[rows]), *((name, objective.targets(s)) for name, s in held)]
+    for name, targets in parts:
+        if len(targets) and not targets.sum():
+            raise DataError(
+                f"no row of the {name} has a target within task.max_length ({trial.task['max_length']} tokens); "
+                "raise it",
+                code="no_targets",
+            )
     longest = max(objective.longest(s) for s in (train, prepared.split("validation"), test))
     allowed = trial.task["max_length"] or longest
     if longest > allowed:

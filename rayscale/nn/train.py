@@ -209,7 +209,7 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
         if (step + 1) % every == 0 or last or step + 1 in validations:
             total = float(group.add([loss_sum.item()])[0])
             course.sums.append((total, target_sum))
-            pulse.train_loss = total / target_sum
+            pulse.train_loss = total / target_sum if target_sum else None
             point: dict[str, float | int | None] = {
                 "step": step + 1,
                 "train_loss": pulse.train_loss,
@@ -281,8 +281,8 @@ def _step(
         with parallel.no_sync() if unfinished else contextlib.nullcontext():  # type: ignore[operator]
             with job.autocast():
                 loss, _ = job.objective.losses(parallel, job.to_device(split, part.rows))
-            # DDP takes the mean over ranks; the sum is wanted.
-            (loss * (part.weight * group.world_size / targets)).backward()
+            # DDP takes the mean over ranks; the sum is wanted. A batch may have lost all its targets to `max_length`.
+            (loss * (part.weight * group.world_size / max(targets, 1.0))).backward()
         loss_sum += loss.detach().double() * part.weight
         pulse.beat()
     nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
@@ -331,8 +331,8 @@ def _describe(job: Job, course: Course) -> dict[str, Any]:
 
 def _last_tenth(course: Course) -> float | None:
     tail = course.sums[-max(1, len(course.sums) // 10) :]
-    loss = sum(s for s, _ in tail) / sum(n for _, n in tail)
-    return loss if math.isfinite(loss) else None
+    loss, targets = sum(s for s, _ in tail), sum(n for _, n in tail)
+    return loss / targets if targets and math.isfinite(loss) else None
 
 
 def _global_batches(job: Job) -> Iterator[np.ndarray]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from made import LABELS, LENGTH, VOCABULARY, Made, make_split, make_trial
+from made import LABELS, LENGTH, VOCABULARY, Made, make_split, make_tagged, make_trial
 from resume_worker import InterruptedTrialError, interrupted_in, saved_after, saving
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rayscale.errors import DataError, TrialError
 from rayscale.nn import job, speed, train, unpadded
 from rayscale.nn.train import train_trial
+from rayscale.text.prepared import Ragged
 from rayscale.trial import ModelSpec
 
 CLOCKED = {"train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes"}
@@ -283,6 +285,22 @@ def test_tf32_is_refused_where_there_is_none(language: Made) -> None:
 def test_without_validation_rows(language: Made) -> None:
     result = train_trial(make_trial("causal-lm"), language.having(validation=make_split([])))
     assert (result["status"], result["validation_loss"]) == ("ok", None)
+
+
+def test_batches_whose_targets_were_all_cut_teach_nothing_and_a_split_without_any_is_refused(tmp_path: Path) -> None:
+    made = make_tagged(tmp_path)
+    train = made.split("train")
+    cut = train.lists["targets"].values.copy()
+    trial = make_trial("token-classification", training={"global_batch": 1})
+    first = int(made.subset("examples", trial.data_requested, trial.seed)[0])
+    cut[int(train.starts[first]) : int(train.starts[first] + train.lengths[first])] = -100
+    split = replace(train, lists={"targets": Ragged(cut, np.append(train.starts, len(cut)))})
+    result = train_trial(trial, made.having(train=split))
+    assert (result["status"], result["steps"]) == ("ok", 2 * trial.data_requested)
+    bare = replace(train, lists={"targets": Ragged(np.full_like(cut, -100), np.append(train.starts, len(cut)))})
+    for name in ("train", "validation", "test"):
+        with pytest.raises(DataError, match=r"has a target within task.max_length \(12 tokens\); raise it"):
+            train_trial(trial, made.having(**{name: bare}))
 
 
 def test_wrong_data(language: Made, classification: Made) -> None:
