@@ -29,7 +29,9 @@ PLANTED = "chinchilla:A=20,B=30,E=0.8,alpha=0.3,beta=0.35"
 
 def record(trial_id: str = "a" * 16, **row: Any) -> TrialRecord:
     empty = dict.fromkeys(ledger.COLUMNS)
-    return TrialRecord({**empty, "trial_id": trial_id, "status": "ok", "schema_version": 1, **row}, {"seed": 0})
+    return TrialRecord(
+        {**empty, "trial_id": trial_id, "status": "ok", "schema_version": ledger.SCHEMA_VERSION, **row}, {"seed": 0}
+    )
 
 
 def rewritten(file: Path, change: Any) -> None:
