@@ -9,6 +9,7 @@ from typing import Any
 
 from rayscale.errors import InputError
 from rayscale.estimate import bytes_per_token
+from rayscale.report.numbers import plural
 from rayscale.storage import Store
 from rayscale.study import Data, Grid, Ladder, Study, Task
 from rayscale.tasks import KINDS, Kind
@@ -192,7 +193,8 @@ def _page(chosen: Chosen, data: Path | None, out: Path) -> str:
     bad = bad if chosen.conll else ""
     if chosen.bad_rows:
         first = chosen.bad_rows[0].replace("\n", " ")
-        bad += f"\n  # {len(chosen.bad_rows)} rows cannot be used; error instead of skip refuses them. The first:"
+        rows = plural(len(chosen.bad_rows), "row")
+        bad += f"\n  # {rows} cannot be used; error instead of skip refuses them. The first:"
         bad += f"\n  # {first}\n  on_bad_row: skip"
     return f"""\
 # A study for rayscale. Next: rayscale plan {out.name}, then rayscale run {out.name}
