@@ -204,9 +204,8 @@ class Ledger:
 
     def write_table(self, records: Sequence[TrialRecord]) -> None:
         """Derive trials.parquet from the records."""
-        sink = io.BytesIO()
-        rows = pa.Table.from_pylist([dict(r.row) for r in records], schema=SCHEMA)
-        settled = table(records)
+        sink, rows = io.BytesIO(), _rows(records)
+        settled = settle(rows.to_pandas())
         for name in ("status", "device_seconds"):
             place = SCHEMA.get_field_index(name)
             rows = rows.set_column(place, SCHEMA.field(name), pa.array(settled[name], SCHEMA.field(name).type))
@@ -216,7 +215,11 @@ class Ledger:
 
 def table(records: Sequence[TrialRecord]) -> pd.DataFrame:
     """The trial table: one row per record, columns as in COLUMNS; of a sweep the best is ok (see rayscale.sweeps)."""
-    return settle(pa.Table.from_pylist([dict(r.row) for r in records], schema=SCHEMA).to_pandas())
+    return settle(_rows(records).to_pandas())
+
+
+def _rows(records: Sequence[TrialRecord]) -> pa.Table:
+    return pa.Table.from_pylist([dict(r.row) for r in records], schema=SCHEMA)
 
 
 def planned_only(records: Sequence[TrialRecord], names: Mapping[str, str | None]) -> list[TrialRecord]:

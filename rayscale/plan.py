@@ -20,6 +20,7 @@ from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, family_config
 from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
 from rayscale.study_checks import repeated
+from rayscale.sweeps import CELL
 from rayscale.trial import ModelSpec, Trial, identified
 
 #: About the longest that a cell runs alone at the most GPUs, so that its speed can be measured.
@@ -257,8 +258,6 @@ def _check_tokens(study: Study, supply: Supply) -> None:
 def _trial(study: Study, spec: ModelSpec, size: int, gpus: int, seed: int, device: str, fingerprint: str) -> Trial:
     task = {**study.task.model_dump(), "max_length": study.task.length}
     training = {**study.training.model_dump(), "epochs": study.epochs}
-    if not training["gradient_checkpointing"]:
-        del training["gradient_checkpointing"]  # trials without it keep the ids that they had before there was any
     return Trial(
         "", study.name, task, spec, study.grid.axis, size, gpus, seed, "none", training, device, 1, fingerprint
     )
@@ -312,23 +311,25 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
     hours = study.budget.gpu_hours
     if study.budget.usd and study.prices.gpu_hour:
         hours = min(hours or float("inf"), study.budget.usd / study.prices.gpu_hour)
-    kept = list(cells)
     cut: list[tuple[str, str]] = []
     if hours is None:
-        return kept, cut
-    spent = sum(p.seconds * p.trial.gpus for p in kept) / 3600
-    for each in sorted(kept, key=lambda p: (p.trial.seed == 0, -p.seconds * p.trial.gpus)):
+        return list(cells), cut
+    # All rates of a sweep go together: a part of them would choose among less than was asked for.
+    swept: dict[tuple[Any, ...], list[Planned]] = {}
+    for each in cells:
+        swept.setdefault(_cell(each), []).append(each)
+    spent = sum(p.seconds * p.trial.gpus for p in cells) / 3600
+    for each in sorted(cells, key=lambda p: (p.trial.seed == 0, -p.seconds * p.trial.gpus)):
         if spent <= hours:
             break
-        if each not in kept:
+        t, together = each.trial, swept.pop(_cell(each), None)
+        if together is None:
             continue
-        t, cell = each.trial, _cell(each)
         augment = f", augment {t.augment}" if t.augment != "none" else ""
         named = f"{t.model.name}, {t.data_requested} {t.data_axis}, {t.gpus} GPUs, seed {t.seed}{augment}"
         cut.append((named, f"over the budget of {hours:g} GPU-hours"))
-        # All rates of a sweep go together: a part of them would choose among less than was asked for.
-        spent -= sum(p.seconds * p.trial.gpus for p in kept if _cell(p) == cell) / 3600
-        kept = [p for p in kept if _cell(p) != cell]
+        spent -= sum(p.seconds * p.trial.gpus for p in together) / 3600
+    kept = [each for each in cells if _cell(each) in swept]
     if not kept:
         cheapest = min(each.seconds * each.trial.gpus for each in cells) / 3600
         raise StudyError(
@@ -341,8 +342,7 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
 
 def _cell(planned: Planned) -> tuple[Any, ...]:
     """What the trials of a sweep share."""
-    t = planned.trial
-    return t.model, t.data_requested, t.gpus, t.seed, t.augment
+    return tuple(getattr(planned.trial, name) for name in CELL)
 
 
 def _lint(study: Study, planned: Sequence[Planned], supply: Supply) -> list[tuple[str, str]]:

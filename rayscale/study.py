@@ -236,8 +236,11 @@ class Training(_Part):
 
     @model_serializer(mode="wrap")
     def _given_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What is left open is no part of a trial's id: a new key of the interface makes no other trials of old studies.
-        return {key: value for key, value in plain(self).items() if value is not None or key == "epochs"}
+        # What is left open or off is no part of a trial's id: a new key of the interface makes no other trials of old
+        # studies.
+        return {
+            key: value for key, value in plain(self).items() if key == "epochs" or not (value is None or value is False)
+        }
 
     @property
     def rates(self) -> tuple[float | str | Transfer, ...]:

@@ -14,7 +14,6 @@ from rayscale.errors import ClusterError
 from rayscale.estimate import Planned
 from rayscale.on_ray.outcomes import Outcomes
 from rayscale.plan import Plan
-from rayscale.run_folder import log_event
 from rayscale.savepoints import Saving
 from rayscale.storage import Store
 from rayscale.study import Study
@@ -70,7 +69,7 @@ class Training:
 
         for planned in self.pending:
             trial = planned.trial
-            log_event(self.store, "trial_started", trial_id=trial.trial_id)
+            self.log({"event": "trial_started", "trial_id": trial.trial_id})
 
             def progress(told: dict[str, Any], trial_id: str = trial.trial_id, began: float = time.monotonic()) -> None:
                 self.show([{"trial_id": trial_id, "seconds": time.monotonic() - began, **told}], "training")
@@ -166,7 +165,7 @@ class Training:
                 count_at = time.monotonic() + COUNT_SECONDS
                 if (found := session.capacity.slots()) != slots:
                     slots = found
-                    log_event(self.store, "slots_changed", slots=slots)
+                    self.log({"event": "slots_changed", "slots": slots})
                     ray.get(pool.resize.remote(slots))
             running = [each for each in now["running"] if each["trial_id"] not in self.outcomes.records]
             self.show(running, "starting lanes" if now["lanes_starting"] else "training")

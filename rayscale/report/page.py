@@ -247,10 +247,10 @@ def _reach(values: pd.Series) -> str:
 
 def _trials_sentence(trials: pd.DataFrame) -> str:
     counts = trials["status"].value_counts()
-    order = ("ok", "outdone", "failed", "diverged", "stopped")
+    order = ("ok", OUTDONE, "failed", "diverged", "stopped")
     parts = [f"{counts[status]} {status}" for status in order if counts.get(status)]
     said = f"All {len(trials)} trials: {', '.join(parts)}. Those that are not ok come first, with their reason."
-    if counts.get("outdone"):
+    if counts.get(OUTDONE):
         said += " Outdone: another learning rate of the cell is better on validation rows; its trial bears the cost."
     return said
 

@@ -16,7 +16,7 @@ from rayscale.report.numbers import MISSING, count, duration, exact, fixed, numb
 from rayscale.report.verdict import fit_name, interval_text, spoken_outcome, usable, warning_parts
 from rayscale.sweeps import OUTDONE
 
-_STATUS_ORDER = {"failed": 0, "diverged": 1, "stopped": 2, "ok": 3, "outdone": 4}
+_STATUS_ORDER = {"failed": 0, "diverged": 1, "stopped": 2, "ok": 3, OUTDONE: 4}
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def keys_of(texts: Iterable[str]) -> np.ndarray:
 
 def keys_within(keys: np.ndarray, groups: Iterable[str]) -> np.ndarray:
     """Keys whose upper half is that of the key of a row's group, see `group_of`; rows of a group lie side by side."""
-    return (keys_of(groups) >> _HALF << _HALF) | (keys & _LOWER)
+    return group_of(keys_of(groups)) | (keys & _LOWER)
 
 
 def group_of(keys: np.ndarray) -> np.ndarray:

@@ -91,6 +91,12 @@ def list_array(values: np.ndarray, offsets: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(offsets.astype(np.int32), values)
 
 
+def lists_of(rows: Sequence[Sequence[int]]) -> pa.Array:
+    """A list<int32> column of these rows."""
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    return list_array(np.array([value for row in rows for value in row], dtype=np.int32), offsets)
+
+
 def read_table(path: Path) -> pa.Table:
     """All batches of a file, by memory map: no row is read before it is looked at."""
     with pa.memory_map(str(path)) as source:

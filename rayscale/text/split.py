@@ -56,13 +56,8 @@ def divide(
             "give fractions whose sum is below 1",
             code="empty_split",
         )
-    ranked = np.lexsort((orders, roles, keys))
-    first = np.ones(len(keys), dtype=bool)
-    first[1:] = keys[ranked][1:] != keys[ranked][:-1]
-    winner = np.empty(len(keys), dtype=np.int64)
-    winner[ranked] = ranked[np.maximum.accumulate(np.where(first, np.arange(len(keys)), 0))]
-    lost = np.ones(len(keys), dtype=bool)
-    lost[ranked[first]] = False
+    winner = _winners(keys, roles, orders)
+    lost = winner != np.arange(len(keys))
 
     split = roles.astype(np.int8)
     # The two cuts grow from opposite ends of the hash, so that changing one fraction never moves rows of the other.
@@ -72,7 +67,7 @@ def divide(
         split[of_train & (place < np.uint64(int(test_fraction * 2**64)))] = TEST
     if validation_fraction:
         split[of_train & (place >= np.uint64(min(int((1 - validation_fraction) * 2**64), 2**64 - 1)))] = VALIDATION
-    winning_role = _first_role(group_of(keys), roles) if grouped else roles[winner]
+    winning_role = roles[_winners(group_of(keys), roles, orders) if grouped else winner]
     lost |= roles > winning_role
     split[lost] = DROPPED
 
@@ -85,14 +80,14 @@ def divide(
     return Division(split, dropped, int(np.sum(lost & (labels != labels[winner]))))
 
 
-def _first_role(groups: np.ndarray, roles: np.ndarray) -> np.ndarray:
-    """The role that wins each row's group."""
-    order = np.lexsort((roles, groups))
-    first = np.ones(len(groups), dtype=bool)
-    first[1:] = groups[order][1:] != groups[order][:-1]
-    found = np.empty_like(roles)
-    found[order] = roles[order][np.maximum.accumulate(np.where(first, np.arange(len(groups)), 0))]
-    return found
+def _winners(keys: np.ndarray, roles: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """For each row the place of the one that wins its key: of the first role, and of several the first in the files."""
+    ranked = np.lexsort((orders, roles, keys))
+    first = np.ones(len(keys), dtype=bool)
+    first[1:] = keys[ranked][1:] != keys[ranked][:-1]
+    winner = np.empty(len(keys), dtype=np.int64)
+    winner[ranked] = ranked[np.maximum.accumulate(np.where(first, np.arange(len(keys)), 0))]
+    return winner
 
 
 def by_key(keys: np.ndarray, chosen: np.ndarray) -> np.ndarray:

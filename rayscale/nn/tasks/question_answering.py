@@ -45,7 +45,8 @@ def _of_rows(split: Split, name: str, rows: np.ndarray) -> np.ndarray:
 def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
     """`places` (windows, longest window): where its tokens lie in the flat ids of the rows, NOWHERE behind its end.
 
-    `first`, `last` (windows,): the tokens wanted. TYPES like `places`: which tokens are the context's.
+    `first`, `last` (windows,): the tokens wanted. TYPES like `places`: which tokens are the context's. `inside`, too:
+    which are the window's; left out where all are, which no device need be asked.
     """
     lengths, numbers = _of_rows(split, "windows", rows), split.lists["windows"].lengths[rows]
     before = np.cumsum(lengths) - lengths
@@ -59,20 +60,20 @@ def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
         TYPES: types.astype(np.int64),
         "first": _of_rows(split, "first", rows),
         "last": _of_rows(split, "last", rows),
+        **({} if inside.all() else {"inside": inside.astype(np.int64)}),
     }
 
 
 def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """(summed loss, logits (windows, longest window, 2) of beginning and end, -inf behind a window's end)."""
     places = inputs.extra["places"]
-    inside = places != NOWHERE
     ids = inputs.ids.flatten()[places.clamp(min=0)]
     # Behind the end stands the padding of the rows; where they have none, the first token serves: the mask hides it.
-    mask = None if inside.all() else inside.long()
+    mask = inputs.extra.get("inside")
     kinds = {} if kinds_of(model) < 2 else {TYPES: inputs.extra[TYPES]}
     found = model(input_ids=ids, attention_mask=mask, **kinds)
     logits = torch.stack([found.start_logits, found.end_logits], -1).float()
-    logits = logits.masked_fill(~inside[..., None], -torch.inf)
+    logits = logits.masked_fill((places == NOWHERE)[..., None], -torch.inf)
     wanted = torch.stack([inputs.extra["first"], inputs.extra["last"]], -1)
     return cross_entropy(logits, wanted, reduction="sum") / 2, logits
 

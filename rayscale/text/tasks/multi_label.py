@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from rayscale.text.opening import short
-from rayscale.text.shards import list_array
+from rayscale.text.shards import lists_of
 from rayscale.text.sources import BadRow, Row, checked_label
 from rayscale.text.tasks import sequence_classification
 from rayscale.text.tasks.form import Asked, Form
@@ -56,9 +55,7 @@ def encode(
     """The tokens as for single classes; `classes`: the numbers of each text's classes."""
     numbers = {label: number for number, label in enumerate(asked.labels)}
     borne = [[numbers[name] for name in _classes(str(label))] for label in labels]
-    offsets = np.cumsum([0, *map(len, borne)], dtype=np.int64)
-    values = np.array([number for each in borne for number in each], dtype=np.int32)
-    return {**sequence_classification.encode(tokenizer, texts, labels, asked), "classes": list_array(values, offsets)}
+    return {**sequence_classification.encode(tokenizer, texts, labels, asked), "classes": lists_of(borne)}
 
 
 FORM = Form(check, encode, classes=_classes)

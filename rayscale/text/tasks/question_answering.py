@@ -12,7 +12,7 @@ import pyarrow as pa
 from rayscale.text import tokenise
 from rayscale.text.normalise import normalise
 from rayscale.text.opening import short
-from rayscale.text.shards import list_array
+from rayscale.text.shards import lists_of
 from rayscale.text.sources import BadRow, Row, checked_text
 from rayscale.text.tasks.form import BETWEEN, Asked, Form
 from rayscale.text.tasks.sequence_classification import filled
@@ -97,7 +97,7 @@ def encode(
         for context, windows, those in zip(contexts, _windows(tokenizer, framed, asked.length), answers, strict=True)
     ]
     per_window = ("windows", "second", "first", "last")
-    columns = {name: _lists([row[name] for row in found]) for name in ("input_ids", *per_window, "begins", "ends")}
+    columns = {name: lists_of([row[name] for row in found]) for name in ("input_ids", *per_window, "begins", "ends")}
     return {
         **columns,
         "context": pa.array(contexts, pa.large_string()),
@@ -105,11 +105,6 @@ def encode(
         "truncated": pa.array([was for _, was in cut], pa.bool_()),
         "unread": pa.array([row["unread"] for row in found], pa.int64()),
     }
-
-
-def _lists(rows: Sequence[Sequence[int]]) -> pa.Array:
-    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    return list_array(np.array([value for row in rows for value in row], dtype=np.int32), offsets)
 
 
 def _cut_questions(tokenizer: Tokenizer, questions: Sequence[str], length: int) -> list[tuple[str, bool]]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
 from rayscale.text import tokenise
 from rayscale.text.normalise import normalise
-from rayscale.text.shards import list_array
+from rayscale.text.shards import list_array, lists_of
 from rayscale.text.sources import BadRow, Row, checked_label, checked_text
 from rayscale.text.tasks.form import BETWEEN, Asked, Form
 
@@ -56,9 +55,8 @@ def encode(
     tokenizer.enable_truncation(asked.length)
     pairs = [tuple(text.split(BETWEEN)) for text in texts]
     found = [encoding for batch in tokenise.batches(pairs) for encoding in tokenizer.encode_batch_fast(batch)]
-    offsets = np.cumsum([0, *(len(each.ids) for each in found)], dtype=np.int64)
     return {
-        "input_ids": list_array(np.array([n for each in found for n in each.ids], dtype=np.int32), offsets),
+        "input_ids": lists_of([each.ids for each in found]),
         "second": pa.array([len(each.type_ids) - sum(each.type_ids) for each in found], pa.int32()),
         "truncated": pa.array([bool(each.overflowing) for each in found], pa.bool_()),
     }

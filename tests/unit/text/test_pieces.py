@@ -114,13 +114,19 @@ def study_of(path: Path) -> Study:
     )
 
 
-def test_a_preparation_that_was_killed_while_reading_goes_on_with_what_is_left(tmp_path, monkeypatch):
+def killed_at(tmp_path, monkeypatch, step, number):
+    """The file that was being prepared in the cache below `killed`, which is used now; and what a whole run makes."""
     path = write(tmp_path)
     monkeypatch.setattr(contents, "BLOCK_BYTES", 900)
     monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "clean"))
     clean = contents_of(prepare(study_of(path), [BERT], [0], Here())[BERT.name].path.parent)
     monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "killed"))
-    kill_at(path, "read", 5)
+    kill_at(path, step, number)
+    return path, clean
+
+
+def test_a_preparation_that_was_killed_while_reading_goes_on_with_what_is_left(tmp_path, monkeypatch):
+    path, clean = killed_at(tmp_path, monkeypatch, "read", 5)
     asked: list[int] = []
 
     class Counting(Here):
@@ -139,12 +145,7 @@ def test_a_preparation_that_was_killed_while_reading_goes_on_with_what_is_left(t
 
 
 def test_a_preparation_that_was_killed_while_tokenising_goes_on_with_what_is_left(tmp_path, monkeypatch):
-    path = write(tmp_path)
-    monkeypatch.setattr(contents, "BLOCK_BYTES", 900)
-    monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "clean"))
-    clean = contents_of(prepare(study_of(path), [BERT], [0], Here())[BERT.name].path.parent)
-    monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "killed"))
-    kill_at(path, "transform", 2)
+    path, clean = killed_at(tmp_path, monkeypatch, "transform", 2)
     parts = sorted((tmp_path / "killed").rglob("*-parts/*.arrow"))
     assert len(parts) == 2
     assert not list((tmp_path / "killed").rglob("tokens-*/manifest.json"))
