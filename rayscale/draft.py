@@ -120,6 +120,13 @@ def _check_extra(study: Study) -> None:
             code="missing_extra",
             where=study.where("task", "type"),
         )
+    for number, model in enumerate(study.models):
+        if getattr(model, "lora", None) and importlib.util.find_spec("peft") is None:
+            raise StudyError(
+                "adapters are peft's, which is not installed; pip install 'rayscale[lora]'",
+                code="missing_extra",
+                where=study.where("models", number, "lora"),
+            )
 
 
 def _unseparated(labels: Sequence[str], separator: str) -> str | None:

@@ -71,6 +71,7 @@ class Planned:
     """A trial and its expected cost; `alone` asks that nothing runs beside it, so that its speed is measured.
 
     `peak_memory_bytes` is that of one worker, in the memory that the record counts: a process's on a CPU, a GPU's.
+    `trained` are the parameters that an optimizer keeps moments of: all, but with adapters.
     """
 
     trial: Trial
@@ -79,6 +80,7 @@ class Planned:
     peak_memory_bytes: int
     basis: str
     alone: bool
+    trained: int
 
     def row(self) -> dict[str, Any]:
         """The row of `plan --json`."""
@@ -87,6 +89,7 @@ class Planned:
             "trial_id": trial.trial_id,
             "model": trial.model.name,
             "params": self.params,
+            "trained_params": self.trained,
             "data_requested": trial.data_requested,
             "gpus": trial.gpus,
             "seed": trial.seed,
@@ -111,12 +114,19 @@ class Measured:
 
 
 def cost(
-    trial: Trial, params: int, non_embedding: int, mean_tokens: float, held_out_rows: int, stored_params: int
+    trial: Trial,
+    params: int,
+    non_embedding: int,
+    mean_tokens: float,
+    held_out_rows: int,
+    stored_params: int,
+    trained: int,
 ) -> Planned:
     """What the rule says; pairs and cuts are chosen by it alone, so that results do not change the plan.
 
     `mean_tokens` is the mean length of a row of the text, of which `held_out_rows` are evaluated. `stored_params` are
-    those of the checkpoint's files, which are in memory while it is loaded; 0 without one.
+    those of the checkpoint's files, which are in memory while it is loaded; 0 without one. `trained` are all, or with
+    adapters theirs and the head's.
     """
     task, training, device = trial.task, trial.training, trial.device
     writes = KINDS[task["type"]].writes
@@ -128,19 +138,28 @@ def cost(
     tokens = trial.data_requested if trial.data_axis == "tokens" else trial.data_requested * length
     tokens *= 1 + trial.copies  # copies are about as long as their rows
     # Forward and backward are 6 FLOP per parameter and token, forward alone 2 (Kaplan et al. 2020, arXiv 2001.08361).
+    # Of the backward pass 2 are the gradient of a weight, which frozen ones have no need of.
     twice = bool(training.get("gradient_checkpointing"))
     multiplied = non_embedding + (vocabulary * width if writes else 0)
-    flops = ((8 if twice else 6) * tokens * training["epochs"] + 2 * evaluated) * multiplied
+    learning = multiplied
+    if trial.model.lora:
+        multiplied, learning = multiplied + trained, trained
+    passes = (6 if twice else 4) * multiplied + 2 * learning
+    flops = passes * tokens * training["epochs"] + 2 * multiplied * evaluated
     seconds = flops / FLOP_PER_SECOND[device] / trial.gpus + steps_of(trial) * SECONDS_PER_STEP[device]
     basis = "rule: 6 FLOP x parameters x tokens at an assumed speed, plus evaluation and time per step"
+    if trial.model.lora:
+        basis = basis.replace("6 FLOP x parameters", "(4 FLOP x frozen + 6 FLOP x trained parameters)")
     rows = micro_batch_rows(trial)
     # A layer that is computed twice keeps its input; of one at a time there is all.
     kept = trial.model.layers + 16 if twice else trial.model.layers * 16
     activations = 4 * rows * length * (width or 256) * (kept + 4)
     logits = 12 * rows * length * vocabulary if writes else 0
-    # Weights, gradients and two moments of 4 bytes each; a checkpoint's own weights beside the model made from them.
-    memory = WORKER_BYTES[device] + 16 * params + 4 * stored_params + activations + logits
-    return Planned(trial, params, float(seconds), int(memory), basis, False)
+    # Weights, gradients and two moments of 4 bytes each, of frozen weights no more than these; a checkpoint's own ones
+    # beside the model made from them.
+    frozen = params if trial.model.lora else 0
+    memory = WORKER_BYTES[device] + 16 * trained + 4 * (frozen + stored_params) + activations + logits
+    return Planned(trial, params, float(seconds), int(memory), basis, False, trained)
 
 
 def micro_batch_rows(trial: Trial) -> int:

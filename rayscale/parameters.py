@@ -6,6 +6,7 @@ The same `family_config` builds the real model (nn.models) and is counted here, 
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rayscale.errors import InputError
+from rayscale.lora import Lora
 
 # What configs of different architectures call their number of layers and the width of their hidden states.
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -180,7 +182,8 @@ def count_from_header(folder: Path | str, layers: int | None = None) -> tuple[in
     """
     total = embedding = 0
     depth = 0
-    for name, elements in _floating_tensors(Path(folder)):
+    for name, shape in _floating_tensors(Path(folder)):
+        elements = math.prod(shape)
         numbered = LAYER_NUMBER.search(name)
         if numbered:
             number = int(numbered.group(1))
@@ -197,7 +200,7 @@ def count_from_header(folder: Path | str, layers: int | None = None) -> tuple[in
     return total, total - embedding
 
 
-def _floating_tensors(folder: Path) -> Iterable[tuple[str, int]]:
+def _floating_tensors(folder: Path) -> Iterable[tuple[str, list[int]]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise InputError(
@@ -218,10 +221,21 @@ def _floating_tensors(folder: Path) -> Iterable[tuple[str, int]]:
         for name, entry in header.items():
             if name == "__metadata__" or not str(entry["dtype"]).startswith(("F", "BF")):
                 continue  # integer tensors are buffers, such as position numbers
-            elements = 1
-            for side in entry["shape"]:
-                elements *= int(side)
-            yield name, elements
+            yield name, [int(side) for side in entry["shape"]]
+
+
+def count_adapters(folder: Path | str, layers: int, lora: Lora) -> int:
+    """Parameters of the adapters of the first `layers` layers of a checkpoint: rank x (in + out) for each matrix.
+
+    Reads headers only. Raises InputError as `Lora.choose` does, and for files that are not safetensors.
+    """
+    sides = {}
+    for name, shape in _floating_tensors(Path(folder)):
+        numbered = LAYER_NUMBER.search(name)
+        matrix = len(shape) == 2 and name.endswith(".weight") and not EMBEDDING_WEIGHT.search(name)
+        if matrix and numbered and int(numbered.group(1)) < layers:
+            sides[name.removesuffix(".weight")] = sum(shape)
+    return lora.rank * sum(sides[name] for name in lora.choose(sides))
 
 
 def training_flops(

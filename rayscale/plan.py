@@ -16,7 +16,7 @@ from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, wall_seconds
 from rayscale.guessing import guessing_loss
 from rayscale.machine import Machine, torch_without_cuda
-from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, family_config
+from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, count_adapters, family_config
 from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
 from rayscale.study_checks import repeated
@@ -97,7 +97,8 @@ def _at(place: str) -> Iterator[None]:
 def model_specs(study: Study) -> list[ModelSpec]:
     """The sizes of all models of the study, in the order of the file; each once.
 
-    Raises InputError for a checkpoint that cannot be found or read, or that has fewer layers than asked for.
+    Raises InputError for a checkpoint that cannot be found or read, that has fewer layers than asked for, or not those
+    that adapters are asked for.
     """
     specs: list[ModelSpec] = []
     for number, model in enumerate(study.models):
@@ -120,10 +121,15 @@ def model_specs(study: Study) -> list[ModelSpec]:
                 )
             own = model.name or found.name
             name = own if layers == depth else f"{own}@{layers}"
+            if model.lora:
+                name = f"{name}-{model.lora.label}"
+                with _at(study.where("models", number, "lora")):
+                    count_adapters(found.folder, layers, model.lora)
             family = str(found.config.get("model_type"))
             wide = next((found.config[key] for key in WIDTH_KEYS if found.config.get(key)), None)
             words, path = found.config.get("vocab_size"), str(found.folder)
-            specs.append(ModelSpec(name, "pretrained", family, layers, wide, words, path, model.revision, found.digest))
+            place = (path, model.revision, found.digest)
+            specs.append(ModelSpec(name, "pretrained", family, layers, wide, words, *place, model.lora))
     specs = list(dict.fromkeys(specs))
     names = Counter(spec.name for spec in specs)
     # Two models must not share a row of the table: what tells them apart joins the name.
@@ -153,7 +159,7 @@ def make_plan(
     _check_feasible(study, machine, supply)
     cells = []
     for spec in specs or model_specs(study):
-        params, non_embedding, stored = _parameters(spec, study, supply.n_labels)
+        params, non_embedding, stored, trained = _parameters(spec, study, supply.n_labels)
         for size in study.grid.sizes:
             for gpus in sorted(set(study.grid.gpus)):
                 for seed in range(study.grid.seeds_at(size)):
@@ -162,7 +168,7 @@ def make_plan(
                     rated = [replace(plain, training={**plain.training, "learning_rate": rate}) for rate in rates]
                     for trial in (_augmented(each, copies) for copies in supply.augmentations for each in rated):
                         held = supply.held_out_rows
-                        cells.append(cost(trial, params, non_embedding, supply.mean_tokens, held, stored))
+                        cells.append(cost(trial, params, non_embedding, supply.mean_tokens, held, stored, trained))
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
     kept = [learn(each, measured) for each in kept]
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
@@ -267,17 +273,22 @@ def _augmented(plain: Trial, copies: Copies) -> Trial:
     return identified(replace(plain, augment=copies.name, copies=copies.copies, augment_digest=copies.digest))
 
 
-def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int, int]:
-    """(all parameters, those without embedding tables, those in the checkpoint's files)."""
+def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int, int, int]:
+    """(all parameters, those without embedding tables, those in the checkpoint's files, those that are trained)."""
     if spec.kind == "family":
         assert spec.width is not None
         assert spec.vocabulary is not None
         config = family_config(spec.family, spec.layers, spec.width, spec.vocabulary, study.task.length, n_labels)
-        return *count(config, study.task.type, n_labels, spec.layers), 0
+        found = count(config, study.task.type, n_labels, spec.layers)
+        return *found, 0, found[0]
     assert spec.path
     config = read_config(spec.path)
     stored = count(config, study.task.type, n_labels, None, spec.path)[0]
-    return *count(config, study.task.type, n_labels, spec.layers, spec.path), stored
+    found = count(config, study.task.type, n_labels, spec.layers, spec.path)
+    if spec.lora is None:
+        return *found, stored, found[0]
+    head = 0 if study.task.kind.writes else ((spec.width or 0) + 1) * max(n_labels, 2)
+    return *found, stored, count_adapters(spec.path, spec.layers, spec.lora) + head
 
 
 def _pair_alone(cells: Sequence[Planned], machine: Machine) -> list[Planned]:
@@ -368,6 +379,9 @@ def _lint(study: Study, planned: Sequence[Planned], supply: Supply) -> list[tupl
     if params and len(params) > 1 and params[-1] < 8 * params[0]:
         text = f"model sizes span a factor of {params[-1] / params[0]:.2g}: 8 or more fixes the exponent"
         found.append(("few_sizes", text))
+    if len({p.trial.model.lora for p in planned if p.trial.model.kind == "pretrained"}) > 1:
+        text = "models that differ in lora have one size: a law over sizes is one curve through both; see those of each"
+        found.append(("mixed_lora", text))
     if {p.trial.augment for p in planned} and not any(p.trial.augment == "none" for p in planned):
         found.append(("no_plain_cells", "no cell without augmentation: what a copy is worth cannot be said; add none"))
     if len(study.training.rates) > 1:

@@ -10,7 +10,7 @@ from rayscale.study import Run
 
 RECORD_BYTES = 20_000  # a trial's record, curve and log
 MODEL_BYTES = 4  # a parameter in a model that is kept
-SAVED_BYTES = 12  # a parameter in a checkpoint: its weight and AdamW's two moments
+SAVED_BYTES = 12  # a trained parameter in a checkpoint: its weight and AdamW's two moments
 BEST_BYTES = 4  # with early stopping: its weight at the lowest validation loss
 ESTIMATE_ERROR = 2.0  # by which estimates of seconds may be too low
 
@@ -31,10 +31,10 @@ def checkpoint_bytes(planned: Sequence[Planned], run: Run, slots: int) -> int:
         return 0
     saved = [each for each in planned if ESTIMATE_ERROR * each.seconds > run.checkpoint_seconds]
     total = 0
-    for each in sorted(saved, key=lambda p: p.params / p.trial.gpus, reverse=True):
+    for each in sorted(saved, key=lambda p: p.trained / p.trial.gpus, reverse=True):
         if slots <= 0:
             break
         best = BEST_BYTES if each.trial.training.get("early_stopping") else 0
-        total += (KEPT + 1) * (SAVED_BYTES + best) * each.params
+        total += (KEPT + 1) * (SAVED_BYTES + best) * each.trained
         slots -= each.trial.gpus
     return total

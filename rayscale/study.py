@@ -28,6 +28,7 @@ from rayscale import study_augment, study_words
 from rayscale.errors import StudyError, nearest
 from rayscale.files import below, is_folder
 from rayscale.laws import Law
+from rayscale.lora import Lora
 from rayscale.names import RULE, is_name
 from rayscale.study_checks import Problem, local_files, misfits, validated, without
 from rayscale.study_laws import MEND, Laws, UserLaw, read
@@ -141,7 +142,8 @@ class Data(_Part):
 class Pretrained(_Part):
     """A checkpoint by folder or hub id; `layers` cuts it to its first layers, one size for each number.
 
-    `name` is what tables call it, else the last part of the id; the ids of trials do not depend on it.
+    `name` is what tables call it, else the last part of the id; the ids of trials do not depend on it. `lora` freezes
+    its weights and trains adapters beside them.
     """
 
     pretrained: Text
@@ -149,7 +151,7 @@ class Pretrained(_Part):
     revision: Text | None = None
     layers: tuple[Count, ...] | None = Field(default=None, min_length=1)
     trust_remote_code: Literal[False] = False
-    lora: None = None
+    lora: Lora | None = None
 
 
 class Ladder(_Part):
@@ -400,7 +402,6 @@ _LATER = {
     "training.learning_rate": "give auto, a positive number, a list of different ones, of which the best is kept, or "
     "{transfer: RUN}, a run folder with such a list on smaller cells",
     "budget.deadline": "this version plans no deadline: leave the key out and give gpu_hours or usd",
-    "lora": "this version trains all weights: leave the key out",
     "trust_remote_code": "this version never runs code from a checkpoint: write false or leave the key out",
 }
 
@@ -415,7 +416,9 @@ def _problem(document: Located, error: Any) -> Problem:
     later = next((text for key, text in _LATER.items() if f"{field}.".startswith(f"{key}.")), None)
     if where and where[0] == "models":
         later = _LATER.get(str(where[-1]))
-    if error["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden" and where[0] == "models" and where[-1] == "lora":
+        text = "adapters stand beside weights that were trained before, and a family has none; leave the key out"
+    elif error["type"] == "extra_forbidden":
         known = _keys_beside(where, document.value)
         text = f"unknown key{nearest(str(where[-1]), known)} (keys here: {', '.join(known)})"
     elif error["type"] == "missing":
@@ -438,6 +441,8 @@ def _keys_beside(where: tuple[Any, ...], value: Any) -> list[str]:
             part = "models"
         elif step == "learning_rate":
             part = Transfer
+        elif step == "lora":
+            part = Lora
         elif part is Study and step == "laws":
             part = "laws"
         elif part == "laws":

@@ -26,6 +26,7 @@ _MAPPINGS = {
     "run": "{executor: lanes, storage: runs}",
     "budget": "{gpu_hours: 2}",
     "prices": "{gpu_hour: 2.5, currency: USD}",
+    "lora": "{rank: 8}",
 }
 _SEEDS = "give a whole number, such as 3, or one for each data size, such as {500: 3, 8000: 1}"
 _PLAIN = {

@@ -115,12 +115,13 @@ def read_optimum(study: Study) -> Optimum:
         records = Ledger(Store.open(setting.transfer)).read()[0]
     except InputError as error:
         raise StudyError(error.message, code=error.code, where=where) from None
-    kinds = {"pretrained" if hasattr(model, "pretrained") else "family" for model in study.models}
+    kinds = {(hasattr(model, "pretrained"), bool(getattr(model, "lora", None))) for model in study.models}
     if len(kinds) > 1:
-        raise StudyError("carries no rates over to checkpoints and ladders at once; write two studies",
-                         code="no_transfer", where=where)  # fmt: skip
-    kind = kinds.pop()
-    alike = [record for record in records if _is_like(record, study, kind)]
+        raise StudyError("carries rates over to one of checkpoints, checkpoints with lora, and ladders; write a study "
+                         "for each", code="no_transfer", where=where)  # fmt: skip
+    pretrained, adapted = kinds.pop()
+    kind = "pretrained" if pretrained else "family"
+    alike = [record for record in records if _is_like(record, study, kind, adapted)]
     swept = _sweeps(alike)
     cells = [cell for cell in (_best(each) for each in swept) if cell is not None]
     if not cells:
@@ -135,11 +136,12 @@ def read_optimum(study: Study) -> Optimum:
     return fit_optimum(cells, kind)
 
 
-def _is_like(record: TrialRecord, study: Study, kind: str) -> bool:
+def _is_like(record: TrialRecord, study: Study, kind: str, adapted: bool) -> bool:
     trial, training = record.trial, record.trial["training"]
     return (
         record.row["status"] in ("ok", "diverged")
         and trial["model"]["kind"] == kind
+        and bool(trial["model"].get("lora")) == adapted
         and trial["model"]["width"] is not None
         and trial["task"]["type"] == study.task.type
         and trial["augment"] == "none"

@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from rayscale.lora import Lora
+
 # Rises only when a golden loss or the rule of `auto` changes: records of another version are other trials.
 TRAINING_VERSION = 3
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model of the grid. `digest` is the content of a checkpoint, `vocabulary` the rows of its embedding."""
+    """One model of the grid. `digest` is the content of a checkpoint, `vocabulary` the rows of its embedding.
+
+    With `lora` adapters are trained, and all weights without.
+    """
 
     name: str
     kind: str  # "family" or "pretrained"
@@ -25,12 +30,14 @@ class ModelSpec:
     path: str | None = None
     revision: str | None = None
     digest: str | None = None
+    lora: Lora | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides about results: names and places do not, since other models of a study may change them."""
         if self.digest:
-            return {"digest": self.digest, "layers": self.layers}
+            told = {"digest": self.digest, "layers": self.layers}
+            return told if self.lora is None else {**told, "lora": self.lora.model_dump(mode="json")}
         return {"family": self.family, "layers": self.layers, "width": self.width, "vocabulary": self.vocabulary}
 
 
@@ -56,12 +63,20 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes the same trial."""
-        return asdict(self)
+        told = asdict(self)
+        if self.model.lora is None:  # as it was before there were adapters
+            del told["model"]["lora"]
+        else:
+            told["model"]["lora"] = self.model.lora.model_dump(mode="json")
+        return told
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Trial:
         """The trial that `to_json` wrote."""
-        return cls(**{**value, "model": ModelSpec(**value["model"])})
+        model = dict(value["model"])
+        if model.get("lora") is not None:
+            model["lora"] = Lora.model_validate(model["lora"])
+        return cls(**{**value, "model": ModelSpec(**model)})
 
 
 def identity(trial: Trial) -> dict[str, Any]:

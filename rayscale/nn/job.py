@@ -124,7 +124,7 @@ def prepare_job(
         rest_unused(model, prepared)
     global_batch = min(training["global_batch"], len(rows))
     usual = min(math.ceil(global_batch / group.world_size), micro_batch_rows(trial))
-    pretrained = trial.model.kind == "pretrained"
+    pretrained, lora = trial.model.kind == "pretrained", trial.model.lora is not None
     steps = training["epochs"] * math.ceil(len(rows) / global_batch)
     job = Job(
         trial=trial,
@@ -148,9 +148,10 @@ def prepare_job(
             global_batch=training["global_batch"],
             batch_tokens=round(training["global_batch"] * float(train.lengths[rows].mean())),
             steps=steps,
+            lora=lora,
         ),
         head_factor=resolve_head_factor(
-            training["learning_rate"], task_type=task_type, pretrained=pretrained, layers=size.layers
+            training["learning_rate"], task_type=task_type, pretrained=pretrained, layers=size.layers, lora=lora
         ),
         precision=devices.resolve_precision(training["precision"], group, size.width),
         pad=model.config.pad_token_id or 0,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from rayscale.checkpoints import find_checkpoint
 from rayscale.errors import InputError
+from rayscale.nn.lora import adapt, adapter_parameters
 from rayscale.nn.objectives import find_objective
 from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, family_config
 from rayscale.tasks import find_kind
@@ -30,7 +31,11 @@ DECODERS_ONLY = ("causal-lm",)
 @dataclass(frozen=True)
 class Size:
     """What a model costs. `token_params` are multiplied once per token, `example_params` once per example (see
-    rayscale.parameters.training_flops); embedding tables are in `params` only, unless tied to an output head."""
+    rayscale.parameters.training_flops); embedding tables are in `params` only, unless tied to an output head.
+
+    Adapters are multiplied, but no `params`: the saved model has none. `frozen` counts the weights beside them that do
+    not learn, without layers, whose attention has no weights.
+    """
 
     params: int
     params_non_embedding: int
@@ -39,6 +44,7 @@ class Size:
     layers: int
     width: int
     decoder_params: int = 0  # those among token_params that work on what is written, not on what is read
+    frozen: Size | None = None
 
 
 def build_model(
@@ -58,7 +64,8 @@ def build_model(
     the tokenizer, `token_ids` its special tokens by role (pad, bos, eos), `max_length` the longest input in tokens. A
     pretrained model is read from `checkpoint` (a folder), or from `spec.path` (folder or hub id), safetensors only and
     no remote code, and cut to its first `spec.layers` layers: every weight of the kept body must be in the file, only
-    the head of the task may be new. The pooler of BERT and its kin begins as tanh of the first state.
+    the head of the task may be new. The pooler of BERT and its kin begins as tanh of the first state. With `spec.lora`
+    the body is frozen, adapters stand beside its linear layers, and they and the new head learn.
 
     Raises InputError, naming the path and the mend: unknown task, a family or architecture that cannot do the task,
     more layers than there are, a body with missing weights, a tokenizer larger than the vocabulary, inputs longer than
@@ -160,8 +167,11 @@ def _from_checkpoint(
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
-    _check_body(source, model, info)
+    new = {*map(str, info.get("missing_keys", ())), *(str(key[0]) for key in info.get("mismatched_keys", ()))}
+    _check_body(source, model, new)
     _open_pooler(model)
+    if spec.lora is not None:
+        adapt(model, spec.lora, seed, new)
     return model.train()
 
 
@@ -213,14 +223,11 @@ def _check_fit(
         )
 
 
-def _check_body(source: str, model: PreTrainedModel, info: Mapping[str, Any]) -> None:
+def _check_body(source: str, model: PreTrainedModel, new: Iterable[str]) -> None:
     """Nothing of the kept body may be new; a pooler counts as head: models without one get it with the task."""
     prefix = "" if model.base_model is model else model.base_model_prefix + "."
-    changed = [str(key[0]) for key in info.get("mismatched_keys", ())]
     lost = [
-        key
-        for key in [*info.get("missing_keys", ()), *changed]
-        if key.startswith(prefix) and ".pooler." not in key and not key.endswith(".position_ids")
+        key for key in new if key.startswith(prefix) and ".pooler." not in key and not key.endswith(".position_ids")
     ]
     if lost:
         raise InputError(
@@ -257,10 +264,24 @@ def measure_size(model: PreTrainedModel, head_per_token: bool = False) -> Size:
 
     `head_per_token`: the head of the task works on every token, not on one state of each example.
     """
+    size, added = _measure(model, head_per_token, lambda _: True), adapter_parameters(model)
+    if not added:
+        return size
+    more = sum(p.numel() for p in model.parameters() if id(p) in added)
+    frozen = _measure(model, head_per_token, lambda parameter: not parameter.requires_grad)
+    return replace(
+        size,
+        params=size.params - more,
+        params_non_embedding=size.params_non_embedding - more,
+        frozen=replace(frozen, layers=0),
+    )
+
+
+def _measure(model: PreTrainedModel, head_per_token: bool, counts: Callable[[nn.Parameter], bool]) -> Size:
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     body = body_parameters(model)
     total = non_embedding = token = example = 0
-    for parameter in model.parameters():
+    for parameter in filter(counts, model.parameters()):
         total += parameter.numel()
         if id(parameter) in tables:
             continue
@@ -272,8 +293,8 @@ def measure_size(model: PreTrainedModel, head_per_token: bool = False) -> Size:
     output = model.get_output_embeddings()
     if output is not None:
         # The language-model head works on every token, whether tied to the embedding or not.
-        head = sum(p.numel() for p in output.parameters())
-        own = sum(p.numel() for p in output.parameters() if id(p) not in tables)
+        head = sum(p.numel() for p in output.parameters() if counts(p))
+        own = sum(p.numel() for p in output.parameters() if counts(p) and id(p) not in tables)
         token, example = token + head, example - own
     config: Any = model.config
     depth = next(int(getattr(config, key)) for key in DEPTH_KEYS if isinstance(getattr(config, key, None), int))
@@ -281,6 +302,6 @@ def measure_size(model: PreTrainedModel, head_per_token: bool = False) -> Size:
     writing = 0
     if config.is_encoder_decoder:
         writer: Any = model.get_decoder()
-        writing = sum(p.numel() for p in writer.parameters() if id(p) not in tables)
-        writing += sum(p.numel() for p in output.parameters()) if output is not None else 0
+        writing = sum(p.numel() for p in writer.parameters() if counts(p) and id(p) not in tables)
+        writing += sum(p.numel() for p in output.parameters() if counts(p)) if output is not None else 0
     return Size(total, non_embedding, token, example, depth, width, writing)

@@ -28,7 +28,7 @@ def make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
     # A pooler learns as the body does: it begins with nothing to unlearn (`build_model`).
     body = {id(parameter) for parameter in model.base_model.parameters()}
     sorted_out: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
+    for parameter in filter(lambda each: each.requires_grad, model.parameters()):
         sorted_out.setdefault((parameter.ndim > 1, id(parameter) in body), []).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": found, "weight_decay": decays[matrix], "factor": 1.0 if in_body else job.head_factor}

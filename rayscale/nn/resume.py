@@ -150,10 +150,13 @@ def tell_course(course: Course, train_seconds: float) -> dict[str, Any]:
 
 
 def read_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters, tied ones once, and the buffers that a saved model has: the model's own memory."""
+    """Parameters that learn, tied ones once, and the buffers that a saved model has: the model's own memory.
+
+    Frozen ones are what the checkpoint makes of them, whoever goes on.
+    """
     saved = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
-    return {**dict(model.named_parameters()), **buffers}
+    return {**{name: each for name, each in model.named_parameters() if each.requires_grad}, **buffers}
 
 
 def write_weights(weights: Mapping[str, torch.Tensor], model: nn.Module) -> None:
@@ -168,6 +171,7 @@ def _slots(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torc
     return {
         f"{name}/{slot}": value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
         for name, parameter in model.named_parameters()
+        if parameter.requires_grad
         for slot, value in optimizer.state[parameter].items()
         if value is not None
     }

@@ -28,6 +28,7 @@ from rayscale.nn.evaluate import evaluate
 from rayscale.nn.group import Group
 from rayscale.nn.job import Job, prepare_job
 from rayscale.nn.keeper import Keeper
+from rayscale.nn.lora import merge
 from rayscale.nn.metrics import METRICS
 from rayscale.nn.optimizers import make_optimizer
 from rayscale.nn.pulse import Pulse
@@ -134,6 +135,7 @@ def train_trial(
         if save_to is not None and rank == 0 and result["status"] == "ok":
             pulse.enter("save")
             wake_unused(model, course.decay)
+            merge(model)
             save_model(model, prepared.tokenizer_folder, Path(save_to))
         return {**result, "peak_memory_bytes": int(peak) if peak >= 0 else None, "curve": course.curve}
 
@@ -301,7 +303,7 @@ def _describe(job: Job, course: Course) -> dict[str, Any]:
     train_seconds, eval_seconds, window = (float(seconds) for seconds in job.group.largest(clocks))
     per_second = [count / window if window else None for count in (course.speed.rows, course.speed.tokens)]
     size, share = job.size, course.steps / job.steps  # 1 unless it diverged or stopped early
-    once = job.objective.flops(size, job.prepared.split("train"), job.rows)
+    once = job.objective.pass_flops(size, job.prepared.split("train"), job.rows)
     epochs = share * job.epochs
     flops = epochs * once
     peak = devices.peak_flops(job.group.device, job.precision)

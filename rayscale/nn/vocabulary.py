@@ -47,6 +47,8 @@ def rest_unused(model: PreTrainedModel, prepared: Prepared) -> None:
     table = model.get_input_embeddings()
     if type(table) is not nn.Embedding or model.get_output_embeddings() is not None:
         return
+    if not table.weight.requires_grad:  # beside adapters nothing is spent on it
+        return
     seen = np.zeros(table.num_embeddings, dtype=bool)
     seen[0 if table.padding_idx is None else table.padding_idx] = True  # padded batches read it
     for name in ("train", "validation", "test"):

@@ -23,7 +23,7 @@ def place(started: datetime, gpus: int) -> dict[str, Any]:
 
 def versions() -> str:
     """Versions of what changes numbers, as JSON."""
-    names = ("rayscale", "ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
+    names = ("rayscale", "ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "peft")
     found = {"python": platform.python_version()}
     for name in names:
         try:

@@ -182,9 +182,10 @@ def _plan_caption(plan: dict, trials: Sequence[dict], total: dict) -> str:
     peaks = [found for row in trials if (found := number(row.get("peak_memory_bytes"))) is not None]
     if peaks:
         place = "on its GPU" if device == "cuda" else "the whole process"
+        frozen = any(row.get("trained_params", row.get("params")) != row.get("params") for row in trials)
         lines.append(
             f"Memory: up to {data_volume(max(peaks))} for each worker, {place}. Basis: what libraries take, 16 bytes a "
-            "parameter, the activations of a micro-batch."
+            f"parameter{' (4 a frozen one)' if frozen else ''}, the activations of a micro-batch."
         )
     lines += row_notes(plan.get("data") or {})
     lines += doctor_lines(plan.get("doctor") or {})

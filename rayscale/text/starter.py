@@ -210,6 +210,8 @@ models:                   # at least two sizes, eight times apart, so that a law
   - {{family: {family}, sizes: [1x32, 2x64, 3x128], vocabulary: {VOCABULARY}}}
   # a checkpoint, by folder or hub id, whole and cut to its first layers:
   # - {{pretrained: {checkpoint}}}
+  # the same with its weights frozen, adapters beside them (pip install 'rayscale[lora]'):
+  # - {{pretrained: {checkpoint}, lora: {{rank: 8}}}}
 grid:
   # {chosen.remark}; four sizes or more: the largest is held out to check the fit
   {axis}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from made import Made, make_classification, make_language, make_tagged, make_topics, make_trial
 
+from rayscale.lora import Lora
 from rayscale.nn.train import train_trial
 from rayscale.trial import ModelSpec, Trial
 
@@ -23,6 +25,7 @@ def cases(folder: Path) -> Iterator[tuple[str, Trial, Made]]:
     yield "tag", make_trial("token-classification", model=bert), make_tagged(folder)
     yield "topics", make_trial("multi-label", model=bert), make_topics(folder)
     yield "continue", make_trial("causal-lm"), make_language(folder, ragged=True)
+    yield "adapt", make_trial(model=replace(bert, lora=Lora(rank=2))), make_classification(folder)
     yield "diverge", make_trial("causal-lm", training={"learning_rate": 1e30}), make_language(folder)
 
 

@@ -99,6 +99,15 @@ def test_only_a_new_head_on_a_pretrained_body_learns_faster() -> None:
     assert head(1e-4, pretrained=True, layers=6) == 1
 
 
+def test_adapters_learn_ten_times_faster_and_the_head_beside_them_as_ever() -> None:
+    given = {"task_type": "sequence-classification", "pretrained": True, "width": 384, "global_batch": 32, "layers": 2}
+    assert auto(**given, lora=True) == pytest.approx(10 * auto(**given))
+    heads = [resolve_head_factor("auto", task_type="multi-label", pretrained=True, layers=2, lora=lora)
+             for lora in (True, False)]  # fmt: skip
+    assert auto(**given, lora=True) * heads[0] == pytest.approx(auto(**given) * heads[1])
+    assert resolve_head_factor(1e-3, task_type="multi-label", pretrained=True, layers=2, lora=True) == 1
+
+
 def test_a_cut_body_learns_faster_and_its_head_no_faster() -> None:
     def body(layers: int) -> float:
         return auto(task_type="sequence-classification", pretrained=True, width=384, global_batch=32, layers=layers)

@@ -1,0 +1,75 @@
+"""Adapters by peft in a model, in their place: its class, its body and its head stay what the training loop knows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from rayscale.errors import InputError
+from rayscale.lora import Lora
+from rayscale.parameters import LAYER_NUMBER
+
+
+def adapt(model: PreTrainedModel, lora: Lora, seed: int, new: Collection[str]) -> None:
+    """Freeze the model but for the head of its task, and put adapters, drawn by `seed`, into its linear layers.
+
+    They begin as no change: B is zero. What a language model writes with counts as a head only where it is among the
+    `new` weights, which the checkpoint has not (names). Raises InputError without peft, and as `Lora.choose` does.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise InputError(
+            f"lora needs peft, which cannot be imported here ({error}); pip install 'rayscale[lora]'",
+            code="missing_extra",
+        ) from error
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and LAYER_NUMBER.search(f"{name}.")
+    }
+    chosen = lora.choose(layers)
+    output = model.get_output_embeddings()
+    body = {id(parameter) for parameter in model.base_model.parameters()}
+    written = {id(parameter) for parameter in output.parameters()} if output is not None else set()
+    head = [p for name, p in model.named_parameters() if id(p) not in body and (id(p) not in written or name in new)]
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type] # a float serves as well
+        lora_dropout=lora.dropout,
+        target_modules=chosen,
+        fan_in_fan_out=isinstance(layers[chosen[0]], Conv1D),  # GPT-2 keeps its matrices the other way round
+    )
+    torch.manual_seed(seed)
+    inject_adapter_in_model(config, model)
+    for parameter in head:
+        parameter.requires_grad_(True)
+
+
+def adapter_parameters(model: nn.Module) -> set[int]:
+    """`id` of every parameter of an adapter."""
+    if not is_adapted(model):
+        return set()
+    return {id(parameter) for name, parameter in model.named_parameters() if ".lora_" in name}
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether `adapt` was here, and `merge` not yet."""
+    return hasattr(model, "peft_config")
+
+
+def merge(model: PreTrainedModel) -> None:
+    """Add the adapters to the weights beside which they stand: what is left is a model of transformers alone."""
+    if not is_adapted(model):
+        return
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge()
+            model.set_submodule(name, module.get_base_layer())
+    del model.peft_config
