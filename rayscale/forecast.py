@@ -21,8 +21,9 @@ from rayscale.errors import InputError
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit, score
 from rayscale.formula import find_law
-from rayscale.goals import LOWER_IS_BETTER
+from rayscale.goals import BITS, LOWER_IS_BETTER
 from rayscale.laws import Law
+from rayscale.observations import numbers
 from rayscale.sentences import LEFT_OUT, spoken, untrained_text
 from rayscale.speedup import amount, gpu_gain, mean_interval
 from rayscale.worth import worth_of_copies
@@ -295,8 +296,8 @@ def _target(
 ) -> tuple[dict[str, Any], Fit | None]:  # fmt: skip
     """The verdict's `target`, and the fit that it needed beyond those of the loss (None for losses).
 
-    The loss and the perplexity (its exponential) come from the loss's own laws. An accuracy or F1 is one minus an error
-    that falls with data: the power law of that error, for the model that came nearest.
+    The loss, the perplexity (its exponential) and bits come from the loss's own laws. An accuracy or F1 is one minus an
+    error that falls with data: the power law of that error, for the model that came nearest.
     """
     found = cells(trials, metric)
     best, lower = best_cell(found, metric), metric in LOWER_IS_BETTER
@@ -319,7 +320,7 @@ def _target(
         able = fitted.of(best["model"])
         asked = next((each for each in able if each.estimate is not None), None)
         asked = asked or next(iter(able), None)
-        level = float(np.log(reach)) if reach is not None and metric == "perplexity" and reach > 1 else reach
+        level = None if reach is None else _loss_at(trials, best["model"], metric, reach)
     if reach is None:
         return aim, fit
     reached = bool(best["metric"] <= reach if lower else best["metric"] >= reach)
@@ -342,3 +343,13 @@ def _target(
         )
         return {**aim, "limit": end, "note": note}, fit
     return {**aim, "needed": {**needed, "law": asked.law.name, "model": best["model"]}}, fit
+
+
+def _loss_at(trials: pd.DataFrame, model: str, metric: str, value: float) -> float:
+    """The model's loss where a metric that is another unit of it has this value; a loss as it is."""
+    if metric == "perplexity":
+        return float(np.log(value)) if value > 1 else value
+    if metric in BITS:
+        mine = trials[(trials["model"] == model).to_numpy(dtype=bool, na_value=False)]
+        return value * float(np.nanmedian(numbers(mine, LOSS) / numbers(mine, metric)))
+    return value

@@ -9,7 +9,8 @@ from math import isfinite
 
 from rayscale.errors import InputError, nearest
 
-LOWER_IS_BETTER = frozenset({"eval_loss", "validation_loss", "train_loss", "perplexity"})
+BITS = frozenset({"bits_per_token", "bits_per_character"})  # the loss times a constant of the tokenizer
+LOWER_IS_BETTER = frozenset({"eval_loss", "validation_loss", "train_loss", "perplexity", *BITS})
 FRACTIONS = frozenset({"accuracy", "precision_macro", "recall_macro", "f1_micro", "f1_macro", "f1_weighted",
                        "exact_match", "f1_words"})  # fmt: skip
 PERCENTS = frozenset({"bleu", "chrf"})  # sacrebleu's scale, 0 to 100

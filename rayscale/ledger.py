@@ -25,7 +25,7 @@ from rayscale.storage import Store
 from rayscale.sweeps import settle
 from rayscale.trial import TRAINING_VERSION, Trial
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -33,6 +33,7 @@ Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 #: it here. There is an entry for every version before SCHEMA_VERSION, the oldest first.
 UPGRADES: dict[int, Upgrade] = {
     1: lambda body: {**body, "row": {"f1_words": None, **body["row"]}},
+    2: lambda body: {**body, "row": {"bits_per_token": None, "bits_per_character": None, **body["row"]}},
 }
 
 _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
@@ -52,7 +53,8 @@ COLUMNS: dict[str, pa.DataType] = {
         (
             "flops", "train_loss", "validation_loss", "eval_loss", "accuracy", "precision_macro", "recall_macro",
             "f1_micro", "f1_macro", "f1_weighted", "exact_match", "f1_words", "bleu", "chrf", "perplexity",
-            "train_seconds", "eval_seconds", "device_seconds", "examples_per_second", "tokens_per_second", "mfu",
+            "bits_per_token", "bits_per_character", "train_seconds", "eval_seconds", "device_seconds",
+            "examples_per_second", "tokens_per_second", "mfu",
         ),
         _REAL,
     ),

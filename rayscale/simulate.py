@@ -40,11 +40,11 @@ def simulate(
 
     The design needs a column for every input of the law: `params`; the data, as `data_requested`, `tokens`, `examples`
     or `data`; `unique`, `copies` (else 0), `compute` (else 6 params data), `gpus` (else 1), `loss`. The law's target is
-    added as a column of its name (a loss as eval_loss, with perplexity): the law times exp of a normal error of
-    deviation `noise`, or, for a metric between 0 and 1, with that error on its log odds. Columns that the design lacks
-    are added: model, gpus (1), seed, augment (none), trial_id, status (ok) and, for a made-up machine where sizes are
-    known, examples_per_second, device_seconds, train_seconds. Runs that differ only in GPUs get the same error, as at a
-    fixed global batch, unless GPUs are an input of the law.
+    added as a column of its name (a loss as eval_loss, with perplexity and bits_per_token): the law times exp of a
+    normal error of deviation `noise`, or, for a metric between 0 and 1, with that error on its log odds. Columns that
+    the design lacks are added: model, gpus (1), seed, augment (none), trial_id, status (ok) and, for a made-up machine
+    where sizes are known, examples_per_second, device_seconds, train_seconds. Runs that differ only in GPUs get the
+    same error, as at a fixed global batch, unless GPUs are an input of the law.
     Raises InputError for parameters that the law has not, lacks, or that give no positive finite target, for a law
     that is no law of a target (isoflop: plant chinchilla), and for a negative noise; TableError for a missing column.
     """
@@ -88,6 +88,7 @@ def simulate(
     table[measured] = truth * np.exp(errors) if law.link == "log" else unlink("logit", link("logit", truth) + errors)
     if measured == "eval_loss":
         table["perplexity"] = np.exp(np.minimum(table["eval_loss"], 700.0))
+        table["bits_per_token"] = table["eval_loss"] / np.log(2)
     if "examples_per_second" in table.columns and "data" in inputs:
         table["train_seconds"] = inputs["data"] / table["examples_per_second"]
         table["device_seconds"] = table["train_seconds"] * inputs["gpus"]

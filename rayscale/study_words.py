@@ -36,7 +36,7 @@ _PLAIN = {
     "finite": "give a finite number",
 }
 # Metrics without an upper bound, and what they are always above; the others are shares.
-_FLOORS = {"eval_loss": 0.0, "perplexity": 1.0}
+_FLOORS = {"eval_loss": 0.0, "perplexity": 1.0, "bits_per_token": 0.0, "bits_per_character": 0.0}
 
 
 def found(value: Any) -> str:

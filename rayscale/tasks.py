@@ -122,7 +122,7 @@ KINDS = {
             "causal-lm",
             columns=("text",),
             kept=("label",),
-            metrics=("eval_loss", "perplexity"),
+            metrics=("eval_loss", "perplexity", "bits_per_token", "bits_per_character"),
             aim="perplexity",
             families=("gpt2",),
             models="gpt2, llama or qwen2",

@@ -9,7 +9,7 @@ import numpy as np
 
 #: Columns of the trial table that say how good a model is, beside its losses.
 METRICS = ("accuracy", "precision_macro", "recall_macro", "f1_micro", "f1_macro", "f1_weighted", "exact_match",
-           "f1_words", "bleu", "chrf", "perplexity")  # fmt: skip
+           "f1_words", "bleu", "chrf", "perplexity", "bits_per_token", "bits_per_character")  # fmt: skip
 
 
 def classification_metrics(confusion: np.ndarray) -> dict[str, float]:

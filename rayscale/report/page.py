@@ -166,7 +166,7 @@ def _figures(
         ("Loss against data", loss_against_data(evidence, predict), no_rows),
         ("Loss against model size", loss_against_size(evidence, predict),
          no_rows if evidence.ok.empty else "only one model size has ok trials"),
-        ("Accuracy and F1", metrics_against_data(evidence), ""),
+        ("Metrics", metrics_against_data(evidence), ""),
         ("Speed against GPUs", speed_against_gpus(evidence, trials, speed_gain),
          "fewer than two GPU counts have trials that ran alone on the machine"),
         ("Residuals", residuals(evidence, predict), "no law could be fitted"),

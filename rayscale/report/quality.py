@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rayscale.goals import PERCENTS
 from rayscale.report.chart import (
     BEYOND,
     FAINT,
@@ -26,10 +27,13 @@ from rayscale.report.chart import (
 )  # fmt: skip
 from rayscale.report.evidence import Evidence
 from rayscale.report.numbers import count, fixed, shorten
+from rayscale.tasks import KINDS
 
 #: Curves and their bands for one law: (fit as saved, rows) → columns predicted, low, high.
 Predict = Callable[[dict, pd.DataFrame], pd.DataFrame]
 REACH = 4.0  # how many times beyond the largest size the curves are drawn
+_SPOKEN = {"accuracy": "accuracy", "f1_macro": "macro F1", "f1_micro": "micro F1", "exact_match": "exact match",
+           "f1_words": "F1 of words", "chrf": "chrF"}  # fmt: skip
 _BANDS = 4  # with more models than these, bands hide each other: only the largest model keeps its own
 
 
@@ -113,16 +117,19 @@ def loss_against_size(evidence: Evidence, predict: Predict) -> Drawn | None:
 
 
 def metrics_against_data(evidence: Evidence) -> Drawn | None:
-    """Accuracy and macro F1 against data for tasks that have them; None otherwise."""
-    found = [name for name in ("accuracy", "f1_macro") if evidence.ok[name].notna().any() and name != evidence.target]
+    """The two metrics that tell most of the task against data; None where they say no more than the loss does."""
+    kind = KINDS.get(evidence.task)
+    pair = ("accuracy", "f1_macro") if kind is None else (kind.metrics[1], kind.aim)
+    found = [name for name in pair if name in _SPOKEN and evidence.ok[name].notna().any() and name != evidence.target]
     if not found:
         return None
     shown = evidence.measured
-    spoken = {"accuracy": "accuracy", "f1_macro": "macro F1"}
+    spoken = _SPOKEN | ({"f1_micro": "entity F1"} if evidence.task == "token-classification" else {})
+    one_scale = not PERCENTS & set(found)
 
     def paint(figure: Figure, shape: Shape) -> None:
         rows, columns = (len(found), 1) if shape.narrow else (1, len(found))
-        grid = figure.subplots(rows, columns, sharex=shape.narrow, sharey=not shape.narrow)
+        grid = figure.subplots(rows, columns, sharex=shape.narrow, sharey=one_scale and not shape.narrow)
         handles: list = []
         sizes = [float(size) for size in evidence.sizes]
         for axes, metric in zip(np.atleast_1d(grid), found, strict=True):
@@ -138,15 +145,17 @@ def metrics_against_data(evidence: Evidence) -> Drawn | None:
             title_axes(axes, evidence.data_label, f"{spoken[metric]} on the test set")
         legend_above(figure, np.atleast_1d(grid)[0], shape, handles, [_label(evidence, model) for model in shown])
 
-    metric = found[0]
+    metric = found[-1]
     best = evidence.ok.sort_values(metric, ascending=False, kind="stable").iloc[0]
+    value = fixed(best[metric], 1 if metric in PERCENTS else 3)
     caption = (
-        f"The best run reaches {spoken[metric]} {fixed(best[metric])} ({shorten(best['model'], 40)} on "
+        f"The best run reaches {spoken[metric]} {value} ({shorten(best['model'], 40)} on "
         f"{count(best['data_requested'])} {evidence.data})."
     )
     reading = "Points: mean over seeds and GPU counts; bars: worst to best run; lines only join the means."
     alt = f"Task metrics against {evidence.data_label}, one line per model."
-    return draw("metrics", "Accuracy and F1", caption, reading, alt, paint)
+    title = " and ".join(spoken[name] for name in found)
+    return draw("metrics", f"{title[0].upper()}{title[1:]}", caption, reading, alt, paint)
 
 
 def _curve(evidence: Evidence, model: str, predict: Predict) -> pd.DataFrame | None:

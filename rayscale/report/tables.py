@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from rayscale.goals import BITS
 from rayscale.report.evidence import Evidence
 from rayscale.report.fit_text import parameter_units
 from rayscale.report.foretold import Predict, prediction_header, prediction_rows, weight_text
@@ -146,6 +147,7 @@ def trial_columns(evidence: Evidence, trials: pd.DataFrame) -> tuple[tuple[str, 
     metrics = [
         ("accuracy", "Accuracy"), ("f1_micro", "Micro F1"), ("f1_macro", "Macro F1"), ("exact_match", "Exact match"),
         ("f1_words", "F1 of words"), ("bleu", "BLEU"), ("chrf", "chrF"), ("perplexity", "Perplexity"),
+        ("bits_per_token", "Bits/token"), ("bits_per_character", "Bits/character"),
     ]  # fmt: skip
     if trials["f1_micro"].equals(trials["accuracy"]):  # as it is where each row has one class
         del metrics[1]
@@ -186,7 +188,7 @@ def _cell(column: str, value: Any) -> str:
         return "yes" if value else "no"
     if column in {"params", "data_requested", "flops"}:
         return count(value)
-    if column in {"eval_loss", "validation_loss", "accuracy", "f1_micro", "f1_macro", "exact_match", "f1_words"}:
+    if column in {"eval_loss", "validation_loss", "accuracy", "f1_micro", "f1_macro", "exact_match", "f1_words", *BITS}:
         return fixed(value, 4)
     if column == "train_seconds":
         return duration(value)

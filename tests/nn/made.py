@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
 
 from rayscale.text.prepared import Ragged, Split
+from rayscale.text.publish import publish_file
 from rayscale.trial import ModelSpec, Trial
 
 VOCABULARY = 40
@@ -96,7 +100,7 @@ def make_topics(folder: Path) -> Made:
 def make_language(folder: Path, ragged: bool = False) -> Made:
     """Windows of a chain in which every token has two successors: the loss can fall from ln 40 to ln 2.
 
-    Ragged windows have 4 to 12 tokens.
+    Ragged windows have 4 to 12 tokens. Token i stands for 1 + i % 3 characters; 0 and 1 are special and stand for none.
     """
     draw = np.random.default_rng(11)
     follow = draw.integers(0, VOCABULARY, (VOCABULARY, 2))
@@ -110,7 +114,13 @@ def make_language(folder: Path, ragged: bool = False) -> Made:
             rows.append(np.asarray(row))
         return make_split(rows)
 
-    return Made(folder, {"train": make(300), "validation": make(20), "test": make(31)}, [])
+    made = Made(folder, {"train": make(300), "validation": make(20), "test": make(31)}, [])
+    tokenizer = Tokenizer(WordLevel({chr(99 + i) * (1 + i % 3): i for i in range(VOCABULARY)}, chr(99)))
+    tokenizer.decoder = Fuse()
+    tokenizer.add_special_tokens([chr(99), chr(100) * 2])
+    made.tokenizer_folder.mkdir(parents=True, exist_ok=True)
+    publish_file(made.tokenizer_folder / "tokenizer.json", tokenizer.to_str().encode())  # several ranks may make it
+    return made
 
 
 def make_trial(

@@ -48,6 +48,12 @@ def test_language_model_learns(language: Made) -> None:
     unigram = -float(np.sum(shares[shares > 0] * np.log(shares[shares > 0])))
     assert result["eval_loss"] < unigram - 1
     assert result["perplexity"] == pytest.approx(math.exp(result["eval_loss"]))
+    # A window's first token is no target; the others stand for 1 + id % 3 characters, special ones for none.
+    targets = np.concatenate([row[1:] for row in language.split("test").rows(range(31))])
+    characters = int((1 + targets[targets > 1] % 3).sum())
+    assert len(targets) == 31 * (LENGTH - 1)
+    assert result["bits_per_token"] == pytest.approx(result["eval_loss"] / math.log(2))
+    assert result["bits_per_character"] == pytest.approx(result["bits_per_token"] * len(targets) / characters)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ def write_study(folder: Path, text: str = STUDY) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="class")
 def session() -> Iterator[Session]:
-    """A local Ray with this machine's slots."""
+    """A local Ray with this machine's slots: one for each test, or for the tests of a class."""
     with connect("local", "cpu", 60) as found:
         yield found

@@ -12,6 +12,7 @@ import ray
 
 from rayscale.draft import draft_plan
 from rayscale.machine import this_machine
+from rayscale.nn.metrics import METRICS
 from rayscale.on_ray.data import prepare
 from rayscale.on_ray.lane import Cell
 from rayscale.on_ray.lanes import Handed, LaneSettings, open_host, open_pool
@@ -22,6 +23,7 @@ from rayscale.storage import Store
 from rayscale.study import load_study
 from rayscale.text.tokenise import spec_of
 from rayscale.trial import Trial
+from tests import made_studies
 from tests.ray.conftest import write_study
 
 TIMES = {
@@ -64,27 +66,46 @@ def numbers(outcome: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in outcome["measured"].items() if name not in TIMES}
 
 
-@pytest.mark.parametrize("gpus", [1, 2])
-def test_a_trial_measures_the_same_alone_first_last_after_a_failure_and_after_another_model(
-    tmp_path: Path, session: Session, gpus: int
-) -> None:
-    plan = planned(tmp_path)
-    if session.machine.slots < gpus:
-        pytest.skip(f"needs {gpus} physical cores, this machine has {session.machine.slots}")
-    trials = [p.trial for p in plan.trials if p.trial.gpus == gpus]
-    mine = next(t for t in trials if t.model.name == "bert-2x32" and t.data_requested == 80)
-    other = next(t for t in trials if t.model.name == "bert-1x32" and t.data_requested == 160)
-    broken = replace(mine, data_requested=10**6)
-    # This one fails in the middle: its model is built and trained for some steps before its loss is no number.
-    exploding = replace(mine, training={**mine.training, "learning_rate": 1e30})
-    outcomes = run_cells(session, plan, [mine, broken, mine, other, mine, exploding, mine])
-    alone = run_cells(session, plan, [mine], isolated=True)[0]
-    assert outcomes[1]["status"] == "failed"
-    assert "1000000" in outcomes[1]["error"]["message"].replace(",", "")
-    assert outcomes[5]["status"] == "diverged", outcomes[5]
-    assert outcomes[5]["measured"]["steps"] > 0
-    mine_only = [outcomes[place] for place in (0, 2, 4, 6)]
-    assert all(numbers(each) == numbers(alone) for each in mine_only)
+class TestTrials:
+    """Tests that share a local Ray."""
+
+    @pytest.mark.parametrize("gpus", [1, 2])
+    def test_a_trial_measures_the_same_alone_first_last_after_a_failure_and_after_another_model(
+        self, tmp_path: Path, session: Session, gpus: int
+    ) -> None:
+        plan = planned(tmp_path)
+        if session.machine.slots < gpus:
+            pytest.skip(f"needs {gpus} physical cores, this machine has {session.machine.slots}")
+        trials = [p.trial for p in plan.trials if p.trial.gpus == gpus]
+        mine = next(t for t in trials if t.model.name == "bert-2x32" and t.data_requested == 80)
+        other = next(t for t in trials if t.model.name == "bert-1x32" and t.data_requested == 160)
+        broken = replace(mine, data_requested=10**6)
+        # This one fails in the middle: its model is built and trained for some steps before its loss is no number.
+        exploding = replace(mine, training={**mine.training, "learning_rate": 1e30})
+        outcomes = run_cells(session, plan, [mine, broken, mine, other, mine, exploding, mine])
+        alone = run_cells(session, plan, [mine], isolated=True)[0]
+        assert outcomes[1]["status"] == "failed"
+        assert "1000000" in outcomes[1]["error"]["message"].replace(",", "")
+        assert outcomes[5]["status"] == "diverged", outcomes[5]
+        assert outcomes[5]["measured"]["steps"] > 0
+        mine_only = [outcomes[place] for place in (0, 2, 4, 6)]
+        assert all(numbers(each) == numbers(alone) for each in mine_only)
+
+    @pytest.mark.parametrize(("name", "better"), [("answers", "f1_words"), ("translation", "chrf")])
+    def test_answers_and_translations_are_trained_and_scored_in_lanes(
+        self, tmp_path: Path, session: Session, name: str, better: str
+    ) -> None:
+        study = load_study(made_studies.write_study(tmp_path, name, 400, sizes="[1x32]", examples="[320]", seeds=1))
+        plan = draft_plan(study, this_machine("cpu"), Store.open(tmp_path / "run"))
+        trial = plan.trials[0].trial
+        short = replace(trial, training={**trial.training, "epochs": 1})
+        outcomes = [numbers(outcome) for outcome in run_cells(session, plan, [short, trial])]
+        scores = set(study.task.kind.metrics) - {"eval_loss"}
+        for outcome in outcomes:
+            assert {metric for metric in METRICS if outcome[metric] is not None} == scores
+            assert 0 <= outcome["exact_match"] < 1
+        assert outcomes[0]["eval_loss"] > outcomes[1]["eval_loss"]
+        assert outcomes[0][better] < outcomes[1][better]
 
 
 def test_a_lane_that_waited_longer_than_its_process_groups_time_out_still_works(tmp_path: Path) -> None:

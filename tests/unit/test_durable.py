@@ -86,11 +86,13 @@ def test_a_record_of_an_older_version_is_read_with_what_came_later_filled_in(tmp
     def fill(body: dict[str, Any]) -> dict[str, Any]:
         return {**body, "row": {**body["row"], "exact_match": 0.25}}
 
-    monkeypatch.setattr(ledger, "SCHEMA_VERSION", 3)
-    monkeypatch.setattr(ledger, "UPGRADES", {**ledger.UPGRADES, 2: fill})
+    now = ledger.SCHEMA_VERSION
+    monkeypatch.setattr(ledger, "SCHEMA_VERSION", now + 1)
+    monkeypatch.setattr(ledger, "UPGRADES", {**ledger.UPGRADES, now: fill})
     found, damaged = kept.read()
     assert not damaged
-    assert (found[0].row["exact_match"], found[0].row["eval_loss"], found[0].row["schema_version"]) == (0.25, 1.5, 3)
+    row = found[0].row
+    assert (row["exact_match"], row["eval_loss"], row["schema_version"]) == (0.25, 1.5, now + 1)
 
 
 def test_a_record_of_a_newer_version_is_refused_and_never_overwritten(tmp_path: Path) -> None:

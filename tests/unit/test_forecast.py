@@ -125,9 +125,13 @@ def test_accuracy_is_reached_from_below_and_forecast_by_the_law_of_its_error():
     assert reached["target"]["direction"] == "higher"
 
 
-def test_perplexity_comes_from_the_law_of_the_loss(whole):
-    aim = settle(study(noise=0.003, seed=1), target="perplexity", reach=float(np.exp(4.2)))["verdict"]["target"]
-    assert aim["needed"]["value"] == pytest.approx(whole["verdict"]["target"]["needed"]["value"], rel=1e-6)
+def test_perplexity_and_bits_come_from_the_law_of_the_loss(whole):
+    trials = study(noise=0.003, seed=1)
+    trials["bits_per_character"] = 0.4 * trials["eval_loss"]
+    units = (("perplexity", np.exp(4.2)), ("bits_per_token", 4.2 / np.log(2)), ("bits_per_character", 1.68))
+    for target, reach in units:
+        aim = settle(trials, target=target, reach=float(reach))["verdict"]["target"]
+        assert aim["needed"]["value"] == pytest.approx(whole["verdict"]["target"]["needed"]["value"], rel=1e-6)
 
 
 def test_the_held_out_largest_size_is_foretold_better_than_by_its_rivals():

@@ -1,13 +1,15 @@
-"""Language modelling: cross entropy of the next token at every place."""
+"""Language modelling: cross entropy of each token given those before it in its window; perplexity and bits."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import transformers
+from tokenizers import Tokenizer
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -36,18 +38,38 @@ def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor
     return cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum"), logits
 
 
-class _Perplexity:
-    """The exponential of the loss: nothing to count."""
+class _Bits:
+    """The loss in other units: its exponential, bits per token, and bits per character, for which these are counted.
+
+    The characters are those that the targets add to the text of their window: all of it but its first token's, which
+    has no loss. The end of a document is a target without characters. The bits of models with different tokenizers can
+    be compared by character, not by token.
+    """
 
     def __init__(self, prepared: Prepared, split: Split) -> None:
-        pass
+        self._tokenizer = Tokenizer.from_file(str(prepared.tokenizer_folder / "tokenizer.json"))
+        self._split = split
+        self._targets = self._characters = 0
 
     def add(self, model: nn.Module, inputs: Inputs, outputs: torch.Tensor, rows: np.ndarray) -> None:
-        pass
+        windows = [window.tolist() for window in self._split.rows(rows)]
+        self._targets += sum(map(len, windows)) - len(windows)
+        if self._tokenizer.decoder is not None:  # without one, nobody knows the text between two tokens
+            self._characters += self._count(windows) - self._count([window[:1] for window in windows])
+
+    def _count(self, rows: Sequence[list[int]]) -> int:
+        return sum(map(len, self._tokenizer.decode_batch(rows, skip_special_tokens=True)))
 
     def finish(self, group: Group, loss: float) -> Score:
-        return Score({"perplexity": math.exp(loss)} if loss < LARGEST_EXPONENT else {})
+        targets, characters = (float(each) for each in group.add([self._targets, self._characters]))
+        bits = loss / math.log(2)
+        found = {"bits_per_token": bits}
+        if loss < LARGEST_EXPONENT:
+            found["perplexity"] = math.exp(loss)
+        if characters:
+            found["bits_per_character"] = bits * targets / characters
+        return Score(found)
 
 
 # Language models forget squared gradients sooner than AdamW's default does (Brown et al. 2020, arXiv 2005.14165).
-OBJECTIVE = Objective(transformers.AutoModelForCausalLM, targets, losses, _Perplexity, betas=(0.9, 0.95))
+OBJECTIVE = Objective(transformers.AutoModelForCausalLM, targets, losses, _Bits, betas=(0.9, 0.95))

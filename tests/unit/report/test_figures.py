@@ -10,7 +10,7 @@ import pytest
 from rayscale.report.chart import colour, marker
 from rayscale.report.checks import held_out, residual_rows
 from rayscale.report.evidence import gather
-from rayscale.report.quality import loss_against_data, loss_against_size
+from rayscale.report.quality import loss_against_data, loss_against_size, metrics_against_data
 from rayscale.report.speed import exclusive_rows, paired_ratios, speed_against_gpus
 
 
@@ -43,6 +43,28 @@ def test_a_smaller_model_may_be_best(simulated, gathered):
     table = simulated.trials(gpus=(1,))
     table.loc[table["model"] == "gpt2-2x64", "eval_loss"] *= 0.5
     assert loss_against_size(gathered(table), refuse).caption.startswith("gpt2-2x64, not the largest model, is best")
+
+
+def test_the_metrics_shown_are_those_that_tell_most_of_the_task(simulated):
+    table = simulated.trials("sequence-classification", gpus=(1,), failed=0)
+    empty = dict.fromkeys(("accuracy", "f1_macro", "perplexity"))
+    measured = {
+        "question-answering": ("exact_match", "f1_words"), "seq2seq": ("exact_match", "chrf"),
+        "token-classification": ("accuracy", "f1_micro"), "causal-lm": ("perplexity",),
+    }  # fmt: skip
+    told = {}
+    for task, columns in measured.items():
+        values = {name: table["accuracy"] * (100 if name == "chrf" else 1) for name in columns}
+        mine = table.assign(**empty | values)
+        drawn = metrics_against_data(gather({"task": {"type": task}}, mine, None))
+        told[task] = drawn and (drawn.title, drawn.caption.partition(" (")[0])
+    best = table["accuracy"].max()
+    assert told == {
+        "question-answering": ("Exact match and F1 of words", f"The best run reaches F1 of words {best:.3f}"),
+        "seq2seq": ("Exact match and chrF", f"The best run reaches chrF {100 * best:.1f}"),
+        "token-classification": ("Accuracy and entity F1", f"The best run reaches entity F1 {best:.3f}"),
+        "causal-lm": None,
+    }
 
 
 def test_figures_need_something_to_show(simulated, gathered):
