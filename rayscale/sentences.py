@@ -165,13 +165,19 @@ def _foretold(held: Facts, data_axis: str) -> str:
     if not held["n"]:
         return f"The law could not be tested on data it had not seen: {held['note']}."
     words = {"power": "a power law for each model", "constant": "keeping the last value"}
-    rivals = [f"{words.get(name, name)} {100 * found['rmse_log']:.2g}%" for name, found in held["rivals"].items()]
+    rivals = [f"{words.get(name, name)} {_missed(found)}" for name, found in held["rivals"].items()]
     against = f" ({', '.join(rivals)})" if rivals else ""
     return (
         f"Fitted without the largest data size, {held['law']} missed the {held['n']} runs at {number(held['data'])} "
-        f"{data_axis} by {100 * held['rmse_log']:.2g}%{against}; {100 * held['covered']:.0f}% of them lie in its 95% "
+        f"{data_axis} by {_missed(held)}{against}; {100 * held['covered']:.0f}% of them lie in its 95% "
         "interval" + (", so all its intervals here are too narrow." if held.get("too_narrow") else ".")
     )
+
+
+def _missed(held: Facts) -> str:
+    """An error of the log as a percentage, two digits of it, and no power of ten."""
+    percent = 100 * held["rmse_log"]
+    return f"{percent:.2g}%" if percent < 99.5 else f"{percent:.0f}%"
 
 
 def _doubt(fit: Facts) -> str:

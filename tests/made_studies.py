@@ -133,7 +133,7 @@ def answer(draw: random.Random) -> dict[str, Any]:
 MADE: dict[str, tuple[Callable[[random.Random], dict[str, Any]], dict[str, Any]]] = {
     "entities": (sentence, {
         "task": "{type: token-classification, max_length: 48}", "family": "bert", "vocabulary": 600, "epochs": 6,
-        "target": "f1_micro",
+        "target": "f1_micro", "examples": "[125, 250, 500, 1000]",
     }),
     "translation": (translation, {
         "task": "{type: seq2seq, source: en, target: es, max_length: 48}", "family": "t5", "vocabulary": 600,
