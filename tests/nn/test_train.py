@@ -208,7 +208,7 @@ def test_saved_model_loads_and_repeats_the_loss(
 ) -> None:
     made = language if task == "causal-lm" else classification
     if made is classification:
-        made.tokenizer_folder.mkdir()
+        made.tokenizer_folder.mkdir(exist_ok=True)
         (made.tokenizer_folder / "tokenizer.json").write_text("{}")
     folder = tmp_path / "models" / "t"
     folder.mkdir(parents=True)
