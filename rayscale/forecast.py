@@ -21,7 +21,7 @@ from rayscale.errors import InputError
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit, score
 from rayscale.formula import find_law
-from rayscale.goals import BITS, LOWER_IS_BETTER
+from rayscale.goals import BITS, FRACTIONS, LOWER_IS_BETTER, PERCENTS
 from rayscale.laws import Law
 from rayscale.observations import numbers
 from rayscale.sentences import LEFT_OUT, spoken, untrained_text
@@ -305,7 +305,7 @@ def _target(
     aim |= {"reached": None, "best": None, "needed": None}
     if best is None:
         return {**aim, "note": f"no finished trial has measured {metric}"}, None
-    aim |= {"best": amount(mean_interval(best["values"]), ""), "best_model": best["model"]}
+    aim |= {"best": amount(_within(metric, mean_interval(best["values"])), ""), "best_model": best["model"]}
     aim |= {"best_data": int(best["data_requested"]), "best_params": int(best["params"])}
     fit: Fit | None = None
     asked: Fit | None = None
@@ -343,6 +343,15 @@ def _target(
         )
         return {**aim, "limit": end, "note": note}, fit
     return {**aim, "needed": {**needed, "law": asked.law.name, "model": best["model"]}}, fit
+
+
+def _within(
+    metric: str, interval: tuple[float, float | None, float | None]
+) -> tuple[float, float | None, float | None]:
+    """The interval without what no run can measure."""
+    mean, low, high = interval
+    top = 1.0 if metric in FRACTIONS else 100.0 if metric in PERCENTS else np.inf
+    return mean, None if low is None else max(low, 0.0), None if high is None else min(high, top)
 
 
 def _loss_at(trials: pd.DataFrame, model: str, metric: str, value: float) -> float:

@@ -108,7 +108,8 @@ def data_volume(value: Any) -> str:
         return MISSING
     for scale, suffix in _BYTES:
         if found >= scale:
-            return f"{found / scale:.3g}{_GAP}{suffix}"
+            volume = found / scale
+            return f"{f'{volume:.3g}' if volume < 999.5 else f'{volume:.0f}'}{_GAP}{suffix}"
     return f"{found:.0f}{_GAP}B"
 
 

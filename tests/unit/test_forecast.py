@@ -125,6 +125,15 @@ def test_accuracy_is_reached_from_below_and_forecast_by_the_law_of_its_error():
     assert reached["target"]["direction"] == "higher"
 
 
+def test_no_interval_of_a_measured_metric_leaves_its_scale():
+    trials = study(gpus=(1,))
+    for metric, top in (("f1_micro", 1.0), ("chrf", 100.0)):
+        trials[metric] = top * np.where(trials["seed"] == 0, 0.95, 0.99)
+        best = settle(trials, target=metric)["verdict"]["target"]["best"]
+        assert (best["value"], best["high"]) == (pytest.approx(0.97 * top), top)
+        assert 0 < best["low"] < 0.9 * top
+
+
 def test_perplexity_and_bits_come_from_the_law_of_the_loss(whole):
     trials = study(noise=0.003, seed=1)
     trials["bits_per_character"] = 0.4 * trials["eval_loss"]

@@ -43,6 +43,13 @@ def test_durations_have_two_units(seconds, text):
     assert spaced(numbers.duration(seconds)) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(999, "999 B"), (2**20, "1 MiB"), (2**30 - 1, "1024 MiB"), (1.5 * 2**30, "1.5 GiB")]
+)
+def test_volumes_have_no_powers_of_ten(value, text):
+    assert spaced(numbers.data_volume(value)) == text
+
+
 def test_exact_reads_back_as_the_same_number():
     assert float(numbers.exact(0.1 + 0.2)) == 0.1 + 0.2
 
