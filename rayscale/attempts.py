@@ -35,11 +35,11 @@ class Account:
 
 @dataclass
 class Attempt:
-    """An attempt in progress, on `gpus` workers; one of them keeps its account, from `quiet_seconds` on."""
+    """An attempt in progress, on `gpus` GPUs (or slots); one of them keeps its account, from `quiet_seconds` on."""
 
     store: Store
     trial_id: str
-    gpus: int
+    gpus: float
     quiet_seconds: float
     account: Account = Account(0, 0.0, 0.0)
     _began: float = field(default_factory=time.monotonic)

@@ -64,7 +64,7 @@ def _plan_and_storage(study: Study | None, machine: Machine | None) -> Iterator[
         place = study.run.storage
         try:
             store = run_store(study, None)
-            plan = draft_plan(study, machine or this_machine(study.run.accelerator), store)
+            plan = draft_plan(study, machine or this_machine(study.run.accelerator, study.run.trials_per_gpu), store)
             needed = float(plan.disk_bytes)
             yield Finding("plan", "ok", f"{len(plan.trials)} trials of {study.name} fit {plan.machine.origin}")
             yield from (Finding(**found) for found in plan.doctor["findings"])

@@ -118,11 +118,11 @@ def plan(
     from rayscale.machine import this_machine
 
     if address == "local":
-        machine = this_machine(loaded.run.accelerator)
+        machine = this_machine(loaded.run.accelerator, loaded.run.trials_per_gpu)
     else:
         from rayscale.on_ray.session import connect
 
-        with connect(address, loaded.run.accelerator, loaded.run.hang_seconds) as session:
+        with connect(address, loaded.run.accelerator, loaded.run.hang_seconds, loaded.run.trials_per_gpu) as session:
             machine = session.machine
     drafted = draft_plan(loaded, machine, run_store(loaded, out)).to_json()
     if json_:

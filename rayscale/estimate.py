@@ -22,10 +22,11 @@ LANE_SECONDS = 20.0
 #: of 48 tokens in global batches of 32, 8 rows take 0.6 of the time that 32 take. On a GPU nothing was measured.
 MICRO_BATCH = {"cpu": 8, "cuda": 64}
 
-#: Encoders that run without padding on a CPU (see nn.unpadded). Nothing is wasted on rows of other lengths there, so
-#: they take more rows at once: measured on 42 tokens in the mean, 16 rows take 0.8 of the time that 8 take at 128 wide.
+#: Encoders that run without padding (see nn.unpadded). Nothing is wasted on rows of other lengths there, so they take
+#: more rows at once, up to so many and so many padded tokens. Measured on 42 tokens in the mean: on a CPU 16 rows take
+#: 0.8 of the time that 8 take at 128 wide; on an H100 256 rows take 0.42 of what 64 take, in the shape of BERT-large.
 UNPADDED = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
-UNPADDED_ROWS, UNPADDED_TOKENS = 32, 2048
+UNPADDED_ROWS = {"cpu": (32, 2048), "cuda": (512, 65_536)}
 
 #: Memory of a worker before it holds a model: on a CPU the record counts the whole process, and Python with torch,
 #: transformers and Ray is 630 MB of it (smallest peak of the demo's 30 trials, a model of 31,200 parameters). On a GPU
@@ -70,8 +71,9 @@ class Supply:
 class Planned:
     """A trial and its expected cost; `alone` asks that nothing runs beside it, so that its speed is measured.
 
-    `peak_memory_bytes` is that of one worker, in the memory that the record counts: a process's on a CPU, a GPU's.
-    `trained` are the parameters that an optimizer keeps moments of: all, but with adapters.
+    `share` is what it takes of each of its GPUs; 1 unless several trials share one. `peak_memory_bytes` is that of one
+    worker, in the memory that the record counts: a process's on a CPU, a GPU's. `trained` are the
+    parameters that an optimizer keeps moments of: all, but with adapters.
     """
 
     trial: Trial
@@ -81,6 +83,12 @@ class Planned:
     basis: str
     alone: bool
     trained: int
+    share: float = 1.0
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Seconds x GPUs (or slots) that it takes."""
+        return self.seconds * self.trial.gpus * self.share
 
     def row(self) -> dict[str, Any]:
         """The row of `plan --json`."""
@@ -96,10 +104,11 @@ class Planned:
             "augment": trial.augment,
             "learning_rate": trial.training["learning_rate"],
             "seconds": self.seconds,
-            "gpu_seconds": self.seconds * trial.gpus,
+            "gpu_seconds": self.gpu_seconds,
             "peak_memory_bytes": self.peak_memory_bytes,
             "basis": self.basis,
             "alone": self.alone,
+            "share": self.share,
         }
 
 
@@ -165,8 +174,9 @@ def cost(
 def micro_batch_rows(trial: Trial) -> int:
     """The most rows that a worker computes at once, where memory suffices for them."""
     rows = MICRO_BATCH[trial.device]
-    if trial.device == "cpu" and trial.model.family in UNPADDED:
-        rows = max(rows, min(UNPADDED_ROWS, UNPADDED_TOKENS // int(trial.task["max_length"] or UNPADDED_TOKENS)))
+    if trial.model.family in UNPADDED:
+        most, tokens = UNPADDED_ROWS[trial.device]
+        rows = max(rows, min(most, tokens // int(trial.task["max_length"] or tokens)))
     return min(rows, -(-int(trial.training["global_batch"]) // trial.gpus))
 
 

@@ -18,13 +18,25 @@ from rayscale.errors import InputError
 class Machine:
     """Where trials would run.
 
-    `slots` is the number of workers that may train at once: GPUs where there are any, else physical cores.
+    `slots` is the number of workers that may train at once: GPUs where there are any, `trials_per_gpu` times as many
+    where trials share them, else physical cores.
     """
 
     device: str  # "cuda" or "cpu"
     slots: int
     device_name: str
     origin: str  # "this machine" or the cluster's address
+    trials_per_gpu: int = 1
+
+    @property
+    def share(self) -> float:
+        """What one worker takes of a GPU."""
+        return 1 / self.trials_per_gpu
+
+    @property
+    def gpus(self) -> int:
+        """How many there are; 0 where trials run on CPUs."""
+        return self.slots // self.trials_per_gpu if self.device == "cuda" else 0
 
 
 def cache_root() -> Path:
@@ -87,14 +99,15 @@ def nvidia_gpus() -> list[str]:
     return [line.strip() for line in listed.stdout.splitlines() if line.strip()] if listed.returncode == 0 else []
 
 
-def this_machine(accelerator: str = "auto") -> Machine:
+def this_machine(accelerator: str = "auto", trials_per_gpu: int = 1) -> Machine:
     """The local machine as a place for trials; `accelerator` is auto, gpu or cpu."""
     gpus = nvidia_gpus() if accelerator in ("auto", "gpu") else []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:  # empty means: none
         gpus = gpus[: len([v for v in visible.split(",") if v.strip() not in ("", "-1")])]
     if gpus or accelerator == "gpu":
-        return Machine("cuda", len(gpus), gpus[0] if gpus else "no GPU", "this machine")
+        slots = len(gpus) * trials_per_gpu
+        return Machine("cuda", slots, gpus[0] if gpus else "no GPU", "this machine", trials_per_gpu)
     return Machine("cpu", physical_cores(), cpu_name(), "this machine")
 
 

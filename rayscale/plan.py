@@ -44,7 +44,7 @@ class Plan:
     @property
     def gpu_hours(self) -> float:
         """Sum over trials of GPUs (or slots) x hours."""
-        return sum(p.seconds * p.trial.gpus for p in self.trials) / 3600
+        return sum(p.gpu_seconds for p in self.trials) / 3600
 
     @property
     def money(self) -> float | None:
@@ -169,6 +169,7 @@ def make_plan(
                     for trial in (_augmented(each, copies) for copies in supply.augmentations for each in rated):
                         held = supply.held_out_rows
                         cells.append(cost(trial, params, non_embedding, supply.mean_tokens, held, stored, trained))
+    cells = [replace(each, share=machine.share) for each in cells]
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
     kept = [learn(each, measured) for each in kept]
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
@@ -187,7 +188,7 @@ def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
         )
     if machine.device == "cuda" and machine.origin == "this machine" and (build := torch_without_cuda()):
         raise StudyError(
-            f"{machine.origin} has {machine.slots} GPUs ({machine.device_name}), but its torch {build} was built for "
+            f"{machine.origin} has {machine.gpus} GPUs ({machine.device_name}), but its torch {build} was built for "
             "CPUs alone; install torch with CUDA, or write accelerator: cpu",
             code="cpu_torch",
             where=study.where("run", "accelerator"),
@@ -329,8 +330,8 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
     swept: dict[tuple[Any, ...], list[Planned]] = {}
     for each in cells:
         swept.setdefault(_cell(each), []).append(each)
-    spent = sum(p.seconds * p.trial.gpus for p in cells) / 3600
-    for each in sorted(cells, key=lambda p: (p.trial.seed == 0, -p.seconds * p.trial.gpus)):
+    spent = sum(p.gpu_seconds for p in cells) / 3600
+    for each in sorted(cells, key=lambda p: (p.trial.seed == 0, -p.gpu_seconds)):
         if spent <= hours:
             break
         t, together = each.trial, swept.pop(_cell(each), None)
@@ -339,10 +340,10 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
         augment = f", augment {t.augment}" if t.augment != "none" else ""
         named = f"{t.model.name}, {t.data_requested} {t.data_axis}, {t.gpus} GPUs, seed {t.seed}{augment}"
         cut.append((named, f"over the budget of {hours:g} GPU-hours"))
-        spent -= sum(p.seconds * p.trial.gpus for p in together) / 3600
+        spent -= sum(p.gpu_seconds for p in together) / 3600
     kept = [each for each in cells if _cell(each) in swept]
     if not kept:
-        cheapest = min(each.seconds * each.trial.gpus for each in cells) / 3600
+        cheapest = min(each.gpu_seconds for each in cells) / 3600
         raise StudyError(
             f"leaves no trial: the cheapest takes about {cheapest:.2g} GPU-hours, the budget is {hours:.2g}",
             code="budget_too_small",

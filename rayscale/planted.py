@@ -47,7 +47,7 @@ def run_planted(
                 f"{store.location} holds real trials; simulate into another folder with --out", code="real_run"
             )
         refuse_another_study(store, study.name, bool(earlier))
-        plan = draft_plan(study, this_machine(study.run.accelerator), store)
+        plan = draft_plan(study, this_machine(study.run.accelerator, study.run.trials_per_gpu), store)
         design = pd.DataFrame(
             [{**each.row(), "tokens": each.trial.data_requested, "copies": each.trial.copies} for each in plan.trials]
         )

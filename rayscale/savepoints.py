@@ -43,7 +43,8 @@ class Saving:
     """Where, and about how often, trials are saved. `token` is that of `mark`.
 
     `wait_seconds` is the longest that training waits for a savepoint to be written; what takes longer is written beside
-    training. It must be well below the time-out of the process group. `say` gets events, from rank 0.
+    training. It must be well below the time-out of the process group. A worker takes `share` of its GPU. `say` gets
+    events, from rank 0.
     """
 
     store: Store
@@ -51,6 +52,7 @@ class Saving:
     seconds: float
     wait_seconds: float
     say: Callable[[dict[str, Any]], None] = _unheard
+    share: float = 1.0
 
 
 @dataclass(frozen=True)

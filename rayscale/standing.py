@@ -82,7 +82,10 @@ def stand(
         waiting=len(left) - len(running),
         eta_seconds=packed_seconds(pieces, slots),
         gpu_seconds=sum(record.row["device_seconds"] or 0.0 for record in kept.values())
-        + sum(seconds * planned[trial_id]["gpus"] for trial_id, seconds in running.items()),
+        + sum(
+            seconds * planned[trial_id]["gpus"] * planned[trial_id].get("share", 1.0)
+            for trial_id, seconds in running.items()
+        ),
         last_error=last.row["error"] if last else None,
     )
 

@@ -259,10 +259,11 @@ class Target(_Part):
 
 class Run(_Part):
     """How trials are run. A worker may be silent for `hang_seconds`. About every `checkpoint_seconds` a trial is saved,
-    so that it goes on from there after a fault; null: never."""
+    so that it goes on from there after a fault; null: never. `trials_per_gpu`: so many at once on each GPU."""
 
     executor: Literal["lanes", "isolated", "inline"] = "lanes"
     accelerator: Literal["auto", "gpu", "cpu"] = "auto"
+    trials_per_gpu: Annotated[int, Strict(), Field(ge=1, le=20)] = 1
     storage: Text = "runs"
     keep: Literal["best", "all", "none"] = "best"
     checkpoint_seconds: Positive | None = 300

@@ -37,6 +37,7 @@ def misfits(parts: Mapping[str, Any], folder: Path) -> list[Problem]:
         *_axis(parts.get("task"), parts.get("grid")),
         *_target(parts.get("task"), parts.get("target")),
         *_storage(parts.get("run")),
+        *_sharing(parts.get("run"), parts.get("grid")),
         *_money(parts.get("budget"), parts.get("prices")),
         *_models(parts.get("task"), parts.get("models", ()), folder),
         *_cells(parts.get("grid"), parts.get("models", ()), parts.get("training")),
@@ -175,6 +176,12 @@ def _cells(grid: Any, models: Any, training: Any) -> Iterator[Problem]:
     cells *= len(training.rates) if training else 1
     if cells > MAX_CELLS:
         yield ("grid",), f"asks for {cells:,} trials; a study has at most {MAX_CELLS:,}; give fewer sizes or seeds"
+
+
+def _sharing(run: Any, grid: Any) -> Iterator[Problem]:
+    if run and grid and run.trials_per_gpu > 1 and max(grid.gpus) > 1:
+        text = f"is {run.trials_per_gpu}, but grid.gpus asks for trials of {max(grid.gpus)} GPUs, which need them whole"
+        yield ("run", "trials_per_gpu"), f"{text}; write 1, or grid.gpus: [1]"
 
 
 def repeated(study: Any) -> list[str]:

@@ -85,13 +85,15 @@ def cut_evaluation(
         start, number = stop, number + 1
 
 
-def pad_rows(split: Split, rows: np.ndarray, pad: int, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """(ids int64, lengths int64) of shapes (rows, longest) and (rows,): padded with `pad` to the longest row.
+def pad_rows(
+    split: Split, rows: np.ndarray, pad: int, multiple: int = 1, least: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """(ids int64, lengths int64) of shapes (rows, width) and (rows,): padded with `pad` to the longest row.
 
-    The width is rounded up to `multiple` (8 suits the matrix units of GPUs).
+    The width is at least `least`, rounded up to `multiple` (8 suits the matrix units of GPUs).
     """
     (values, starts), lengths = split.gather(rows), split.lengths[rows]
-    width = -(-int(lengths.max()) // multiple) * multiple
+    width = -(-max(least, int(lengths.max())) // multiple) * multiple
     columns = np.arange(width)
     inside = columns < lengths[:, None]
     # Positions beyond a row point at its first token, then are overwritten: reading stays inside the mapped file.

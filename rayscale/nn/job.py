@@ -17,10 +17,10 @@ from rayscale.nn import batches, devices
 from rayscale.nn.group import Group
 from rayscale.nn.key_masks import spread_masks
 from rayscale.nn.models import Size, build_model, measure_size
-from rayscale.nn.objectives import Inputs, Objective, find_objective
+from rayscale.nn.objectives import WINDOWS, Inputs, Objective, find_objective
 from rayscale.nn.rates import resolve_head_factor, resolve_rate
 from rayscale.nn.recompute import recompute_layers
-from rayscale.nn.unpadded import can_unpad, is_encoder, unpad
+from rayscale.nn.unpadded import can_unpad, is_encoder, pack, unpad
 from rayscale.nn.vocabulary import rest_unused
 
 if TYPE_CHECKING:
@@ -49,20 +49,30 @@ class Job:
     precision: str
     pad: int
     size: Size
+    unpadded: bool
+    width: int  # to which batches are padded at least: on a GPU all of a model that is not padded inside are alike
 
-    def to_device(self, split: Split, rows: np.ndarray) -> Inputs:
-        """The rows of a split as one padded batch on the device; padded to a multiple of 8 on GPUs."""
+    def to_device(self, split: Split, rows: np.ndarray, least: int = 0) -> Inputs:
+        """The rows of a split as one batch on the device, at least `least` wide; a multiple of 8 on GPUs."""
         device = self.group.device
-        ids, lengths = batches.pad_rows(split, rows, self.pad, multiple=8 if device.type == "cuda" else 1)
-        mask = None
-        if int(lengths.min()) < ids.shape[1]:
-            mask = torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64))
-        labels = None if split.labels is None else torch.from_numpy(np.asarray(split.labels[rows], dtype=np.int64))
-        further = self.objective.extra(split, rows, ids.shape[1])
-        tensors = [torch.from_numpy(ids), mask, labels, *map(torch.from_numpy, further.values())]
-        if device.type == "cuda":
-            tensors = [t.pin_memory().to(device, non_blocking=True) if t is not None else None for t in tensors]
-        return Inputs(*tensors[:3], dict(zip(further, tensors[3:], strict=True)))  # type: ignore[arg-type,call-arg]
+        ids, lengths = batches.pad_rows(split, rows, self.pad, 8 if device.type == "cuda" else 1, least)
+
+        def send(given: np.ndarray) -> torch.Tensor:
+            tensor = torch.from_numpy(given)
+            return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+        def mask(lengths: np.ndarray, width: int) -> Any:
+            if self.unpadded:
+                return pack(lengths, width, device, fill=device.type == "cuda")
+            full = int(lengths.min()) == width
+            return None if full else send((np.arange(width) < lengths[:, None]).astype(np.int64))
+
+        labels = None if split.labels is None else send(np.asarray(split.labels[rows], dtype=np.int64))
+        extra = self.objective.extra(split, rows, ids.shape[1])
+        sent = {name: send(each) for name, each in extra.items() if name != WINDOWS}
+        if WINDOWS in extra:
+            sent[WINDOWS] = mask(extra[WINDOWS], extra["places"].shape[1])
+        return Inputs(send(ids), mask(lengths, ids.shape[1]), labels, sent)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context of a forward pass in this job's precision."""
@@ -114,7 +124,8 @@ def prepare_job(
     )
     model.to(device=group.device)  # type: ignore[call-arg]
     size = measure_size(model, objective.head_per_token)
-    if can_unpad(model):
+    unpadded = can_unpad(model)
+    if unpadded:
         unpad(model)
     elif is_encoder(model):
         spread_masks(model)
@@ -156,5 +167,7 @@ def prepare_job(
         precision=devices.resolve_precision(training["precision"], group, size.width),
         pad=model.config.pad_token_id or 0,
         size=size,
+        unpadded=unpadded,
+        width=longest if unpadded and group.device.type == "cuda" else 0,
     )
     return model, job

@@ -119,9 +119,9 @@ class Keeper:
             assert self.saving is not None
             self._rhythm = Rhythm(self.saving.seconds, at.step, group)
             if group.rank == 0:
-                self._attempt = Attempt(
-                    self.saving.store, self.job.trial.trial_id, group.world_size, self.saving.seconds * ACCOUNT_SHARE
-                )
+                gpus = group.world_size * self.saving.share
+                quiet = self.saving.seconds * ACCOUNT_SHARE
+                self._attempt = Attempt(self.saving.store, self.job.trial.trial_id, gpus, quiet)
         return at
 
     def after_step(self, step: int, loss_sum: torch.Tensor, target_sum: float, clock: Callable[[], float]) -> float:

@@ -169,13 +169,13 @@ def _from_checkpoint(
             transformers_logging.enable_progress_bar()
     new = {*map(str, info.get("missing_keys", ())), *(str(key[0]) for key in info.get("mismatched_keys", ()))}
     _check_body(source, model, new)
-    _open_pooler(model)
+    open_pooler(model)
     if spec.lora is not None:
         adapt(model, spec.lora, seed, new)
     return model.train()
 
 
-def _open_pooler(model: PreTrainedModel) -> None:
+def open_pooler(model: PreTrainedModel) -> None:
     """Lets the pooler of BERT and its kin begin as tanh of the first state.
 
     Its stored weights belong to another task and to the last layer of the whole model: below a cut, and in encoders

@@ -19,19 +19,21 @@ if TYPE_CHECKING:
     from rayscale.text.prepared import Prepared, Split
 
 IGNORED = -100
+#: The extra that holds the lengths (windows,) of windows: the model's mask of them comes in its place.
+WINDOWS = "windows"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A padded batch on its device: ids (rows, longest), mask like ids or None without padding, labels (rows,) or None.
+    """A padded batch on its device: ids (rows, width), mask like ids or None without padding, labels (rows,) or None.
 
-    `extra` holds what else the task wants, by name.
+    `extra` holds what else the task wants, by name. A model that runs unpadded gets a `Packing` in the place of a mask.
     """
 
     ids: torch.Tensor
-    mask: torch.Tensor | None
+    mask: Any
     labels: torch.Tensor | None
-    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Tally(Protocol):

@@ -7,7 +7,6 @@ trial and the order of floating-point sums, nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import time
@@ -33,10 +32,12 @@ from rayscale.nn.metrics import METRICS
 from rayscale.nn.optimizers import make_optimizer
 from rayscale.nn.pulse import Pulse
 from rayscale.nn.rates import schedule_factor
+from rayscale.nn.recording import Pass, Recorder, can_record
 from rayscale.nn.resume import read_weights, write_weights
 from rayscale.nn.save import save_model
 from rayscale.nn.speed import SpeedWindow
 from rayscale.nn.state import seed_everything, settled
+from rayscale.nn.step import make_pass, order_buckets, take_step
 from rayscale.nn.vocabulary import wake_unused
 from rayscale.nn.watch import Watch
 from rayscale.savepoints import Saving
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from rayscale.text.prepared import Prepared
     from rayscale.trial import Trial
 
-CLIP_NORM = 1.0
 CURVE_POINTS = 50
 VALIDATIONS = 5
 # Validation during training is on part of the split, sized by the trial, so that its cost stays below a tenth.
@@ -176,12 +176,15 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
     if group.world_size > 1:
         parallel = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
     optimizer = make_optimizer(model, job)
+    compute: Pass = make_pass(parallel, job)
+    if can_record(job, model.config.model_type):
+        compute = Recorder(compute)
     every = max(1, math.ceil(job.steps / CURVE_POINTS))
     validations, monitor = _validation_steps(job, course.watch), _monitor_rows(job, course.watch)
     targets_of = job.objective.targets(job.prepared.split("train"))
     model.train()
     if keeper.resumes and isinstance(parallel, DistributedDataParallel):
-        _order_buckets(parallel, job)
+        order_buckets(parallel, job, next(_global_batches(job)))
     at = keeper.begin(model, optimizer, course, pulse)
     watch = course.watch
     loss_sum, target_sum = torch.full((), at.loss_sum, dtype=torch.float64, device=group.device), at.target_sum
@@ -201,7 +204,7 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
     for step, batch in enumerate(job.prepared.split("train").ahead(left, mine), at.step):
         targets = float(targets_of[batch].sum())
         rate = _rate(job, step) * watch.factor
-        loss_sum += _step(parallel, model, optimizer, job, batch, targets, rate, pulse)
+        loss_sum += take_step(compute, parallel, optimizer, job, batch, targets, rate, pulse)
         target_sum += targets
         course.decay *= 1 - rate * job.trial.training["weight_decay"]
         if course.speed.warms_up_next:
@@ -248,51 +251,6 @@ def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keepe
     if watch.weights and course.error is None:
         write_weights(watch.weights, model)
         course.decay = watch.decay
-
-
-def _order_buckets(parallel: DistributedDataParallel, job: Job) -> None:
-    """One pass through the model, of which nothing stays but the order of its gradients.
-
-    After its first backward pass DDP packs gradients anew, in the order in which they came. With three ranks and more
-    that is another order of sums, so a trial that goes on must have seen one pass, too.
-    """
-    batch, group = next(_global_batches(job)), job.group
-    part = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)[-1]
-    with job.autocast():
-        loss, _ = job.objective.losses(parallel, job.to_device(job.prepared.split("train"), part.rows))
-    loss.backward()
-    parallel.zero_grad(set_to_none=True)
-
-
-def _step(
-    parallel: nn.Module,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    job: Job,
-    batch: np.ndarray,
-    targets: float,
-    rate: float,
-    pulse: Pulse,
-) -> torch.Tensor:
-    """One optimizer step; returns this rank's summed loss (no synchronisation with the device)."""
-    group, split = job.group, job.prepared.split("train")
-    parts = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=group.device)
-    for number, part in enumerate(parts):
-        unfinished = isinstance(parallel, DistributedDataParallel) and number + 1 < len(parts)
-        with parallel.no_sync() if unfinished else contextlib.nullcontext():  # type: ignore[operator]
-            with job.autocast():
-                loss, _ = job.objective.losses(parallel, job.to_device(split, part.rows))
-            # DDP takes the mean over ranks; the sum is wanted. A batch may have lost all its targets to `max_length`.
-            (loss * (part.weight * group.world_size / max(targets, 1.0))).backward()
-        loss_sum += loss.detach().double() * part.weight
-        pulse.beat()
-    nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-    for settings in optimizer.param_groups:
-        settings["lr"] = rate * settings["factor"]
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss_sum
 
 
 def _describe(job: Job, course: Course) -> dict[str, Any]:

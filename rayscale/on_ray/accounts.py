@@ -11,10 +11,10 @@ from rayscale.retry import OUT_OF_MEMORY, classify, micro_batch_after, why_not_a
 
 
 class Accounts:
-    """Failed attempts by trial. `events` is what the run should log, in order."""
+    """Failed attempts by trial; a worker takes `share` of a GPU. `events` is what the run should log, in order."""
 
-    def __init__(self, retries: int) -> None:
-        self._retries = retries
+    def __init__(self, retries: int, share: float = 1.0) -> None:
+        self._retries, self._share = retries, share
         self._failures: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self.events: list[dict[str, Any]] = []
 
@@ -52,9 +52,9 @@ class Accounts:
         return micro_batch_after(self._failures[trial_id])
 
     def close(self, trial_id: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
-        """The outcome of a trial with what its failed attempts were and cost, in seconds x slots."""
+        """The outcome of a trial with what its failed attempts were and cost, in seconds x GPUs (or slots)."""
         failures = self._failures[trial_id]
         attempts = len(failures) + (outcome["status"] != "failed")
-        lost = float(sum(each["seconds"] * each["size"] for each in failures))
+        lost = float(sum(each["seconds"] * each["size"] for each in failures)) * self._share
         told = {"trial_id": trial_id, "attempts": max(1, attempts), "failures": failures, "lost_seconds": lost}
         return {**outcome, **told}

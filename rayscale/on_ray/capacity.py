@@ -10,16 +10,19 @@ import ray
 from rayscale.machine import Machine, cpu_name, physical_cores
 
 SLOT = "slot"  # custom resource: one one-thread worker on a machine without GPUs
+UNITS = 10_000  # in which Ray counts a resource
 MOST = 1024  # slots of an autoscaler without a limit
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """One worker takes `each` of `resource` (GPU, slot or CPU), and asks Ray for `worker`."""
+    """One worker takes `each` of `resource` (GPU, slot or CPU), or `sharing` workers do together; it asks Ray for
+    `worker`."""
 
     resource: str
     each: float
     worker: dict[str, float]
+    sharing: int = 1
 
     def slots(self) -> int:
         """How many workers fit on the nodes that live, or on those that the autoscaler may have, if these are more."""
@@ -36,23 +39,22 @@ class Capacity:
             fit = self._fit(group.resources)
             found += MOST if fit and group.max_count < 0 else fit * group.max_count
         if found and self.resource in config.max_resources:
-            found = min(found, int(config.max_resources[self.resource] // self.each))
+            found = min(found, self._fit(config.max_resources))
         return min(found, MOST)
 
     def _fit(self, node: Any) -> int:
-        return int(node.get(self.resource, 0) // self.each)
+        return int(node.get(self.resource, 0) // self.each) * self.sharing
 
 
 def local_capacity(machine: Machine) -> Capacity:
     """A Ray of our own, which was started with as many slots as the machine has."""
-    resource = "GPU" if machine.device == "cuda" else SLOT
-    return Capacity(resource, 1, {"CPU": 0, resource: 1})
+    return _of_gpus(machine.trials_per_gpu) if machine.device == "cuda" else Capacity(SLOT, 1, {"CPU": 0, SLOT: 1})
 
 
-def find_capacity(address: str, accelerator: str) -> tuple[Machine, Capacity]:
+def find_capacity(address: str, accelerator: str, trials_per_gpu: int = 1) -> tuple[Machine, Capacity]:
     """What the cluster that this process has joined offers; `accelerator` is auto, gpu or cpu."""
     resources = ray.cluster_resources()
-    gpu = Capacity("GPU", 1, {"CPU": 0, "GPU": 1})
+    gpu = _of_gpus(trials_per_gpu)
     if accelerator == "gpu" or (accelerator == "auto" and gpu.slots()):
         found, device = gpu, "cuda"
         name = next((key.split(":", 1)[1] for key in resources if key.startswith("accelerator_type:")), "GPU")
@@ -60,7 +62,13 @@ def find_capacity(address: str, accelerator: str) -> tuple[Machine, Capacity]:
         found, device, name = _of_cpus(resources), "cpu", cpu_name()
     most = found.most()
     origin = f"the cluster at {address}" + (f" with all {most} that its autoscaler may start" if most else "")
-    return Machine(device, found.slots(), name, origin), found
+    return Machine(device, found.slots(), name, origin, trials_per_gpu if found is gpu else 1), found
+
+
+def _of_gpus(trials_per_gpu: int) -> Capacity:
+    """Workers of which so many share a GPU. Ray rounds to its units: six sixths would be more than 1."""
+    share = UNITS // trials_per_gpu / UNITS if trials_per_gpu > 1 else 1
+    return Capacity("GPU", 1, {"CPU": 0, "GPU": share}, trials_per_gpu)
 
 
 def _of_cpus(resources: dict[str, float]) -> Capacity:

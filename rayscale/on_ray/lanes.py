@@ -42,8 +42,8 @@ COLLECTIVE_SECONDS = 15.0  # that a collective may take longer than a rank may b
 
 @dataclass(frozen=True)
 class LaneSettings:
-    """What every lane of a run shares. `worker_resources` is what one worker asks Ray for; without `saving` trials are
-    not saved."""
+    """What every lane of a run shares. `worker_resources` is what one worker asks Ray for, `share` of a GPU where it is
+    one; without `saving` trials are not saved."""
 
     worker_resources: Mapping[str, float]
     device: str
@@ -51,6 +51,7 @@ class LaneSettings:
     keep: str
     saving: Saving | None = None
     start_seconds: float = START_SECONDS
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,9 @@ class _PoolActor(LanePool):
         host: Any,
     ) -> None:
         super().__init__(
-            cells, slots, retries, trials_per_lane, self._start_lane, hang_seconds=settings.hang_seconds,
-            start_seconds=settings.start_seconds, end_workers=kill_workers, end_strays=kill_strays,
+            cells, slots, retries, trials_per_lane, self._start_lane, share=settings.share,
+            hang_seconds=settings.hang_seconds, start_seconds=settings.start_seconds,
+            end_workers=kill_workers, end_strays=kill_strays,
         )  # fmt: skip
         self.settings, self.host = settings, host
         self.tasks: set[asyncio.Task[None]] = set()
@@ -281,6 +283,6 @@ class _Worker:
             model = ray.put(read_files(kept)) if kept is not None and kept.is_dir() else None
         return {
             "status": measured["status"],
-            "measured": {**measured, **place(started, self.size)},
+            "measured": {**measured, **place(started, self.size * self.settings.share)},
             "model": [model] if model else [],
         }

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 
-def place(started: datetime, gpus: int) -> dict[str, Any]:
+def place(started: datetime, gpus: float) -> dict[str, Any]:
     """Host, times (UTC) and device-seconds (wall seconds x GPUs) of what began at `started` and ends now."""
     ended = datetime.now(UTC)
     return {

@@ -25,8 +25,8 @@ class LaneRules:
     """The state of a pool. `open_lane(pool, lane_id, size)` starts a lane.
 
     `end_workers(workers)` ends processes at once, and `end_strays(known, seconds)` those of workers that were started
-    more than `seconds` ago and are not among the `known`, the ones that have joined. `trials_per_lane` is None for
-    lanes that stay up, 1 for isolated trials.
+    more than `seconds` ago and are not among the `known`, the ones that have joined. A worker takes `share` of a GPU.
+    `trials_per_lane` is None for lanes that stay up, 1 for isolated trials.
     """
 
     def __init__(
@@ -40,11 +40,12 @@ class LaneRules:
         *,
         hang_seconds: float = 60.0,
         start_seconds: float = START_SECONDS,
+        share: float = 1.0,
         end_workers: Callable[[Sequence[Any]], None] = lambda workers: None,
         end_strays: Callable[[Sequence[Any], float], None] = lambda known, seconds: None,
     ) -> None:
         self._cells = {cell.trial_id: cell for cell in cells}
-        self._slots, self._per_lane, self._accounts = slots, trials_per_lane, Accounts(retries)
+        self._slots, self._per_lane, self._accounts = slots, trials_per_lane, Accounts(retries, share)
         self._open_lane, self._now = open_lane, now
         self._hang_seconds, self._start_seconds = hang_seconds, start_seconds
         self._end_workers, self._end_strays = end_workers, end_strays

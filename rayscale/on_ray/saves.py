@@ -13,12 +13,12 @@ from rayscale.study import Study
 SAVE_SHARE = 0.25  # of what a worker may be silent: the longest that training waits for a checkpoint to be written
 
 
-def begin_saving(store: Store, study: Study) -> Saving | None:
+def begin_saving(store: Store, study: Study, share: float = 1.0) -> Saving | None:
     """Mark the run's folder as this driver's, for its workers; None where the study wants no checkpoints."""
     run = study.run
     if run.checkpoint_seconds is None:
         return None
-    return Saving(store, mark(store), run.checkpoint_seconds, run.hang_seconds * SAVE_SHARE)
+    return Saving(store, mark(store), run.checkpoint_seconds, run.hang_seconds * SAVE_SHARE, share=share)
 
 
 def clear(store: Store, trial_ids: Iterable[str]) -> str | None:

@@ -68,7 +68,7 @@ def settings(hang_seconds: float) -> dict[str, str]:
 
 
 @contextmanager
-def connect(address: str, accelerator: str, hang_seconds: float) -> Iterator[Session]:
+def connect(address: str, accelerator: str, hang_seconds: float, trials_per_gpu: int = 1) -> Iterator[Session]:
     """Start a local Ray (`address` local) or join a cluster (auto, HOST:PORT); leave it at the end.
 
     Raises InputError for what is no address, ClusterError when Ray cannot be started or reached.
@@ -79,12 +79,13 @@ def connect(address: str, accelerator: str, hang_seconds: float) -> Iterator[Ses
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong there reaches the driver as an error
     # Also with log_to_driver=False Ray prints on stdout that a worker died; the run's events say it, with the reason.
     ray_worker.print_to_stdstream = lambda *told, **how: None
-    with _local(accelerator, hang_seconds) if address == "local" else _joined(address, accelerator, hang_seconds) as it:
+    wanted = accelerator, trials_per_gpu
+    with _local(wanted, hang_seconds) if address == "local" else _joined(address, wanted, hang_seconds) as it:
         yield it
 
 
 @contextmanager
-def _local(accelerator: str, hang_seconds: float) -> Iterator[Session]:
+def _local(wanted: tuple[str, int], hang_seconds: float) -> Iterator[Session]:
     with reaping(last_words()) as reaper:
         folder = reaper.folder
         # Without .pyc files every Ray process would compile its imports anew, at 2.6 times the cost.
@@ -96,7 +97,7 @@ def _local(accelerator: str, hang_seconds: float) -> Iterator[Session]:
         try:
             with environment(ours), _shut_down():
                 with _undisturbed():
-                    session = _start(accelerator, reaper)
+                    session = _start(wanted, reaper)
                 with guarding(_dead_server, reaper) as guard:
                     yield replace(session, guard=guard)
         except ClusterError as error:
@@ -107,10 +108,10 @@ def _local(accelerator: str, hang_seconds: float) -> Iterator[Session]:
 
 
 @contextmanager
-def _joined(address: str, accelerator: str, hang_seconds: float) -> Iterator[Session]:
+def _joined(address: str, wanted: tuple[str, int], hang_seconds: float) -> Iterator[Session]:
     with _shut_down():
         with _undisturbed():
-            session = _join(address, accelerator, hang_seconds)
+            session = _join(address, wanted, hang_seconds)
         yield session
 
 
@@ -170,8 +171,8 @@ def _put(values: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _start(accelerator: str, reaper: Reaper) -> Session:
-    machine = this_machine(accelerator)
+def _start(wanted: tuple[str, int], reaper: Reaper) -> Session:
+    machine = this_machine(*wanted)
     for attempt in range(START_ATTEMPTS):
         try:
             _init(machine, reaper.folder)
@@ -191,7 +192,7 @@ def _init(machine: Machine, folder: str) -> None:
     ray.init(
         address="local",
         num_cpus=max(2, os.cpu_count() or 1),
-        num_gpus=machine.slots if gpu else 0,
+        num_gpus=machine.gpus,
         resources={} if gpu else {SLOT: machine.slots},
         include_dashboard=False,
         log_to_driver=False,
@@ -217,7 +218,7 @@ def _unreachable(address: str, error: Exception) -> ClusterError:
     return ClusterError(text, code="cluster_unreachable")
 
 
-def _join(address: str, accelerator: str, hang_seconds: float) -> Session:
+def _join(address: str, wanted: tuple[str, int], hang_seconds: float) -> Session:
     _knock(address)
     try:
         ray.init(
@@ -229,7 +230,7 @@ def _join(address: str, accelerator: str, hang_seconds: float) -> Session:
         )
     except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
         raise _unreachable(address, error) from error
-    machine, capacity = find_capacity(address, accelerator)
+    machine, capacity = find_capacity(address, *wanted)
     return Session(machine, capacity, sum(1 for node in ray.nodes() if node["Alive"]), False)
 
 

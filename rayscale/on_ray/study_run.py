@@ -80,7 +80,11 @@ def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None
     study, store = driver.study, driver.store
     with ExitStack() as stack, driver.telling_of_an_end():
         local = address == "local"
-        machine = this_machine(study.run.accelerator) if local else driver.connect(stack, address).machine
+        machine = (
+            this_machine(study.run.accelerator, study.run.trials_per_gpu)
+            if local
+            else driver.connect(stack, address).machine
+        )
         if not driver.begin(draft_plan(study, machine, store), path):
             return None
         if not driver.prepare_here():
@@ -197,7 +201,7 @@ class _Driver:
         pending = [p.trial.trial_id for p in self.pending]
         self.outcomes.earlier = earlier_drivers(self.store, pending, Run(self.store).events)
         self._clear_savepoints()
-        self.saving = saves.begin_saving(self.store, self.study) if pending else None
+        self.saving = saves.begin_saving(self.store, self.study, self.plan.machine.share) if pending else None
 
     def _clear_savepoints(self) -> None:
         """Keep those of planned trials without a record alone: they go on from there."""
@@ -229,9 +233,8 @@ class _Driver:
 
         if self.session is None:
             self.observer.phase("starting Ray" if address == "local" else f"connecting to Ray at {address}")
-            self.session = stack.enter_context(
-                connect(address, self.study.run.accelerator, self.study.run.hang_seconds)
-            )
+            run = self.study.run
+            self.session = stack.enter_context(connect(address, run.accelerator, run.hang_seconds, run.trials_per_gpu))
         return self.session
 
     def use(self, stack: ExitStack, address: str) -> None:

@@ -92,7 +92,8 @@ class Training:
 
         run, slots = self.study.run, self.plan.machine.slots
         device = self.plan.machine.device
-        settings = LaneSettings(session.worker_resources, device, run.hang_seconds, run.keep, self.saving)
+        settings = LaneSettings(session.worker_resources, device, run.hang_seconds, run.keep, self.saving,
+                                share=self.plan.machine.share)  # fmt: skip
         each = 1 if self.outcomes.executor == "isolated" else None
         pool = open_pool(self._cells(session), slots, run.retries, each, settings, host)
         for trial_id, record in self.outcomes.records.items():

@@ -42,7 +42,7 @@ def saved_after(*steps: int) -> Iterator[None]:
 @contextmanager
 def interrupted_in(step: int) -> Iterator[None]:
     """Training raises in the step of this number, from 1, having computed a part of it."""
-    whole, done = train._step, 0
+    whole, done = train.take_step, 0
 
     def breaking(*given: Any) -> Any:
         nonlocal done
@@ -51,7 +51,7 @@ def interrupted_in(step: int) -> Iterator[None]:
             raise InterruptedTrialError
         return whole(*given)
 
-    with mock.patch.object(train, "_step", breaking):
+    with mock.patch.object(train, "take_step", breaking):
         yield
 
 

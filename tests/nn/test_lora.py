@@ -114,7 +114,7 @@ def test_a_trial_changes_the_weights_beside_adapters_and_the_head_alone(
 ) -> None:
     makers = {"token-classification": make_tagged, "causal-lm": make_language}
     made = makers.get(task, make_classification)(tmp_path)
-    made.tokenizer_folder.mkdir()
+    made.tokenizer_folder.mkdir(exist_ok=True)
     folder = tiny_gpt2 if task == "causal-lm" else tiny_bert
     trial = trial_of(folder, task)
     result = train.train_trial(trial, made, save_to=tmp_path / "model")

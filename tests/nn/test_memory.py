@@ -29,7 +29,7 @@ SAME = ("train_loss", "validation_loss", "eval_loss", "accuracy", "f1_macro", "s
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """A device on which `rows` fit at once from step `step` of an attempt on."""
-    room, whole = {"rows": 64, "step": 1}, train._step
+    room, whole = {"rows": 64, "step": 1}, train.take_step
 
     def step(parallel: Any, model: Any, optimizer: Any, job: Any, *rest: Any) -> Any:
         room["left"] = room.get("left", room["step"]) - 1
@@ -38,7 +38,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
         return whole(parallel, model, optimizer, job, *rest)
 
-    monkeypatch.setattr(train, "_step", step)
+    monkeypatch.setattr(train, "take_step", step)
     return room
 
 

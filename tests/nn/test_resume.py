@@ -147,14 +147,14 @@ def test_row_20_killed_while_saving_a_part_is_never_read(tmp_path: Path) -> None
 @pytest.mark.row
 def test_row_18_memory_that_does_not_suffice_is_told_with_the_micro_batch(tmp_path: Path, monkeypatch: Any) -> None:
     _, trial, made = next(cases(tmp_path))
-    whole = train._step
+    whole = train.take_step
 
     def hungry(parallel: Any, model: Any, optimizer: Any, job: Any, *rest: Any) -> Any:
         if job.micro_batch > 4:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate")
         return whole(parallel, model, optimizer, job, *rest)
 
-    monkeypatch.setattr(train, "_step", hungry)
+    monkeypatch.setattr(train, "take_step", hungry)
     with pytest.raises(MemoryTrialError, match="out of memory with micro-batches of") as caught:
         train.train_trial(trial, made)
     assert not caught.value.permanent

@@ -52,5 +52,5 @@ def test_a_run_of_this_process_keeps_the_secrets_of_a_trial_that_fails(
     assert {path.name for path in (home / "run").iterdir()} >= {"curves", "logs", "models", "trials", "report.html"}
     assert leaks(home / "run") == []
     records = [json.loads(path.read_text()) for path in (home / "run" / "trials").iterdir()]
-    kept = ["numpy", "pyarrow", "python", "ray", "rayscale", "tokenizers", "torch", "transformers"]
+    kept = ["numpy", "peft", "pyarrow", "python", "ray", "rayscale", "tokenizers", "torch", "transformers"]
     assert {tuple(sorted(json.loads(record["row"]["versions"]))) for record in records} == {tuple(kept)}

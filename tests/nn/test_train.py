@@ -17,7 +17,7 @@ from resume_worker import InterruptedTrialError, interrupted_in, saved_after, sa
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rayscale.errors import DataError, TrialError
-from rayscale.nn import job, speed, train, unpadded
+from rayscale.nn import grouped_attention, job, speed, train
 from rayscale.nn.train import train_trial
 from rayscale.text.prepared import Ragged
 from rayscale.trial import ModelSpec
@@ -125,10 +125,10 @@ def test_speed_leaves_out_the_first_steps_and_the_pauses(language: Made, monkeyp
         return original_evaluate(*given, **more)
 
     steps: list[int] = []
-    original_step, original_evaluate = train._step, train.evaluate
+    original_step, original_evaluate = train.take_step, train.evaluate
     monkeypatch.setattr(train, "time", Clock())
     monkeypatch.setattr(speed, "time", Clock())
-    monkeypatch.setattr(train, "_step", step)
+    monkeypatch.setattr(train, "take_step", step)
     monkeypatch.setattr(train, "evaluate", slow_evaluate)
     result = train_trial(make_trial("causal-lm"), language)
     assert len(steps) == result["steps"] == 14
@@ -169,7 +169,7 @@ def test_checkpointing_computes_layers_twice_and_changes_nothing(
         return attend(*given, **more)
 
     classifies = task == "sequence-classification"
-    owner, name = (unpadded, "attend") if classifies else (torch.nn.functional, "scaled_dot_product_attention")
+    owner, name = (grouped_attention, "attend") if classifies else (torch.nn.functional, "scaled_dot_product_attention")
     attend = getattr(owner, name)
     monkeypatch.setattr(owner, name, count)
     family = "bert" if classifies else "gpt2"
@@ -310,7 +310,7 @@ def test_batches_whose_targets_were_all_cut_teach_nothing_and_a_split_without_an
             train_trial(trial, made.having(**{name: bare}))
 
 
-def test_wrong_data(language: Made, classification: Made) -> None:
+def test_wrong_data(language: Made, classification: Made, tmp_path: Path) -> None:
     for made, code in (
         (language.having(test=make_split([])), "too_little_data"),
         (language.having(test=make_split([np.arange(LENGTH + 1)])), "too_long"),
@@ -319,4 +319,4 @@ def test_wrong_data(language: Made, classification: Made) -> None:
             train_trial(make_trial("causal-lm"), made)
         assert caught.value.code == code
     with pytest.raises(TrialError, match="tokenizer"):
-        train_trial(make_trial(), classification, save_to=classification.path / "m")
+        train_trial(make_trial(), replace(classification, path=classification.path / "none"), save_to=tmp_path / "m")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from rayscale.nn.dropout import draw_factors, quicken_dropout
 from rayscale.nn.grouped_attention import Rows, attend
 from rayscale.nn.key_masks import spread_masks
 from rayscale.nn.train import train_trial
-from rayscale.nn.unpadded import LAYERS, unpad
+from rayscale.nn.unpadded import LAYERS, pack, unpad
 from rayscale.trial import ModelSpec
 
 SIZES = {
@@ -42,20 +43,22 @@ def test_unpadded_is_padded(kind: str, head: str) -> None:
     config = transformers.AutoConfig.for_model(kind, **SIZES)
     model = getattr(transformers, f"AutoModelFor{head}").from_config(config, attn_implementation="sdpa").eval().double()
     (ids, mask), full = padded(), torch.randint(2, 40, (4, 7))
-    found = []
-    for times in range(2):
-        for given in ({"attention_mask": mask}, {}):
-            logits = model(input_ids=ids if given else full, **given).logits
-            if head == "TokenClassification" and given:
-                logits = logits * mask[..., None]
-            model.zero_grad()
-            logits.square().sum().backward()
-            gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-            found.append([logits.detach(), *gradients])
-        if not times:
-            unpad(model)
-    for before, after in zip(found[:2], found[2:], strict=True):
-        for one, other in zip(before, after, strict=True):
+
+    def compute(ids: torch.Tensor, given: Any) -> list[torch.Tensor]:
+        logits = model(input_ids=ids, attention_mask=given).logits
+        if head == "TokenClassification" and given is not None:
+            logits = logits * mask[..., None]
+        model.zero_grad()
+        logits.square().sum().backward()
+        return [logits.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+    before = compute(ids, mask), compute(full, None)
+    unpad(model)
+    filled = pack(mask.sum(1).numpy(), mask.shape[1], ids.device, fill=True)
+    assert filled.idle
+    after = compute(ids, mask), compute(full, None), compute(ids, filled)
+    for padded_one, packed_one in zip((*before, before[0]), after, strict=True):
+        for one, other in zip(padded_one, packed_one, strict=True):
             assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 

@@ -67,6 +67,19 @@ def test_more_gpus_than_there_are_is_refused_with_both_figures(study_file: Path)
         make_plan(study, CPU, SUPPLY)
 
 
+def test_trials_that_share_a_gpu_take_and_cost_a_share_of_it(study_file: Path) -> None:
+    shared = edited(study_file, "{accelerator: cpu}", "{accelerator: gpu, trials_per_gpu: 4}")
+    gpu = Machine("cuda", 4, "a GPU", "a cluster", 4)
+    assert gpu.gpus == 1
+    whole = make_plan(load_study(study_file), replace(gpu, slots=1, trials_per_gpu=1), SUPPLY)
+    plan = make_plan(load_study(shared), gpu, SUPPLY)
+    assert [p.trial.trial_id for p in plan.trials] == [p.trial.trial_id for p in whole.trials]
+    assert plan.gpu_hours == pytest.approx(whole.gpu_hours / 4)
+    assert plan.seconds < whole.seconds
+    with pytest.raises(StudyError, match=r"run.trials_per_gpu: is 4, but grid.gpus asks for trials of 2 GPUs"):
+        load_study(edited(shared, "gpus: [1]", "gpus: [1, 2]"))
+
+
 def test_more_data_than_there_is_is_refused_with_both_figures(study_file: Path) -> None:
     with pytest.raises(StudyError, match=r"asks for 80 examples; the training split has 60"):
         make_plan(load_study(study_file), CPU, replace(SUPPLY, train_rows=60))

@@ -11,7 +11,7 @@ import transformers
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from rayscale.nn.objectives import Inputs, Objective, Score
+from rayscale.nn.objectives import WINDOWS, Inputs, Objective, Score
 from rayscale.nn.tasks.answers import exact_match, f1
 from rayscale.nn.tasks.sequence_classification import TYPES, kinds_of
 from rayscale.parameters import training_flops
@@ -45,8 +45,7 @@ def _of_rows(split: Split, name: str, rows: np.ndarray) -> np.ndarray:
 def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
     """`places` (windows, longest window): where its tokens lie in the flat ids of the rows, NOWHERE behind its end.
 
-    `first`, `last` (windows,): the tokens wanted. TYPES like `places`: which tokens are the context's. `inside`, too:
-    which are the window's; left out where all are, which no device need be asked.
+    `first`, `last` (windows,): the tokens wanted. TYPES like `places`: which tokens are the context's.
     """
     lengths, numbers = _of_rows(split, "windows", rows), split.lists["windows"].lengths[rows]
     before = np.cumsum(lengths) - lengths
@@ -60,7 +59,7 @@ def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
         TYPES: types.astype(np.int64),
         "first": _of_rows(split, "first", rows),
         "last": _of_rows(split, "last", rows),
-        **({} if inside.all() else {"inside": inside.astype(np.int64)}),
+        WINDOWS: lengths,
     }
 
 
@@ -69,9 +68,8 @@ def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor
     places = inputs.extra["places"]
     ids = inputs.ids.flatten()[places.clamp(min=0)]
     # Behind the end stands the padding of the rows; where they have none, the first token serves: the mask hides it.
-    mask = inputs.extra.get("inside")
     kinds = {} if kinds_of(model) < 2 else {TYPES: inputs.extra[TYPES]}
-    found = model(input_ids=ids, attention_mask=mask, **kinds)
+    found = model(input_ids=ids, attention_mask=inputs.extra[WINDOWS], **kinds)
     logits = torch.stack([found.start_logits, found.end_logits], -1).float()
     logits = logits.masked_fill((places == NOWHERE)[..., None], -torch.inf)
     wanted = torch.stack([inputs.extra["first"], inputs.extra["last"]], -1)

@@ -1,0 +1,124 @@
+"""Forward and backward passes on a GPU, recorded as CUDA graphs once their shape comes back, and replayed from then on.
+
+Launching the kernels of a small model's step one by one takes many times as long as the GPU needs to run them.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rayscale.nn.objectives import Inputs
+
+if TYPE_CHECKING:
+    from rayscale.nn.job import Job
+
+#: A pass of a micro-batch: gradients are added to the parameters', multiplied by a factor; returns the summed loss.
+Pass = Callable[[Inputs, float | torch.Tensor], torch.Tensor]
+
+#: Architectures besides the unpadded encoders whose passes never wait for the device.
+RECORDABLE = ("gpt2",)
+MOST = 64  # recordings of one trial
+
+
+def can_record(job: Job, model_type: str) -> bool:
+    """Whether passes can be recorded: on a GPU, of a known architecture, by a lone worker, nothing computed twice."""
+    known = (job.unpadded or model_type in RECORDABLE) and job.trial.model.lora is None  # adapters were not tried
+    twice = job.trial.training.get("gradient_checkpointing")  # sets and reads the state of generators
+    return job.group.device.type == "cuda" and job.group.world_size == 1 and known and not twice
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A graph with the tensors that it reads (`inputs`, `factor`) and writes (`loss`)."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: Inputs
+    factor: torch.Tensor
+    loss: torch.Tensor
+
+    def play(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
+        self.factor.fill_(factor)
+        for here, given in zip(_tensors(self.inputs), _tensors(inputs), strict=True):
+            here.copy_(given)
+        self.graph.replay()
+        return self.loss.clone()
+
+
+class Recorder:
+    """Does what `run` does; gradients must stay the same tensors between calls (zeroed, not dropped).
+
+    A shape that comes for the first time is run as it is, which prepares what PyTorch prepares once; at the second time
+    it is recorded. Graphs share their memory, as they never run at once.
+    """
+
+    def __init__(self, run: Pass) -> None:
+        self._run = run
+        self._seen: set[Any] = set()
+        self._recordings: dict[Any, _Recording] = {}
+        self._pool: Any = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
+
+    def __call__(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
+        """One pass."""
+        shape = _shape(inputs)
+        if shape not in self._seen or (shape not in self._recordings and len(self._recordings) == MOST):
+            self._seen.add(shape)
+            return self._run(inputs, factor)
+        if shape not in self._recordings:
+            self._recordings[shape] = self._record(inputs)
+        return self._recordings[shape].play(inputs, factor)
+
+    def _record(self, inputs: Inputs) -> _Recording:
+        held = _mapped(inputs, torch.clone)
+        factor = torch.zeros((), device=inputs.ids.device)
+        graph = torch.cuda.CUDAGraph()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with _no_garbage_collected(), torch.cuda.stream(self._stream):
+            # Only this thread must not wait: others write savepoints.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                loss = self._run(held, factor)
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return _Recording(graph, held, factor, loss)
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """What is freed while a graph is recorded may ask the device something, which ends the recording."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A copy of inputs, or of a part of them, with every tensor changed."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _mapped(each, change) for name, each in value.items()}
+    if hasattr(value, "__dataclass_fields__"):
+        return replace(value, **{each.name: _mapped(getattr(value, each.name), change) for each in fields(value)})
+    return value
+
+
+def _tensors(inputs: Inputs) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    _mapped(inputs, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    return found
+
+
+def _shape(inputs: Inputs) -> Any:
+    """What two batches have in common that are the same work."""
+    return repr(_mapped(inputs, lambda tensor: (tuple(tensor.shape), tensor.dtype)))  # type: ignore[arg-type,return-value]

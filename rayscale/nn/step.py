@@ -1,0 +1,77 @@
+"""One optimizer step: forward and backward passes over a rank's share of a global batch, then the update."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from rayscale.nn import batches
+from rayscale.nn.objectives import Inputs
+from rayscale.nn.recording import Pass, Recorder
+
+if TYPE_CHECKING:
+    from rayscale.nn.job import Job
+    from rayscale.nn.pulse import Pulse
+
+CLIP_NORM = 1.0
+
+
+def make_pass(parallel: nn.Module, job: Job) -> Pass:
+    """Forward and backward pass of a micro-batch."""
+
+    def compute(inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
+        with job.autocast():
+            loss, _ = job.objective.losses(parallel, inputs)
+        (loss * factor).backward()
+        return loss.detach()
+
+    return compute
+
+
+def take_step(
+    compute: Pass,
+    parallel: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    job: Job,
+    batch: np.ndarray,
+    targets: float,
+    rate: float,
+    pulse: Pulse,
+) -> torch.Tensor:
+    """One optimizer step; returns this rank's summed loss (no synchronisation with the device)."""
+    group, split = job.group, job.prepared.split("train")
+    parts = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=group.device)
+    for number, part in enumerate(parts):
+        unfinished = isinstance(parallel, DistributedDataParallel) and number + 1 < len(parts)
+        with parallel.no_sync() if unfinished else contextlib.nullcontext():  # type: ignore[operator]
+            # DDP takes the mean over ranks; the sum is wanted. A batch may have lost all its targets to `max_length`.
+            factor = part.weight * group.world_size / max(targets, 1.0)
+            loss = compute(job.to_device(split, part.rows, job.width), factor)
+        loss_sum += loss.double() * part.weight
+        pulse.beat()
+    nn.utils.clip_grad_norm_(parallel.parameters(), CLIP_NORM)
+    for settings in optimizer.param_groups:
+        settings["lr"] = rate * settings["factor"]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=not isinstance(compute, Recorder))
+    return loss_sum
+
+
+def order_buckets(parallel: DistributedDataParallel, job: Job, batch: np.ndarray) -> None:
+    """One pass through the model, of which nothing stays but the order of its gradients.
+
+    After its first backward pass DDP packs gradients anew, in the order in which they came. With three ranks and more
+    that is another order of sums, so a trial that goes on must have seen one pass, too.
+    """
+    group = job.group
+    part = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)[-1]
+    with job.autocast():
+        loss, _ = job.objective.losses(parallel, job.to_device(job.prepared.split("train"), part.rows))
+    loss.backward()
+    parallel.zero_grad(set_to_none=True)

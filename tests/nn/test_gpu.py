@@ -1,0 +1,110 @@
+"""What only a GPU can show; skipped elsewhere. `test_unpadded` has what a CPU can of the same code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from made import Made, make_trial
+from torch.testing import assert_close
+
+from rayscale.nn import recording, train
+from rayscale.nn.objectives import Inputs
+from rayscale.nn.recording import Recorder
+from rayscale.nn.train import train_trial
+from rayscale.nn.unpadded import LAYERS, unpad
+from rayscale.trial import ModelSpec
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU that torch can use")
+
+LENGTHS = (3, 90, 50, 90, 1, 33, 128, 64)
+SIZES = {
+    "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256, "vocab_size": 400,
+    "max_position_embeddings": 140, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 3,
+    "pad_token_id": 1, "dim": 128, "hidden_dim": 256, "n_layers": 2, "n_heads": 4, "dropout": 0.0,
+    "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "embedding_size": 128,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("head", ["SequenceClassification", "TokenClassification"])
+def test_unpadded_is_padded(kind: str, head: str, half: bool) -> None:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **SIZES)
+    model = getattr(transformers, f"AutoModelFor{head}").from_config(config, attn_implementation="sdpa").cuda()
+    mask = torch.tensor([[int(place < length) for place in range(max(LENGTHS))] for length in LENGTHS])
+    ids = torch.randint(2, 400, mask.shape).masked_fill(mask == 0, 1).cuda()
+
+    def compute(bf16: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        model.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+            logits = model(input_ids=ids, attention_mask=mask.cuda()).logits.float()
+        if head == "TokenClassification":
+            logits = logits * mask.cuda()[..., None]
+        logits.square().sum().backward()
+        return logits.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    padded = compute(False)
+    unpad(model)
+    for one, other in zip(padded, compute(half), strict=True):
+        assert float((one - other).norm() / one.norm()) < (2e-2 if half else 1e-5)
+
+
+def wide(family: str) -> ModelSpec:
+    return ModelSpec(f"{family}-1x64", "family", family, 1, 64, 40)
+
+
+@pytest.mark.parametrize("task", ["sequence-classification", "causal-lm"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_steps_are_the_steps(
+    classification: Made, language: Made, task: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[int] = []
+    play = recording._Recording.play
+    monkeypatch.setattr(recording._Recording, "play", lambda *given: played.append(1) or play(*given))
+    made, family = (language, "gpt2") if task == "causal-lm" else (classification, "bert")
+    settings = {"task_type": task, "model": wide(family), "data_requested": 12 * 53 if task == "causal-lm" else 53}
+    results = []
+    for recorded in (True, False):
+        with monkeypatch.context() as patched:
+            if not recorded:
+                patched.setattr(train, "can_record", lambda job, model_type: False)
+            patched.setattr(torch.nn.Dropout, "forward", lambda self, given: given)
+            training = {"precision": precision, "epochs": 6}
+            trial = make_trial(device="cuda", training=training, **settings)  # type: ignore[arg-type]
+            results.append(train_trial(trial, made, device="cuda"))
+        assert bool(played) == recorded
+        played.clear()
+    for column in ("train_loss", "validation_loss", "eval_loss"):
+        assert results[0][column] == pytest.approx(results[1][column], rel=1e-4 if precision == "fp32" else 2e-2)
+
+
+def test_a_trial_on_a_gpu_is_repeated_bit_for_bit(classification: Made) -> None:
+    trial = make_trial(device="cuda", model=wide("bert"))
+    one, other = (train_trial(trial, classification, device="cuda") for _ in range(2))
+    assert (one["eval_loss"], one["train_loss"]) == (other["eval_loss"], other["train_loss"])
+
+
+def test_dropout_differs_from_replay_to_replay() -> None:
+    model = torch.nn.Dropout(0.5).cuda()
+    given = torch.ones(10_000, device="cuda", requires_grad=True)
+
+    def compute(inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
+        loss = (model(given) * inputs.ids).sum()
+        (loss * factor).backward()
+        return loss.detach()
+
+    recorder = Recorder(compute)
+    inputs = Inputs(torch.arange(10_000, device="cuda"), None, None)
+    losses = [float(recorder(inputs, 0.5)) for _ in range(5)]
+    assert len(set(losses)) == 5
+    assert given.grad is not None
+    assert_close(given.grad.mean().item(), 5 * 0.5 * 4999.5, rtol=0.05, atol=0)
+
+
+def test_pretrained_cut(classification: Made, tiny_bert: Path) -> None:
+    spec = ModelSpec("tiny", "pretrained", "bert", 2, path=str(tiny_bert))
+    assert train_trial(make_trial(device="cuda", model=spec), classification, device="cuda")["status"] == "ok"
