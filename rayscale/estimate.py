@@ -15,6 +15,8 @@ from rayscale.trial import Trial
 # What a trial is assumed to cost until trials of the run were measured; plan shows the basis beside each figure.
 FLOP_PER_SECOND = {"cpu": 2.0e10, "cuda": 5.0e13}
 SECONDS_PER_STEP = {"cpu": 0.01, "cuda": 0.02}
+#: What each further trial on a GPU adds to a second of a trial: on an H100 1.4 s became 3.1 s by fours (docs/LOG.md).
+SHARING_SECONDS = 0.4
 START_UP_SECONDS = 40.0  # Ray, data preparation and the first lane; further lane sizes cost LANE_SECONDS
 LANE_SECONDS = 20.0
 
@@ -169,6 +171,14 @@ def cost(
     frozen = params if trial.model.lora else 0
     memory = WORKER_BYTES[device] + 16 * trained + 4 * (frozen + stored_params) + activations + logits
     return Planned(trial, params, float(seconds), int(memory), basis, False, trained)
+
+
+def share_gpus(planned: Planned, trials: int) -> Planned:
+    """The estimate where so many trials share a GPU: each is slower, and costs its share."""
+    if trials == 1:
+        return planned
+    slower = 1 + SHARING_SECONDS * (trials - 1)
+    return replace(planned, seconds=planned.seconds * slower, share=1 / trials)
 
 
 def micro_batch_rows(trial: Trial) -> int:

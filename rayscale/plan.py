@@ -13,7 +13,7 @@ from typing import Any
 
 from rayscale.checkpoints import find_checkpoint, read_config
 from rayscale.errors import InputError, StudyError
-from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, wall_seconds
+from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, share_gpus, wall_seconds
 from rayscale.guessing import guessing_loss
 from rayscale.machine import Machine, torch_without_cuda
 from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, count_adapters, family_config
@@ -169,7 +169,7 @@ def make_plan(
                     for trial in (_augmented(each, copies) for copies in supply.augmentations for each in rated):
                         held = supply.held_out_rows
                         cells.append(cost(trial, params, non_embedding, supply.mean_tokens, held, stored, trained))
-    cells = [replace(each, share=machine.share) for each in cells]
+    cells = [share_gpus(each, machine.trials_per_gpu) for each in cells]
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
     kept = [learn(each, measured) for each in kept]
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
@@ -375,6 +375,8 @@ def _lint(study: Study, planned: Sequence[Planned], supply: Supply) -> list[tupl
         found.append(("few_points", "3 data sizes: a curve can be fitted, but not checked on a held-out size"))
     if len(sizes) > 1 and sizes[-1] < 8 * sizes[0]:
         found.append(("few_sizes", f"{axis} span a factor of {sizes[-1] / sizes[0]:.2g}: 8 or more fixes the exponent"))
+    if study.run.trials_per_gpu > 1 and all(p.trial.device == "cpu" for p in planned):
+        found.append(("no_gpu_to_share", "run.trials_per_gpu means nothing here: trials run on CPUs, one to a core"))
     if len(params) == 1:
         found.append(("one_size", "one model size: nothing can be said about larger models"))
     if params and len(params) > 1 and params[-1] < 8 * params[0]:

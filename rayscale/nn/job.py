@@ -69,9 +69,10 @@ class Job:
 
         labels = None if split.labels is None else send(np.asarray(split.labels[rows], dtype=np.int64))
         extra = self.objective.extra(split, rows, ids.shape[1])
-        sent = {name: send(each) for name, each in extra.items() if name != WINDOWS}
-        if WINDOWS in extra:
+        sent: dict[str, Any] = {name: send(each) for name, each in extra.items() if name != WINDOWS}
+        if WINDOWS in extra:  # the model reads these, not the rows
             sent[WINDOWS] = mask(extra[WINDOWS], extra["places"].shape[1])
+            return Inputs(send(ids), None, labels, sent)
         return Inputs(send(ids), mask(lengths, ids.shape[1]), labels, sent)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-#: Sizes of heads that the kernels take are multiples of this.
-HEAD_MULTIPLE = 8
+#: Sizes of heads that the kernels take are multiples of this, up to a widest.
+HEAD_MULTIPLE, WIDEST_HEAD = 8, 256
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,17 @@ Launching the kernels of a small model's step one by one takes many times as lon
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rayscale.nn.objectives import Inputs
+from rayscale.nn.devices import is_out_of_memory
+from rayscale.nn.objectives import WINDOWS, Inputs
 
 if TYPE_CHECKING:
     from rayscale.nn.job import Job
@@ -24,6 +27,7 @@ Pass = Callable[[Inputs, float | torch.Tensor], torch.Tensor]
 #: Architectures besides the unpadded encoders whose passes never wait for the device.
 RECORDABLE = ("gpt2",)
 MOST = 64  # recordings of one trial
+MOST_SHAPES = 512  # that are remembered
 
 
 def can_record(job: Job, model_type: str) -> bool:
@@ -54,7 +58,8 @@ class Recorder:
     """Does what `run` does; gradients must stay the same tensors between calls (zeroed, not dropped).
 
     A shape that comes for the first time is run as it is, which prepares what PyTorch prepares once; at the second time
-    it is recorded. Graphs share their memory, as they never run at once.
+    it is recorded. Graphs share their memory, as they never run at once. Nothing is computed while recording, so where
+    that fails the log says why, and this trial's passes are run one by one from then on.
     """
 
     def __init__(self, run: Pass) -> None:
@@ -62,32 +67,54 @@ class Recorder:
         self._seen: set[Any] = set()
         self._recordings: dict[Any, _Recording] = {}
         self._pool: Any = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()
+        self._on = True
 
     def __call__(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
         """One pass."""
-        shape = _shape(inputs)
-        if shape not in self._seen or (shape not in self._recordings and len(self._recordings) == MOST):
+        shape = tuple((tuple(each.shape), each.dtype) for each in _tensors(inputs))
+        # Windows differ from batch to batch in number and width: such shapes do not come back.
+        if self._on and shape in self._seen and shape not in self._recordings and len(self._recordings) < MOST:
+            self._try(shape, inputs)
+        if shape in self._recordings:
+            return self._recordings[shape].play(inputs, factor)
+        if len(self._seen) < MOST_SHAPES and WINDOWS not in inputs.extra:
             self._seen.add(shape)
-            return self._run(inputs, factor)
-        if shape not in self._recordings:
+        return self._run(inputs, factor)
+
+    def _try(self, shape: Any, inputs: Inputs) -> None:
+        try:
             self._recordings[shape] = self._record(inputs)
-        return self._recordings[shape].play(inputs, factor)
+        except RuntimeError as error:  # the type of CUDA's errors, a lack of memory among them
+            self._on = False
+            if is_out_of_memory(error):
+                self._recordings.clear()
+            reason = str(error).splitlines()[0]
+            logging.getLogger(__name__).warning("steps are not recorded, which is slower: %s", reason)
 
     def _record(self, inputs: Inputs) -> _Recording:
         held = _mapped(inputs, torch.clone)
         factor = torch.zeros((), device=inputs.ids.device)
-        graph = torch.cuda.CUDAGraph()
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with _no_garbage_collected(), torch.cuda.stream(self._stream):
+        graph, stream = torch.cuda.CUDAGraph(), _recording_stream(inputs.ids.device)
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()  # what such a pass left behind can hold its recording
+        with _no_garbage_collected(), torch.cuda.stream(stream):
             # Only this thread must not wait: others write savepoints.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 loss = self._run(held, factor)
-            finally:
-                graph.capture_end()
-        torch.cuda.current_stream().wait_stream(self._stream)
+            except BaseException:
+                with suppress(RuntimeError):  # says only that something failed before
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        torch.cuda.current_stream().wait_stream(stream)
         return _Recording(graph, held, factor, loss)
+
+
+@cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for the whole process: libraries keep memory for each stream that they were used on."""
+    return torch.cuda.Stream(device)
 
 
 @contextmanager
@@ -117,8 +144,3 @@ def _tensors(inputs: Inputs) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     _mapped(inputs, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
     return found
-
-
-def _shape(inputs: Inputs) -> Any:
-    """What two batches have in common that are the same work."""
-    return repr(_mapped(inputs, lambda tensor: (tuple(tensor.shape), tensor.dtype)))  # type: ignore[arg-type,return-value]

@@ -21,7 +21,7 @@ from rayscale.estimate import UNPADDED
 from rayscale.nn import grouped_attention, ragged_attention
 from rayscale.nn.dropout import quicken_dropout
 from rayscale.nn.grouped_attention import Rows
-from rayscale.nn.ragged_attention import HEAD_MULTIPLE, Bounds
+from rayscale.nn.ragged_attention import HEAD_MULTIPLE, WIDEST_HEAD, Bounds
 
 ATTENTION = "rayscale_unpadded"
 # Architectures that hand keywords on to their attention and take positions, and where their layers are.
@@ -81,7 +81,8 @@ def can_unpad(model: PreTrainedModel) -> bool:
     heads: int = model.config.num_attention_heads
     return model.device.type == "cpu" or (
         torch.cuda.get_device_capability(model.device) >= RAGGED_CAPABILITY
-        and model.config.hidden_size // heads % HEAD_MULTIPLE == 0
+        and model.config.hidden_size % (heads * HEAD_MULTIPLE) == 0
+        and model.config.hidden_size // heads <= WIDEST_HEAD
     )
 
 
@@ -157,7 +158,7 @@ def pack(lengths: np.ndarray, width: int, device: torch.device, *, fill: bool = 
         parts.append(np.concatenate([[0], ends]))
         moved = torch.from_numpy(np.concatenate(parts)).pin_memory().to(device, non_blocking=True)  # in one piece
         *sent, ends_there = moved.split([len(part) for part in parts])
-        bounds = Bounds(ends_there.int(), max(width, int(idle.max(initial=0))))
+        bounds = Bounds(ends_there.int(), width + 1)  # an idle row may be one longer
     return Packing((rows, width), sent[0], sent[1], sent[2], sent[3], sent[4], groups, bounds)
 
 

@@ -81,7 +81,7 @@ def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None
     with ExitStack() as stack, driver.telling_of_an_end():
         local = address == "local"
         machine = (
-            this_machine(study.run.accelerator, study.run.trials_per_gpu)
+            this_machine(study.run.accelerator, driver.trials_per_gpu)
             if local
             else driver.connect(stack, address).machine
         )
@@ -128,6 +128,11 @@ class _Driver:
     def executor(self) -> str:
         """How trials are run: lanes, isolated or inline."""
         return self.outcomes.executor
+
+    @property
+    def trials_per_gpu(self) -> int:
+        """How many trials share a GPU: none where one runs after the other in this process."""
+        return 1 if self.executor == "inline" else self.study.run.trials_per_gpu
 
     @contextmanager
     def telling_of_an_end(self) -> Iterator[None]:
@@ -234,7 +239,7 @@ class _Driver:
         if self.session is None:
             self.observer.phase("starting Ray" if address == "local" else f"connecting to Ray at {address}")
             run = self.study.run
-            self.session = stack.enter_context(connect(address, run.accelerator, run.hang_seconds, run.trials_per_gpu))
+            self.session = stack.enter_context(connect(address, run.accelerator, run.hang_seconds, self.trials_per_gpu))
         return self.session
 
     def use(self, stack: ExitStack, address: str) -> None:
