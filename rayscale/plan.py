@@ -288,7 +288,9 @@ def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int,
     found = count(config, study.task.type, n_labels, spec.layers, spec.path)
     if spec.lora is None:
         return *found, stored, found[0]
-    head = 0 if study.task.kind.writes else ((spec.width or 0) + 1) * max(n_labels, 2)
+    # Classifiers of texts have a square layer before their last one, whose size is that of the labels.
+    wide, texts = spec.width or 0, study.task.type in ("sequence-classification", "multi-label")
+    head = 0 if study.task.kind.writes else (wide + 1) * (max(n_labels, 2) + wide * texts)
     return *found, stored, count_adapters(spec.path, spec.layers, spec.lora) + head
 
 

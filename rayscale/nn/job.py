@@ -18,7 +18,7 @@ from rayscale.nn.group import Group
 from rayscale.nn.key_masks import spread_masks
 from rayscale.nn.models import Size, build_model, measure_size
 from rayscale.nn.objectives import WINDOWS, Inputs, Objective, find_objective
-from rayscale.nn.rates import resolve_head_factor, resolve_rate
+from rayscale.nn.rates import resolve_adapter_rate, resolve_head_factor, resolve_rate
 from rayscale.nn.recompute import recompute_layers
 from rayscale.nn.unpadded import can_unpad, is_encoder, pack, unpad
 from rayscale.nn.vocabulary import rest_unused
@@ -46,6 +46,7 @@ class Job:
     steps: int
     learning_rate: float
     head_factor: float
+    body_factor: float  # of what learns in the body beside adapters: a pooler
     precision: str
     pad: int
     size: Size
@@ -136,8 +137,20 @@ def prepare_job(
         rest_unused(model, prepared)
     global_batch = min(training["global_batch"], len(rows))
     usual = min(math.ceil(global_batch / group.world_size), micro_batch_rows(trial))
-    pretrained, lora = trial.model.kind == "pretrained", trial.model.lora is not None
+    pretrained, setting = trial.model.kind == "pretrained", training["learning_rate"]
     steps = training["epochs"] * math.ceil(len(rows) / global_batch)
+    body_rate = resolve_rate(
+        setting,
+        task_type=task_type,
+        pretrained=pretrained,
+        width=size.width,
+        layers=size.layers,
+        global_batch=training["global_batch"],
+        batch_tokens=round(training["global_batch"] * float(train.lengths[rows].mean())),
+        steps=steps,
+    )
+    rate = resolve_adapter_rate(setting, body_rate) if trial.model.lora else body_rate
+    head = resolve_head_factor(setting, task_type=task_type, pretrained=pretrained, layers=size.layers)
     job = Job(
         trial=trial,
         prepared=prepared,
@@ -151,20 +164,10 @@ def prepare_job(
         micro_batch=min(usual, most or usual),
         usual_micro_batch=usual,
         steps=steps,
-        learning_rate=resolve_rate(
-            training["learning_rate"],
-            task_type=task_type,
-            pretrained=pretrained,
-            width=size.width,
-            layers=size.layers,
-            global_batch=training["global_batch"],
-            batch_tokens=round(training["global_batch"] * float(train.lengths[rows].mean())),
-            steps=steps,
-            lora=lora,
-        ),
-        head_factor=resolve_head_factor(
-            training["learning_rate"], task_type=task_type, pretrained=pretrained, layers=size.layers, lora=lora
-        ),
+        learning_rate=rate,
+        # What learns beside adapters learns as fast as beside a body that learns.
+        head_factor=head * body_rate / rate,
+        body_factor=body_rate / rate,
         precision=devices.resolve_precision(training["precision"], group, size.width),
         pad=model.config.pad_token_id or 0,
         size=size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -14,11 +14,10 @@ from rayscale.lora import Lora
 from rayscale.parameters import LAYER_NUMBER
 
 
-def adapt(model: PreTrainedModel, lora: Lora, seed: int, new: Collection[str]) -> None:
-    """Freeze the model but for the head of its task, and put adapters, drawn by `seed`, into its linear layers.
+def adapt(model: PreTrainedModel, lora: Lora, seed: int, head: Iterable[nn.Parameter]) -> None:
+    """Freeze the model but for the `head` of its task, and put adapters, drawn by `seed`, into its linear layers.
 
-    They begin as no change: B is zero. What a language model writes with counts as a head only where it is among the
-    `new` weights, which the checkpoint has not (names). Raises InputError without peft, and as `Lora.choose` does.
+    They begin as no change: B is zero. Raises InputError without peft, and as `Lora.choose` does.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -33,10 +32,6 @@ def adapt(model: PreTrainedModel, lora: Lora, seed: int, new: Collection[str]) -
         if isinstance(module, (nn.Linear, Conv1D)) and LAYER_NUMBER.search(f"{name}.")
     }
     chosen = lora.choose(layers)
-    output = model.get_output_embeddings()
-    body = {id(parameter) for parameter in model.base_model.parameters()}
-    written = {id(parameter) for parameter in output.parameters()} if output is not None else set()
-    head = [p for name, p in model.named_parameters() if id(p) not in body and (id(p) not in written or name in new)]
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type] # a float serves as well

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,7 +171,7 @@ def _from_checkpoint(
     _check_body(source, model, new)
     open_pooler(model)
     if spec.lora is not None:
-        adapt(model, spec.lora, seed, new)
+        adapt(model, spec.lora, seed, _head(model, new))
     return model.train()
 
 
@@ -221,6 +221,13 @@ def _check_fit(
             f"set task.max_length to {positions} or less",
             code="too_long",
         )
+
+
+def _head(model: PreTrainedModel, new: Collection[str]) -> list[nn.Parameter]:
+    """What belongs to the task. That with which a language model writes does only where it is `new` (names)."""
+    body, output = body_parameters(model), model.get_output_embeddings()
+    writing = {id(parameter) for parameter in output.parameters()} if output is not None else set()
+    return [p for name, p in model.named_parameters() if id(p) not in body and (id(p) not in writing or name in new)]
 
 
 def _check_body(source: str, model: PreTrainedModel, new: Iterable[str]) -> None:

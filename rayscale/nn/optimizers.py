@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.optimization import Adafactor
 
 from rayscale.errors import TrialError
+from rayscale.nn.lora import adapter_parameters
 
 if TYPE_CHECKING:
     from rayscale.nn.job import Job
@@ -27,12 +28,14 @@ def make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
     name, decays = training["optimizer"], {True: training["weight_decay"], False: 0.0}
     # A pooler learns as the body does: it begins with nothing to unlearn (`build_model`).
     body = {id(parameter) for parameter in model.base_model.parameters()}
-    sorted_out: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    added = adapter_parameters(model)
+    sorted_out: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for parameter in filter(lambda each: each.requires_grad, model.parameters()):
-        sorted_out.setdefault((parameter.ndim > 1, id(parameter) in body), []).append(parameter)
+        factor = job.body_factor if id(parameter) in body else job.head_factor
+        sorted_out.setdefault((parameter.ndim > 1, 1.0 if id(parameter) in added else factor), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": found, "weight_decay": decays[matrix], "factor": 1.0 if in_body else job.head_factor}
-        for (matrix, in_body), found in sorted_out.items()
+        {"params": found, "weight_decay": decays[matrix], "factor": factor}
+        for (matrix, factor), found in sorted_out.items()
     ]
     rate = job.learning_rate
     if name == "adamw":

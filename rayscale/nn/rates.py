@@ -55,8 +55,9 @@ PRETRAINED_LAYERS, PRETRAINED_DEPTH_POWER = 6, 2 / 3
 # is `auto`. Measured with 6 layers, 400 examples, rate 4e-4: 1.90 instead of 3.69 nats.
 HEAD_FACTOR = 10.0
 # Adapters want about ten times the rate of all weights, whatever the rank, at an alpha of 32 (Schulman et al. 2025,
-# "LoRA Without Regret"); the new head beside them keeps the rate that it has beside a body that learns.
-LORA_FACTOR = 10.0
+# "LoRA Without Regret", on models of 2,048 wide and more). That is too much where all weights already learn fast: two
+# and six layers of MiniLM did best at 1.3e-3 to 2.2e-3, and learnt nothing at 4.4e-3 (docs/LOG.md).
+LORA_FACTOR, LORA_LIMIT = 10.0, 1.5e-3
 
 
 def resolve_rate(
@@ -69,14 +70,13 @@ def resolve_rate(
     global_batch: int,
     batch_tokens: int,
     steps: int,
-    lora: bool = False,
 ) -> float:
     """The peak rate: `setting` itself, or for `auto` the rule above.
 
     `width` is that of the hidden states, `layers` the depth after a cut, `global_batch` in examples, `batch_tokens` the
     mean tokens of a global batch, `steps` those of the whole trial. Rows count as one target each but for causal-lm:
     the labels or the words of one row are less than as many independent ones. The steps change no pretrained rate,
-    which is bounded by what must not be unlearnt. `lora`: adapters learn instead of a pretrained body.
+    which is bounded by what must not be unlearnt.
     """
     if setting != "auto":
         return float(setting)
@@ -86,19 +86,22 @@ def resolve_rate(
     if pretrained:
         narrow, shallow = PRETRAINED_WIDTH / width, PRETRAINED_LAYERS / layers
         scale = narrow**PRETRAINED_POWER * shallow**PRETRAINED_DEPTH_POWER
-        return (LORA_FACTOR if lora else 1.0) * min(PRETRAINED_LIMIT, PRETRAINED * scale * batch)
+        return min(PRETRAINED_LIMIT, PRETRAINED * scale * batch)
     short = (SCRATCH_STEPS / max(steps, FEWEST_STEPS)) ** STEPS_POWER
     return SCRATCH / width * math.sqrt(measured / SCRATCH_TARGETS) * batch * short
 
 
-def resolve_head_factor(
-    setting: str | float, *, task_type: str, pretrained: bool, layers: int, lora: bool = False
-) -> float:
+def resolve_adapter_rate(setting: str | float, body_rate: float) -> float:
+    """The peak rate of adapters where all weights would learn at `body_rate`: `setting` itself, or the rule for
+    `auto`."""
+    return min(LORA_LIMIT, LORA_FACTOR * body_rate) if setting == "auto" else float(setting)
+
+
+def resolve_head_factor(setting: str | float, *, task_type: str, pretrained: bool, layers: int) -> float:
     """The head's rate in units of the body's: 1 unless `auto` puts a new head on a pretrained body.
 
     The fewer layers, the higher the rate of the body (see `resolve_rate`); that of the head stays.
     """
     if setting != "auto" or not pretrained or task_type == "causal-lm":
         return 1.0
-    found = HEAD_FACTOR * min(1.0, (layers / PRETRAINED_LAYERS) ** PRETRAINED_DEPTH_POWER)
-    return found / LORA_FACTOR if lora else found
+    return HEAD_FACTOR * min(1.0, (layers / PRETRAINED_LAYERS) ** PRETRAINED_DEPTH_POWER)

@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from rayscale.errors import InputError
 from rayscale.lora import Lora
 from rayscale.nn import job, train
+from rayscale.nn.group import Group
 from rayscale.nn.lora import adapter_parameters, merge
 from rayscale.nn.models import build_model, count_params, measure_size
 from rayscale.nn.objectives import find_objective
@@ -26,6 +27,8 @@ from rayscale.parameters import count_adapters
 from rayscale.trial import ModelSpec, Trial
 
 LORA = Lora(rank=2)
+CLASSIFIER = {"classifier.weight", "classifier.bias"}
+POOLER = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
 RATE = {"learning_rate": 1e-2}
 
 
@@ -58,9 +61,9 @@ def learning(model: torch.nn.Module) -> set[str]:
 @pytest.mark.parametrize(
     ("task", "kind", "heads"),
     [
-        ("sequence-classification", "bert", {"classifier.weight", "classifier.bias"}),
-        ("multi-label", "bert", {"classifier.weight", "classifier.bias"}),
-        ("token-classification", "bert", {"classifier.weight", "classifier.bias"}),
+        ("sequence-classification", "bert", CLASSIFIER | POOLER),
+        ("multi-label", "bert", CLASSIFIER | POOLER),
+        ("token-classification", "bert", CLASSIFIER),
         ("question-answering", "bert", {"qa_outputs.weight", "qa_outputs.bias"}),
         ("causal-lm", "gpt2", set()),
         ("seq2seq", "t5", set()),
@@ -187,18 +190,31 @@ def test_frozen_weights_cost_no_gradient_of_their_own(tiny_bert: Path, classific
     split, rows = classification.split("train"), classification.subset("examples", 20, 0)
     adapted, full = (find_objective(trial.task["type"]).pass_flops(size, split, rows) for size in sizes)
     tokens, added = int(split.lengths[rows].sum()), count_adapters(tiny_bert, 2, LORA)
-    pooler = 16 * 17  # tanh of the first state, frozen, once an example
-    assert full - adapted == 2 * tokens * sizes[1].token_params - 6 * tokens * added + 2 * 20 * pooler
+    assert full - adapted == 2 * tokens * sizes[1].token_params - 6 * tokens * added
 
 
 def test_the_optimizer_has_what_learns_alone(tiny_bert: Path, classification: Made) -> None:
-    from rayscale.nn.group import Group
-
     model, made = job.prepare_job(trial_of(tiny_bert), classification, None, Group.join(0, 1, "cpu"))
     held = [id(p) for group in make_optimizer(model, made).param_groups for p in group["params"]]
     assert len(held) == len(set(held))
     assert set(held) == {id(p) for p in model.parameters() if p.requires_grad}
     assert model.get_input_embeddings().weight.shape[0] == 40, "a frozen table is left whole"
+
+
+def test_by_auto_the_head_keeps_the_rate_that_it_has_beside_a_body_that_learns(
+    tiny_bert: Path, classification: Made
+) -> None:
+    jobs = [
+        job.prepare_job(
+            make_trial(model=spec(tiny_bert, lora), training={"learning_rate": "auto"}),
+            classification, None, Group.join(0, 1, "cpu"),
+        )[1]
+        for lora in (LORA, None)
+    ]  # fmt: skip
+    adapted, full = jobs
+    assert adapted.learning_rate > full.learning_rate
+    assert adapted.learning_rate * adapted.head_factor == pytest.approx(full.learning_rate * full.head_factor)
+    assert adapted.learning_rate * adapted.body_factor == pytest.approx(full.learning_rate), "the pooler's"
 
 
 def test_without_peft_the_extra_is_named(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
