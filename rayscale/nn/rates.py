@@ -56,7 +56,7 @@ PRETRAINED_LAYERS, PRETRAINED_DEPTH_POWER = 6, 2 / 3
 HEAD_FACTOR = 10.0
 # Adapters want about ten times the rate of all weights, whatever the rank, at an alpha of 32 (Schulman et al. 2025,
 # "LoRA Without Regret", on models of 2,048 wide and more). That is too much where all weights already learn fast: two
-# and six layers of MiniLM did best at 1.3e-3 to 2.2e-3, and learnt nothing at 4.4e-3 (docs/LOG.md).
+# and six layers of MiniLM did best at 1.3e-3 to 2.2e-3, and two learnt nothing at 4.4e-3 (docs/LOG.md).
 LORA_FACTOR, LORA_LIMIT = 10.0, 1.5e-3
 
 
