@@ -9,7 +9,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -39,16 +39,16 @@ def can_record(job: Job, model_type: str) -> bool:
 
 @dataclass(frozen=True)
 class _Recording:
-    """A graph with the tensors that it reads (`inputs`, `factor`) and writes (`loss`)."""
+    """A graph with the tensors that it reads (those of `inputs`, `factor`) and writes (`loss`)."""
 
     graph: torch.cuda.CUDAGraph
-    inputs: Inputs
+    inputs: list[torch.Tensor]
     factor: torch.Tensor
     loss: torch.Tensor
 
-    def play(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
+    def play(self, inputs: list[torch.Tensor], factor: float | torch.Tensor) -> torch.Tensor:
         self.factor.fill_(factor)
-        for here, given in zip(_tensors(self.inputs), _tensors(inputs), strict=True):
+        for here, given in zip(self.inputs, inputs, strict=True):
             here.copy_(given)
         self.graph.replay()
         return self.loss.clone()
@@ -71,12 +71,13 @@ class Recorder:
 
     def __call__(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
         """One pass."""
-        shape = tuple((tuple(each.shape), each.dtype) for each in _tensors(inputs))
+        tensors = list(_tensors(inputs))
+        shape = tuple((tuple(each.shape), each.dtype) for each in tensors)
         # Windows differ from batch to batch in number and width: such shapes do not come back.
         if self._on and shape in self._seen and shape not in self._recordings and len(self._recordings) < MOST:
             self._try(shape, inputs)
         if shape in self._recordings:
-            return self._recordings[shape].play(inputs, factor)
+            return self._recordings[shape].play(tensors, factor)
         if len(self._seen) < MOST_SHAPES and WINDOWS not in inputs.extra:
             self._seen.add(shape)
         return self._run(inputs, factor)
@@ -92,7 +93,7 @@ class Recorder:
             logging.getLogger(__name__).warning("steps are not recorded, which is slower: %s", reason)
 
     def _record(self, inputs: Inputs) -> _Recording:
-        held = _mapped(inputs, torch.clone)
+        held = _copied(inputs)
         factor = torch.zeros((), device=inputs.ids.device)
         graph, stream = torch.cuda.CUDAGraph(), _recording_stream(inputs.ids.device)
         torch.cuda.synchronize()
@@ -108,7 +109,7 @@ class Recorder:
                 raise
             graph.capture_end()
         torch.cuda.current_stream().wait_stream(stream)
-        return _Recording(graph, held, factor, loss)
+        return _Recording(graph, list(_tensors(held)), factor, loss)
 
 
 @cache
@@ -129,18 +130,21 @@ def _no_garbage_collected() -> Iterator[None]:
             gc.enable()
 
 
-def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """A copy of inputs, or of a part of them, with every tensor changed."""
+def _copied(value: Any) -> Any:
+    """Inputs, or a part of them, with a copy of every tensor."""
     if isinstance(value, torch.Tensor):
-        return change(value)
+        return value.clone()
     if isinstance(value, dict):
-        return {name: _mapped(each, change) for name, each in value.items()}
-    if hasattr(value, "__dataclass_fields__"):
-        return replace(value, **{each.name: _mapped(getattr(value, each.name), change) for each in fields(value)})
+        return {name: _copied(each) for name, each in value.items()}
+    if is_dataclass(value):
+        return replace(value, **{name: _copied(each) for name, each in vars(value).items()})  # type: ignore[type-var]
     return value
 
 
-def _tensors(inputs: Inputs) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    _mapped(inputs, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
-    return found
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors of inputs, or of a part of them, in the same order each time."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict) or is_dataclass(value):
+        for each in (value if isinstance(value, dict) else vars(value)).values():
+            yield from _tensors(each)

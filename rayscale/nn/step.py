@@ -71,7 +71,5 @@ def order_buckets(parallel: DistributedDataParallel, job: Job, batch: np.ndarray
     """
     group = job.group
     part = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)[-1]
-    with job.autocast():
-        loss, _ = job.objective.losses(parallel, job.to_device(job.prepared.split("train"), part.rows))
-    loss.backward()
+    make_pass(parallel, job)(job.to_device(job.prepared.split("train"), part.rows), 1.0)
     parallel.zero_grad(set_to_none=True)

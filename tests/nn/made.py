@@ -155,3 +155,14 @@ def make_trial(
         "data_fingerprint": "f",
     }
     return Trial(**(values | fields))
+
+
+def encoder_sizes(width: int, heads: int, vocabulary: int, positions: int) -> dict[str, Any]:
+    """Settings of an encoder of 2 layers and 3 classes without dropout, by the names of all architectures."""
+    return {
+        "hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": heads, "intermediate_size": 2 * width,
+        "vocab_size": vocabulary, "max_position_embeddings": positions, "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0, "num_labels": 3, "pad_token_id": 1, "dim": width, "hidden_dim": 2 * width,
+        "n_layers": 2, "n_heads": heads, "dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0,
+        "embedding_size": width,
+    }  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from made import Made, make_trial
+from made import Made, encoder_sizes, make_trial
 from torch.testing import assert_close
 
 from rayscale.nn import recording, train
@@ -20,12 +20,7 @@ from rayscale.trial import ModelSpec
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU that torch can use")
 
 LENGTHS = (3, 90, 50, 90, 1, 33, 128, 64)
-SIZES = {
-    "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256, "vocab_size": 400,
-    "max_position_embeddings": 140, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 3,
-    "pad_token_id": 1, "dim": 128, "hidden_dim": 256, "n_layers": 2, "n_heads": 4, "dropout": 0.0,
-    "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "embedding_size": 128,
-}  # fmt: skip
+SIZES = encoder_sizes(128, 4, 400, 140)
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from made import Made, make_trial
+from made import Made, encoder_sizes, make_trial
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -22,12 +22,7 @@ from rayscale.nn.train import train_trial
 from rayscale.nn.unpadded import LAYERS, pack, unpad
 from rayscale.trial import ModelSpec
 
-SIZES = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 40,
-    "max_position_embeddings": 20, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 3,
-    "pad_token_id": 1, "dim": 16, "hidden_dim": 32, "n_layers": 2, "n_heads": 2, "dropout": 0.0,
-    "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "embedding_size": 16,
-}  # fmt: skip
+SIZES = encoder_sizes(16, 2, 40, 20)
 LENGTHS = (3, 9, 5, 9, 1, 3)
 
 
