@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rayscale import doctor, doctor_devices
+from rayscale.crowding import crowd
 from rayscale.doctor import Finding
 from rayscale.errors import RayscaleError
 from rayscale.machine import Machine, cache_root, nvidia_gpus, physical_cores, this_machine
@@ -67,6 +68,8 @@ def _plan_and_storage(study: Study | None, machine: Machine | None) -> Iterator[
             plan = draft_plan(study, machine or this_machine(study.run.accelerator, study.run.trials_per_gpu), store)
             needed = float(plan.disk_bytes)
             yield Finding("plan", "ok", f"{len(plan.trials)} trials of {study.name} fit {plan.machine.origin}")
+            if crowding := crowd(plan.trials, plan.machine):
+                yield Finding("GPU memory", "warn" if crowding.mend else "ok", crowding.found, crowding.mend)
             yield from (Finding(**found) for found in plan.doctor["findings"])
         except RayscaleError as error:
             yield Finding("plan", "fail", str(error), "mend what it says; `rayscale plan STUDY` shows the whole plan")

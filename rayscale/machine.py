@@ -19,7 +19,7 @@ class Machine:
     """Where trials would run.
 
     `slots` is the number of workers that may train at once: GPUs where there are any, `trials_per_gpu` times as many
-    where trials share them, else physical cores.
+    where trials share them, else physical cores. `gpu_bytes` is the memory of the smallest GPU, None where unknown.
     """
 
     device: str  # "cuda" or "cpu"
@@ -27,6 +27,7 @@ class Machine:
     device_name: str
     origin: str  # "this machine" or the cluster's address
     trials_per_gpu: int = 1
+    gpu_bytes: int | None = None
 
     @property
     def share(self) -> float:
@@ -90,10 +91,23 @@ def free_bytes(folder: Path) -> int:
 
 def nvidia_gpus() -> list[str]:
     """Names of the NVIDIA GPUs that the driver shows; empty without a driver."""
+    return _ask_driver("name")
+
+
+def gpu_bytes() -> int | None:
+    """Memory of the smallest GPU that this process sees; None where the driver does not tell."""
+    told = _ask_driver("memory.total")  # in MiB; "[N/A]" where GPU and processor share one memory
+    visible = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    if all(each.isdigit() and int(each) < len(told) for each in visible):
+        told = [told[int(each)] for each in visible]
+    return min((int(each) * 2**20 for each in told if each.isdigit()), default=None)
+
+
+def _ask_driver(what: str) -> list[str]:
+    """What nvidia-smi says of each GPU; empty without a driver."""
+    asked = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
-        )
+        listed = subprocess.run(asked, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [line.strip() for line in listed.stdout.splitlines() if line.strip()] if listed.returncode == 0 else []
@@ -107,7 +121,8 @@ def this_machine(accelerator: str = "auto", trials_per_gpu: int = 1) -> Machine:
         gpus = gpus[: len([v for v in visible.split(",") if v.strip() not in ("", "-1")])]
     if gpus or accelerator == "gpu":
         slots = len(gpus) * trials_per_gpu
-        return Machine("cuda", slots, gpus[0] if gpus else "no GPU", "this machine", trials_per_gpu)
+        name = gpus[0] if gpus else "no GPU"
+        return Machine("cuda", slots, name, "this machine", trials_per_gpu, gpu_bytes() if gpus else None)
     return Machine("cpu", physical_cores(), cpu_name(), "this machine")
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rayscale.checkpoints import find_checkpoint, read_config
+from rayscale.crowding import crowd
 from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, share_gpus, wall_seconds
 from rayscale.guessing import guessing_loss
@@ -174,7 +175,7 @@ def make_plan(
     kept = [learn(each, measured) for each in kept]
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
     disk = disk_bytes(ordered, study.run, machine.slots)
-    seconds, lint = wall_seconds(ordered, machine.slots), _lint(study, ordered, supply)
+    seconds, lint = wall_seconds(ordered, machine.slots), _lint(study, ordered, supply, machine)
     return Plan(study, machine, supply, tuple(ordered), tuple(cut), seconds, disk, tuple(lint))
 
 
@@ -359,9 +360,11 @@ def _cell(planned: Planned) -> tuple[Any, ...]:
     return tuple(getattr(planned.trial, name) for name in CELL)
 
 
-def _lint(study: Study, planned: Sequence[Planned], supply: Supply) -> list[tuple[str, str]]:
-    """What this design cannot show, and what the text may not give."""
+def _lint(study: Study, planned: Sequence[Planned], supply: Supply, machine: Machine) -> list[tuple[str, str]]:
+    """What this design cannot show, and what the text and the GPUs may not give."""
     found = []
+    if (crowding := crowd(planned, machine)) and crowding.mend:
+        found.append(("little_gpu_memory", f"{crowding.found}: {crowding.mend}"))
     there = supply.train_tokens
     if study.grid.axis == "tokens" and there is not None and supply.estimated and study.grid.sizes[-1] > there:
         text = (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from rayscale.machine import Machine, cpu_name, physical_cores
+from rayscale.machine import Machine, cpu_name, gpu_bytes, physical_cores
 
 SLOT = "slot"  # custom resource: one one-thread worker on a machine without GPUs
 UNITS = 10_000  # in which Ray counts a resource
@@ -62,7 +63,9 @@ def find_capacity(address: str, accelerator: str, trials_per_gpu: int = 1) -> tu
         found, device, name = _of_cpus(resources), "cpu", cpu_name()
     most = found.most()
     origin = f"the cluster at {address}" + (f" with all {most} that its autoscaler may start" if most else "")
-    return Machine(device, found.slots(), name, origin, trials_per_gpu if found is gpu else 1), found
+    if found is not gpu:
+        return Machine(device, found.slots(), name, origin), found
+    return Machine(device, found.slots(), name, origin, trials_per_gpu, _smallest_gpu()), found
 
 
 def _of_gpus(trials_per_gpu: int) -> Capacity:
@@ -81,12 +84,26 @@ def _of_cpus(resources: dict[str, float]) -> Capacity:
 
 def _cpus_a_core() -> float:
     """How many CPUs, as Ray counts them, make one physical core; the most of all nodes."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    ask = ray.remote(num_cpus=0)(physical_cores)
-    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    cores = ray.get([ask.options(scheduling_strategy=each).remote() for each in there])
+    nodes = _nodes_with("CPU")
+    cores = _ask(nodes, physical_cores)
     return max(
         (max(1.0, node["Resources"]["CPU"] / each) for node, each in zip(nodes, cores, strict=True)), default=1.0
     )
+
+
+def _smallest_gpu() -> int | None:
+    """Bytes of the smallest GPU; None where no node tells, such as before an autoscaler has started one."""
+    return min((found for found in _ask(_nodes_with("GPU"), gpu_bytes) if found), default=None)
+
+
+def _nodes_with(resource: str) -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(resource)]
+
+
+def _ask(nodes: Sequence[dict[str, Any]], question: Callable[[], Any]) -> list[Any]:
+    """The answer of each node."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ask = ray.remote(num_cpus=0)(question)
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    return list(ray.get([ask.options(scheduling_strategy=each).remote() for each in there]))

@@ -42,9 +42,10 @@ def examine_cluster(address: str, study: Study | None) -> tuple[list[Finding], M
     """Connect, ask every node, and leave again; the machine is what the cluster offers, None if it gave no answer."""
     from rayscale.on_ray.session import connect
 
-    accelerator, hang = (study.run.accelerator, study.run.hang_seconds) if study else ("auto", 60.0)
+    run = study.run if study else None
+    wanted = (run.accelerator, run.hang_seconds, run.trials_per_gpu) if run else ("auto", 60.0)
     try:
-        with connect(address, accelerator, hang) as session:
+        with connect(address, *wanted) as session:
             offered = f"{session.machine.slots} slots ({session.machine.device_name}) on {session.nodes} nodes"
             found = [Finding("cluster", "ok", f"{address}: {offered}")]
             if not session.machine.slots:
