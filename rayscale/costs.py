@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 class Cost:
     """Device-seconds of a run of one model on one GPU count: `fixed` + `each` x data size.
 
+    `share` is what the run takes of each of its GPUs: it lasts device-seconds / (GPUs x share).
     `spread` is the half width of a 95% interval for one run, in log; None where too few runs were timed to know it.
     `basis` says in words what it rests on.
     """
@@ -27,18 +28,24 @@ class Cost:
     each: float
     spread: float | None
     basis: str
+    share: float = 1.0
 
     def seconds(self, data: Array) -> Array:
         """Device-seconds at data sizes (n,)."""
         return self.fixed + self.each * data
 
 
-def costs(trials: pd.DataFrame, data: str, planned: pd.DataFrame | None = None) -> dict[tuple[str, int], Cost]:
+def costs(
+    trials: pd.DataFrame, data: str, planned: pd.DataFrame | None = None, share: float = 1.0
+) -> dict[tuple[str, int], Cost]:
     """(model, GPU count) -> its cost, for the models and GPU counts of the ok rows.
 
     Measured device-seconds where there are any; a model that was not run on a GPU count gets the measured ratio of
     speeds, paired over the other models. `planned` (model, gpus, data_requested, gpu_seconds: the plan's own estimate)
     serves the models that no run has timed. Pairs that cannot be told are left out.
+
+    `share` is what a run is to take of each GPU: runs that took another one are slower or faster and count only for
+    models that have no others, those that took most.
     """
     ok = trials[trials["status"] == "ok"]
     counts = sorted(int(each) for each in ok["gpus"].dropna().unique())
@@ -47,10 +54,11 @@ def costs(trials: pd.DataFrame, data: str, planned: pd.DataFrame | None = None) 
     for model, rows in ok.groupby("model", sort=True):
         own = {}
         for gpus in counts:
-            here = rows[rows["gpus"] == gpus]
+            here, taken = _sharing(rows[rows["gpus"] == gpus], share)
             cost = _line(_numbers(here, data), _numbers(here, "device_seconds"), "measured")
             if cost is not None:
-                own[gpus] = cost
+                basis = cost.basis if taken == 1 else f"{cost.basis} where {1 / taken:g} trials shared a GPU"
+                own[gpus] = replace(cost, basis=basis, share=taken)
         if not own and planned is not None:
             mine = planned[planned["model"] == model]
             for gpus in counts:
@@ -58,12 +66,13 @@ def costs(trials: pd.DataFrame, data: str, planned: pd.DataFrame | None = None) 
                 text = "the plan's estimate, not measured"
                 cost = _line(_numbers(here, "data_requested"), _numbers(here, "gpu_seconds"), text)
                 if cost is not None:
-                    own[gpus] = Cost(cost.fixed, cost.each, None, text)
+                    own[gpus] = Cost(cost.fixed, cost.each, None, text, share)
         for gpus in counts:
             if gpus in own:
                 found[str(model), gpus] = own[gpus]
                 continue
-            known = [other for other in own if speed.get(other) and speed.get(gpus)]
+            # Ratios of speeds are of runs that had their GPUs to themselves.
+            known = [other for other in own if speed.get(other) and speed.get(gpus) and own[other].share == 1]
             if known:
                 near = min(known, key=lambda other: abs(np.log(other / gpus)))
                 ratio = (gpus / speed[gpus]) / (near / speed[near])
@@ -71,6 +80,15 @@ def costs(trials: pd.DataFrame, data: str, planned: pd.DataFrame | None = None) 
                 text = f"{cost.basis} on {near} GPUs, and the speed ratio of other runs"
                 found[str(model), gpus] = Cost(cost.fixed * ratio, cost.each * ratio, cost.spread, text)
     return found
+
+
+def _sharing(rows: pd.DataFrame, share: float) -> tuple[pd.DataFrame, float]:
+    """The timed rows that took this share of their GPUs, else those that took most; and what they took."""
+    rows = rows[np.isfinite(_numbers(rows, "device_seconds"))]
+    taken = np.nan_to_num(_numbers(rows, "share"), nan=1.0)
+    if len(rows) and share not in taken:
+        share = float(taken.max())
+    return rows[taken == share], share
 
 
 def _relative_speed(trials: pd.DataFrame, counts: list[int]) -> Mapping[int, float]:

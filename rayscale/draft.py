@@ -198,7 +198,7 @@ def _changed(records: Sequence[TrialRecord], plan: Plan) -> list[tuple[str, str]
 def _measured(records: Sequence[TrialRecord]) -> list[Measured]:
     rows = [(record.row, record.trial) for record in records if record.row["status"] == "ok"]
     return [
-        Measured(Trial.from_json(trial), row["steps"], row["train_seconds"], row["eval_seconds"] or 0.0)
+        Measured(Trial.from_json(trial), row["steps"], row["train_seconds"], row["eval_seconds"] or 0.0, row["share"])
         for row, trial in rows
         if row["steps"] and row["train_seconds"]
     ]

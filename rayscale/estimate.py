@@ -116,12 +116,13 @@ class Planned:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a finished trial took."""
+    """What a finished trial took; its `share` of a GPU is as in `Planned`, None where that is not known."""
 
     trial: Trial
     steps: int
     train_seconds: float
     eval_seconds: float
+    share: float | None = 1.0
 
 
 def cost(
@@ -200,9 +201,11 @@ def steps_of(trial: Trial) -> int:
 def learn(planned: Planned, measured: Sequence[Measured]) -> Planned:
     """The estimate by what finished trials took that differ in data size and seed only, at most.
 
+    Trials that had a GPU to themselves tell nothing of those that share one, nor the other way round.
     Training is scaled by the number of steps; evaluation is of the same rows, whatever the data size.
     """
-    alike = [each for each in measured if each.steps and _kind(each.trial) == _kind(planned.trial)]
+    kind = (_kind(planned.trial), planned.share)
+    alike = [each for each in measured if each.steps and (_kind(each.trial), each.share) == kind]
     if not alike:
         return planned
     step_seconds = statistics.median(each.train_seconds / each.steps for each in alike)

@@ -13,6 +13,7 @@ import math
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -25,22 +26,34 @@ from rayscale.storage import Store
 from rayscale.sweeps import settle
 from rayscale.trial import TRAINING_VERSION, Trial
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def _share_of(row: Mapping[str, Any]) -> float | None:
+    """What a trial took of its GPU, told by what it was charged for its time; None where lost attempts are in that."""
+    if row["device"] != "cuda":
+        return 1.0
+    if row["attempts"] != 1 or not (row["device_seconds"] and row["started_at"] and row["ended_at"]):
+        return None
+    wall = datetime.fromisoformat(row["ended_at"]) - datetime.fromisoformat(row["started_at"])
+    return 1 / max(1, round(wall.total_seconds() * row["gpus"] / row["device_seconds"]))
+
 
 #: How a record (`row` and `trial`) of each earlier version becomes one of the next: a version that adds a column fills
 #: it here. There is an entry for every version before SCHEMA_VERSION, the oldest first.
 UPGRADES: dict[int, Upgrade] = {
     1: lambda body: {**body, "row": {"f1_words": None, **body["row"]}},
     2: lambda body: {**body, "row": {"bits_per_token": None, "bits_per_character": None, **body["row"]}},
+    3: lambda body: {**body, "row": {"share": _share_of(body["row"]), **body["row"]}},
 }
 
 _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 #: Columns of the trial table and their types, in order. The speeds (examples_per_second, tokens_per_second, mfu) are
 #: those of training without its first steps (at most ten, or a quarter of all) and without validation; train_seconds is
-#: the time of all steps.
+#: the time of all steps. `share` is what a trial took of each of its GPUs (or slots): device_seconds are of that.
 COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(("trial_id", "status", "task", "model"), _TEXT),
     **dict.fromkeys(("params", "params_non_embedding", "data_requested", "examples", "tokens"), _WHOLE),
@@ -60,6 +73,7 @@ COLUMNS: dict[str, pa.DataType] = {
     ),
     "peak_memory_bytes": _WHOLE,
     "exclusive": _FLAG,
+    "share": _REAL,
     "executor": _TEXT,
     "attempts": _WHOLE,
     **dict.fromkeys(("error", "started_at", "ended_at", "host", "device", "data_fingerprint"), _TEXT),
@@ -106,6 +120,7 @@ def make_record(trial: Trial, **measured: Any) -> TrialRecord:
         "model": trial.model.name,
         "data_requested": trial.data_requested,
         "gpus": trial.gpus,
+        "share": 1.0,
         "seed": trial.seed,
         "augment": trial.augment,
         "device": trial.device,

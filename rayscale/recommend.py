@@ -45,6 +45,7 @@ def recommend(
     beyond: float = BEYOND,
     probability: float = LIKELY,
     planned: pd.DataFrame | None = None,
+    share: float = 1.0,
     law: str = "auto",
     bootstrap: int = 1000,
     seed: int = 0,
@@ -54,10 +55,11 @@ def recommend(
     `trials`: columns as in trials.parquet; `data`: examples or tokens. Searched are the models and GPU counts of the ok
     trials, and data sizes from the smallest measured to `beyond` times the largest. `budget` is "20gpuh" or "50usd" for
     one run. `probability`: the share of new runs that should reach the target. `planned` (model, gpus,
-    data_requested, gpu_seconds) prices models that no run has timed. `law`: a law of params and data, or auto.
+    data_requested, gpu_seconds) prices models that no run has timed. `share`: what a trial is to take of each GPU (1:
+    all of it); runs that took so much are priced where there are any. `law`: a law of params and data, or auto.
 
     predicted, low, high (95% for a new run), mean_low, mean_high, extrapolation, probability, allocation (model,
-    params, data, gpus), gpu_hours, gpu_hours_low, gpu_hours_high, hours, money; null throughout where nothing
+    params, data, gpus), share, gpu_hours, gpu_hours_low, gpu_hours_high, hours, money; null throughout where nothing
     reaches the target, with `reason` and the `nearest` allocation. `within_data`: the cheapest one with no more data
     than was measured. `frontier`: ever better for ever more. `unknown`: what these trials cannot tell.
     Raises InputError for a wrong target or budget, TableError for a table without runs.
@@ -76,7 +78,7 @@ def recommend(
     has = pd.to_numeric(trials[aim.metric], errors="coerce").notna()
     rows = trials[(trials["status"] == "ok") & (unfit(trials) == "") & has]
     found = quality(rows, aim, data, law=law, bootstrap=bootstrap, seed=seed)
-    prices = costs(trials, data, planned)
+    prices = costs(trials, data, planned, share)
     search = _candidates(trials, rows, found, prices, data, beyond)
     if not len(search):
         raise TableError(f"no ok run has {aim.metric}, {data} and params: nothing to go by", where=data)
@@ -109,7 +111,7 @@ def recommend(
 
 
 def recommend_run(run: Run, target: str, **options: Any) -> dict[str, Any]:
-    """`recommend` for a run folder, with its data axis, its prices and its plan's estimates."""
+    """`recommend` for a run folder, with its data axis, its prices, its sharing of GPUs and its plan's estimates."""
     plan = run.plan if run.store.exists("plan.json") else {}
     price = plan.get("prices") or {}
     asked = pd.DataFrame(plan.get("trials") or [])
@@ -117,7 +119,8 @@ def recommend_run(run: Run, target: str, **options: Any) -> dict[str, Any]:
         asked["model"] = [each.get("name") if isinstance(each, Mapping) else each for each in asked["model"]]
     return recommend(
         run.judged_trials, target, data=plan.get("data_axis"), price_gpu_hour=price.get("gpu_hour"),
-        currency=price.get("currency") or "USD", planned=asked if "gpu_seconds" in asked.columns else None, **options,
+        currency=price.get("currency") or "USD", planned=asked if "gpu_seconds" in asked.columns else None,
+        share=1 / (plan.get("machine") or {}).get("trials_per_gpu", 1), **options,
     )  # fmt: skip
 
 
@@ -171,6 +174,7 @@ def _candidates(
             parts.append(
                 frame.assign(
                     model=str(model), params=params, data=tried, gpus=gpus, gpu_hours=seconds / 3600,
+                    share=1.0 if price is None else price.share,
                     spread=np.nan if price is None or price.spread is None else price.spread,
                     cost_basis="" if price is None else price.basis,
                     # Without any times: parameters x data, in proportion to the compute of one pass.
@@ -228,7 +232,7 @@ def _frontier(search: pd.DataFrame, aim: Target, cost: str, chosen: pd.Series | 
 
 def _facts(row: pd.Series | None, prices: Prices) -> dict[str, Any]:
     """One allocation as JSON; every value is None without a row."""
-    names = (*_NUMBERS, "allocation", "gpu_hours", "gpu_hours_low", "gpu_hours_high", "hours", "measured")
+    names = (*_NUMBERS, "allocation", "share", "gpu_hours", "gpu_hours_low", "gpu_hours_high", "hours", "measured")
     if row is None:
         return {**dict.fromkeys(names), "money": None}
     hours = _plain(row["gpu_hours"])
@@ -238,10 +242,11 @@ def _facts(row: pd.Series | None, prices: Prices) -> dict[str, Any]:
         **{name: _plain(row[name]) for name in _NUMBERS},
         "allocation": {"model": row["model"], "params": int(row["params"]), "data": round(float(row["data"])),
                        "gpus": int(row["gpus"])},
+        "share": float(row["share"]),
         "gpu_hours": hours,
         "gpu_hours_low": None if between is None else float(between[0]),
         "gpu_hours_high": None if between is None else float(between[1]),
-        "hours": None if hours is None else hours / int(row["gpus"]),
+        "hours": None if hours is None else hours / int(row["gpus"]) / float(row["share"]),
         "measured": row["runs"],
         "money": None if hours is None or prices.gpu_hour is None
         else {"value": hours * prices.gpu_hour, "unit": prices.currency},

@@ -43,8 +43,9 @@ def simulate(
     added as a column of its name (a loss as eval_loss, with perplexity and bits_per_token): the law times exp of a
     normal error of deviation `noise`, or, for a metric between 0 and 1, with that error on its log odds. Columns that
     the design lacks are added: model, gpus (1), seed, augment (none), trial_id, status (ok) and, for a made-up machine
-    where sizes are known, examples_per_second, device_seconds, train_seconds. Runs that differ only in GPUs get the
-    same error, as at a fixed global batch, unless GPUs are an input of the law.
+    where sizes are known, examples_per_second, device_seconds, train_seconds. A column `share`, below 1 where trials
+    share GPUs, is that share of the speed and of what a second costs. Runs that differ only in GPUs get the same error,
+    as at a fixed global batch, unless GPUs are an input of the law.
     Raises InputError for parameters that the law has not, lacks, or that give no positive finite target, for a law
     that is no law of a target (isoflop: plant chinchilla), and for a negative noise; TableError for a missing column.
     """
@@ -82,16 +83,17 @@ def simulate(
     run = table.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
     errors = np.random.default_rng(seed).normal(0.0, noise, len(table))[run]
     measured = _MEASURED.get(law.target, law.target)
+    share = numbers(table, "share") if "share" in table.columns else 1.0
     if set(inputs) >= set(_MACHINE):
         speed = FLOPS_PER_SECOND / (6 * inputs["params"]) * (1 + EFFICIENCY * (inputs["gpus"] - 1))
-        table["examples_per_second"] = speed
+        table["examples_per_second"] = speed * share
     table[measured] = truth * np.exp(errors) if law.link == "log" else unlink("logit", link("logit", truth) + errors)
     if measured == "eval_loss":
         table["perplexity"] = np.exp(np.minimum(table["eval_loss"], 700.0))
         table["bits_per_token"] = table["eval_loss"] / np.log(2)
     if "examples_per_second" in table.columns and "data" in inputs:
         table["train_seconds"] = inputs["data"] / table["examples_per_second"]
-        table["device_seconds"] = table["train_seconds"] * inputs["gpus"]
+        table["device_seconds"] = table["train_seconds"] * inputs["gpus"] * share
     table["exclusive"] = True
     if "trial_id" not in table.columns:
         table["trial_id"] = [f"simulated-{row:05d}" for row in range(len(table))]

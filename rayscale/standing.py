@@ -93,14 +93,16 @@ def stand(
 def _slowness(
     planned: Mapping[str, Mapping[str, Any]], records: Mapping[str, TrialRecord], paces: Mapping[str, float]
 ) -> float:
-    """Seconds measured over seconds estimated, the median of the trials that were timed.
+    """Seconds measured over seconds estimated, the median of the trials that were timed and share GPUs as planned.
 
     Before the first has ended that of the running ones, from the seconds that each will take (`paces`); else 1.
     """
     ratios = [
         (record.row["train_seconds"] + (record.row["eval_seconds"] or 0.0)) / planned[trial_id]["seconds"]
         for trial_id, record in records.items()
-        if record.row["train_seconds"] and planned[trial_id]["seconds"]
+        if record.row["train_seconds"]
+        and planned[trial_id]["seconds"]
+        and record.row["share"] == planned[trial_id].get("share", 1.0)
     ]
     ratios = ratios or [paces[i] / planned[i]["seconds"] for i in paces if planned[i]["seconds"]]
     return statistics.median(ratios) if ratios else 1.0

@@ -52,9 +52,9 @@ class Accounts:
         return micro_batch_after(self._failures[trial_id])
 
     def close(self, trial_id: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
-        """The outcome of a trial with what its failed attempts were and cost, in seconds x GPUs (or slots)."""
+        """The outcome of a trial, its share, and what its failed attempts were and cost: seconds x GPUs (or slots)."""
         failures = self._failures[trial_id]
         attempts = len(failures) + (outcome["status"] != "failed")
         lost = float(sum(each["seconds"] * each["size"] for each in failures)) * self._share
         told = {"trial_id": trial_id, "attempts": max(1, attempts), "failures": failures, "lost_seconds": lost}
-        return {**outcome, **told}
+        return {**outcome, **told, "share": self._share}

@@ -43,7 +43,8 @@ class Outcomes:
         """Write what a trial gave; when this returns it survives a crash, and the trial's savepoints are gone.
 
         `outcome`: status, attempts; where it was trained `measured` and perhaps `model`; where it failed `error`
-        (message, traceback); of attempts that failed `failures`, and their device-seconds `lost_seconds`.
+        (message, traceback); of attempts that failed `failures`, and their device-seconds `lost_seconds`; where several
+        trials share a GPU the `share` that it took.
         """
         self.ledger.guard()
         error = outcome.get("error")
@@ -66,6 +67,7 @@ class Outcomes:
             trial,
             status=outcome["status"],
             exclusive=bool(outcome.get("exclusive")),
+            share=outcome.get("share", 1.0),
             executor=self.executor,
             attempts=outcome["attempts"] + earlier.attempts,
             versions=versions(),

@@ -51,6 +51,8 @@ def _words(row: Mapping[str, Any], unit: str) -> str:
     """`base (110 M params) with 8 k examples on 2 GPUs, 1.2 GPU-hours (95%: 1.1 to 1.3), 3 USD, 36 min`."""
     place = row["allocation"]
     workers = f"{place['gpus']} GPU" + ("s" if place["gpus"] > 1 else "")
+    if row["share"] < 1:
+        workers = f"1/{round(1 / row['share'])} of a GPU"
     text = f"{shorten(place['model'], 40)} ({count(place['params'])} params) "
     text += f"with {count(place['data'], 4)} {unit} on {workers}"
     if row["gpu_hours"] is None:

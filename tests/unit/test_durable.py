@@ -95,6 +95,27 @@ def test_a_record_of_an_older_version_is_read_with_what_came_later_filled_in(tmp
     assert (row["exact_match"], row["eval_loss"], row["schema_version"]) == (0.25, 1.5, now + 1)
 
 
+@pytest.mark.parametrize(
+    ("device", "attempts", "charged", "share"),
+    [("cpu", 1, 10.0, 1.0), ("cuda", 1, 10.0, 1.0), ("cuda", 1, 3.34, 1 / 3), ("cuda", 2, 5.0, None)],
+)
+def test_of_older_records_the_share_of_a_gpu_is_told_by_what_was_charged(
+    tmp_path: Path, device: str, attempts: int, charged: float, share: float | None
+) -> None:
+    times = {f"{what}_at": f"2026-11-26T01:00:{second}.000+00:00" for what, second in (("started", 10), ("ended", 20))}
+    kept = Ledger(Store.open(tmp_path))
+    kept.write(record(device=device, gpus=1, attempts=attempts, device_seconds=charged, **times))
+
+    def age(body: dict[str, Any]) -> None:
+        del body["row"]["share"]
+        body["row"]["schema_version"] = 3
+
+    rewritten(tmp_path / "trials" / f"{'a' * 16}.json", age)
+    ((found,), damaged) = kept.read()
+    assert not damaged
+    assert (found.row["share"], found.row["schema_version"]) == (share, ledger.SCHEMA_VERSION)
+
+
 def test_a_record_of_a_newer_version_is_refused_and_never_overwritten(tmp_path: Path) -> None:
     kept = Ledger(Store.open(tmp_path))
     kept.write(record())

@@ -101,6 +101,20 @@ def test_estimates_learn_from_measured_trials_by_their_steps(study_file: Path) -
     assert told["bert-1x32"].basis.startswith("rule")
 
 
+def test_trials_that_shared_a_gpu_are_no_measurement_of_lone_ones_nor_the_other_way_round(study_file: Path) -> None:
+    gpu = Machine("cuda", 4, "a GPU", "a cluster", 4)
+    study, whole = load_study(study_file), replace(gpu, slots=1, trials_per_gpu=1)
+    for machine, share in ((gpu, 0.25), (whole, 1.0)):
+        first = make_plan(study, machine, SUPPLY)
+        taken = {
+            each: make_plan(study, machine, SUPPLY, [replace(m, share=each) for m in measured(first)]).trials
+            for each in (0.25, 0.5, 1.0, None)
+        }
+        assert [each for each, trials in taken.items() if trials != first.trials] == [share]
+        told = next(p for p in taken[share] if p.basis.startswith("measured"))
+        assert told.gpu_seconds == pytest.approx(told.seconds * share)
+
+
 @pytest.mark.parametrize("settings", [{"epochs": 7}, {"global_batch": 64}, {"precision": "bf16"}])
 def test_trials_of_other_settings_are_no_measurement(study_file: Path, settings: dict) -> None:
     study = load_study(study_file)

@@ -168,6 +168,37 @@ def test_costs_extrapolate_a_start_and_a_rate_and_borrow_the_ratio_of_speeds() -
     assert ("base", 2) not in costs(no_pairs, "examples")
 
 
+def test_a_run_is_priced_by_runs_that_took_as_much_of_a_gpu() -> None:
+    lone = made_study.trials(gpus=(1,), seeds=2)
+    # Four at once take 2.2 times as long, and each is charged a quarter of that.
+    shared = lone.assign(share=0.25, train_seconds=2.2 * lone["train_seconds"],
+                         device_seconds=0.55 * lone["device_seconds"])  # fmt: skip
+    both = pd.concat([lone, shared], ignore_index=True)
+    size, model = np.array([20_000.0]), ("base", 1)
+    apart = [costs(each, "examples", share=share)[model] for each, share in ((lone, 1.0), (shared, 0.25))]
+    assert [each.share for each in apart] == [1.0, 0.25]
+    for known, share in zip(apart, (1.0, 0.25), strict=True):
+        assert costs(both, "examples", share=share)[model] == known
+    assert apart[1].seconds(size) == pytest.approx(0.55 * apart[0].seconds(size))
+    assert costs(shared, "examples")[model] == apart[1], "there are no others"
+    assert apart[1].basis == "measured where 4 trials shared a GPU"
+    found = rs.recommend(shared, "f1_macro>=0.88", **SETTINGS)
+    assert found["hours"] == pytest.approx(4 * found["gpu_hours"])
+    assert "examples on 1/4 of a GPU, " in " ".join(recommend_lines(found, 100))
+
+
+def test_the_study_says_how_much_of_a_gpu_a_run_is_to_take(tmp_path) -> None:
+    lone = made_study.trials(gpus=(1,), seeds=1, sizes=made_study.SIZES[:3])
+    both = pd.concat([lone, lone.assign(share=0.25, seed=1, trial_id="s" + lone["trial_id"])], ignore_index=True)
+    made_study.write_run(tmp_path, both)
+    file = tmp_path / "plan.json"
+    for count in (1, 4):
+        plan = json.loads(file.read_text())
+        file.write_text(json.dumps({**plan, "machine": {**plan["machine"], "trials_per_gpu": count}}))
+        found = recommend_run(load(tmp_path), "f1_macro>=0.5", bootstrap=100, law="logit_chinchilla")
+        assert found["share"] == 1 / count
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [

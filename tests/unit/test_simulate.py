@@ -46,6 +46,12 @@ def test_gpus_change_speed_and_not_quality():
     assert (pairs["examples_per_second"][2] > pairs["examples_per_second"][1]).all()
 
 
+def test_a_share_of_a_gpu_has_that_share_of_its_speed_and_cost():
+    whole, shared = (simulate("chinchilla", TRUE, DESIGN.assign(share=share), noise=0.0) for share in (1.0, 0.25))
+    assert shared["train_seconds"].to_numpy() == pytest.approx(4 * whole["train_seconds"].to_numpy())
+    assert shared["device_seconds"].to_numpy() == pytest.approx(whole["device_seconds"].to_numpy())
+
+
 def test_the_design_given_is_left_alone():
     before = DESIGN.copy()
     simulate("chinchilla", TRUE, DESIGN)

@@ -55,6 +55,8 @@ def test_the_time_left_learns_from_what_was_measured_and_from_what_runs(plan: Pl
     assert stand(rows, {}, begun, 2).eta_seconds == 36.0
     slow = make_record(plan.trials[0].trial, status="ok", train_seconds=15.0, eval_seconds=5.0)
     assert stand(rows, {slow.trial_id: slow}, {}, 2).eta_seconds == 80.0
+    quartered = make_record(plan.trials[0].trial, status="ok", train_seconds=80.0, share=0.25)
+    assert stand(rows, {quartered.trial_id: quartered}, {}, 2).eta_seconds == 40.0, "it shared a GPU, these do not"
     late = {row["trial_id"]: 1e6 for row in rows}
     assert stand(rows, {}, late, 2).eta_seconds == 0.0
 

@@ -104,7 +104,7 @@ def test_a_record_takes_the_place_of_the_savepoints_and_counts_what_earlier_driv
     Savepoints(store, trial.trial_id, {}).write(7, {"model": b"x"})
     outcomes = Outcomes(Ledger(store), "none", "lanes", {}, {trial.trial_id: Earlier(2, 50.0)})
     place = {"host": "here", "started_at": "a", "ended_at": "b", "device_seconds": 5.0}
-    outcomes.add(trial, {"status": "ok", "attempts": 2, "measured": place, "lost_seconds": 3.0})
+    outcomes.add(trial, {"status": "ok", "attempts": 2, "measured": place, "lost_seconds": 3.0, "share": 0.25})
     (record,) = Ledger(store).read()[0]
-    assert (record.row["attempts"], record.row["device_seconds"]) == (4, 58.0)
+    assert (record.row["attempts"], record.row["device_seconds"], record.row["share"]) == (4, 58.0, 0.25)
     assert not store.exists(f"checkpoints/{trial.trial_id}")
