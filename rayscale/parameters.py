@@ -10,20 +10,26 @@ import math
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from rayscale.errors import InputError
 from rayscale.lora import Lora
+from rayscale.tasks import find_kind
 
 # What configs of different architectures call their number of layers and the width of their hidden states.
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH_KEYS = ("hidden_size", "n_embd", "dim", "d_model")
+WIDTH = 768  # of BERT, GPT-2 and most others where the config says none
+#: Read from left to right, so that a text's last state has seen all of it: no layer stands before that of the labels.
+DECODERS = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "phi",
+            "phi3", "falcon", "opt", "bloom")  # fmt: skip
 HEAD_WIDTH = 32
 FEED_FORWARD = 4
 # Tables that are looked up, not multiplied: the parameters Kaplan et al. 2020 (arXiv 2001.08361) leave out of N.
 EMBEDDING_WEIGHT = re.compile(
-    r"(^|\.)(shared|relative_attention_bias|word_embeddings|position_embeddings|token_type_embeddings|embed_tokens|embed_positions|wte|wpe)\.weight$"
+    r"(^|\.)(shared|relative_attention_bias|(word|tok)_embeddings|position_embeddings|token_type_embeddings|embed_tokens|embed_positions|wte|wpe)\.weight$"
 )
 LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 
@@ -112,7 +118,7 @@ def count(
     layers: int | None = None,
     folder: Path | str | None = None,
 ) -> tuple[int, int]:
-    """(all parameters, parameters without the embedding tables) of a bert or gpt2 with the head of the task.
+    """(all parameters, parameters without the embedding tables) of a model with the head of the task.
 
     `config` has the keys of a Hugging Face config.json (missing ones have the defaults of its model type); `layers`
     cuts the depth. With w = width, f = feed-forward width, V, P, T = vocabulary, positions, token types, L = labels
@@ -126,40 +132,54 @@ def count(
         gpt2     = (V + P)w + n layer + 2w + (w + 1)L                      token-classification
 
     question-answering is as token-classification with L = 2. Other model types are counted from the weights in
-    `folder` (see `count_from_header`). Raises InputError for BERT with causal-lm, and for another model type without a
-    folder.
+    `folder`: all of them where the task writes, else those of the body and `count_head`. Raises InputError for BERT
+    with causal-lm, and for another model type without a folder.
     """
-    kind = config.get("model_type")
-    if task_type == "question-answering":  # where an answer begins, and where it ends
-        n_labels = 2
-    of_tokens = task_type in ("token-classification", "question-answering")
-    texts = task_type in ("sequence-classification", "multi-label")
-    if kind == "bert" and (texts or of_tokens):
-        width, depth = int(config.get("hidden_size", 768)), int(config.get("num_hidden_layers", 12))
+    kind, writes = config.get("model_type"), find_kind(task_type).writes
+    head = count_head(config, task_type, n_labels)
+    if kind == "bert" and not writes:
+        width, depth = int(config.get("hidden_size", WIDTH)), int(config.get("num_hidden_layers", 12))
         inner = int(config.get("intermediate_size", 3072))
         positions = int(config.get("max_position_embeddings", 512)) + int(config.get("type_vocab_size", 2))
-        pooler = width**2 + width if texts else 0
-        extra = 2 * width + pooler + (width + 1) * n_labels
         vocabulary = int(config.get("vocab_size", 30522))
-    elif kind == "gpt2" and (texts or of_tokens or task_type == "causal-lm"):
-        width, depth = int(config.get("n_embd", 768)), int(config.get("n_layer", 12))
+    elif kind == "gpt2" and task_type != "seq2seq":
+        width, depth = int(config.get("n_embd", WIDTH)), int(config.get("n_layer", 12))
         inner = int(config.get("n_inner") or FEED_FORWARD * width)
         positions = int(config.get("n_positions", 1024))
-        extra = 2 * width + (width * n_labels if texts else 0)
-        if of_tokens:
-            extra += (width + 1) * n_labels
         vocabulary = int(config.get("vocab_size", 50257))
-        if task_type == "causal-lm" and not config.get("tie_word_embeddings", True):
-            extra += width * vocabulary
+        if writes and not config.get("tie_word_embeddings", True):
+            head = width * vocabulary
     elif kind == "t5" and task_type == "seq2seq" and folder is None:
         return _count_t5(config)
     elif kind not in ("bert", "gpt2") and folder is not None:
-        return count_from_header(folder, layers)
+        if writes:
+            return count_from_header(folder, layers)
+        total, non_embedding = _sum(folder, _body(dict(_floating_tensors(Path(folder)))), layers)
+        return total + head, non_embedding + head
     else:
         raise InputError(f"a '{kind}' model cannot do {task_type}; for causal-lm use gpt2", code="wrong_architecture")
     layer = 4 * (width**2 + width) + (width * inner + inner) + (inner * width + width) + 4 * width
-    body = (depth if layers is None else layers) * layer + extra
+    body = (depth if layers is None else layers) * layer + 2 * width + head
     return body + (vocabulary + positions) * width, body
+
+
+def count_head(config: Mapping[str, Any], task_type: str, n_labels: int) -> int:
+    """Parameters that a task adds to the body of a checkpoint: those that learn beside adapters.
+
+    With w = width and L = labels (of question-answering 2, where an answer begins and ends): (w + 1)L for tokens. For
+    texts besides that a square layer of w^2 + w, be it a pooler (BERT, DeBERTa) or part of the head (RoBERTa, ELECTRA,
+    DistilBERT, MPNet), but wL alone in decoders. ModernBERT has the square layer for tokens, too. Tasks that write have
+    their output from the checkpoint.
+    """
+    if find_kind(task_type).writes:
+        return 0
+    width = next((int(config[key]) for key in WIDTH_KEYS if config.get(key)), WIDTH)
+    labels = 2 if task_type == "question-answering" else n_labels
+    kind, texts = config.get("model_type"), task_type in ("sequence-classification", "multi-label")
+    if texts and kind in DECODERS:
+        return width * labels
+    square = width**2 + width if texts or kind == "modernbert" else 0
+    return square + (width + 1) * labels
 
 
 def _count_t5(config: Mapping[str, Any]) -> tuple[int, int]:
@@ -180,9 +200,28 @@ def count_from_header(folder: Path | str, layers: int | None = None) -> tuple[in
     Reads headers only. The head of a task that the checkpoint was not trained for is not in the file, so not counted.
     Raises InputError if there is no safetensors file, a header is broken, or fewer than `layers` layers are there.
     """
+    return _sum(folder, dict(_floating_tensors(Path(folder))), layers)
+
+
+def _body(shapes: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """What a head is put on: without the heads that the checkpoint was trained with, and without a pooler.
+
+    A body that was saved with a head has a name of its own, which embeddings and layers have in common.
+    """
+    marks = [name.split(".") for name in shapes if EMBEDDING_WEIGHT.search(name) or LAYER_NUMBER.search(name)]
+    common = takewhile(lambda parts: len(set(parts)) == 1, zip(*marks, strict=False))
+    prefix = "".join(f"{parts[0]}." for parts in common)
+    return {
+        name: shape
+        for name, shape in shapes.items()
+        if name.startswith(prefix) and not name.startswith("lm_head.") and ".pooler." not in f".{name}"
+    }
+
+
+def _sum(folder: Path | str, shapes: Mapping[str, list[int]], layers: int | None) -> tuple[int, int]:
     total = embedding = 0
     depth = 0
-    for name, shape in _floating_tensors(Path(folder)):
+    for name, shape in shapes.items():
         elements = math.prod(shape)
         numbered = LAYER_NUMBER.search(name)
         if numbered:

@@ -17,7 +17,7 @@ from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, share_gpus, wall_seconds
 from rayscale.guessing import guessing_loss
 from rayscale.machine import Machine, torch_without_cuda
-from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, count_adapters, family_config
+from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, count_adapters, count_head, family_config
 from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
 from rayscale.study_checks import repeated
@@ -289,9 +289,7 @@ def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int,
     found = count(config, study.task.type, n_labels, spec.layers, spec.path)
     if spec.lora is None:
         return *found, stored, found[0]
-    # Classifiers of texts have a square layer before their last one, whose size is that of the labels.
-    wide, texts = spec.width or 0, study.task.type in ("sequence-classification", "multi-label")
-    head = 0 if study.task.kind.writes else (wide + 1) * (max(n_labels, 2) + wide * texts)
+    head = count_head(config, study.task.type, n_labels)
     return *found, stored, count_adapters(spec.path, spec.layers, spec.lora) + head
 
 

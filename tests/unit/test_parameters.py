@@ -77,7 +77,9 @@ def test_header_counts_floating_tensors_of_all_files(tmp_path: Path) -> None:
     _write(tmp_path)
     assert count_from_header(tmp_path) == (48 + 40 + 4, 48 + 4)
     assert count_from_header(tmp_path, layers=1) == (16 + 40 + 4, 16 + 4)
-    assert count({"model_type": "distilbert"}, "sequence-classification", 2, 2, tmp_path) == (32 + 40 + 4, 32 + 4)
+    head = 4 * 4 + 4 + 5 * 2
+    config = {"model_type": "distilbert", "dim": 4}
+    assert count(config, "sequence-classification", 2, 2, tmp_path) == (32 + 40 + 4 + head, 32 + 4 + head)
 
 
 def test_wrong_headers(tmp_path: Path) -> None:
