@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from rayscale.allocation import best_cell, cells, cheapest, data_needed, limit
+from rayscale.bits import bits_per_nat
 from rayscale.counted import GUESS, unfit, untrained
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
@@ -23,7 +24,6 @@ from rayscale.fitted import Fit, score
 from rayscale.formula import find_law
 from rayscale.goals import BITS, FRACTIONS, LOWER_IS_BETTER, PERCENTS
 from rayscale.laws import Law
-from rayscale.observations import numbers
 from rayscale.sentences import LEFT_OUT, spoken, untrained_text
 from rayscale.speedup import amount, gpu_gain, mean_interval
 from rayscale.worth import worth_of_copies
@@ -359,6 +359,5 @@ def _loss_at(trials: pd.DataFrame, model: str, metric: str, value: float) -> flo
     if metric == "perplexity":
         return float(np.log(value)) if value > 1 else value
     if metric in BITS:
-        mine = trials[(trials["model"] == model).to_numpy(dtype=bool, na_value=False)]
-        return value * float(np.nanmedian(numbers(mine, LOSS) / numbers(mine, metric)))
+        return value / bits_per_nat(trials, metric)[model]
     return value

@@ -1,6 +1,7 @@
 """How good a model would be at a data size: the law that foretold the largest size best, in the metric's unit.
 
-Losses follow the laws of the loss. Accuracies and F1 follow laws of their log odds, which stay between 0 and 1.
+Losses follow the laws of the loss, and so do perplexity and bits, which tell the loss in other units. Accuracies and F1
+follow laws of their log odds, which stay between 0 and 1.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from rayscale.bits import bits_per_nat
 from rayscale.coordinates import link
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
 from rayscale.fitted import Fit
-from rayscale.goals import PERCENTS, Target
+from rayscale.goals import BITS, PERCENTS, Target
 from rayscale.laws import find_law
+from rayscale.observations import numbers
 from rayscale.speedup import mean_interval
 
 Array = NDArray[np.float64]
@@ -35,7 +38,7 @@ class Quality:
 
     `law` names it; `error` is its root mean square error, in the metric's unit, on the largest data size when fitted
     without it (None where that could not be tried); `rivals` the errors of the laws not chosen; `why` what kept laws
-    from being fitted.
+    from being fitted; `units` by how much the metric of each model is larger than what the laws are fitted to.
     """
 
     target: Target
@@ -46,6 +49,7 @@ class Quality:
     error: float | None
     rivals: Mapping[str, float]
     why: tuple[str, ...]
+    units: Mapping[str, float]
 
     def predict(self, model: str, sizes: Array) -> pd.DataFrame | None:
         """At data sizes (n,): the columns of INTERVALS in the metric's unit, extrapolation, probability.
@@ -60,15 +64,16 @@ class Quality:
         top = np.inf if self.target.lower else 1.0
         values = {name: np.minimum(found[name].to_numpy(dtype=float), top) for name in INTERVALS}
         # The interval for a new run is that of a normal error on the law's own scale, a half to either side.
-        aim = link(fit.law.link, _quantity(self.target, np.array([self.target.reach])))
+        unit = self.units[model]
+        aim = link(fit.law.link, _quantity(self.target, np.array([self.target.reach]), unit))
         middle, low, high = (link(fit.law.link, np.clip(values[name], 1e-300, top - 1e-12 if top == 1 else top))
                              for name in ("predicted", "low", "high"))  # fmt: skip
         ahead = aim - middle if self.target.lower else middle - aim
         above = ahead >= 0  # then it is the side of worse runs that counts
         width = np.where(above == self.target.lower, high - middle, middle - low) / Z95
-        unit = {name: _metric(self.target, value) for name, value in values.items()}
-        unit["probability"] = stats.norm.cdf(ahead / np.maximum(width, 1e-12))
-        return pd.DataFrame({**unit, "extrapolation": found["extrapolation"].to_numpy(dtype=float)})
+        told = {name: _metric(self.target, value, unit) for name, value in values.items()}
+        told["probability"] = stats.norm.cdf(ahead / np.maximum(width, 1e-12))
+        return pd.DataFrame({**told, "extrapolation": found["extrapolation"].to_numpy(dtype=float)})
 
 
 def quality(
@@ -77,11 +82,14 @@ def quality(
     """The law of the target's metric over `trials` (the ok rows that count, columns as in trials.parquet).
 
     `auto` over all models is held against a simple law for each model: models of several families need not share one.
-    A law that is named is taken as it is. Raises InputError for one that cannot follow the metric.
+    A law that is named is taken as it is. Raises InputError for one that cannot follow the metric, TableError for bits
+    without the loss.
     """
     candidates = _candidates(law, target)
     trials = trials.reset_index(drop=True)
-    quantity = _quantity(target, pd.to_numeric(trials[target.metric], errors="coerce").to_numpy(dtype=float))
+    units = _units(trials, target)
+    own = np.array([units[model] for model in trials["model"].astype(str)], dtype=np.float64)
+    quantity = _quantity(target, numbers(trials, target.metric), own)
     trials = trials.assign(**{_COLUMN: quantity})
     trials = trials[np.isfinite(quantity)].dropna(subset=[data, "params"])
     sizes = {str(model): float(each) for model, each in trials.groupby("model")["params"].median().items()}
@@ -97,7 +105,7 @@ def quality(
             continue
         found[name] = fits
         check, _ = _fits(kept, name, over_all, data, _CHECK_BOOTSTRAP, seed)
-        error = _miss(Quality(target, data, sizes, name, check, None, {}, ()), held)
+        error = _miss(Quality(target, data, sizes, name, check, None, {}, (), units), held)
         if error is not None:
             errors[name] = error
     # A law that leaves out models cannot be compared with one that has them all.
@@ -105,7 +113,7 @@ def quality(
     chosen = ranked[0] if ranked else None
     rivals = {name: error for name, error in errors.items() if name != chosen}
     return Quality(target, data, sizes, chosen, found.get(chosen, {}) if chosen else {},
-                   errors.get(chosen) if chosen else None, rivals, tuple(dict.fromkeys(why)))  # fmt: skip
+                   errors.get(chosen) if chosen else None, rivals, tuple(dict.fromkeys(why)), units)  # fmt: skip
 
 
 def _candidates(law: str, target: Target) -> dict[str, bool]:
@@ -169,20 +177,29 @@ def _miss(law: Quality, held: pd.DataFrame) -> float | None:
     for model, rows in held.groupby("model"):
         found = law.predict(str(model), rows[law.data].to_numpy(dtype=float))
         if found is not None:
-            misses.append(found["predicted"].to_numpy() - _metric(law.target, rows[_COLUMN].to_numpy(dtype=float)))
+            real = _metric(law.target, rows[_COLUMN].to_numpy(dtype=float), law.units[str(model)])
+            misses.append(found["predicted"].to_numpy() - real)
     together = np.concatenate(misses) if misses else np.zeros(0)
     return float(np.sqrt(np.mean(together**2))) if len(together) and np.isfinite(together).all() else None
 
 
-def _quantity(target: Target, values: Array) -> Array:
+def _units(trials: pd.DataFrame, target: Target) -> dict[str, float]:
+    """Model -> its metric over what the laws are fitted to: of bits the model's own, as its tokenizer decides."""
+    models = trials["model"].astype(str)
+    if target.metric in BITS:
+        return bits_per_nat(trials, target.metric)
+    return dict.fromkeys(models, 100.0 if target.metric in PERCENTS else 1.0)
+
+
+def _quantity(target: Target, values: Array, units: Array | float) -> Array:
     """What the laws are fitted to: the metric as a fraction, a loss as it is, a perplexity as the loss behind it."""
     if target.metric == "perplexity":
         return np.log(np.where(values > 1, values, np.nan))
-    return values / 100 if target.metric in PERCENTS else values
+    return values / units
 
 
-def _metric(target: Target, values: Array) -> Array:
+def _metric(target: Target, values: Array, unit: float) -> Array:
     """The metric from what the laws are fitted to."""
     if target.metric == "perplexity":
         return np.exp(np.minimum(values, 700.0))
-    return values * 100 if target.metric in PERCENTS else values
+    return values * unit

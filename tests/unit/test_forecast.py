@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from rayscale.errors import InputError
 from rayscale.forecast import conclude, law_line
 from rayscale.formula import find_law, find_user_law
+from rayscale.goals import Target
 from rayscale.ledger import COLUMNS
 from rayscale.prediction import predict
+from rayscale.quality import INTERVALS, quality
 from rayscale.simulate import simulate
 
 TRUE = {"A": 60.0, "B": 300.0, "E": 2.5, "alpha": 0.33, "beta": 0.4}
@@ -141,6 +143,25 @@ def test_perplexity_and_bits_come_from_the_law_of_the_loss(whole):
     for target, reach in units:
         aim = settle(trials, target=target, reach=float(reach))["verdict"]["target"]
         assert aim["needed"]["value"] == pytest.approx(whole["verdict"]["target"]["needed"]["value"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("metric", "reach"), [("bits_per_token", 6.2), ("bits_per_character", 1.85)])
+def test_verdict_and_recommendation_agree_on_bits_whatever_the_tokenizers(metric, reach):
+    trials = study(gpus=(1,))
+    trials["bits_per_character"] = trials["eval_loss"] * trials["params"].map({8e4: 0.4, 2.4e5: 0.43, 6.7e5: 0.46})
+    aim = settle(trials, target=metric, reach=reach, laws=[find_law("chinchilla")])["verdict"]["target"]
+    needed = np.array([aim["needed"]["value"]])
+    by_bits, by_loss = (
+        quality(trials, Target(name, reach), "tokens", law="chinchilla", bootstrap=60).predict(
+            aim["best_model"], needed
+        )
+        for name in (metric, "eval_loss")
+    )
+    assert by_bits["predicted"][0] == pytest.approx(reach, rel=1e-3)
+    mine = trials[trials["model"] == aim["best_model"]]
+    unit = (mine[metric] / mine["eval_loss"]).iloc[0]
+    for name in INTERVALS:
+        assert by_bits[name][0] == pytest.approx(unit * by_loss[name][0], rel=1e-6)
 
 
 def test_the_held_out_largest_size_is_foretold_better_than_by_its_rivals():
