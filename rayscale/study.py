@@ -215,7 +215,8 @@ class Training(_Part):
     is multiplied by `plateau_factor` (default 0.5) after `plateau_patience` (default 1) validations in a row without a
     lower loss. After `early_stopping` of them training ends, and the weights of the lowest loss are taken.
     `gradient_checkpointing` takes less memory and a third more work. `precision: tf32` (CUDA) multiplies matrices in
-    TF32, all else in float32.
+    TF32, all else in float32. `compile` (CUDA) has torch.compile make kernels of each layer: a minute at first, then
+    large models train faster.
     """
 
     epochs: Count | None = None
@@ -234,6 +235,7 @@ class Training(_Part):
     warmup: Share = 0.1
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     gradient_checkpointing: Annotated[bool, Strict()] = False
+    compile: Annotated[bool, Strict()] = False
     weight_decay: Annotated[float, Strict(), Field(ge=0, le=1)] = 0.01
 
     @model_serializer(mode="wrap")

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from rayscale.errors import DataError
 from rayscale.estimate import micro_batch_rows
 from rayscale.nn import batches, devices
+from rayscale.nn.compiled import compile_layers
 from rayscale.nn.group import Group
 from rayscale.nn.key_masks import spread_masks
 from rayscale.nn.models import Size, build_model, measure_size
@@ -133,6 +134,8 @@ def prepare_job(
         spread_masks(model)
     if training.get("gradient_checkpointing"):
         recompute_layers(model)
+    if training.get("compile"):
+        compile_layers(model)
     if training["optimizer"] == "adamw":
         rest_unused(model, prepared)
     global_batch = min(training["global_batch"], len(rows))

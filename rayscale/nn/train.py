@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from rayscale.errors import MemoryTrialError, TrialError
-from rayscale.nn import batches, devices
+from rayscale.nn import batches, compiled, devices
 from rayscale.nn.evaluate import evaluate
 from rayscale.nn.group import Group
 from rayscale.nn.job import Job, prepare_job
@@ -126,6 +126,9 @@ def train_trial(
             error.step = course.steps  # type: ignore[attr-defined] # an error that comes back at its step is no accident
             if devices.is_out_of_memory(error):
                 raise MemoryTrialError(str(error).splitlines()[0], job.micro_batch) from error
+            explained = compiled.explain(error) if trial.training.get("compile") else None
+            if explained is not None:
+                raise explained from error
             raise
         finally:
             keeper.close()

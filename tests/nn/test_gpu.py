@@ -10,6 +10,7 @@ import transformers
 from made import Made, encoder_sizes, make_trial
 from torch.testing import assert_close
 
+from rayscale.lora import Lora
 from rayscale.nn import recording, train
 from rayscale.nn.objectives import Inputs
 from rayscale.nn.recording import Recorder
@@ -75,6 +76,27 @@ def test_recorded_steps_are_the_steps(
         played.clear()
     for column in ("train_loss", "validation_loss", "eval_loss"):
         assert results[0][column] == pytest.approx(results[1][column], rel=1e-4 if precision == "fp32" else 2e-2)
+
+
+@pytest.mark.parametrize("task", ["sequence-classification", "causal-lm"])
+def test_compiled_layers_train_alike(
+    classification: Made, language: Made, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, given: given)
+    made, family, size = (language, "gpt2", 12 * 53) if task == "causal-lm" else (classification, "bert", 53)
+    found = []
+    for compiled in (True, False):
+        training = {"precision": "fp32", "epochs": 4, **({"compile": True} if compiled else {})}
+        trial = make_trial(task, device="cuda", model=wide(family), data_requested=size, training=training)
+        found.append(train_trial(trial, made, device="cuda"))
+    for column in ("train_loss", "eval_loss"):
+        assert found[0][column] == pytest.approx(found[1][column], rel=1e-4)
+
+
+def test_adapters(classification: Made, tiny_bert: Path) -> None:
+    pytest.importorskip("peft")
+    spec = ModelSpec("tiny", "pretrained", "bert", 2, path=str(tiny_bert), lora=Lora(rank=4))
+    assert train_trial(make_trial(device="cuda", model=spec), classification, device="cuda")["status"] == "ok"
 
 
 def test_a_trial_on_a_gpu_is_repeated_bit_for_bit(classification: Made) -> None:

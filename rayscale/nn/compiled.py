@@ -1,0 +1,40 @@
+"""torch.compile of a model's layers, one by one: alike as they are, they share what is compiled."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from rayscale.errors import TrialError
+
+
+def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
+    """Compile every layer of the model at its first call, for batches of all sizes.
+
+    Raises TrialError on a CPU, and for an architecture of which transformers does not say what its layers are.
+    """
+    if model.device.type == "cpu" and backend == "inductor":
+        text = "training.compile is for CUDA devices, and this is a CPU, where it gains nothing; set it to false"
+        raise TrialError(text, code="no_compile", permanent=True)
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        text = f"the layers of {model.config.model_type} models are not known; set training.compile to false"
+        raise TrialError(text, code="no_compile", permanent=True)
+    for layer in layers:
+        layer.compile(dynamic=True, backend=backend)
+
+
+def explain(error: Exception) -> TrialError | None:
+    """What a failure to compile means to who started the trial; None for other errors."""
+    from torch._dynamo.exc import TorchDynamoException  # takes seconds, which only those who compile pay
+
+    if not isinstance(error, TorchDynamoException):
+        return None
+    cause = getattr(error, "inner_exception", error)
+    reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    return TrialError(
+        f"the layers cannot be compiled ({reason}); training.compile needs a C compiler, such as gcc, on every node "
+        "with GPUs: install one, or set training.compile to false",
+        code="no_compile",
+        permanent=True,
+    )
