@@ -83,6 +83,10 @@ class Turns:
         torch.cuda.synchronize()
         return time.perf_counter()
 
+    def begin(self) -> None:
+        """Called by a contender's thread before its first step: what it took to get there is not measured."""
+        self._since = self._clock()
+
     def step(self, name: str) -> None:
         """Called by a contender's thread after each step."""
         self.steps[name] += 1
@@ -330,6 +334,8 @@ def ours(turns: Turns, me: str, race: Race, changed: dict[str, Any]) -> tuple[li
 
     def progress(what: dict[str, Any]) -> None:
         nonlocal told
+        if what["phase"] == "train" and not what["step"]:
+            turns.begin()
         if what["phase"] == "train" and what["step"] > told:
             told = what["step"]
             turns.step(me)
@@ -371,6 +377,7 @@ def tutorial(turns: Turns, me: str, race: Race) -> tuple[list[float], Any]:
     steps = len(order) // race.batch
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     curve = []
+    turns.begin()
     for batch in DataLoader(Texts(), batch_size=race.batch):
         loss = model(**{name: each.to(race.device) for name, each in batch.items()}).loss
         loss.backward()
@@ -396,6 +403,10 @@ def trainer(turns: Turns, me: str, race: Race, settings: dict[str, Any]) -> tupl
     class Baton(transformers.TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             curve.extend([logs["loss"]] if logs and "loss" in logs else [])
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if not state.global_step:
+                turns.begin()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             turns.step(me)

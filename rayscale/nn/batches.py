@@ -86,14 +86,16 @@ def cut_evaluation(
 
 
 def pad_rows(
-    split: Split, rows: np.ndarray, pad: int, multiple: int = 1, least: int = 0
+    split: Split, rows: np.ndarray, pad: int, multiple: int = 1, least: int = 0, most: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(ids int64, lengths int64) of shapes (rows, width) and (rows,): padded with `pad` to the longest row.
 
-    The width is at least `least`, rounded up to `multiple` (8 suits the matrix units of GPUs).
+    The width is at least `least`, rounded up to `multiple` (8 suits the matrix units of GPUs), but not beyond `most`.
     """
     (values, starts), lengths = split.gather(rows), split.lengths[rows]
-    width = -(-max(least, int(lengths.max())) // multiple) * multiple
+    longest = int(lengths.max())
+    width = -(-max(least, longest) // multiple) * multiple
+    width = width if most is None else max(longest, min(width, most))
     columns = np.arange(width)
     inside = columns < lengths[:, None]
     # Positions beyond a row point at its first token, then are overwritten: reading stays inside the mapped file.

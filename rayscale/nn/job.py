@@ -52,12 +52,13 @@ class Job:
     pad: int
     size: Size
     unpadded: bool
+    longest: int  # tokens of the longest input: beyond it nothing is padded, a model may have no more positions
     width: int  # to which batches are padded at least: on a GPU all of a model that is not padded inside are alike
 
     def to_device(self, split: Split, rows: np.ndarray, least: int = 0) -> Inputs:
         """The rows of a split as one batch on the device, at least `least` wide; a multiple of 8 on GPUs."""
         device = self.group.device
-        ids, lengths = batches.pad_rows(split, rows, self.pad, 8 if device.type == "cuda" else 1, least)
+        ids, lengths = batches.pad_rows(split, rows, self.pad, 8 if device.type == "cuda" else 1, least, self.longest)
 
         def send(given: np.ndarray) -> torch.Tensor:
             tensor = torch.from_numpy(given)
@@ -175,6 +176,7 @@ def prepare_job(
         pad=model.config.pad_token_id or 0,
         size=size,
         unpadded=unpadded,
+        longest=longest,
         width=longest if unpadded and group.device.type == "cuda" else 0,
     )
     return model, job

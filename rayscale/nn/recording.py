@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rayscale.nn.devices import is_out_of_memory
 from rayscale.nn.objectives import WINDOWS, Inputs
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ class _Recording:
     loss: torch.Tensor
 
     def play(self, inputs: list[torch.Tensor], factor: float | torch.Tensor) -> torch.Tensor:
+        """The pass once more, on these tensors."""
         self.factor.fill_(factor)
         for here, given in zip(self.inputs, inputs, strict=True):
             here.copy_(given)
@@ -59,7 +59,8 @@ class Recorder:
 
     A shape that comes for the first time is run as it is, which prepares what PyTorch prepares once; at the second time
     it is recorded. Graphs share their memory, as they never run at once. Nothing is computed while recording, so where
-    that fails the log says why, and this trial's passes are run one by one from then on.
+    that fails the log says why, and this trial's passes are run one by one from then on. All passes are on one stream:
+    libraries, autograd and torch.compile prepare themselves for each stream anew, which must not fall into a recording.
     """
 
     def __init__(self, run: Pass) -> None:
@@ -71,6 +72,14 @@ class Recorder:
 
     def __call__(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
         """One pass."""
+        here, stream = torch.cuda.current_stream(), _passes(inputs.ids.device)
+        stream.wait_stream(here)
+        with torch.cuda.stream(stream):
+            loss = self._pass(inputs, factor)
+        here.wait_stream(stream)
+        return loss
+
+    def _pass(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
         tensors = list(_tensors(inputs))
         shape = tuple((tuple(each.shape), each.dtype) for each in tensors)
         # Windows differ from batch to batch in number and width: such shapes do not come back.
@@ -87,34 +96,53 @@ class Recorder:
             self._recordings[shape] = self._record(inputs)
         except RuntimeError as error:  # the type of CUDA's errors, a lack of memory among them
             self._on = False
-            if is_out_of_memory(error):
-                self._recordings.clear()
+            self._recordings.clear()
             reason = str(error).splitlines()[0]
             logging.getLogger(__name__).warning("steps are not recorded, which is slower: %s", reason)
 
     def _record(self, inputs: Inputs) -> _Recording:
-        held = _copied(inputs)
-        factor = torch.zeros((), device=inputs.ids.device)
-        graph, stream = torch.cuda.CUDAGraph(), _recording_stream(inputs.ids.device)
+        held, device = _copied(inputs), inputs.ids.device
+        factor = torch.zeros((), device=device)
+        graph, draws = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state(device)
         torch.cuda.synchronize()
         torch.cuda.empty_cache()  # what such a pass left behind can hold its recording
-        with _no_garbage_collected(), torch.cuda.stream(stream):
-            # Only this thread must not wait: others write savepoints.
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+        with _no_garbage_collected():
             try:
-                loss = self._run(held, factor)
+                # Only this thread must not wait: others write savepoints.
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                try:
+                    loss = self._run(held, factor)
+                except BaseException:
+                    with suppress(RuntimeError):  # says only that something failed before
+                        graph.capture_end()
+                    raise
+                graph.capture_end()
             except BaseException:
-                with suppress(RuntimeError):  # says only that something failed before
-                    graph.capture_end()
+                _clear_up(device, self._pool, draws)
                 raise
-            graph.capture_end()
-        torch.cuda.current_stream().wait_stream(stream)
         return _Recording(graph, list(_tensors(held)), factor, loss)
 
 
+def _clear_up(device: torch.device, pool: Any, draws: torch.Tensor) -> None:
+    """After a recording that CUDA broke off allocator and generator take it for going on: end it for them, too.
+
+    `draws` is the state of the generator before it.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    try:
+        torch._C._cuda_endAllocateToPool(index, pool)
+    except RuntimeError:  # it came to its end
+        pass
+    else:
+        torch._C._cuda_releasePool(index, pool)
+    generator = torch.Generator(device)
+    generator.set_state(draws)
+    torch.cuda.default_generators[index].graphsafe_set_state(generator)
+
+
 @cache
-def _recording_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for the whole process: libraries keep memory for each stream that they were used on."""
+def _passes(device: torch.device) -> torch.cuda.Stream:
+    """Their stream, one for the whole process: libraries keep memory for each that they were used on."""
     return torch.cuda.Stream(device)
 
 

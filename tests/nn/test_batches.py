@@ -56,10 +56,10 @@ def test_evaluation_visits_each_row_once(lengths: list[int], world_size: int) ->
     assert all(len(batch) * known[batch].max() <= 64 for batch in batches)
 
 
-@pytest.mark.parametrize(("multiple", "width"), [(1, 3), (8, 8)])
-def test_padding(multiple: int, width: int) -> None:
+@pytest.mark.parametrize(("multiple", "most", "width"), [(1, None, 3), (8, None, 8), (8, 5, 5), (8, 2, 3)])
+def test_padding(multiple: int, most: int | None, width: int) -> None:
     split = make_split([np.array([5, 6, 7]), np.array([8]), np.array([9, 10])])
-    ids, lengths = pad_rows(split, np.array([2, 0]), pad=4, multiple=multiple)
+    ids, lengths = pad_rows(split, np.array([2, 0]), pad=4, multiple=multiple, most=most)
     assert ids.shape == (2, width)
     assert ids[:, :3].tolist() == [[9, 10, 4], [5, 6, 7]]
     assert (ids[:, 3:] == 4).all()

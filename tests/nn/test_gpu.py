@@ -122,6 +122,27 @@ def test_dropout_differs_from_replay_to_replay() -> None:
     assert_close(given.grad.mean().item(), 5 * 0.5 * 4999.5, rtol=0.05, atol=0)
 
 
+def test_a_failed_recording_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    dropout, weight = torch.nn.Dropout(0.5), torch.ones(1000, device="cuda", requires_grad=True)
+
+    def compute(inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
+        loss = (dropout(weight) * inputs.ids).sum()
+        loss.item()  # waits for the device, which no recording can hold
+        (loss * factor).backward()
+        return loss.detach()
+
+    torch.manual_seed(3)
+    recorder, inputs = Recorder(compute), Inputs(torch.ones(1000, device="cuda"), None, None)
+    found = [float(recorder(inputs, 1.0)) for _ in range(4)]
+    assert "steps are not recorded" in caplog.text
+    torch.manual_seed(3)
+    assert found == [float(compute(inputs, 1.0)) for _ in range(4)]
+    torch.cuda.empty_cache()
+    other = Recorder(lambda given, factor: (dropout(weight) * given.ids).sum())  # and the next recording succeeds
+    assert len({float(other(inputs, 1.0)) for _ in range(4)}) == 4
+    assert other._recordings
+
+
 def test_pretrained_cut(classification: Made, tiny_bert: Path) -> None:
     spec = ModelSpec("tiny", "pretrained", "bert", 2, path=str(tiny_bert))
     assert train_trial(make_trial(device="cuda", model=spec), classification, device="cuda")["status"] == "ok"
