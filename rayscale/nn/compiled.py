@@ -33,8 +33,8 @@ def explain(error: Exception) -> TrialError | None:
     cause = getattr(error, "inner_exception", error)
     reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     return TrialError(
-        f"the layers cannot be compiled ({reason}); training.compile needs a C compiler, such as gcc, on every node "
-        "with GPUs: install one, or set training.compile to false",
+        f"the layers cannot be compiled ({reason}); training.compile needs a C compiler on every node with GPUs, and "
+        "layers that torch.compile understands: install gcc, or set training.compile to false",
         code="no_compile",
         permanent=True,
     )

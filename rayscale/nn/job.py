@@ -128,7 +128,9 @@ def prepare_job(
     )
     model.to(device=group.device)  # type: ignore[call-arg]
     size = measure_size(model, objective.head_per_token)
-    unpadded = can_unpad(model)
+    precision = devices.resolve_precision(training["precision"], group, size.width)
+    # torch.compile makes no backward pass of the kernel that attends to float32 without padding (PyTorch 2.13).
+    unpadded = can_unpad(model) and (precision == "bf16" or not training.get("compile"))
     if unpadded:
         unpad(model)
     elif is_encoder(model):
@@ -172,7 +174,7 @@ def prepare_job(
         # What learns beside adapters learns as fast as beside a body that learns.
         head_factor=head * body_rate / rate,
         body_factor=body_rate / rate,
-        precision=devices.resolve_precision(training["precision"], group, size.width),
+        precision=precision,
         pad=model.config.pad_token_id or 0,
         size=size,
         unpadded=unpadded,

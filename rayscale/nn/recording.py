@@ -87,8 +87,10 @@ class Recorder:
             self._try(shape, inputs)
         if shape in self._recordings:
             return self._recordings[shape].play(tensors, factor)
-        if len(self._seen) < MOST_SHAPES and WINDOWS not in inputs.extra:
+        if self._on and len(self._seen) < MOST_SHAPES and WINDOWS not in inputs.extra:
             self._seen.add(shape)
+            # What is recorded are copies, too: torch.compile looks at where in its memory a tensor begins.
+            return self._run(_copied(inputs), factor)
         return self._run(inputs, factor)
 
     def _try(self, shape: Any, inputs: Inputs) -> None:

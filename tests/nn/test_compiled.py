@@ -43,5 +43,5 @@ def test_a_failure_to_compile_is_explained() -> None:
     told = explain(caught.value)
     assert told is not None
     assert "Failed to find C compiler" in str(told)
-    assert "install one" in str(told)
+    assert "install gcc" in str(told)
     assert explain(RuntimeError("something else")) is None
