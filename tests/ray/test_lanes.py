@@ -11,8 +11,9 @@ import pytest
 import ray
 
 from rayscale.draft import draft_plan
-from rayscale.machine import this_machine
+from rayscale.machine import Machine, this_machine
 from rayscale.nn.metrics import METRICS
+from rayscale.on_ray.capacity import local_capacity
 from rayscale.on_ray.data import prepare
 from rayscale.on_ray.lane import Cell
 from rayscale.on_ray.lanes import Handed, LaneSettings, open_host, open_pool
@@ -35,6 +36,14 @@ TIMES = {
 def planned(folder: Path) -> Plan:
     study = load_study(write_study(folder))
     return draft_plan(study, this_machine("cpu"), Store.open(folder / "run"))
+
+
+class Seat:
+    """A worker of a lane, as Ray places it."""
+
+    def look(self) -> list[int]:
+        """The GPUs that it has a share of."""
+        return list(ray.get_gpu_ids())
 
 
 def run_cells(
@@ -90,6 +99,20 @@ class TestTrials:
         assert outcomes[5]["measured"]["steps"] > 0
         mine_only = [outcomes[place] for place in (0, 2, 4, 6)]
         assert all(numbers(each) == numbers(alone) for each in mine_only)
+
+    def test_as_many_workers_as_share_a_gpu_are_placed_on_it_and_one_more_waits(self, session: Session) -> None:
+        trials = 3  # thirds are rounded by Ray
+        worker = local_capacity(Machine("cuda", trials, "a GPU", "this machine", trials)).worker
+        actor = ray.remote(Seat).options(num_cpus=worker["CPU"], num_gpus=worker["GPU"])
+        seats = [actor.remote() for _ in range(trials)]
+        assert ray.get([seat.look.remote() for seat in seats]) == [[0]] * trials
+        late = actor.remote()
+        waits = late.look.remote()
+        assert ray.wait([waits], timeout=0.5)[0] == []
+        ray.kill(seats[0])
+        assert ray.get(waits) == [0]
+        for seat in (*seats[1:], late):
+            ray.kill(seat)
 
     @pytest.mark.parametrize(("name", "better"), [("answers", "f1_words"), ("translation", "chrf")])
     def test_answers_and_translations_are_trained_and_scored_in_lanes(

@@ -69,12 +69,12 @@ class Lanes:
 
 
 def play(
-    cells: list[Cell], slots: int, lanes: Lanes, retries: int = 1, per_lane: int | None = None
+    cells: list[Cell], slots: int, lanes: Lanes, retries: int = 1, per_lane: int | None = None, share: float = 1.0
 ) -> dict[str, dict[str, Any]]:
     """Submit all cells at once, as a driver and Tune would; returns outcomes by trial."""
 
     async def whole() -> dict[str, dict[str, Any]]:
-        pool = LanePool(cells, slots, retries, per_lane, lanes.open)
+        pool = LanePool(cells, slots, retries, per_lane, lanes.open, share=share)
         waiting: list[Coroutine[Any, Any, Any]] = [pool.submit(cell.trial_id) for cell in cells]
         submitted = [asyncio.ensure_future(each) for each in waiting]
         outcomes: list[dict[str, Any]] = []
@@ -114,6 +114,16 @@ def test_a_slot_left_over_by_large_cells_serves_small_ones_meanwhile() -> None:
     lanes = Lanes(seconds=0.005)
     play([cell(f"two-{n}", 2) for n in range(4)] + [cell(f"one-{n}", 1) for n in range(4)], 3, lanes)
     assert any(name.startswith("one") and any(o.startswith("two") for o in others) for name, others, _ in lanes.log)
+
+
+def test_what_trials_that_share_a_gpu_lost_costs_their_share() -> None:
+    costs = {}
+    for share in (1.0, 0.25):
+        outcome = play([cell("a", 1)], 2, Lanes(seconds=0.02, breaks={"a": 1}), share=share)["a"]
+        seconds = sum(failure["seconds"] for failure in outcome["failures"])
+        assert seconds > 0
+        costs[outcome["share"]] = outcome["lost_seconds"] / seconds
+    assert costs == {1.0: pytest.approx(1.0), 0.25: pytest.approx(0.25)}
 
 
 def test_lone_trials_run_with_nothing_beside_them() -> None:
