@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from rayscale.errors import DataError
 from rayscale.estimate import micro_batch_rows
 from rayscale.nn import batches, devices
 from rayscale.nn.compiled import compile_layers
 from rayscale.nn.group import Group
+from rayscale.nn.kept_model import FREE, KeptModel, ReadyModel, Recipe
 from rayscale.nn.key_masks import spread_masks
-from rayscale.nn.models import Size, build_model, measure_size
+from rayscale.nn.models import Size, measure_size
 from rayscale.nn.objectives import WINDOWS, Inputs, Objective, find_objective
 from rayscale.nn.rates import resolve_adapter_rate, resolve_head_factor, resolve_rate
 from rayscale.nn.recompute import recompute_layers
@@ -86,9 +86,15 @@ class Job:
 
 
 def prepare_job(
-    trial: Trial, prepared: Prepared, checkpoint: str | None, group: Group, most: int | None = None
-) -> tuple[PreTrainedModel, Job]:
-    """Builds the model on its device and resolves what the trial leaves open: rate, micro-batch, precision.
+    trial: Trial,
+    prepared: Prepared,
+    checkpoint: str | None,
+    group: Group,
+    most: int | None = None,
+    kept: KeptModel | None = None,
+) -> tuple[ReadyModel, Job]:
+    """Builds the model on its device, or takes the `kept` one, and resolves what the trial leaves open: rate,
+    micro-batch, precision.
 
     `most` is a limit to the micro-batch, where memory did not suffice for the usual one.
 
@@ -116,31 +122,37 @@ def prepare_job(
         raise DataError(
             f"a row has {longest} tokens, task.max_length is {allowed}; prepare the data again", code="too_long"
         )
-    model = build_model(
+    recipe = Recipe(
         trial.model,
-        task_type,
+        trial.task,
+        {name: value for name, value in training.items() if name not in FREE},
         labels=prepared.labels,
         vocab_size=prepared.vocab_size,
         max_length=allowed if trial.model.kind == "family" else longest,
-        seed=trial.seed,
         token_ids=prepared.token_ids,
         checkpoint=checkpoint,
+        device=group.device,
     )
-    model.to(device=group.device)  # type: ignore[call-arg]
-    size = measure_size(model, objective.head_per_token)
-    precision = devices.resolve_precision(training["precision"], group, size.width)
-    # torch.compile makes no backward pass of the kernel that attends to float32 without padding (PyTorch 2.13).
-    unpadded = can_unpad(model) and (precision == "bf16" or not training.get("compile"))
-    if unpadded:
-        unpad(model)
-    elif is_encoder(model):
-        spread_masks(model)
-    if training.get("gradient_checkpointing"):
-        recompute_layers(model)
-    if training.get("compile"):
-        compile_layers(model)
-    if training["optimizer"] == "adamw":
-        rest_unused(model, prepared)
+    ready = kept.take(recipe, trial.seed, prepared) if kept is not None else None
+    if ready is None:
+        model = recipe.build(trial.seed)
+        model.to(device=group.device)  # type: ignore[call-arg]
+        size = measure_size(model, objective.head_per_token)
+        precision = devices.resolve_precision(training["precision"], group, size.width)
+        # torch.compile makes no backward pass of the kernel that attends to float32 without padding (PyTorch 2.13).
+        unpadded = can_unpad(model) and (precision == "bf16" or not training.get("compile"))
+        if unpadded:
+            unpad(model)
+        elif is_encoder(model):
+            spread_masks(model)
+        if training.get("gradient_checkpointing"):
+            recompute_layers(model)
+        if training.get("compile"):
+            compile_layers(model)
+        if training["optimizer"] == "adamw":
+            rest_unused(model, prepared)
+        ready = ReadyModel(recipe, model, size, unpadded, precision)
+    size, unpadded = ready.size, ready.unpadded
     global_batch = min(training["global_batch"], len(rows))
     usual = min(math.ceil(global_batch / group.world_size), micro_batch_rows(trial))
     pretrained, setting = trial.model.kind == "pretrained", training["learning_rate"]
@@ -174,11 +186,11 @@ def prepare_job(
         # What learns beside adapters learns as fast as beside a body that learns.
         head_factor=head * body_rate / rate,
         body_factor=body_rate / rate,
-        precision=precision,
-        pad=model.config.pad_token_id or 0,
+        precision=ready.precision,
+        pad=ready.model.config.pad_token_id or 0,
         size=size,
         unpadded=unpadded,
         longest=longest,
         width=longest if unpadded and group.device.type == "cuda" else 0,
     )
-    return model, job
+    return ready, job

@@ -175,6 +175,15 @@ def _from_checkpoint(
     return model.train()
 
 
+def draw_again(model: PreTrainedModel, seed: int) -> None:
+    """Draw the new weights of a model that `build_model` has read from a checkpoint, as for this seed; on the CPU."""
+    for module in model.modules():
+        module.__dict__.pop("_is_hf_initialized", None)  # weights of the checkpoint bear such a mark of their own
+    torch.manual_seed(seed)
+    model.initialize_weights()
+    open_pooler(model)
+
+
 def open_pooler(model: PreTrainedModel) -> None:
     """Lets the pooler of BERT and its kin begin as tanh of the first state.
 

@@ -38,12 +38,16 @@ def can_record(job: Job, model_type: str) -> bool:
 
 @dataclass(frozen=True)
 class _Recording:
-    """A graph with the tensors that it reads (those of `inputs`, `factor`) and writes (`loss`)."""
+    """A graph with the tensors that it reads (those of `inputs`, `factor`) and writes (`loss`).
+
+    While it was recorded, at most `more_bytes` were allocated beside all else.
+    """
 
     graph: torch.cuda.CUDAGraph
     inputs: list[torch.Tensor]
     factor: torch.Tensor
     loss: torch.Tensor
+    more_bytes: int
 
     def play(self, inputs: list[torch.Tensor], factor: float | torch.Tensor) -> torch.Tensor:
         """The pass once more, on these tensors."""
@@ -61,14 +65,27 @@ class Recorder:
     it is recorded. Graphs share their memory, as they never run at once. Nothing is computed while recording, so where
     that fails the log says why, and this trial's passes are run one by one from then on. All passes are on one stream:
     libraries, autograd and torch.compile prepare themselves for each stream anew, which must not fall into a recording.
+
+    A further trial of the same model may `begin` with the recordings of those before. Which of its passes are replayed
+    is decided as if there were none, so that it is the same trial as in a new process.
     """
 
     def __init__(self, run: Pass) -> None:
-        self._run = run
-        self._seen: set[Any] = set()
         self._recordings: dict[Any, _Recording] = {}
         self._pool: Any = torch.cuda.graph_pool_handle()
-        self._on = True
+        self.works = True
+        self._run: Pass | None = run
+        self._seen: set[Any] = set()
+        self._played: set[Any] = set()  # shapes that this trial replays
+        self.peak_bytes = 0  # of allocated memory, had this trial made its recordings itself
+
+    def begin(self, run: Pass) -> None:
+        """A further trial begins; `run` computes its passes, which differ from those before in their inputs alone."""
+        self._run = run
+
+    def end(self) -> None:
+        """The trial is over: of what it brought nothing is kept but recordings."""
+        self._run, self._seen, self._played, self.peak_bytes = None, set(), set(), 0
 
     def __call__(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
         """One pass."""
@@ -83,11 +100,12 @@ class Recorder:
         tensors = list(_tensors(inputs))
         shape = tuple((tuple(each.shape), each.dtype) for each in tensors)
         # Windows differ from batch to batch in number and width: such shapes do not come back.
-        if self._on and shape in self._seen and shape not in self._recordings and len(self._recordings) < MOST:
+        if self.works and shape in self._seen and shape not in self._played and len(self._played) < MOST:
             self._try(shape, inputs)
-        if shape in self._recordings:
+        if shape in self._played:
             return self._recordings[shape].play(tensors, factor)
-        if self._on and len(self._seen) < MOST_SHAPES and WINDOWS not in inputs.extra:
+        assert self._run is not None
+        if self.works and len(self._seen) < MOST_SHAPES and WINDOWS not in inputs.extra:
             self._seen.add(shape)
             # What is recorded are copies, too: torch.compile looks at where in its memory a tensor begins.
             return self._run(_copied(inputs), factor)
@@ -95,10 +113,14 @@ class Recorder:
 
     def _try(self, shape: Any, inputs: Inputs) -> None:
         try:
-            self._recordings[shape] = self._record(inputs)
+            if shape not in self._recordings:
+                self._recordings[shape] = self._record(inputs)
+            self._played.add(shape)
+            self._see_peak(torch.cuda.memory_allocated(inputs.ids.device) + self._recordings[shape].more_bytes)
         except RuntimeError as error:  # the type of CUDA's errors, a lack of memory among them
-            self._on = False
+            self.works = False
             self._recordings.clear()
+            self._played.clear()
             reason = str(error).splitlines()[0]
             logging.getLogger(__name__).warning("steps are not recorded, which is slower: %s", reason)
 
@@ -107,7 +129,13 @@ class Recorder:
         factor = torch.zeros((), device=device)
         graph, draws = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state(device)
         torch.cuda.synchronize()
+        if len(self._recordings) >= MOST:  # one of an earlier trial makes room
+            del self._recordings[next(each for each in self._recordings if each not in self._played)]
         torch.cuda.empty_cache()  # what such a pass left behind can hold its recording
+        self._see_peak(torch.cuda.max_memory_allocated(device))
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        assert self._run is not None
         with _no_garbage_collected():
             try:
                 # Only this thread must not wait: others write savepoints.
@@ -122,7 +150,11 @@ class Recorder:
             except BaseException:
                 _clear_up(device, self._pool, draws)
                 raise
-        return _Recording(graph, list(_tensors(held)), factor, loss)
+        more = torch.cuda.max_memory_allocated(device) - before
+        return _Recording(graph, list(_tensors(held)), factor, loss, more)
+
+    def _see_peak(self, allocated: int) -> None:
+        self.peak_bytes = max(self.peak_bytes, allocated)
 
 
 def _clear_up(device: torch.device, pool: Any, draws: torch.Tensor) -> None:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from transformers import PreTrainedModel
 
 from rayscale.errors import MemoryTrialError, TrialError
 from rayscale.nn import batches, compiled, devices
@@ -27,12 +26,13 @@ from rayscale.nn.evaluate import evaluate
 from rayscale.nn.group import Group
 from rayscale.nn.job import Job, prepare_job
 from rayscale.nn.keeper import Keeper
+from rayscale.nn.kept_model import KeptModel, ReadyModel
 from rayscale.nn.lora import merge
 from rayscale.nn.metrics import METRICS
 from rayscale.nn.optimizers import make_optimizer
 from rayscale.nn.pulse import Pulse
 from rayscale.nn.rates import schedule_factor
-from rayscale.nn.recording import Pass, Recorder, can_record
+from rayscale.nn.recording import Pass, can_record
 from rayscale.nn.resume import read_weights, write_weights
 from rayscale.nn.save import save_model
 from rayscale.nn.speed import SpeedWindow
@@ -83,6 +83,7 @@ def train_trial(
     save_to: Path | None = None,
     saving: Saving | None = None,
     micro_batch: int | None = None,
+    kept: KeptModel | None = None,
 ) -> dict[str, Any]:
     """Trains and evaluates one cell; returns its measured columns of the trial table, its `curve` and its `classes`
     (see `Score`), equal on all ranks.
@@ -91,8 +92,10 @@ def train_trial(
     step, steps, train_loss, micro_batch} about twice a second, and may raise to stop this rank. `save_to` is the folder
     of the trained model (rank 0 writes it). With `saving` the trial goes on from its last savepoint, and ends as if it
     had never stopped: bit for bit on a CPU, times aside. `micro_batch` is the most rows at once, less than usual where
-    memory did not suffice. Losses are in nats, per token for causal-lm and per example for classification; `status` is
-    ok, or diverged: a loss that is no longer a number is a result, its reason in `error`.
+    memory did not suffice. With `kept`, one for all trials of a process, a lone worker takes over the model of the
+    trial before where that is the same, which changes no bit of the result. Losses are in nats, per token for causal-lm
+    and per example for classification; `status` is ok, or diverged: a loss that is no longer a number is a result, its
+    reason in `error`.
 
     `train_loss` is the mean over the last tenth of the steps. `flops` counts real tokens, not padding (see
     rayscale.parameters.training_flops). The `validation_loss` of the curve is on the first rows of the validation split
@@ -103,12 +106,14 @@ def train_trial(
     MemoryTrialError where memory does not suffice for the micro-batch, TrialError where it does not for the model.
     """
     group = Group.join(rank, world_size, device)
+    if world_size > 1:
+        kept = None  # DDP hooks itself into the parameters
     with settled(trial.seed, trial.threads, group.device):
         tells_memory = devices.restart_memory_peak(group.device)
         pulse = Pulse(progress)
         pulse.enter("load")
         try:
-            model, job = prepare_job(trial, prepared, checkpoint, group, micro_batch)
+            ready, job = prepare_job(trial, prepared, checkpoint, group, micro_batch, kept)
         except Exception as error:
             if devices.is_out_of_memory(error):
                 reason = str(error).splitlines()[0]
@@ -118,10 +123,11 @@ def train_trial(
         course, pulse.steps = Course(Watch.of(trial.training)), job.steps
         keeper = Keeper(saving, job)
         try:
+            model = ready.model
             job = keeper.find(model)
             devices.let_multiply(group.device, job.precision)
             pulse.micro_batch = job.micro_batch
-            result = _run(model, job, course, pulse, keeper)
+            result = _run(ready, job, course, pulse, keeper)
         except Exception as error:
             error.step = course.steps  # type: ignore[attr-defined] # an error that comes back at its step is no accident
             if devices.is_out_of_memory(error):
@@ -134,19 +140,22 @@ def train_trial(
             keeper.close()
         result |= _describe(job, course)
         # The last collective comes before saving: a long write must not run into the others' time-out.
-        peak = group.largest([devices.read_memory_peak(group.device) if tells_memory else -1])[0]
+        recorded = ready.recorder.peak_bytes if ready.recorder is not None else 0
+        peak = group.largest([max(recorded, devices.read_memory_peak(group.device)) if tells_memory else -1])[0]
         if save_to is not None and rank == 0 and result["status"] == "ok":
             pulse.enter("save")
             wake_unused(model, course.decay)
             merge(model)
             save_model(model, prepared.tokenizer_folder, Path(save_to))
+        if kept is not None:
+            kept.keep(ready)
         return {**result, "peak_memory_bytes": int(peak) if peak >= 0 else None, "curve": course.curve}
 
 
-def _run(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keeper: Keeper) -> dict[str, Any]:
+def _run(ready: ReadyModel, job: Job, course: Course, pulse: Pulse, keeper: Keeper) -> dict[str, Any]:
     """Trains, then evaluates if training did not diverge: status, losses, metrics."""
     seed_everything(job.trial.seed, job.group.rank)  # building a model may draw any number of random values
-    _train(model, job, course, pulse, keeper)
+    _train(ready, job, course, pulse, keeper)
     losses: dict[str, float | None] = {"validation_loss": None, "eval_loss": None}
     score = None
     for split, column in (("validation", "validation_loss"), ("test", "eval_loss")):
@@ -154,7 +163,7 @@ def _run(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keeper:
             continue
         pulse.enter(split)
         started = time.perf_counter()
-        loss, score = evaluate(model, job, split, beat=pulse.beat, scored=split == "test")
+        loss, score = evaluate(ready.model, job, split, beat=pulse.beat, scored=split == "test")
         course.eval_seconds += time.perf_counter() - started
         losses[column] = loss
         if not math.isfinite(loss):
@@ -173,15 +182,15 @@ def _run(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keeper:
     }
 
 
-def _train(model: PreTrainedModel, job: Job, course: Course, pulse: Pulse, keeper: Keeper) -> None:
-    group = job.group
+def _train(ready: ReadyModel, job: Job, course: Course, pulse: Pulse, keeper: Keeper) -> None:
+    model, group = ready.model, job.group
     parallel: nn.Module = model
     if group.world_size > 1:
         parallel = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
     optimizer = make_optimizer(model, job)
     compute: Pass = make_pass(parallel, job)
     if can_record(job, model.config.model_type):
-        compute = Recorder(compute)
+        compute = ready.record(compute)
     every = max(1, math.ceil(job.steps / CURVE_POINTS))
     validations, monitor = _validation_steps(job, course.watch), _monitor_rows(job, course.watch)
     targets_of = job.objective.targets(job.prepared.split("train"))

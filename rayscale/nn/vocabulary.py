@@ -45,17 +45,23 @@ def rest_unused(model: PreTrainedModel, prepared: Prepared) -> None:
     Models that write text keep the whole table: it is tied to their output, or read for what they write.
     """
     table = model.get_input_embeddings()
+    used = find_used(model, table, prepared)
+    if used is not None:
+        assert isinstance(table, nn.Embedding)
+        model.set_input_embeddings(UsedRows(table, torch.from_numpy(used).to(table.weight.device)))
+
+
+def find_used(model: PreTrainedModel, table: nn.Module, prepared: Prepared) -> np.ndarray | None:
+    """The tokens of these texts, ascending, where the other rows of this table are to rest; else None."""
     if type(table) is not nn.Embedding or model.get_output_embeddings() is not None:
-        return
+        return None
     if not table.weight.requires_grad:  # beside adapters nothing is spent on it
-        return
+        return None
     seen = np.zeros(table.num_embeddings, dtype=bool)
     seen[0 if table.padding_idx is None else table.padding_idx] = True  # padded batches read it
     for name in ("train", "validation", "test"):
         seen[prepared.split(name).used] = True
-    if seen.mean() <= LARGEST_SHARE:
-        used = torch.from_numpy(np.flatnonzero(seen)).to(table.weight.device)
-        model.set_input_embeddings(UsedRows(table, used))
+    return np.flatnonzero(seen) if seen.mean() <= LARGEST_SHARE else None
 
 
 def wake_unused(model: PreTrainedModel, decay: float) -> None:

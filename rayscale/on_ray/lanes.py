@@ -7,6 +7,7 @@ two cores. A lane pays that once.
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import socket
 import tempfile
@@ -232,8 +233,12 @@ class _Worker:
     def __init__(self, pool: Any, lane_id: int, settings: LaneSettings, rank: int, size: int, device: str) -> None:
         # Imported before the first trial, so that no trial's time holds an import.
         from rayscale.nn import devices, train
+        from rayscale.nn.kept_model import KeptModel
 
+        gc.freeze()  # what imports made is there to stay: the end of every trial need not look for garbage in it
         self.train, self.devices = train, devices
+        # A CPU reads a checkpoint, a map of its file, as fast as it copies one, and has no steps to record.
+        self.kept = KeptModel() if device.startswith("cuda") else None
         self.pool, self.lane_id, self.settings = pool, lane_id, settings
         self.rank, self.size, self.device = rank, size, device
 
@@ -278,7 +283,7 @@ class _Worker:
             kept = Path(scratch) / "model" if self.settings.keep != "none" and self.rank == 0 else None
             measured = self.train.train_trial(
                 trial, prepared, checkpoint=checkpoint, rank=self.rank, world_size=self.size, device=self.device,
-                progress=progress, save_to=kept, saving=saving, micro_batch=micro_batch,
+                progress=progress, save_to=kept, saving=saving, micro_batch=micro_batch, kept=self.kept,
             )  # fmt: skip
             model = ray.put(read_files(kept)) if kept is not None and kept.is_dir() else None
         return {

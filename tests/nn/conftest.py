@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
 from made import Made, make_classification, make_language
+
+
+@pytest.fixture(autouse=True, scope="session")
+def frozen() -> None:
+    """What imports made is no garbage, as in a lane: every trial looks for some at its end."""
+    gc.freeze()
 
 
 @pytest.fixture

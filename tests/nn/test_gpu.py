@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
-from made import Made, encoder_sizes, make_trial
+from made import LENGTH, Made, encoder_sizes, make_trial
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from rayscale.lora import Lora
 from rayscale.nn import recording, train
+from rayscale.nn.kept_model import KeptModel
 from rayscale.nn.objectives import Inputs
 from rayscale.nn.recording import Recorder
 from rayscale.nn.train import train_trial
@@ -110,6 +113,46 @@ def test_a_trial_on_a_gpu_is_repeated_bit_for_bit(classification: Made) -> None:
     trial = make_trial(device="cuda", model=wide("bert"))
     one, other = (train_trial(trial, classification, device="cuda") for _ in range(2))
     assert (one["eval_loss"], one["train_loss"]) == (other["eval_loss"], other["train_loss"])
+
+
+@pytest.mark.parametrize("kind", ["bert", "cut", "gpt2"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_trials_on_a_kept_model_are_those_on_new_ones_and_record_nothing_again(
+    classification: Made, language: Made, tmp_path: Path, kind: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tokenizer").mkdir(exist_ok=True)
+    task, made = ("causal-lm", language) if kind == "gpt2" else ("sequence-classification", classification)
+    spec = wide(kind)
+    if kind == "cut":  # most of its table rests, its body has dropout, a pooler and a new head
+        sizes = encoder_sizes(64, 2, 60, 20) | {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+        transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(tmp_path / "checkpoint")
+        spec = ModelSpec("cut", "pretrained", "bert", 2, path=str(tmp_path / "checkpoint"))
+    recorded: list[int] = []
+    record = Recorder._record
+    monkeypatch.setattr(Recorder, "_record", lambda *given: recorded.append(1) or record(*given))
+    tokens = LENGTH if task == "causal-lm" else 1
+    settings = [(3, 53, 3e-3), (4, 160, 1e-2), (3, 53, 3e-3)]
+    found: dict[str, list[Any]] = {}
+    kept = KeptModel()
+    for way, holder in (("built", None), ("kept", kept)):
+        for number, (seed, rows, rate) in enumerate(settings):
+            recorded.clear()
+            training = {"precision": precision, "epochs": 6, "learning_rate": rate}
+            trial = make_trial(
+                task, device="cuda", model=spec, seed=seed, data_requested=rows * tokens, training=training
+            )
+            folder = tmp_path / f"{way}-{number}"
+            result = train_trial(trial, made, device="cuda", kept=holder, save_to=folder)
+            losses = [result[column] for column in ("train_loss", "validation_loss", "eval_loss")]
+            weights = {name: each.tolist() for name, each in load_file(folder / "model.safetensors").items()}
+            found.setdefault(way, []).append((losses, weights))
+            found.setdefault(f"{way} peaks", []).append(result["peak_memory_bytes"])
+            found.setdefault(f"{way} recordings", []).append(len(recorded))
+    assert found["built"] == found["kept"]
+    assert found["built"][0] == found["built"][2] != found["built"][1]
+    assert found["built recordings"][2] > 0 == found["kept recordings"][2], "a trial that comes again has all it needs"
+    assert found["kept recordings"][1] <= found["built recordings"][1]
+    assert found["kept peaks"] == pytest.approx(found["built peaks"], rel=0.02)
 
 
 def test_dropout_differs_from_replay_to_replay() -> None:

@@ -194,7 +194,8 @@ def test_frozen_weights_cost_no_gradient_of_their_own(tiny_bert: Path, classific
 
 
 def test_the_optimizer_has_what_learns_alone(tiny_bert: Path, classification: Made) -> None:
-    model, made = job.prepare_job(trial_of(tiny_bert), classification, None, Group.join(0, 1, "cpu"))
+    ready, made = job.prepare_job(trial_of(tiny_bert), classification, None, Group.join(0, 1, "cpu"))
+    model = ready.model
     held = [id(p) for group in make_optimizer(model, made).param_groups for p in group["params"]]
     assert len(held) == len(set(held))
     assert set(held) == {id(p) for p in model.parameters() if p.requires_grad}

@@ -1,0 +1,170 @@
+"""A trial on a model that others have trained before is, in all bits, the trial on a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import transformers
+from made import LABELS, LENGTH, Made, make_classification, make_language, make_split, make_trial
+from resume_worker import InterruptedTrialError, interrupted_in, saved_after, saving
+from test_resume import timeless
+
+from rayscale.lora import Lora
+from rayscale.nn import kept_model, models
+from rayscale.nn.kept_model import KeptModel
+from rayscale.nn.train import train_trial
+from rayscale.nn.vocabulary import UsedRows
+from rayscale.text.prepared import Ragged
+from rayscale.trial import ModelSpec, Trial
+
+WORDS = 60  # of which the texts use so few that the others rest
+
+
+def make_pairs(folder: Path) -> Made:
+    """Windows of a chain, and what follows on their first tokens, to be written."""
+    made = make_language(folder)
+    splits = {}
+    for name, split in made.splits.items():
+        rows = split.rows(range(len(split)))
+        targets = Ragged(np.concatenate([row[:4] for row in rows]), 4 * np.arange(len(rows) + 1))
+        splits[name] = replace(
+            split, lists={"targets": targets}, texts={"reference": pa.chunked_array([["c"] * len(rows)])}
+        )
+    return made.having(**splits)
+
+
+def make_checkpoint(folder: Path) -> Path:
+    """A BERT with dropout and a large vocabulary, without a pooler."""
+    config = transformers.BertConfig(vocab_size=WORDS, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
+                                     intermediate_size=32, max_position_embeddings=16)  # fmt: skip
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder / "checkpoint")
+    return folder / "checkpoint"
+
+
+def cut(folder: Path) -> ModelSpec:
+    return ModelSpec("cut", "pretrained", "bert", 2, path=str(make_checkpoint(folder)))
+
+
+CASES: dict[str, Callable[[Path], tuple[Trial, Made]]] = {
+    "bert": lambda folder: (make_trial(), make_classification(folder)),
+    "gpt2": lambda folder: (make_trial("causal-lm"), make_language(folder)),
+    "t5": lambda folder: (
+        make_trial("seq2seq", model=ModelSpec("t5-1x16", "family", "t5", 1, 16, 40)), make_pairs(folder)
+    ),
+    "cut": lambda folder: (make_trial(model=cut(folder)), make_classification(folder)),
+}  # fmt: skip
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Trial, Made]:
+    (tmp_path / "tokenizer").mkdir()
+    return CASES[request.param](tmp_path)
+
+
+def changed(trial: Trial, **training: Any) -> Trial:
+    return replace(trial, training={**trial.training, **training})
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_trial_after_others_equals_one_alone(case: tuple[Trial, Made], tmp_path: Path) -> None:
+    trial, made = case
+    alone = train_trial(trial, made, save_to=tmp_path / "alone")
+    other = replace(changed(trial, learning_rate=0.02, epochs=3), seed=8, data_requested=trial.data_requested // 2)
+    kept = KeptModel()
+    first = train_trial(trial, made, save_to=tmp_path / "first", kept=kept)
+    ready = kept._ready
+    assert ready is not None
+    assert train_trial(changed(other, early_stopping=1), made, save_to=tmp_path / "other", kept=kept)["status"] == "ok"
+    second = train_trial(trial, made, save_to=tmp_path / "second", kept=kept)
+    assert train_trial(changed(other, learning_rate=1e30), made, kept=kept)["status"] == "diverged"
+    third = train_trial(trial, made, save_to=tmp_path / "third", kept=kept)
+    assert kept._ready is ready
+    assert isinstance(ready._rows, UsedRows) == (trial.model.kind == "pretrained")
+    for name, each in {"first": first, "second": second, "third": third}.items():
+        assert timeless(each) == timeless(alone), name
+        assert files(tmp_path / name) == files(tmp_path / "alone"), name
+    assert files(tmp_path / "other")["model.safetensors"] != files(tmp_path / "alone")["model.safetensors"]
+
+
+def test_a_trial_goes_on_from_its_savepoint_in_a_model_of_another(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    trial, made = CASES["cut"](tmp_path)
+    whole, kept, keep = train_trial(trial, made, save_to=tmp_path / "whole"), KeptModel(), saving(tmp_path, print)
+    with saved_after(9), interrupted_in(12), pytest.raises(InterruptedTrialError):
+        train_trial(trial, made, saving=keep, kept=kept)
+    assert kept._ready is None, "the model of a trial that failed is not used again"
+    train_trial(replace(trial, seed=8), made, kept=kept)
+    ready = kept._ready
+    pieces = train_trial(trial, made, saving=keep, save_to=tmp_path / "pieces", kept=kept)
+    assert kept._ready is ready is not None
+    assert timeless(pieces) == timeless(whole)
+    assert files(tmp_path / "pieces") == files(tmp_path / "whole")
+
+
+def test_what_makes_another_model_drops_the_kept_one_before_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, made = CASES["cut"](tmp_path)
+    trial = changed(trial, epochs=1)
+    more = made.having(test=make_split([*made.split("test").rows(range(61)), np.array([2, 5, 3])],
+                                       np.append(made.split("test").labels, 0)))  # fmt: skip
+    deeper = replace(trial, model=replace(trial.model, layers=3))
+    kept, there = KeptModel(), []
+    build = kept_model.build_model
+    monkeypatch.setattr(kept_model, "build_model", lambda *a, **more: there.append(kept._ready) or build(*a, **more))
+    train_trial(trial, made, kept=kept)
+    others = [(replace(each, data_requested=8), data) for each, data in [
+        (deeper, made), (trial, made), (trial, more), (changed(trial, precision="bf16"), more),
+        (changed(trial, optimizer="sgd"), more), (trial, replace(more, labels=[*LABELS, "yak"])),
+    ]]  # fmt: skip
+    for number, (other, data) in enumerate(others, 2):
+        ready = kept._ready
+        train_trial(other, data, kept=kept)
+        assert kept._ready not in (ready, None)
+        assert there == [None] * number
+    monkeypatch.undo()
+    adapted = replace(trial, model=replace(trial.model, lora=Lora(rank=2)))
+    train_trial(replace(adapted, data_requested=8), more, kept=kept)
+    assert kept._ready is None
+
+
+SIZES = {"vocab_size": WORDS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "dim": 16,
+         "intermediate_size": 32, "max_position_embeddings": 20, "n_layers": 2, "n_heads": 2, "hidden_dim": 32,
+         "embedding_size": 8, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 20, "d_model": 16,
+         "num_layers": 2, "num_heads": 2, "d_kv": 8, "d_ff": 32, "pad_token_id": 0, "eos_token_id": 1}  # fmt: skip
+ENCODERS = ["bert", "roberta", "distilbert", "electra", "albert"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [(kind, f"{task}-classification") for kind in [*ENCODERS, "gpt2", "llama", "t5"] for task in ("sequence", "token")]
+    + [(kind, "question-answering") for kind in [*ENCODERS, "gpt2"]]
+    + [("gpt2", "causal-lm"), ("llama", "causal-lm"), ("t5", "seq2seq")],
+)
+def test_new_weights_are_drawn_again_as_a_new_model_draws_them(kind: str, task: str, tmp_path: Path) -> None:
+    config = transformers.AutoConfig.for_model(kind, **SIZES)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+
+    def build(seed: int) -> Any:
+        spec = ModelSpec("m", "pretrained", kind, 2, path=str(tmp_path))
+        labels = list(LABELS) if "classification" in task else []
+        return models.build_model(spec, task, labels=labels, vocab_size=WORDS, max_length=LENGTH, seed=seed,
+                                  checkpoint=tmp_path)  # fmt: skip
+
+    def weights(model: Any) -> dict[str, Any]:
+        return {name: each.tolist() for name, each in (*model.named_parameters(), *model.named_buffers())}
+
+    one, other = build(5), build(6)
+    tied = (kind, task) in (("gpt2", "causal-lm"), ("t5", "seq2seq"))  # nothing is new
+    assert (weights(one) == weights(other)) == tied
+    models.draw_again(other, 5)
+    assert weights(one) == weights(other)
