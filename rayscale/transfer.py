@@ -1,7 +1,8 @@
 """`learning_rate: {transfer: RUN}`: the best rates of a sweep on small cells, carried over to larger ones.
 
 The law is log rate = constant + powers of width, layers and steps. The powers that `auto` has are its prior: a sweep of
-one cell moves the constant alone, one of several widths or step counts the powers, too, as far as its noise allows.
+one cell moves the constant alone, one of several widths or step counts the powers, too, as far as its noise allows: two
+widths at two step counts a factor of two apart move the power of the steps by a sixth of the way to what they say.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rayscale.trial import Trial
 #: Powers of width, layers and steps from scratch and pretrained: those of `auto` (rayscale.nn.rates, with the reasons).
 PRIOR = {"family": (-1.0, 0.0, -1 / 3), "pretrained": (-2.0, -2 / 3, 0.0)}
 POWER_DEVIATION = 0.25  # how far a power may well be from that
-NOISE = math.log(2) / 4  # of a cell's best rate, in log, at least: a quarter of a step of a sweep in factors of two
+NOISE = 0.4  # of a cell's best rate, in log, at least: so 36 swept cells scattered about a law (docs/LOG.md)
 LOSS_NOISE = 0.01  # of a loss, relative: what seeds differ by; it makes the best rate of a flat sweep uncertain
 
 
