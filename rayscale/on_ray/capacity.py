@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from rayscale.machine import Machine, cpu_name, gpu_bytes, physical_cores
 
 SLOT = "slot"  # custom resource: one one-thread worker on a machine without GPUs
 UNITS = 10_000  # in which Ray counts a resource
+ANSWER_SECONDS = 30.0  # that a node may take to tell the memory of its GPUs
 MOST = 1024  # slots of an autoscaler without a limit
 
 
@@ -85,15 +87,22 @@ def _of_cpus(resources: dict[str, float]) -> Capacity:
 def _cpus_a_core() -> float:
     """How many CPUs, as Ray counts them, make one physical core; the most of all nodes."""
     nodes = _nodes_with("CPU")
-    cores = _ask(nodes, physical_cores)
+    cores = ray.get(_ask(nodes, physical_cores))
     return max(
         (max(1.0, node["Resources"]["CPU"] / each) for node, each in zip(nodes, cores, strict=True)), default=1.0
     )
 
 
 def _smallest_gpu() -> int | None:
-    """Bytes of the smallest GPU; None where no node tells, such as before an autoscaler has started one."""
-    return min((found for found in _ask(_nodes_with("GPU"), gpu_bytes) if found), default=None)
+    """Bytes of the smallest GPU; None where no node tells, such as before an autoscaler has started one.
+
+    Nothing but advice depends on it, so that a node which does not answer is left out, not waited for.
+    """
+    asked, told = _ask(_nodes_with("GPU"), gpu_bytes), []
+    for answer in ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS)[0] if asked else ():
+        with suppress(ray.exceptions.RayError):
+            told.append(ray.get(answer))
+    return min((each for each in told if each), default=None)
 
 
 def _nodes_with(resource: str) -> list[dict[str, Any]]:
@@ -101,9 +110,9 @@ def _nodes_with(resource: str) -> list[dict[str, Any]]:
 
 
 def _ask(nodes: Sequence[dict[str, Any]], question: Callable[[], Any]) -> list[Any]:
-    """The answer of each node."""
+    """The answers to come of these nodes, in their order."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ask = ray.remote(num_cpus=0)(question)
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    return list(ray.get([ask.options(scheduling_strategy=each).remote() for each in there]))
+    return [ask.options(scheduling_strategy=each).remote() for each in there]
