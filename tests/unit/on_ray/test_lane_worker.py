@@ -16,7 +16,7 @@ from rayscale.on_ray.lanes import LaneSettings, _Worker
 def test_a_trial_is_charged_its_share_of_the_time_on_its_gpus(size: int, share: float) -> None:
     worker: Any = object.__new__(_Worker)
     worker.settings = LaneSettings({"CPU": 0, "GPU": share}, "cuda", 60, "none", share=share)
-    worker.rank, worker.size, worker.device = 0, size, "cpu"
+    worker.rank, worker.size, worker.device, worker.kept = 0, size, "cpu", None
 
     def train(trial: Any, prepared: Any, **how: Any) -> dict[str, Any]:
         time.sleep(0.05)
