@@ -16,7 +16,7 @@ from rayscale.nn import batches, devices
 from rayscale.nn.compiled import compile_layers
 from rayscale.nn.group import Group
 from rayscale.nn.kept_model import FREE, KeptModel, ReadyModel, Recipe
-from rayscale.nn.key_masks import spread_masks
+from rayscale.nn.key_masks import DECODERS, leave_out_masks, spread_masks
 from rayscale.nn.models import Size, measure_size
 from rayscale.nn.objectives import WINDOWS, Inputs, Objective, find_objective
 from rayscale.nn.rates import resolve_adapter_rate, resolve_head_factor, resolve_rate
@@ -145,6 +145,8 @@ def prepare_job(
             unpad(model)
         elif is_encoder(model):
             spread_masks(model)
+        elif model.config.model_type in DECODERS and group.device.type == "cuda":
+            leave_out_masks(model)
         if training.get("gradient_checkpointing"):
             recompute_layers(model)
         if training.get("compile"):

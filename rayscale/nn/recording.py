@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rayscale.nn.key_masks import DECODERS
 from rayscale.nn.objectives import WINDOWS, Inputs
 
 if TYPE_CHECKING:
@@ -23,15 +24,13 @@ if TYPE_CHECKING:
 #: A pass of a micro-batch: gradients are added to the parameters', multiplied by a factor; returns the summed loss.
 Pass = Callable[[Inputs, float | torch.Tensor], torch.Tensor]
 
-#: Architectures besides the unpadded encoders whose passes never wait for the device.
-RECORDABLE = ("gpt2",)
 MOST = 64  # recordings of one trial
 MOST_SHAPES = 512  # that are remembered
 
 
 def can_record(job: Job, model_type: str) -> bool:
-    """Whether passes can be recorded: on a GPU, of a known architecture, by a lone worker, nothing computed twice."""
-    known = (job.unpadded or model_type in RECORDABLE) and job.trial.model.lora is None  # adapters were not tried
+    """Whether passes can be recorded: on a GPU, without waiting for it, by a lone worker, nothing computed twice."""
+    known = (job.unpadded or model_type in DECODERS) and job.trial.model.lora is None  # adapters were not tried
     twice = job.trial.training.get("gradient_checkpointing")  # sets and reads the state of generators
     return job.group.device.type == "cuda" and job.group.world_size == 1 and known and not twice
 

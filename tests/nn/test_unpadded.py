@@ -17,7 +17,7 @@ from rayscale.nn import job, vocabulary
 from rayscale.nn.batches import cut_bucketed_batches, cut_global_batches
 from rayscale.nn.dropout import draw_factors, quicken_dropout
 from rayscale.nn.grouped_attention import Rows, attend
-from rayscale.nn.key_masks import spread_masks
+from rayscale.nn.key_masks import leave_out_masks, spread_masks
 from rayscale.nn.train import train_trial
 from rayscale.nn.unpadded import LAYERS, pack, unpad
 from rayscale.trial import ModelSpec
@@ -74,6 +74,21 @@ def test_masks_that_are_spread_beforehand_mask_the_same(kind: str, monkeypatch: 
         patched.setattr(torch.Tensor, "__bool__", asked)
         patched.setattr(torch.Tensor, "item", asked)
         after = model(input_ids=ids, attention_mask=mask).logits
+    assert_close(before[mask == 1], after[mask == 1], rtol=1e-9, atol=1e-9)
+
+
+def test_a_decoder_without_masks_computes_the_same() -> None:
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 50, "n_positions": 12, "use_cache": False}
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.GPT2Config(**sizes, bos_token_id=None, eos_token_id=None), attn_implementation="sdpa"
+    )
+    ids, mask = padded()
+    model = model.eval().double()
+    before = model(input_ids=ids, attention_mask=mask).logits
+    leave_out_masks(model)
+    after = model(input_ids=ids, attention_mask=mask).logits
+    assert not torch.equal(before, after)  # for padding
     assert_close(before[mask == 1], after[mask == 1], rtol=1e-9, atol=1e-9)
 
 
