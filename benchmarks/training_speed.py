@@ -3,8 +3,8 @@
 Every contender starts from the same weights and trains on the same batches of 16 texts (mean 42 tokens, cut at 128),
 with the same peak rate, schedule, weight decay and AdamW. All but the two that group by length see the same batches in
 the same order. They take turns of 10 steps in one process, forwards and backwards (A B B A); measured are CPU-seconds,
-on a GPU seconds by the clock between two synchronisations, reading of batches included, start-up and evaluation not. A
-stretch is 50 steps, since the Trainer sorts within 50 batches, the longest first; ratios are medians over stretches. On
+on a GPU seconds by the clock between two synchronisations, reading of batches included, start-up and evaluation not,
+nor what torch.compile takes once. A stretch is 50 steps, since the Trainer sorts within 50 batches, the longest first; ratios are medians over stretches. On
 a GPU, MFU counts the real tokens of all contenders, not padding, against the peak of bf16. At the end every model is
 scored alike on held-out texts, beside the same trial of rayscale with other seeds.
 
@@ -216,6 +216,12 @@ def measure(race: Race, seeds: int, ours_alone: bool) -> None:
         OURS: lambda turns, me: ours(turns, me, race, {}),
         OURS_BUCKETED: lambda turns, me: ours(turns, me, race, {"batching": "bucketed"}),
     }  # fmt: skip
+    if race.compiled:
+        started, few = time.perf_counter(), replace(race, order=race.order[: 3 * race.batch])
+        train_alone(few, few.trial(), "compiling")
+        print(
+            f"three steps with training.compile, before all others: {time.perf_counter() - started:.0f} s", flush=True
+        )
     if ours_alone:
         runs = {name: run for name, run in runs.items() if name in (OURS, OURS_BUCKETED)}
     turns, found = Turns(list(runs), race.device), {}
