@@ -4,9 +4,9 @@ Every contender starts from the same weights and trains on the same batches of 1
 with the same peak rate, schedule, weight decay and AdamW. All but the two that group by length see the same batches in
 the same order. They take turns of 10 steps in one process, forwards and backwards (A B B A); measured are CPU-seconds,
 on a GPU seconds by the clock between two synchronisations, reading of batches included, start-up and evaluation not,
-nor what torch.compile takes once. A stretch is 50 steps, since the Trainer sorts within 50 batches, the longest first; ratios are medians over stretches. On
-a GPU, MFU counts the real tokens of all contenders, not padding, against the peak of bf16. At the end every model is
-scored alike on held-out texts, beside the same trial of rayscale with other seeds.
+nor what torch.compile takes once. A stretch is 50 steps, since the Trainer sorts within 50 batches, the longest first;
+ratios are medians over stretches. On a GPU, MFU counts the real tokens of all contenders, not padding, against the peak
+of bf16. At the end every model is scored alike on held-out texts, beside the same trial of rayscale with other seeds.
 
 The tutorial's loop pads to 128, tokenises each text when it is read, and steps AdamW as PyTorch has it by default.
 
