@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from rayscale.on_ray.session import Session, connect
 
@@ -38,12 +37,6 @@ def write_study(folder: Path, text: str = STUDY) -> Path:
 
 @pytest.fixture(scope="class")
 def session() -> Iterator[Session]:
-    """A local Ray with this machine's slots: one for each test, or for the tests of a class.
-
-    It is told of a GPU, too, so that what asks for shares of one is placed; there need not be any.
-    """
-    init = ray.init
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ray, "init", lambda **given: init(**{**given, "num_gpus": 1}))
-        with connect("local", "cpu", 60) as found:
-            yield found
+    """A local Ray with this machine's slots: one for each test, or for the tests of a class."""
+    with connect("local", "cpu", 60) as found:
+        yield found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,16 @@ TIMES = {
 def planned(folder: Path) -> Plan:
     study = load_study(write_study(folder))
     return draft_plan(study, this_machine("cpu"), Store.open(folder / "run"))
+
+
+@pytest.fixture(scope="class")
+def session() -> Iterator[Session]:
+    """A local Ray that is told of a GPU: what asks for shares of one is placed, though there is none."""
+    init = ray.init
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ray, "init", lambda **given: init(**{**given, "num_gpus": 1}))
+        with connect("local", "cpu", 60) as found:
+            yield found
 
 
 class Seat:
