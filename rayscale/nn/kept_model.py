@@ -126,6 +126,11 @@ class KeptModel:
     def __init__(self) -> None:
         self._ready: ReadyModel | None = None
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is one."""
+        return self._ready is not None
+
     def take(self, recipe: Recipe, seed: int, prepared: Prepared) -> ReadyModel | None:
         """The kept model where it fits, begun anew; None otherwise, and then its memory is free again.
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from rayscale.errors import describe
+from rayscale.errors import MemoryTrialError, describe
 from rayscale.on_ray.lane import Cell
 from rayscale.on_ray.members import Member, kill_strays, kill_workers, remove_left_groups
 from rayscale.on_ray.parcels import Parcel, read_files, unwrap
@@ -239,6 +239,7 @@ class _Worker:
         self.train, self.devices = train, devices
         # A CPU reads a checkpoint, a map of its file, as fast as it copies one, and has no steps to record.
         self.kept = KeptModel() if device.startswith("cuda") else None
+        self._failed = False
         self.pool, self.lane_id, self.settings = pool, lane_id, settings
         self.rank, self.size, self.device = rank, size, device
 
@@ -281,9 +282,9 @@ class _Worker:
         started = datetime.now(UTC)
         with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
             kept = Path(scratch) / "model" if self.settings.keep != "none" and self.rank == 0 else None
-            measured = self.train.train_trial(
+            measured = self._measure(
                 trial, prepared, checkpoint=checkpoint, rank=self.rank, world_size=self.size, device=self.device,
-                progress=progress, save_to=kept, saving=saving, micro_batch=micro_batch, kept=self.kept,
+                progress=progress, save_to=kept, saving=saving, micro_batch=micro_batch,
             )  # fmt: skip
             model = ray.put(read_files(kept)) if kept is not None and kept.is_dir() else None
         return {
@@ -291,3 +292,21 @@ class _Worker:
             "measured": {**measured, **place(started, self.size * self.settings.share)},
             "model": [model] if model else [],
         }
+
+    def _measure(self, *given: Any, **more: Any) -> dict[str, Any]:
+        """What `train_trial` gives, whether or not the recordings of trials before it left memory enough for it."""
+        held = self.kept is not None and self.kept.holds
+        if self._failed:
+            gc.collect()  # its error held on to its model until the trial had been given up
+        self._failed = True
+        try:
+            measured = self.train.train_trial(*given, **more, kept=self.kept)
+        except MemoryTrialError:
+            if not held:
+                raise
+            measured = None
+        if measured is None:  # the error, which holds on to the model, is gone
+            gc.collect()
+            measured = self.train.train_trial(*given, **more, kept=self.kept)
+        self._failed = False
+        return measured

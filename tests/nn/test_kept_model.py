@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from made import LABELS, LENGTH, Made, make_classification, make_language, make_
 from resume_worker import InterruptedTrialError, interrupted_in, saved_after, saving
 from test_resume import timeless
 
+from rayscale.errors import MemoryTrialError
 from rayscale.lora import Lora
 from rayscale.nn import kept_model, models
 from rayscale.nn.kept_model import KeptModel
 from rayscale.nn.train import train_trial
 from rayscale.nn.vocabulary import UsedRows
+from rayscale.on_ray.lanes import _Worker
 from rayscale.text.prepared import Ragged
 from rayscale.trial import ModelSpec, Trial
 
@@ -135,6 +138,35 @@ def test_what_makes_another_model_drops_the_kept_one_before_it_is_built(
     adapted = replace(trial, model=replace(trial.model, lora=Lora(rank=2)))
     train_trial(replace(adapted, data_requested=8), more, kept=kept)
     assert kept._ready is None
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_trial_that_lacks_memory_beside_a_kept_model_is_tried_without(tmp_path: Path, holds: bool) -> None:
+    worker = _Worker(None, 0, None, 0, 1, "cuda:0")  # type: ignore[arg-type]
+    trial, made = CASES["bert"](tmp_path)
+    if holds:
+        worker._measure(trial, made)
+    assert worker.kept.holds == holds
+    train, tries = worker.train.train_trial, []
+
+    def lacking(*given: Any, kept: KeptModel, **more: Any) -> dict[str, Any]:
+        tries.append(kept._ready)
+        if len(tries) == 1:
+            kept._ready = None
+            raise MemoryTrialError("out of memory", 8)
+        return train(*given, **more, kept=kept)
+
+    worker.train = SimpleNamespace(train_trial=lacking)
+    if holds:
+        assert worker._measure(trial, made)["micro_batch"] == 8
+        assert tries[0] is not tries[1] is None
+    else:
+        with pytest.raises(MemoryTrialError):
+            worker._measure(trial, made)
+
+
+def test_a_cpu_keeps_none() -> None:
+    assert _Worker(None, 0, None, 0, 1, "cpu").kept is None  # type: ignore[arg-type]
 
 
 SIZES = {"vocab_size": WORDS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "dim": 16,
