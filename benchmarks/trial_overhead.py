@@ -45,7 +45,7 @@ def main() -> None:
     plan = draft_plan(study, this_machine("cpu"), Store.open("runs/demo"))
     trial = min((p for p in plan.trials if p.trial.gpus == 1), key=lambda p: p.seconds).trial
     with connect("local", "cpu", 60) as session:
-        prepared = prepare(study, [spec_of(trial.model)], [0])[spec_of(trial.model).name]
+        prepared = prepare(study, [spec_of(trial.model)], [trial.seed])[spec_of(trial.model).name]
         handed = Handed(trial.to_json(), wrap(prepared.path, several_nodes=False), None)
         settings = LaneSettings(session.worker_resources, "cpu", 60, "none")
         host = open_host()
