@@ -113,6 +113,8 @@ class Recorder:
     def _try(self, shape: Any, inputs: Inputs) -> None:
         try:
             if shape not in self._recordings:
+                if len(self._recordings) >= MOST:  # one that this trial does not play makes room
+                    del self._recordings[next(each for each in self._recordings if each not in self._played)]
                 self._recordings[shape] = self._record(inputs)
             self._played.add(shape)
             self._see_peak(torch.cuda.memory_allocated(inputs.ids.device) + self._recordings[shape].more_bytes)
@@ -128,8 +130,6 @@ class Recorder:
         factor = torch.zeros((), device=device)
         graph, draws = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state(device)
         torch.cuda.synchronize()
-        if len(self._recordings) >= MOST:  # one of an earlier trial makes room
-            del self._recordings[next(each for each in self._recordings if each not in self._played)]
         torch.cuda.empty_cache()  # what such a pass left behind can hold its recording
         self._see_peak(torch.cuda.max_memory_allocated(device))
         torch.cuda.reset_peak_memory_stats(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 import transformers
 from made import LABELS, LENGTH, Made, make_classification, make_language, make_split, make_trial
 from resume_worker import InterruptedTrialError, interrupted_in, saved_after, saving
@@ -18,8 +20,11 @@ from test_resume import timeless
 
 from rayscale.errors import MemoryTrialError
 from rayscale.lora import Lora
-from rayscale.nn import kept_model, models
+from rayscale.nn import job, kept_model, models, recording
+from rayscale.nn import train as train_module
 from rayscale.nn.kept_model import KeptModel
+from rayscale.nn.objectives import Inputs
+from rayscale.nn.recording import Recorder
 from rayscale.nn.train import train_trial
 from rayscale.nn.vocabulary import UsedRows
 from rayscale.on_ray.lanes import _Worker
@@ -138,6 +143,82 @@ def test_what_makes_another_model_drops_the_kept_one_before_it_is_built(
     adapted = replace(trial, model=replace(trial.model, lora=Lora(rank=2)))
     train_trial(replace(adapted, data_requested=8), more, kept=kept)
     assert kept._ready is None
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Passes are recorded on this CPU: a replay runs the pass of the trial that recorded it, on the tensors of then."""
+    numbers: list[int] = []
+
+    def record(self: Recorder, inputs: Any) -> Any:
+        run, held, factor = self._run, recording._copied(inputs), torch.zeros(())
+        model, loss = inspect.getclosurevars(run).nonlocals["parallel"], torch.zeros(())
+
+        def places() -> list[Any]:
+            return [(each.data_ptr(), each.grad is not None and each.grad.data_ptr()) for each in model.parameters()]
+
+        then = places()
+
+        def replay() -> None:
+            assert places() == then, "a graph would read other weights, or write other gradients"
+            loss.copy_(run(held, factor))
+
+        numbers.append(1)
+        graph: Any = SimpleNamespace(replay=replay)
+        return recording._Recording(graph, list(recording._tensors(held)), factor, loss, 1000)
+
+    monkeypatch.setattr(train_module, "can_record", lambda job, model_type: True)
+    monkeypatch.setattr(job, "can_unpad", lambda model: False)  # what is packed for a CPU has other sizes than tensors'
+    monkeypatch.setattr(Recorder, "__call__", Recorder._pass)
+    monkeypatch.setattr(Recorder, "_record", record)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10**12)
+    return numbers
+
+
+@pytest.mark.parametrize("name", ["gpt2", "cut"])
+def test_what_was_recorded_serves_the_next_trial_where_it_would_have_been_recorded(
+    name: str, tmp_path: Path, recorded: list[int]
+) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    trial, made = CASES[name](tmp_path)
+    other = replace(changed(trial, learning_rate=0.02), seed=8, data_requested=trial.data_requested * 2)
+    alone = train_trial(trial, made, save_to=tmp_path / "alone")
+    alone_recorded, kept = len(recorded), KeptModel()
+    assert alone_recorded > 0
+    for number, each in enumerate([trial, other, changed(other, learning_rate=1e30), trial]):
+        recorded.clear()
+        result = train_trial(each, made, save_to=tmp_path / str(number), kept=kept)
+        if each == trial:
+            assert timeless(result) == timeless(alone)
+            assert result["peak_memory_bytes"] == alone["peak_memory_bytes"] == 10**12 + 1000
+            assert files(tmp_path / str(number)) == files(tmp_path / "alone")
+        assert len(recorded) == (alone_recorded if number == 0 else 0) or each is other
+    assert kept._ready is not None
+    assert kept._ready.recorder._run is None, "nothing of the trial is held on to"
+
+
+def test_recordings_that_no_trial_plays_make_room(recorded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "MOST", 2)
+    parallel = torch.nn.Linear(1, 1)
+
+    def run(inputs: Inputs, factor: Any) -> torch.Tensor:
+        return parallel.weight.detach().sum() * 0
+
+    recorder = Recorder(run)
+
+    def trial(*sizes: int) -> list[int]:
+        recorder.begin(run)
+        recorded.clear()
+        for size in sizes:
+            recorder(Inputs(torch.zeros(size), None, None), 1.0)
+        recorder.end()
+        return [len(recorded), len(recorder._recordings)]
+
+    assert trial(1, 1, 2, 2, 3, 3, 3) == [2, 2]
+    assert trial(1, 1, 2, 2) == [0, 2]
+    assert trial(3, 3, 3, 2, 2) == [1, 2]
+    assert trial(1, 1, 3, 3) == [1, 2]
 
 
 @pytest.mark.parametrize("holds", [True, False])
