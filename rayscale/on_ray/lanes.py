@@ -230,6 +230,8 @@ def serve_trials(config: dict[str, Any]) -> None:
 
 
 class _Worker:
+    _failed = False  # whether the last trial did
+
     def __init__(self, pool: Any, lane_id: int, settings: LaneSettings, rank: int, size: int, device: str) -> None:
         # Imported before the first trial, so that no trial's time holds an import.
         from rayscale.nn import devices, train
@@ -239,7 +241,6 @@ class _Worker:
         self.train, self.devices = train, devices
         # A CPU reads a checkpoint, a map of its file, as fast as it copies one, and has no steps to record.
         self.kept = KeptModel() if device.startswith("cuda") else None
-        self._failed = False
         self.pool, self.lane_id, self.settings = pool, lane_id, settings
         self.rank, self.size, self.device = rank, size, device
 
