@@ -21,6 +21,7 @@ from rayscale.tasks import find_kind
 # What configs of different architectures call their number of layers and the width of their hidden states.
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH_KEYS = ("hidden_size", "n_embd", "dim", "d_model")
+BUFFER = "final_logits_bias"  # of BART and its kin: it does not learn
 WIDTH = 768  # of BERT, GPT-2 and most others where the config says none
 #: Read from left to right, so that a text's last state has seen all of it: no layer stands before that of the labels.
 DECODERS = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "phi",
@@ -258,7 +259,7 @@ def _floating_tensors(folder: Path) -> Iterable[tuple[str, list[int]]]:
                 f"{file} is not a safetensors file: {error}; fetch it again", code="bad_safetensors"
             ) from error
         for name, entry in header.items():
-            if name == "__metadata__" or not str(entry["dtype"]).startswith(("F", "BF")):
+            if name in ("__metadata__", BUFFER) or not str(entry["dtype"]).startswith(("F", "BF")):
                 continue  # integer tensors are buffers, such as position numbers
             yield name, [int(side) for side in entry["shape"]]
 

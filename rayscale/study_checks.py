@@ -182,6 +182,9 @@ def _sharing(run: Any, grid: Any) -> Iterator[Problem]:
     if run and grid and run.trials_per_gpu > 1 and max(grid.gpus) > 1:
         text = f"is {run.trials_per_gpu}, but grid.gpus asks for trials of {max(grid.gpus)} GPUs, which need them whole"
         yield ("run", "trials_per_gpu"), f"{text}; write 1, or grid.gpus: [1]"
+    if run and run.trials_per_gpu > 1 and run.executor == "inline":
+        text = f"is {run.trials_per_gpu}, but the executor inline runs one trial after the other"
+        yield ("run", "trials_per_gpu"), f"{text}; write 1, or executor: lanes"
 
 
 def repeated(study: Any) -> list[str]:

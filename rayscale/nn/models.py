@@ -133,8 +133,9 @@ def _from_checkpoint(
     for key, value in names.items():
         setattr(config, key, value)
     setattr(config, _key(config, DEPTH_KEYS, source), spec.layers)
-    if getattr(config, "num_decoder_layers", None):
-        config.num_decoder_layers = min(config.num_decoder_layers, spec.layers)
+    for key in ("num_decoder_layers", "decoder_layers"):  # of T5, and of BART and its kin
+        if getattr(config, key, None):
+            setattr(config, key, min(getattr(config, key), spec.layers))
     if hasattr(config, "layer_types") and config.layer_types:
         config.layer_types = config.layer_types[: spec.layers]
     config.use_cache = False
@@ -201,7 +202,9 @@ def _check_fit(
 ) -> None:
     kind = type(config)
     mapping: Any = find_objective(task_type).head._model_mapping
-    able = kind in mapping
+    bodies: Any = transformers.MODEL_MAPPING
+    # Some heads of decoders name their body otherwise than the checkpoints of its kind do, and would read none of it.
+    able = kind in mapping and mapping[kind].base_model_prefix == bodies[kind].base_model_prefix
     # Encoders such as BERT are in the causal mapping too, as decoders that nobody trained.
     encoder = kind in transformers.MODEL_FOR_MASKED_LM_MAPPING
     if not able or (task_type in DECODERS_ONLY and encoder):

@@ -12,6 +12,7 @@ import torch
 import transformers
 from made import LABELS, encoder_sizes
 
+from rayscale.errors import InputError
 from rayscale.lora import Lora
 from rayscale.nn.models import build_model, count_params
 from rayscale.plan import _parameters
@@ -26,6 +27,14 @@ OWN: dict[str, dict[str, Any]] = {
     "modernbert": dict.fromkeys(("bos_token_id", "cls_token_id"), 2)
     | dict.fromkeys(("eos_token_id", "sep_token_id"), 3),
     "gpt2": {"n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_positions": 24, "bos_token_id": 0, "eos_token_id": 0},
+    "bart": {
+        "d_model": WIDTH,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "forced_eos_token_id": 2,
+        "decoder_start_token_id": 2,
+    }
+    | {f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")},
     "llama": {"num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 0},
 }
 
@@ -46,12 +55,14 @@ def save(kind: str, head: str, folder: Path) -> Path:
         ("mpnet", "AutoModel"),
         *((kind, "AutoModelForMaskedLM") for kind in ENCODERS),
         *((kind, "AutoModelForCausalLM") for kind in ("gpt2", "llama")),
+        ("bart", "AutoModelForSeq2SeqLM"),
     ],
 )
 def test_a_plan_counts_the_parameters_that_are_built(kind: str, head: str, tmp_path: Path) -> None:
     folder = save(kind, head, tmp_path)
-    for task, layers in TASKS[: 2 if kind == "llama" else 3]:
-        labels = [] if task == "question-answering" else list(LABELS)
+    tasks = (("seq2seq", 1), ("seq2seq", 2)) if kind == "bart" else TASKS[: 2 if kind == "llama" else 3]
+    for task, layers in tasks:
+        labels = [] if task in ("question-answering", "seq2seq") else list(LABELS)
         plain = ModelSpec("tiny", "pretrained", kind, layers, WIDTH, path=str(folder))
         study: Any = SimpleNamespace(task=SimpleNamespace(type=task, kind=find_kind(task), length=LENGTH))
         for spec in (plain, replace(plain, lora=Lora(rank=2))):
@@ -59,3 +70,9 @@ def test_a_plan_counts_the_parameters_that_are_built(kind: str, head: str, tmp_p
             learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
             params, non_embedding, _, trained = _parameters(spec, study, len(labels))
             assert ((params, non_embedding), trained) == (count_params(model), learning), (task, spec.lora)
+
+
+def test_a_decoder_whose_head_would_read_no_body_is_refused(tmp_path: Path) -> None:
+    spec = ModelSpec("tiny", "pretrained", "llama", 1, WIDTH, path=str(save("llama", "AutoModelForCausalLM", tmp_path)))
+    with pytest.raises(InputError, match="'llama' checkpoint, which cannot do question-answering"):
+        build_model(spec, "question-answering", labels=[], vocab_size=WORDS, max_length=LENGTH, seed=3)

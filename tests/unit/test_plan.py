@@ -78,6 +78,9 @@ def test_trials_that_share_a_gpu_take_and_cost_a_share_of_it(study_file: Path) -
     assert plan.seconds < whole.seconds
     with pytest.raises(StudyError, match=r"run.trials_per_gpu: is 4, but grid.gpus asks for trials of 2 GPUs"):
         load_study(edited(shared, "gpus: [1]", "gpus: [1, 2]"))
+    edited(shared, "gpus: [1, 2]", "gpus: [1]")
+    with pytest.raises(StudyError, match=r"run.trials_per_gpu: is 4, but the executor inline runs one trial after"):
+        load_study(edited(shared, "trials_per_gpu: 4", "trials_per_gpu: 4, executor: inline"))
 
 
 def test_more_data_than_there_is_is_refused_with_both_figures(study_file: Path) -> None:
