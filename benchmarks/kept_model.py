@@ -74,7 +74,8 @@ def main() -> None:
             kept, told = KeptModel(), {"built": [], "kept": []}
             for seed in range(-1, given.pairs):  # the first pair warms up, and leaves the model that is kept
                 pair = [measure(spec, made, max(seed, 0), given, each) for each in (None, kept)]
-                assert pair[0][1] == pair[1][1], f"losses differ: {pair}"
+                if pair[0][1] != pair[1][1]:
+                    raise SystemExit(f"losses differ: {pair}")
                 for way, (figures, _) in zip(told, pair, strict=True):
                     if seed >= 0:
                         told[way].append(figures)

@@ -85,7 +85,12 @@ def costs(
 def _sharing(rows: pd.DataFrame, share: float) -> tuple[pd.DataFrame, float]:
     """The timed rows that took this share of their GPUs, else those that took most; and what they took."""
     rows = rows[np.isfinite(_numbers(rows, "device_seconds"))]
-    taken = np.nan_to_num(_numbers(rows, "share"), nan=1.0)
+    taken = _numbers(rows, "share")
+    known = np.isfinite(taken)
+    if known.any():  # of the other rows nobody knows what they took
+        rows, taken = rows[known], taken[known]
+    else:  # a table of somebody's own, who shares nothing
+        taken = np.ones(len(rows))
     if len(rows) and share not in taken:
         share = float(taken.max())
     return rows[taken == share], share

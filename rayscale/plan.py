@@ -202,6 +202,16 @@ def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
             code="infeasible_gpus",
             where=study.where("grid", "gpus"),
         )
+    for key, asked, mend in (
+        ("compile", study.training.compile, "false"),
+        ("precision", study.training.precision == "tf32", "auto"),
+    ):
+        if asked and machine.device == "cpu":
+            raise StudyError(
+                f"is for GPUs, and {machine.origin} has none; write {mend}",
+                code="no_gpu",
+                where=study.where("training", key),
+            )
     largest = study.grid.sizes[-1]
     if supply.exact and study.grid.axis == "examples" and largest > supply.train_rows:
         raise StudyError(

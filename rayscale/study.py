@@ -215,8 +215,8 @@ class Training(_Part):
     is multiplied by `plateau_factor` (default 0.5) after `plateau_patience` (default 1) validations in a row without a
     lower loss. After `early_stopping` of them training ends, and the weights of the lowest loss are taken.
     `gradient_checkpointing` takes less memory and a third more work. `precision: tf32` (CUDA) multiplies matrices in
-    TF32, all else in float32. `compile` (CUDA) has torch.compile make kernels of each layer: a minute at first, then
-    large models train faster.
+    TF32, all else in float32. `compile` (CUDA) has torch.compile make kernels of each layer: half a minute at first,
+    then large models train faster.
     """
 
     epochs: Count | None = None

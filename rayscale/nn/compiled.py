@@ -11,11 +11,8 @@ from rayscale.errors import TrialError
 def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
     """Compile every layer of the model at its first call, for batches of all sizes.
 
-    Raises TrialError on a CPU, and for an architecture of which transformers does not say what its layers are.
+    Raises TrialError for an architecture of which transformers does not say what its layers are.
     """
-    if model.device.type == "cpu" and backend == "inductor":
-        text = "training.compile is for CUDA devices, and this is a CPU, where it gains nothing; set it to false"
-        raise TrialError(text, code="no_compile", permanent=True)
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         text = f"the layers of {model.config.model_type} models are not known; set training.compile to false"

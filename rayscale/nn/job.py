@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from rayscale.errors import DataError
+from rayscale.errors import DataError, TrialError
 from rayscale.estimate import micro_batch_rows
 from rayscale.nn import batches, devices
 from rayscale.nn.compiled import compile_layers
 from rayscale.nn.group import Group
 from rayscale.nn.kept_model import FREE, KeptModel, ReadyModel, Recipe
-from rayscale.nn.key_masks import DECODERS, leave_out_masks, spread_masks
+from rayscale.nn.key_masks import UNMASKED, leave_out_masks, spread_masks
 from rayscale.nn.models import Size, measure_size
 from rayscale.nn.objectives import WINDOWS, Inputs, Objective, find_objective
 from rayscale.nn.rates import resolve_adapter_rate, resolve_head_factor, resolve_rate
@@ -139,17 +139,22 @@ def prepare_job(
         model.to(device=group.device)  # type: ignore[call-arg]
         size = measure_size(model, objective.head_per_token)
         precision = devices.resolve_precision(training["precision"], group, size.width)
-        # torch.compile makes no backward pass of the kernel that attends to float32 without padding (PyTorch 2.13).
+        # torch.compile makes no backward pass of the kernel that attends to float32 without padding (PyTorch 2.11).
         unpadded = can_unpad(model) and (precision == "bf16" or not training.get("compile"))
         if unpadded:
             unpad(model)
         elif is_encoder(model):
             spread_masks(model)
-        elif model.config.model_type in DECODERS and group.device.type == "cuda":
+        elif model.config.model_type in UNMASKED and group.device.type == "cuda":
             leave_out_masks(model)
         if training.get("gradient_checkpointing"):
             recompute_layers(model)
         if training.get("compile"):
+            if group.device.type == "cpu":
+                text = (
+                    "training.compile is for CUDA devices, and this is a CPU, where it gains nothing; set it to false"
+                )
+                raise TrialError(text, code="no_compile", permanent=True)
             compile_layers(model)
         if training["optimizer"] == "adamw":
             rest_unused(model, prepared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -174,6 +175,13 @@ class Keeper:
         else:
             self._say("checkpoint_failed", step=writer.step, reason=writer.error)
         return False
+
+    def tell(self, event: str, **details: Any) -> None:
+        """Something about the trial for the run's events; for the log of this process where nothing is saved."""
+        if self.saving is None:
+            logging.getLogger(__name__).warning("trial %s: %s %s", self.job.trial.trial_id, event, details)
+        else:
+            self._say(event, **details)
 
     def _say(self, event: str, **details: Any) -> None:
         assert self.saving is not None

@@ -156,7 +156,7 @@ class KeptModel:
         if ready.recipe.spec.lora is not None:
             return
         if ready.recorder is not None:
-            if not ready.recorder.works:
+            if ready.recorder.failure is not None:
                 return
             ready.recorder.end()
         self._ready = ready

@@ -16,7 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 WITHOUT_MASKS = "rayscale_without_masks"
 #: Decoders that need none: their positions are counted from the left, where every row begins.
-DECODERS = ("gpt2",)
+UNMASKED = ("gpt2",)
 
 
 def spread_masks(model: PreTrainedModel) -> None:
@@ -33,7 +33,7 @@ def spread_masks(model: PreTrainedModel) -> None:
 
 
 def leave_out_masks(model: PreTrainedModel) -> None:
-    """Make a decoder (see DECODERS) mask what comes later alone, from now on; its outputs for padding are void then.
+    """Make a decoder (see UNMASKED) mask what comes later alone, from now on; its outputs for padding are void then.
 
     Padding follows the tokens of a row, so these do not see it. transformers would ask a mask of (rows, longest) for
     its content, and attend by a slower kernel with it; and where none is given, too, while a step is recorded.

@@ -6,7 +6,6 @@ Launching the kernels of a small model's step one by one takes many times as lon
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, is_dataclass, replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rayscale.nn.key_masks import DECODERS
+from rayscale.nn.key_masks import UNMASKED
 from rayscale.nn.objectives import WINDOWS, Inputs
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ MOST_SHAPES = 512  # that are remembered
 
 def can_record(job: Job, model_type: str) -> bool:
     """Whether passes can be recorded: on a GPU, without waiting for it, by a lone worker, nothing computed twice."""
-    known = (job.unpadded or model_type in DECODERS) and job.trial.model.lora is None  # adapters were not tried
+    known = (job.unpadded or model_type in UNMASKED) and job.trial.model.lora is None  # adapters were not tried
     twice = job.trial.training.get("gradient_checkpointing")  # sets and reads the state of generators
     return job.group.device.type == "cuda" and job.group.world_size == 1 and known and not twice
 
@@ -62,8 +61,8 @@ class Recorder:
 
     A shape that comes for the first time is run as it is, which prepares what PyTorch prepares once; at the second time
     it is recorded. Graphs share their memory, as they never run at once. Nothing is computed while recording, so where
-    that fails the log says why, and this trial's passes are run one by one from then on. All passes are on one stream:
-    libraries, autograd and torch.compile prepare themselves for each stream anew, which must not fall into a recording.
+    that fails, `failure` says why, and this trial's passes are run one by one from then on. All passes are on one
+    stream: libraries, autograd and torch.compile prepare themselves for each anew, which no recording can hold.
 
     A further trial of the same model may `begin` with the recordings of those before. Which of its passes are replayed
     is decided as if there were none, so that it is the same trial as in a new process.
@@ -72,7 +71,7 @@ class Recorder:
     def __init__(self, run: Pass) -> None:
         self._recordings: dict[Any, _Recording] = {}
         self._pool: Any = torch.cuda.graph_pool_handle()
-        self.works = True
+        self.failure: str | None = None
         self._run: Pass | None = run
         self._seen: set[Any] = set()
         self._played: set[Any] = set()  # shapes that this trial replays
@@ -99,12 +98,12 @@ class Recorder:
         tensors = list(_tensors(inputs))
         shape = tuple((tuple(each.shape), each.dtype) for each in tensors)
         # Windows differ from batch to batch in number and width: such shapes do not come back.
-        if self.works and shape in self._seen and shape not in self._played and len(self._played) < MOST:
+        if self.failure is None and shape in self._seen and shape not in self._played and len(self._played) < MOST:
             self._try(shape, inputs)
         if shape in self._played:
             return self._recordings[shape].play(tensors, factor)
         assert self._run is not None
-        if self.works and len(self._seen) < MOST_SHAPES and WINDOWS not in inputs.extra:
+        if self.failure is None and len(self._seen) < MOST_SHAPES and WINDOWS not in inputs.extra:
             self._seen.add(shape)
             # What is recorded are copies, too: torch.compile looks at where in its memory a tensor begins.
             return self._run(_copied(inputs), factor)
@@ -119,11 +118,9 @@ class Recorder:
             self._played.add(shape)
             self._see_peak(torch.cuda.memory_allocated(inputs.ids.device) + self._recordings[shape].more_bytes)
         except RuntimeError as error:  # the type of CUDA's errors, a lack of memory among them
-            self.works = False
+            self.failure = str(error).splitlines()[0]
             self._recordings.clear()
             self._played.clear()
-            reason = str(error).splitlines()[0]
-            logging.getLogger(__name__).warning("steps are not recorded, which is slower: %s", reason)
 
     def _record(self, inputs: Inputs) -> _Recording:
         held, device = _copied(inputs), inputs.ids.device

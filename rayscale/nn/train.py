@@ -32,7 +32,7 @@ from rayscale.nn.metrics import METRICS
 from rayscale.nn.optimizers import make_optimizer
 from rayscale.nn.pulse import Pulse
 from rayscale.nn.rates import schedule_factor
-from rayscale.nn.recording import Pass, can_record
+from rayscale.nn.recording import Pass, Recorder, can_record
 from rayscale.nn.resume import read_weights, write_weights
 from rayscale.nn.save import save_model
 from rayscale.nn.speed import SpeedWindow
@@ -260,6 +260,8 @@ def _train(ready: ReadyModel, job: Job, course: Course, pulse: Pulse, keeper: Ke
         course.speed.pause(saved)
     course.speed.close()
     course.train_seconds = clock()
+    if isinstance(compute, Recorder) and compute.failure is not None:
+        keeper.tell("steps_not_recorded", reason=compute.failure)
     if watch.weights and course.error is None:
         write_weights(watch.weights, model)
         course.decay = watch.decay

@@ -28,6 +28,7 @@ from rayscale.nn.recording import Recorder
 from rayscale.nn.train import train_trial
 from rayscale.nn.vocabulary import UsedRows
 from rayscale.on_ray.lanes import _Worker
+from rayscale.on_ray.told import tell
 from rayscale.text.prepared import Ragged
 from rayscale.trial import ModelSpec, Trial
 
@@ -196,6 +197,23 @@ def test_what_was_recorded_serves_the_next_trial_where_it_would_have_been_record
         assert len(recorded) == (alone_recorded if number == 0 else 0) or each is other
     assert kept._ready is not None
     assert kept._ready.recorder._run is None, "nothing of the trial is held on to"
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_recording_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Recorder, inputs: Any) -> None:
+        raise RuntimeError("operation not permitted\nwhen a stream is capturing")
+
+    monkeypatch.setattr(Recorder, "_record", fail)
+    trial, made = CASES["gpt2"](tmp_path)
+    events: list[dict[str, Any]] = []
+    kept = KeptModel()
+    result = train_trial(trial, made, saving=replace(saving(tmp_path / "run", events.append), seconds=300.0), kept=kept)
+    assert result["status"] == "ok"
+    assert not kept.holds
+    told = [event for event in events if event["event"] == "steps_not_recorded"]
+    assert [event["reason"] for event in told] == ["operation not permitted"]
+    assert "could not be recorded as CUDA graphs: operation not permitted." in str(tell(told[0]))
 
 
 def test_recordings_that_no_trial_plays_make_room(recorded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,15 @@ def test_trials_that_share_a_gpu_take_and_cost_a_share_of_it(study_file: Path) -
         load_study(edited(shared, "trials_per_gpu: 4", "trials_per_gpu: 4, executor: inline"))
 
 
+@pytest.mark.parametrize("setting", ["compile: true", "precision: tf32"])
+def test_what_gpus_alone_can_do_is_refused_on_a_cpu(study_file: Path, setting: str) -> None:
+    study = load_study(edited(study_file, "training: {", f"training: {{{setting}, "))
+    with pytest.raises(
+        StudyError, match=rf"study.yaml:\d+: training.{setting[:7]}\w*: is for GPUs, and this machine has"
+    ):
+        make_plan(study, CPU, SUPPLY)
+
+
 def test_more_data_than_there_is_is_refused_with_both_figures(study_file: Path) -> None:
     with pytest.raises(StudyError, match=r"asks for 80 examples; the training split has 60"):
         make_plan(load_study(study_file), CPU, replace(SUPPLY, train_rows=60))

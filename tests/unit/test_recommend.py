@@ -169,7 +169,7 @@ def test_costs_extrapolate_a_start_and_a_rate_and_borrow_the_ratio_of_speeds() -
 
 
 def test_a_run_is_priced_by_runs_that_took_as_much_of_a_gpu() -> None:
-    lone = made_study.trials(gpus=(1,), seeds=2)
+    lone = made_study.trials(gpus=(1,), seeds=2).assign(share=1.0)
     # Four at once take 2.2 times as long, and each is charged a quarter of that.
     shared = lone.assign(share=0.25, train_seconds=2.2 * lone["train_seconds"],
                          device_seconds=0.55 * lone["device_seconds"])  # fmt: skip
@@ -179,6 +179,8 @@ def test_a_run_is_priced_by_runs_that_took_as_much_of_a_gpu() -> None:
     assert [each.share for each in apart] == [1.0, 0.25]
     for known, share in zip(apart, (1.0, 0.25), strict=True):
         assert costs(both, "examples", share=share)[model] == known
+    unknown = shared.assign(share=np.nan)  # what they took is not known
+    assert costs(pd.concat([lone, unknown], ignore_index=True), "examples")[model] == apart[0]
     assert apart[1].seconds(size) == pytest.approx(0.55 * apart[0].seconds(size))
     assert costs(shared, "examples")[model] == apart[1], "there are no others"
     assert apart[1].basis == "measured where 4 trials shared a GPU"
@@ -188,7 +190,7 @@ def test_a_run_is_priced_by_runs_that_took_as_much_of_a_gpu() -> None:
 
 
 def test_the_study_says_how_much_of_a_gpu_a_run_is_to_take(tmp_path) -> None:
-    lone = made_study.trials(gpus=(1,), seeds=1, sizes=made_study.SIZES[:3])
+    lone = made_study.trials(gpus=(1,), seeds=1, sizes=made_study.SIZES[:3]).assign(share=1.0)
     both = pd.concat([lone, lone.assign(share=0.25, seed=1, trial_id="s" + lone["trial_id"])], ignore_index=True)
     made_study.write_run(tmp_path, both)
     file = tmp_path / "plan.json"
