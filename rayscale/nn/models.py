@@ -207,7 +207,8 @@ def _check_fit(
     able = kind in mapping and mapping[kind].base_model_prefix == bodies[kind].base_model_prefix
     # Encoders such as BERT are in the causal mapping too, as decoders that nobody trained.
     encoder = kind in transformers.MODEL_FOR_MASKED_LM_MAPPING
-    if not able or (task_type in DECODERS_ONLY and encoder):
+    mixed = config.model_type.endswith("t5") and task_type == "question-answering"  # its head is in its body there
+    if not able or mixed or (task_type in DECODERS_ONLY and encoder):
         example = find_kind(task_type).models
         raise InputError(
             f"{source} is a '{config.model_type}' checkpoint, which cannot do {task_type}; give one such as {example}",

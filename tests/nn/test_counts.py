@@ -72,7 +72,8 @@ def test_a_plan_counts_the_parameters_that_are_built(kind: str, head: str, tmp_p
             assert ((params, non_embedding), trained) == (count_params(model), learning), (task, spec.lora)
 
 
-def test_a_decoder_whose_head_would_read_no_body_is_refused(tmp_path: Path) -> None:
-    spec = ModelSpec("tiny", "pretrained", "llama", 1, WIDTH, path=str(save("llama", "AutoModelForCausalLM", tmp_path)))
-    with pytest.raises(InputError, match="'llama' checkpoint, which cannot do question-answering"):
+@pytest.mark.parametrize(("kind", "head"), [("llama", "AutoModelForCausalLM"), ("t5", "AutoModelForSeq2SeqLM")])
+def test_what_has_no_head_of_its_own_for_answers_is_refused(kind: str, head: str, tmp_path: Path) -> None:
+    spec = ModelSpec("tiny", "pretrained", kind, 1, WIDTH, path=str(save(kind, head, tmp_path)))
+    with pytest.raises(InputError, match=f"'{kind}' checkpoint, which cannot do question-answering"):
         build_model(spec, "question-answering", labels=[], vocab_size=WORDS, max_length=LENGTH, seed=3)
