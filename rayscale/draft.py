@@ -21,7 +21,7 @@ from rayscale.plan import Plan, make_plan, model_specs
 from rayscale.storage import Store
 from rayscale.study import Ladder, Study, Transfer
 from rayscale.study_augment import read as read_augmentation
-from rayscale.text.account import listed, row_counts, token_counts
+from rayscale.text.account import listed, place_labels, row_counts, token_counts
 from rayscale.text.children import find_augmentations
 from rayscale.text.diagnosis import after_preparing, diagnose
 from rayscale.text.fields import naming_fields
@@ -146,7 +146,7 @@ def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> S
         held_out_rows=found.rows_validation + found.rows_test,
         guessing_loss=_entropy_of_labels(found),
         augmentations=_augmentations(study),
-        counts={**found.counts, "tokens": token_counts(tokenised) or None},
+        counts={**place_labels(found.counts, study.data), "tokens": token_counts(tokenised) or None},
     )
     if tokenised:
         parts = [each.manifest["splits"] for each in tokenised.values()]
@@ -220,7 +220,8 @@ def write_plan(store: Store, plan: Plan, prepared: Mapping[str, Prepared]) -> No
     if not prepared:
         return
     any_of_them = next(iter(prepared.values()))
-    counts = {"exact": True, **row_counts(any_of_them.manifest), "tokens": token_counts(prepared)}
+    rows = place_labels(row_counts(any_of_them.manifest), plan.study.data)
+    counts = {"exact": True, **rows, "tokens": token_counts(prepared)}
     found = survey_folder(Path(any_of_them.path).parent)
     doctor = after_preparing(plan.doctor, plan.study, found, tokenizers_of(plan), prepared) if plan.doctor else {}
     told = replace(

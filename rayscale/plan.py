@@ -16,12 +16,14 @@ from rayscale.crowding import crowd
 from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, share_gpus, wall_seconds
 from rayscale.guessing import guessing_loss
+from rayscale.heads import check_head
 from rayscale.machine import Machine, torch_without_cuda
 from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, count_adapters, count_head, family_config
 from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
 from rayscale.study_checks import repeated
 from rayscale.sweeps import CELL
+from rayscale.tokenizer_files import check_tokenizer
 from rayscale.trial import ModelSpec, Trial, identified
 
 #: About the longest that a cell runs alone at the most GPUs, so that its speed can be measured.
@@ -98,8 +100,8 @@ def _at(place: str) -> Iterator[None]:
 def model_specs(study: Study) -> list[ModelSpec]:
     """The sizes of all models of the study, in the order of the file; each once.
 
-    Raises InputError for a checkpoint that cannot be found or read, that has fewer layers than asked for, or not those
-    that adapters are asked for.
+    Raises InputError for a checkpoint that cannot be found or read, that cannot do the task, whose tokenizer is not
+    there or not its own, that has fewer layers than asked for, or not those that adapters are asked for.
     """
     specs: list[ModelSpec] = []
     for number, model in enumerate(study.models):
@@ -111,6 +113,8 @@ def model_specs(study: Study) -> list[ModelSpec]:
             continue
         with _at(study.where("models", number, "pretrained")):
             found = find_checkpoint(model.pretrained, model.revision)
+            check_head(str(found.folder), found.config, study.task.type)
+            check_tokenizer(found.folder, found.config)
             count(found.config, study.task.type, 2, None, found.folder)
         depth = next((int(found.config[key]) for key in DEPTH_KEYS if found.config.get(key)), 0)
         for layers in model.layers or (depth,):

@@ -32,6 +32,7 @@ _SEEDS = "give a whole number, such as 3, or one for each data size, such as {50
 _PLAIN = {
     "int": "give a whole number, such as 3",
     "float": "give a number, such as 0.5",
+    "bool": "give true or false",
     "string": "give text; a number or a truth value becomes text in quotes, as '5'",
     "finite": "give a finite number",
 }

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from rayscale import heads
 from rayscale.checkpoints import find_checkpoint
 from rayscale.errors import InputError
 from rayscale.nn.lora import adapt, adapter_parameters
@@ -207,13 +208,9 @@ def _check_fit(
     able = kind in mapping and mapping[kind].base_model_prefix == bodies[kind].base_model_prefix
     # Encoders such as BERT are in the causal mapping too, as decoders that nobody trained.
     encoder = kind in transformers.MODEL_FOR_MASKED_LM_MAPPING
-    mixed = config.model_type.endswith("t5") and task_type == "question-answering"  # its head is in its body there
+    mixed = heads.is_mixed(config.model_type, task_type)
     if not able or mixed or (task_type in DECODERS_ONLY and encoder):
-        example = find_kind(task_type).models
-        raise InputError(
-            f"{source} is a '{config.model_type}' checkpoint, which cannot do {task_type}; give one such as {example}",
-            code="wrong_architecture",
-        )
+        raise heads.cannot_do(source, config.model_type, task_type)
     depth = getattr(config, _key(config, DEPTH_KEYS, source))
     if not 1 <= layers <= depth:
         raise InputError(

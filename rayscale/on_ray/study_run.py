@@ -29,12 +29,14 @@ from rayscale.on_ray.progress import Progress
 from rayscale.on_ray.told import tell
 from rayscale.on_ray.training import Training
 from rayscale.plan import Plan
+from rayscale.report.rows import cut_notes
 from rayscale.run_folder import Run, log_event, recover, refuse_another_study, remove_unused
 from rayscale.savepoints import Saving
 from rayscale.signals import Stopped, before_end, came, check, deferred
 from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
 from rayscale.study import Study, load_study
+from rayscale.text.account import token_counts
 from rayscale.text.children import find_all
 from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared
@@ -264,6 +266,9 @@ class _Driver:
         if not self.pending:
             return
         write_plan(self.store, self.plan, self.prepared)
+        if self.plan.supply.estimated:  # else the plan that was agreed to said so
+            for text in cut_notes(token_counts(self.prepared)):
+                self.observer.say(text)
         training = Training(
             self.study, self.plan, self.pending, self.prepared, self.outcomes, self.saving, self.only,
             self._log, self._show,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import zip_longest
+from pathlib import PurePath
 from typing import Any
 
-from rayscale.report.numbers import percent, plain, plural, whole
+from rayscale.report.numbers import plain, plural, whole
+
+MOST_NAMED = 3  # labels
 
 REASONS = {
     "bad_row": "cannot be used",
@@ -37,18 +42,24 @@ def row_notes(data: dict[str, Any]) -> list[str]:
     if number := data.get("conflicting_labels"):
         notes.append(f"{plural(number, 'dropped duplicate')} had another label than the row that stayed.")
     if names := data.get("labels_not_in_training"):
-        shown = ", ".join(plain(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
-        notes.append(f"{plural(len(names), 'label')} not in the training rows, so never learnt: {shown}.")
-    return notes + _cut(data.get("tokens") or {})
+        # Places are told without folders: a report is shown to others.
+        places = [f" ({plain(PurePath(place).name)})" for place in data.get("places_of_these") or ()]
+        told = [plain(name) + place for name, place in zip_longest(names, places, fillvalue="")][:MOST_NAMED]
+        shown = ", ".join(told) + (", ..." if len(names) > MOST_NAMED else "")
+        mend = "give training rows of them, or take theirs out of the held-out text"
+        notes.append(f"{plural(len(names), 'label')} not in the training rows, so never learnt: {shown}; {mend}.")
+    return notes + cut_notes(data.get("tokens") or {})
 
 
-def _cut(tokenizers: dict[str, Any]) -> list[str]:
+def cut_notes(tokenizers: Mapping[str, Any]) -> list[str]:
+    """What tokenising cut off, a sentence each, from `text.account.token_counts`; empty where nothing was."""
     notes = []
     for name, splits in tokenizers.items():
         train = splits.get("train") or {}
-        if train.get("truncated_rows"):
-            share = percent(train["truncated_share"])
-            notes.append(f"{plain(name)}: {share} of the training rows are longer than max_length and cut.")
+        if cut := train.get("truncated_rows"):
+            of, most = plural(train["rows"], "training row"), train.get("max_length", "max_length")
+            are = "is" if cut == 1 else "are"
+            notes.append(f"{plain(name)}: {whole(cut)} of {of} {are} longer than {most} tokens and cut.")
         for split, counts in splits.items():
             if counts.get("unread"):
                 lost = plural(counts["unread"], "target")

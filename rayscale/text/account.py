@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rayscale.text.clean import place_names
 from rayscale.text.prepared import LISTS, Prepared
 from rayscale.text.split import SPLITS
+
+if TYPE_CHECKING:
+    from rayscale.study import Data
 
 _OF_TOKENS = ("rows", "tokens", "truncated_rows", "truncated_share", "unread", "dropped_tokens")
 
@@ -16,7 +20,8 @@ def row_counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The rows of a manifest, of clean rows or of tokens: read, those of each split, dropped by reason.
 
     `conflicting_labels` counts the dropped duplicates that carried another label than the row that stayed;
-    `labels_not_in_training` lists classes that only validation or test have.
+    `labels_not_in_training` lists classes that only validation or test have, `first_rows_of_these` the first row of
+    each, as the text numbers them (`place_labels` makes file and line of it).
     """
     rows = manifest["rows"]
     return {
@@ -25,18 +30,32 @@ def row_counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "dropped": dict(rows["dropped"]),
         "conflicting_labels": rows["conflicting_labels"],
         "labels_not_in_training": list(manifest["labels_not_in_training"]),
+        "first_rows_of_these": list(manifest.get("first_rows_of_these", ())),  # none in folders of earlier versions
     }
+
+
+def place_labels(counts: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """The counts with `places_of_these`, a `file:line` each, instead of the first rows of labels not in training."""
+    orders = counts["first_rows_of_these"]
+    places = list(map(place_names(data), orders)) if orders else []
+    return {**{k: v for k, v in counts.items() if k != "first_rows_of_these"}, "places_of_these": places}
 
 
 def token_counts(found: Mapping[str, Prepared]) -> dict[str, dict[str, dict[str, Any]]]:
     """By tokenizer and split: rows (windows, for causal-lm), tokens, and what was cut.
 
-    `truncated_rows` were longer than task.max_length, and `unread` targets went with what was cut; `dropped_tokens`
-    stood after the last whole window.
+    `truncated_rows` were longer than `max_length` (task.max_length, or a checkpoint's own limit below it), and `unread`
+    targets went with what was cut; `dropped_tokens` stood after the last whole window.
     """
     return {
-        name: {split: {key: counts[key] for key in _OF_TOKENS if key in counts} for split, counts in splits.items()}
-        for name, splits in ((name, prepared.manifest["splits"]) for name, prepared in found.items())
+        name: {
+            split: {
+                **{key: counts[key] for key in _OF_TOKENS if key in counts},
+                "max_length": prepared.manifest["max_length"],
+            }
+            for split, counts in prepared.manifest["splits"].items()
+        }
+        for name, prepared in found.items()
     }
 
 

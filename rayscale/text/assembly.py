@@ -20,7 +20,7 @@ from rayscale.errors import DataError
 from rayscale.text import apart
 from rayscale.text.apart import Leak
 from rayscale.text.clean import fractions, place_names
-from rayscale.text.split import SPLITS, by_key, divide
+from rayscale.text.split import SPLITS, TEST, VALIDATION, by_key, divide
 from rayscale.text.tasks.form import find_form
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Assembly:
         self._form = find_form(self.study.task.type)
         self._values = pa.array(sorted(self.labels), pa.large_string())  # as the rows bear them, each once
         self._kept = {name: np.zeros(len(self._values), dtype=bool) for name in SPLITS}
+        self._first = np.full(len(self._values), np.iinfo(np.int64).max)  # held-out row of each, by its `order`
         self.names: list[str] = []
 
     def decide(self, rows: pa.Table) -> np.ndarray:
@@ -85,6 +86,9 @@ class Assembly:
             self.counts[name] += int(chosen.sum())
             if codes is not None:
                 self._kept[name][np.unique(codes[chosen])] = True
+        if codes is not None:
+            held_out = np.isin(split, (VALIDATION, TEST))
+            np.minimum.at(self._first, codes[held_out], rows["order"].to_numpy()[held_out])
 
     def settle(self, bad_rows: int, empty: int, leaks: Sequence[Leak]) -> None:
         """All is counted: name the classes. Raises DataError for an empty split and for fewer than two labels."""
@@ -125,6 +129,7 @@ class Assembly:
     def manifest(self, read: int) -> dict[str, Any]:
         """What became of the rows that were read."""
         of_training = self._classes(self._kept["train"])
+        unseen = [name for name in self.names if name not in of_training]
         return {
             "task": self.study.task.type,
             "labels": self.names,
@@ -133,8 +138,19 @@ class Assembly:
             "characters": self.characters,
             "bytes": self.bytes,
             "near_duplicates": self.study.data.near_duplicates,
-            "labels_not_in_training": [name for name in self.names if name not in of_training],
+            "labels_not_in_training": unseen,
+            "first_rows_of_these": self._first_rows(unseen),
         }  # fmt: skip
+
+    def _first_rows(self, names: Sequence[str]) -> list[int]:
+        """The `order` of the first validation or test row that bears each class."""
+        first: dict[str, int] = {}
+        if names:
+            borne = np.flatnonzero(np.any([self._kept["validation"], self._kept["test"]], axis=0))
+            for label, order in zip(self._values.take(pa.array(borne)).to_pylist(), self._first[borne], strict=True):
+                for name in self._form.classes(label) if self._form.classes else ():
+                    first[name] = min(int(order), first.get(name, int(order)))
+        return [first[name] for name in names]
 
     def _codes(self, rows: pa.Table) -> np.ndarray | None:
         if self._form.packed:

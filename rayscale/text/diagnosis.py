@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,9 +25,14 @@ from rayscale.text.first_look import FIRST_LOOK_VERSION, FirstLook, look
 from rayscale.text.publish import publish_file
 from rayscale.text.tasks.form import find_form
 from rayscale.text.tokenise import TokenizerSpec, tokenizer_folder
+from rayscale.text.tokens import training_texts
 from rayscale.text.trouble import find_trouble
+from rayscale.text.vocabulary import make_vocabulary
+from rayscale.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from rayscale.study import Study
     from rayscale.text.prepared import Prepared
     from rayscale.text.survey import Survey
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 LOOKED_AT = 20_000  # texts that are read for signs of wrong encoding
 TOKENISED = 512  # texts that a tokenizer is tried on
 MOST_LETTERS = 20_000  # of each of these
+LITTLE_TEXT = 200_000  # bytes that a tokenizer is trained on in less than a second
 FEW_ROWS = 8  # of a class
 UNEVEN = 20.0  # times that the largest class has the rows of the smallest
 MANY_LEAKS = 0.01
@@ -210,14 +215,28 @@ def of_tokenizers(
             folder = ready.tokenizer_folder if ready else tokenizer_folder(spec) if spec.kind == "pretrained" else None
         except DataError:
             folder = None  # of the hub, not fetched yet
-        if folder is None:
-            yield _expected(spec, texts, limit)
+        if folder is not None:
+            yield _measured(spec, read_tokenizer(folder)[0], texts, limit, ready)
+        elif (trained := _trained(spec, found, study)) is not None:
+            yield _measured(spec, trained, texts, limit, None)
         else:
-            yield _measured(spec, folder, texts, limit, ready)
+            yield _expected(spec, texts, limit)
+
+
+def _trained(spec: TokenizerSpec, found: Survey, study: Study) -> Tokenizer | None:
+    """The tokenizer that preparing will train, where there is so little text that this takes no time; else None."""
+    if spec.kind != "trained" or not found.exact or found.bytes["train"] > LITTLE_TEXT:
+        return None
+    try:
+        return make_vocabulary(
+            spec, training_texts(found.splits["train"], study.task.type), study.task.type, study.task.length
+        ).tokenizer
+    except DataError:  # too small a vocabulary: preparing tells it
+        return None
 
 
 def _expected(spec: TokenizerSpec, texts: Sequence[str], limit: int | None) -> Finding:
-    """A tokenizer that is not there yet, by the length of the texts."""
+    """A tokenizer that is not there yet, by the length of the texts: a guess, right for running text."""
     lengths = np.array([len(text.encode()) for text in texts]) / bytes_per_token(spec.vocabulary or 30_000)
     text = f"about {np.median(lengths):,.0f} tokens a text (median), by its length in bytes"
     if limit is None:
@@ -229,11 +248,8 @@ def _expected(spec: TokenizerSpec, texts: Sequence[str], limit: int | None) -> F
 
 
 def _measured(
-    spec: TokenizerSpec, folder: Path, texts: Sequence[str], limit: int | None, ready: Prepared | None
+    spec: TokenizerSpec, tokenizer: Tokenizer, texts: Sequence[str], limit: int | None, ready: Prepared | None
 ) -> Finding:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -16,6 +16,7 @@ import numpy as np
 from rayscale.errors import DataError
 from rayscale.text import beginnings
 from rayscale.text.normalise import mix
+from rayscale.tokenizer_files import NAMES, check_files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -64,27 +65,17 @@ def fingerprint(spec: TokenizerSpec, max_length: int) -> str:
         content: Any = [spec.family, spec.vocabulary]
     else:
         folder = tokenizer_folder(spec)
-        config = folder / "tokenizer_config.json"
-        content = [
-            hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-            for path in (folder / "tokenizer.json", config)
-        ]
+        content = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in NAMES]
     named = json.dumps([TOKENISE_VERSION, tokenizers.__version__, spec.kind, content, max_length])
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 def tokenizer_folder(spec: TokenizerSpec) -> Path:
-    """The folder of a pretrained tokenizer. Raises DataError when it is absent or has no tokenizer.json."""
+    """The folder of a pretrained tokenizer. Raises DataError when it is absent or lacks a file of the tokenizer."""
     folder = Path(str(spec.path))
     if not folder.is_dir():
         raise DataError("no such folder; give the folder of a checkpoint", code="no_tokenizer", where=str(folder))
-    if not (folder / "tokenizer.json").exists():
-        raise DataError(
-            "the checkpoint has no tokenizer.json; write one with "
-            "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`",
-            code="no_tokenizer",
-            where=str(folder),
-        )
+    check_files(folder)
     return folder
 
 

@@ -62,10 +62,8 @@ class Learned:
 
 def learn(spec: TokenizerSpec, cleaned: Path, task: str, length: int) -> Learned:
     """Train the tokenizer on the clean training split, or load the checkpoint's. Raises as `make_vocabulary` does."""
-    train, form = read_table(cleaned / "train.arrow"), find_form(task)
-    columns = [train["text"], *([train["label"]] if form.labels_are_text else [])]
-    batches = ([part for text in batch for part in form.texts(text)] for texts in columns for batch in _batches(texts))
-    vocabulary = make_vocabulary(spec, batches, task, length)
+    form = find_form(task)
+    vocabulary = make_vocabulary(spec, training_texts(read_table(cleaned / "train.arrow"), task), task, length)
     limit = vocabulary.config.get("model_max_length")
     if isinstance(limit, int) and limit < length:
         length = limit
@@ -73,6 +71,13 @@ def learn(spec: TokenizerSpec, cleaned: Path, task: str, length: int) -> Learned
     return Learned(
         vocabulary, Recipe(vocabulary.tokenizer.to_str(), None if form.packed else length, task, labels), length
     )
+
+
+def training_texts(train: pa.Table, task: str) -> Iterator[list[str]]:
+    """What a tokenizer is trained on, in batches: the texts of the training rows, and labels that are texts."""
+    form = find_form(task)
+    columns = [train["text"], *([train["label"]] if form.labels_are_text else [])]
+    return ([part for text in batch for part in form.texts(text)] for texts in columns for batch in _batches(texts))
 
 
 def _batches(texts: pa.ChunkedArray) -> Iterator[list[str]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import DataError
 from rayscale.text.tokenise import TokenizerSpec, tokenizer_folder
+from rayscale.tokenizer_files import read_tokenizer, size_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -95,20 +96,10 @@ def make_vocabulary(spec: TokenizerSpec, texts: Iterable[list[str]], task: str, 
 
 
 def _load(spec: TokenizerSpec) -> Vocabulary:
-    from tokenizers import Tokenizer
-
     folder = tokenizer_folder(spec)
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except Exception as error:  # `tokenizers` raises bare Exception
-        raise DataError(
-            f"the tokenizer cannot be read ({error}); download the checkpoint again",
-            code="no_tokenizer",
-            where=str(folder),
-        ) from error
-    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    return Vocabulary(tokenizer, config, max(vocabulary.values()) + 1, len(vocabulary), folder)
+    tokenizer, config = read_tokenizer(folder)
+    entries = len(tokenizer.get_vocab(with_added_tokens=True))
+    return Vocabulary(tokenizer, config, size_of(tokenizer), entries, folder)
 
 
 def _train_wordpiece(texts: list[list[str]], size: int, task: str) -> tuple[Tokenizer, dict[str, str]]:

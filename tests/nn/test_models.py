@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from made import LABELS
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from rayscale import heads
 from rayscale.errors import InputError
+from rayscale.nn import models
 from rayscale.nn.models import build_model, count_params, measure_size
+from rayscale.nn.objectives import find_objective
 from rayscale.parameters import count, count_from_header, family_config
 from rayscale.trial import ModelSpec
 
@@ -137,6 +141,34 @@ def test_checkpoint_that_does_not_fit(tiny_bert: Path, change: dict, code: str) 
         build(spec, **change)
     assert caught.value.code == code
     assert str(tiny_bert) in str(caught.value)
+
+
+def test_a_plan_knows_the_heads_of_the_transformers_that_is_installed() -> None:
+    from transformers.models.auto import modeling_auto
+
+    for task, table in heads.TABLES.items():
+        assert heads._tables()[table] == getattr(modeling_auto, table)
+        assert find_objective(task).head._model_mapping._model_mapping is getattr(modeling_auto, table)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [("vit", CLASSIFY), ("bert", CLASSIFY), ("gpt2", CLASSIFY), ("t5", CONTINUE), ("bert", CONTINUE),
+     ("gpt2", CONTINUE), ("roberta", "seq2seq"), ("bart", "seq2seq"), ("distilbert", "question-answering"),
+     ("mt5", "question-answering"),
+     *((kind, "question-answering") for kind in heads.OTHER_BODIES["question-answering"][:3])],
+)  # fmt: skip
+def test_a_plan_refuses_the_architectures_that_no_model_can_be_built_of(kind: str, task: str) -> None:
+    said = []
+    for check in (
+        lambda: heads.check_head("here", {"model_type": kind}, task),
+        lambda: models._check_fit("here", transformers.AutoConfig.for_model(kind), task, 1, 1, 1),
+    ):
+        try:
+            said.append(check())
+        except InputError as error:
+            said.append(error.message)
+    assert said[0] == said[1]
 
 
 def test_ladder_that_does_not_fit() -> None:

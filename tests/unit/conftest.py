@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,16 @@ grid: {examples: [20, 40, 80], gpus: [1], seeds: {20: 2}}
 training: {epochs: 1, learning_rate: 1e-3}
 run: {accelerator: cpu}
 """
+
+
+def write_tokenizer(folder: Path, size: int) -> None:
+    """The two files of a tokenizer of words, with so many tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(size)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"unk_token": "w0"}))
 
 
 @pytest.fixture

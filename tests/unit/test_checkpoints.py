@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rayscale.draft import draft_plan
 from rayscale.errors import StudyError
+from rayscale.heads import check_head
+from rayscale.machine import Machine
 from rayscale.plan import model_specs
+from rayscale.storage import Store
 from rayscale.study import load_study
+from rayscale.tokenizer_files import NAMES
+from tests.unit.conftest import write_tokenizer
 
 LADDER = "{family: bert, sizes: [1x32, 2x64], vocabulary: 512}"
 CONFIG = {"model_type": "bert", "num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 100}
@@ -20,6 +27,7 @@ def checkpoint(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    write_tokenizer(folder, 100)
     return folder
 
 
@@ -78,12 +86,47 @@ def test_a_checkpoint_that_cannot_be_had_is_told_with_its_place(
 
 
 def test_a_bert_for_causal_lm_is_told_with_its_place(study_file: Path) -> None:
-    checkpoint(study_file.parent / "minilm")
+    checkpoint(study_file.parent / "small")
     causal = [
         ("sequence-classification, text: text, label: label", "causal-lm, text: text"),
         ("examples: [20, 40, 80]", "tokens: [64]"),
         (", seeds: {20: 2}", ""),
     ]
-    path = study(study_file, "{pretrained: minilm}", *causal)
-    with pytest.raises(StudyError, match=r"models.0.pretrained: a 'bert' model cannot do causal-lm"):
+    path = study(study_file, "{pretrained: small}", *causal)
+    with pytest.raises(
+        StudyError, match=r"models.0.pretrained: .*/small is a 'bert' .* cannot do causal-lm; give one such as gpt2"
+    ):
         model_specs(load_study(path))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / "config.json").write_text(json.dumps({**CONFIG, "model_type": "vit"})),
+         "wrong is a 'vit' checkpoint, which cannot do sequence-classification; give one such as bert"),
+        (lambda folder: (folder / "config.json").write_text(json.dumps({**CONFIG, "model_type": "encoder-decoder"})),
+         "'encoder-decoder' checkpoint, which cannot"),
+        (lambda folder: write_tokenizer(folder, 101),
+         "wrong: the tokenizer knows 101 tokens, the model only 100; copy tokenizer.json"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), r"has no tokenizer\.json; copy it from where"),
+        (lambda folder: (folder / "tokenizer_config.json").unlink(), r"has no tokenizer_config\.json; copy it from"),
+        (lambda folder: [(folder / name).unlink() for name in NAMES],
+         r"has no tokenizer\.json and no tokenizer_config\.json; copy them from"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "the tokenizer cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_would_fail_in_every_trial_fails_the_plan_at_its_line(
+    study_file: Path, spoil: Callable[[Path], object], said: str
+) -> None:
+    for name in ("right", "wrong"):
+        checkpoint(study_file.parent / name)
+    spoil(study_file.parent / "wrong")
+    path = study(study_file, "{pretrained: right}\n  - {pretrained: wrong}")
+    place = next(n for n, line in enumerate(path.read_text().splitlines(), 1) if "pretrained: wrong" in line)
+    with pytest.raises(StudyError, match=rf"study.yaml:{place}: models.1.pretrained: .*{said}"):
+        draft_plan(load_study(path), Machine("cpu", 2, "a processor", "this machine"), Store.open(path.parent / "run"))
+
+
+def test_what_a_config_does_not_tell_is_left_to_the_model_floor() -> None:
+    for config in ({}, {"model_type": None}, {"model_type": "gpt-sw3"}):
+        check_head("here", config, "question-answering")

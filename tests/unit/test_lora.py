@@ -18,6 +18,7 @@ from rayscale.plan import Plan, make_plan, model_specs
 from rayscale.report.terminal import plan_table
 from rayscale.storage import Store
 from rayscale.study import Study, load_study
+from tests.unit.conftest import write_tokenizer
 
 CPU, SUPPLY = Machine("cpu", 2, "a processor", "this machine"), Supply("f" * 64, 160, 12.0, 2)
 LADDER = "{family: bert, sizes: [1x32, 2x64], vocabulary: 512}"
@@ -40,6 +41,7 @@ def checkpoint(study_file: Path) -> Path:
     tensors = {f"{name}.weight": np.zeros(shape, np.float32) for name, shape in shapes.items()}
     norms = {f"encoder.layer.{number}.output.LayerNorm.weight": np.ones(8, np.float32) for number in (0, 1)}
     save_file({**tensors, **norms}, folder / "model.safetensors")
+    write_tokenizer(folder, 50)
     return folder
 
 

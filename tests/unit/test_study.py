@@ -101,6 +101,8 @@ def test_names_cannot_lead_out_of_the_run(study_file: Path, name: str) -> None:
         ("learning_rate: 1e-3", "warmup: 1.5", "give a number below 1"),
         ("learning_rate: 1e-3", "schedule: liner", "did you mean 'linear'?)"),
         ("epochs: 1", "epochs: '3'", "training.epochs: found '3'; give a whole number"),
+        ("epochs: 1", "compile: 'yes'", "training.compile: found 'yes'; give true or false"),
+        ("epochs: 1", "gradient_checkpointing: 1", "training.gradient_checkpointing: found 1; give true or false"),
         ("name: toy", "name: 5", "name: found 5; give text"),
     ],
 )

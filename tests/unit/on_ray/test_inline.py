@@ -12,6 +12,7 @@ import pytest
 from rayscale import cli
 from rayscale.errors import InputError, RayscaleError, TrialError
 from rayscale.on_ray import run_study, study_run
+from rayscale.on_ray.observer import Silent
 from rayscale.run_folder import Run, load, status
 
 
@@ -34,7 +35,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setitem(sys.modules, "rayscale.nn.train", module)
 
     def prepare_here(driver: Any) -> bool:
-        text = SimpleNamespace(subset=lambda *asked: range(asked[1]), path=Path("nowhere"))
+        manifest = {"max_length": 32, "splits": {"train": {"rows": 109, "truncated_rows": 1, "truncated_share": 0.01}}}
+        text = SimpleNamespace(subset=lambda *asked: range(asked[1]), path=Path("nowhere"), manifest=manifest)
         driver.prepared = {study_run.spec_of(p.trial.model).name: text for p in driver.pending}
         return True
 
@@ -51,8 +53,13 @@ def inline(study_file: Path) -> Path:
     return study_file
 
 
-def test_a_trial_that_raises_is_a_failed_record_and_the_others_go_on(inline: Path, trained: list[str]) -> None:
+def test_a_trial_that_raises_is_a_failed_record_and_the_others_go_on(
+    inline: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Silent, "say", lambda _, text: said.append(text))
     run = run_study(inline, out=str(inline.parent / "run"))
+    assert "bert-512: 1 of 109 training rows is longer than 32 tokens and cut." in said
     assert isinstance(run, Run)
     trials = run.trials
     assert len(trials) == len(trained) == 8

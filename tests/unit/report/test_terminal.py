@@ -71,14 +71,17 @@ def test_plan_shows_memory_and_what_became_of_the_rows(plan):
     plan["data"] = {
         "exact": True, "read": 1200, "train": 900, "validation": 100, "test": 150,
         "dropped": {"bad_row": 3, "empty": 0, "duplicate": 40, "in_validation": 0, "in_test": 7},
-        "conflicting_labels": 2, "labels_not_in_training": ["rare"],
-        "tokens": {"gpt2-512": {"train": {"truncated_rows": 9, "truncated_share": 0.01, "dropped_tokens": 12},
+        "conflicting_labels": 2, "labels_not_in_training": ["rare", "odd", "one", "two"],
+        "places_of_these": ["/far/test.csv:7", "/far/test.csv:9", "/far/test.csv:11", "/far/test.csv:2"],
+        "tokens": {"gpt2-512": {"train": {"rows": 900, "truncated_rows": 9, "max_length": 32, "dropped_tokens": 12},
                                  "test": {"unread": 4}}},
     }  # fmt: skip
     text = " ".join(printed(plan_table(plan), 120, "ascii").split())
     for said in ("640 MiB", "Memory: up to 640 MiB for each worker", "3 cannot be used, 40 duplicates, 7 also",
-                 "bad_rows.txt", "2 dropped duplicates had another label", "1 label not in the training rows", "rare",
-                 "gpt2-512: 1", "12 tokens after the last whole training window",
+                 "bad_rows.txt", "2 dropped duplicates had another label", "4 labels not in the training rows",
+                 "learnt: rare (test.csv:7), odd (test.csv:9), one (test.csv:11), ...; give training rows of them",
+                 "gpt2-512: 9 of 900 training rows are longer than 32 tokens and cut.",
+                 "12 tokens after the last whole training window",
                  "4 targets of the test rows went"):  # fmt: skip
         assert said in text
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayscale.errors import DataError, InputError
-from rayscale.text import assembly, clean
+from rayscale.text import account, assembly, clean
 from rayscale.text.survey import survey
 
 
@@ -69,10 +69,12 @@ def test_splits_do_not_depend_on_how_rows_are_spread_over_files(tmp_path, make_s
 def test_labels_are_sorted_by_number_and_those_absent_from_training_are_told(tmp_path, make_study):
     train, test = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     train.write_text("".join(json.dumps({"text": f"t {i}", "label": i % 11}) + "\n" for i in range(200)))
-    test.write_text('{"text": "new", "label": 42}\n')
-    manifest = cleaned(make_study(train, test=test)).manifest
+    test.write_text('{"text": "t 3", "label": 3}\n' + '{"text": "new", "label": 42}\n{"text": "more", "label": 42}\n')
+    study = make_study(train, test=test)
+    manifest = cleaned(study).manifest
     assert manifest["labels"] == [str(i) for i in range(11)] + ["42"]
     assert manifest["labels_not_in_training"] == ["42"]
+    assert account.place_labels(account.row_counts(manifest), study.data)["places_of_these"] == [f"{test}:2"]
 
 
 def test_bad_rows_stop_or_are_counted_and_listed(tmp_path, make_study):

@@ -102,6 +102,21 @@ def test_text_without_fault_is_well_and_looked_at_once(tmp_path: Path, monkeypat
     assert draft_plan(study, MACHINE, Store.open(tmp_path / "run")).to_json()["doctor"] == first
 
 
+def test_of_little_text_the_plan_tells_what_tokenising_will_cut(tmp_path: Path) -> None:
+    rows = [(f"{'so am I ' * 6}{place}", "xy"[place % 2]) for place in range(130)]
+    path = written(tmp_path, {"train": [*rows, ("no go " * 40, "x")], "test": made(40, 2, 3)})
+    path.write_text(path.read_text().replace("max_length: 16", "max_length: 32").replace(
+        "test.csv}", "test.csv, validation_fraction: 0.1, near_duplicates: null}"))  # fmt: skip
+    study = load_study(path)
+    plan = draft_plan(study, MACHINE, Store.open(tmp_path / "run"))
+    told = findings(plan.to_json())["tokens of bert-400"]  # by its length in bytes most texts would be longer than 32
+    prepared = prepare(study, [spec_of(plan.trials[0].trial.model)], [0], Here())
+    splits = prepared["bert-400"].manifest["splits"]["train"]
+    assert splits["truncated_rows"] == 1
+    assert (told["level"], told["mend"]) == ("ok", "")
+    assert f"; {splits['truncated_share']:.2g} of the texts are longer than 32 and will be cut" in told["found"]
+
+
 def tables(texts: list[str], labels: list[int] | None) -> dict[str, pa.Table]:
     columns = {"key": keys_of(texts), "text": pa.array(texts, pa.large_string())}
     whole = pa.table(columns if labels is None else {**columns, "label": np.array(labels, dtype=np.int32)})
