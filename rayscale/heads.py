@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,8 @@ OTHER_BODIES = {
                            "qwen3_moe", "qwen3_next", "seed_oss", "smollm3"),
     "causal-lm": ("llama4", "llama4_text", "mllama"),
 }  # fmt: skip
+POSITION_KEYS = ("max_position_embeddings", "n_positions")
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")  # their position numbers start after that of padding
 _SAME = {"gpt-sw3": "gpt2"}  # one architecture under two names
 
 
@@ -61,6 +64,31 @@ def cannot_do(name: str, model_type: str, task_type: str) -> InputError:
     return InputError(
         f"{name} is a '{model_type}' checkpoint, which cannot do {task_type}; give one such as {example}",
         code="wrong_architecture",
+    )
+
+
+def positions_of(get: Callable[[str], Any]) -> int | None:
+    """The most tokens that a model reads, None where it has no limit; `get` gives the value of a key of its config."""
+    positions = next((value for key in POSITION_KEYS if (value := get(key))), None)
+    pad = get("pad_token_id")
+    if positions and pad is not None and get("model_type") in AFTER_PADDING:
+        positions -= pad + 1
+    return positions
+
+
+def check_positions(name: str, config: Mapping[str, Any], longest: int) -> None:
+    """Raises InputError where a model with this config.json reads fewer tokens than the longest input has."""
+    positions = positions_of({"pad_token_id": 1, **config}.get)  # 1 is the default of those in AFTER_PADDING
+    if positions and longest > positions:
+        raise too_long(name, longest, positions)
+
+
+def too_long(name: str, longest: int, positions: int) -> InputError:
+    """What is said of texts that a checkpoint cannot read."""
+    return InputError(
+        f"the longest text has {longest} tokens, {name} reads {positions}; set task.max_length to {positions} or less",
+        code="too_long",
+        where="task.max_length",
     )
 
 

@@ -25,7 +25,6 @@ from rayscale.tasks import find_kind
 if TYPE_CHECKING:
     from rayscale.trial import ModelSpec
 
-POSITION_KEYS = ("max_position_embeddings", "n_positions")
 DECODERS_ONLY = ("causal-lm",)
 
 
@@ -222,15 +221,9 @@ def _check_fit(
             "use the tokenizer of the checkpoint",
             code="wrong_tokenizer",
         )
-    positions = next((getattr(config, key) for key in POSITION_KEYS if getattr(config, key, None)), None)
-    if positions and config.pad_token_id is not None and config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= config.pad_token_id + 1  # their position numbers start after that of padding
+    positions = heads.positions_of(lambda key: getattr(config, key, None))
     if positions and max_length > positions:
-        raise InputError(
-            f"the longest text has {max_length} tokens, {source} reads {positions}; "
-            f"set task.max_length to {positions} or less",
-            code="too_long",
-        )
+        raise heads.too_long(source, max_length, positions)
 
 
 def _head(model: PreTrainedModel, new: Collection[str]) -> list[nn.Parameter]:

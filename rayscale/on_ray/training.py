@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rayscale.checkpoints import read_config
 from rayscale.errors import ClusterError
 from rayscale.estimate import Planned
+from rayscale.heads import check_positions
 from rayscale.on_ray.outcomes import Outcomes
 from rayscale.plan import Plan
 from rayscale.savepoints import Saving
@@ -55,8 +57,13 @@ class Training:
     def check_subsets(self) -> None:
         """Refuse before the first trial what the last could not read. Raises InputError."""
         for planned in self.pending:
-            trial = planned.trial
-            self._prepared(planned).subset(trial.data_axis, trial.data_requested, trial.seed)
+            trial, prepared = planned.trial, self._prepared(planned)
+            prepared.subset(trial.data_axis, trial.data_requested, trial.seed)
+            if trial.model.path:
+                longest = max(split["longest"] for split in prepared.manifest["splits"].values())
+                # A windowed task keeps whole texts, and reads them max_length tokens at a time.
+                most = min(longest, prepared.manifest["max_length"])
+                check_positions(trial.model.path, read_config(trial.model.path), most)
 
     def _prepared(self, planned: Planned) -> Prepared:
         return self.prepared[name_of(spec_of(planned.trial.model).name, planned.trial.augment)]

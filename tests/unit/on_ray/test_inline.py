@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +15,7 @@ from rayscale.errors import InputError, RayscaleError, TrialError
 from rayscale.on_ray import run_study, study_run
 from rayscale.on_ray.observer import Silent
 from rayscale.run_folder import Run, load, status
+from tests.unit.test_checkpoints import LADDER, checkpoint
 
 
 @pytest.fixture
@@ -35,7 +37,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setitem(sys.modules, "rayscale.nn.train", module)
 
     def prepare_here(driver: Any) -> bool:
-        manifest = {"max_length": 32, "splits": {"train": {"rows": 109, "truncated_rows": 1, "truncated_share": 0.01}}}
+        splits = {"train": {"rows": 109, "longest": 32, "truncated_rows": 1}, "test": {"rows": 9, "longest": 20}}
+        manifest = {"max_length": 32, "splits": splits}
         text = SimpleNamespace(subset=lambda *asked: range(asked[1]), path=Path("nowhere"), manifest=manifest)
         driver.prepared = {study_run.spec_of(p.trial.model).name: text for p in driver.pending}
         return True
@@ -78,6 +81,26 @@ def test_a_trial_that_raises_is_a_failed_record_and_the_others_go_on(
     assert trained == []
     run_study(inline, out=str(inline.parent / "run"), retry_failed=True)
     assert trained == ["bert-2x64"] * 4
+
+
+def test_texts_longer_than_a_checkpoint_reads_are_refused_before_the_first_trial(
+    inline: Path, trained: list[str]
+) -> None:
+    folder = checkpoint(inline.parent / "small")
+    inline.write_text(inline.read_text().replace(LADDER, "{pretrained: small}"))
+    config = json.loads((folder / "config.json").read_text())
+    for positions, said in (
+        (31, "the longest text has 32 tokens, .*small reads 31; set task.max_length to 31"),
+        (32, ""),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": positions}))
+        if said:
+            with pytest.raises(InputError, match=rf"study.yaml:2: task.max_length: {said}"):
+                run_study(inline, out=str(inline.parent / "run"))
+            assert trained == []
+        else:
+            assert run_study(inline, out=str(inline.parent / "other"))
+            assert set(trained) == {"small"}
 
 
 def test_with_only_the_exception_passes_and_leaves_no_record(inline: Path, trained: list[str]) -> None:
