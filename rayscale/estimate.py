@@ -137,8 +137,8 @@ def cost(
     """What the rule says; pairs and cuts are chosen by it alone, so that results do not change the plan.
 
     `mean_tokens` is the mean length of a row of the text, of which `held_out_rows` are evaluated. `stored_params` are
-    those of the checkpoint's files, which are in memory while it is loaded; 0 without one. `trained` are all, or with
-    adapters theirs and the head's.
+    those of the model at the checkpoint's full depth, in memory while it is loaded; 0 without one. `trained` are all,
+    or with adapters theirs and the head's.
     """
     task, training, device = trial.task, trial.training, trial.device
     writes = KINDS[task["type"]].writes

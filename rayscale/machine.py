@@ -95,7 +95,10 @@ def nvidia_gpus() -> list[str]:
 
 
 def gpu_bytes() -> int | None:
-    """Memory of the smallest GPU that this process sees; None where the driver does not tell."""
+    """Memory of the smallest GPU that this process sees; None where the driver does not tell.
+
+    GPUs that CUDA_VISIBLE_DEVICES names otherwise than by number are not told apart: the smallest of all counts.
+    """
     told = _ask_driver("memory.total")  # in MiB; "[N/A]" where GPU and processor share one memory
     visible = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     if all(each.isdigit() and int(each) < len(told) for each in visible):

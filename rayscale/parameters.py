@@ -21,17 +21,28 @@ from rayscale.tasks import find_kind
 # What configs of different architectures call their number of layers and the width of their hidden states.
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH_KEYS = ("hidden_size", "n_embd", "dim", "d_model")
-BUFFER = "final_logits_bias"  # of BART and its kin: it does not learn
 WIDTH = 768  # of BERT, GPT-2 and most others where the config says none
-#: Read from left to right, so that a text's last state has seen all of it: no layer stands before that of the labels.
-DECODERS = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "phi",
-            "phi3", "falcon", "opt", "bloom")  # fmt: skip
+#: Decoders whose last state alone says what a whole text is, by one matrix without bias: no layer stands before it.
+LABELLED_BY_LAST_STATE = frozenset((
+    "apertus", "arcee", "axk1", "axk2", "biogpt", "bloom", "cohere_compass_text", "ctrl", "deepseek_v2",
+    "deepseek_v3", "diffllama", "doge", "exaone4", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text", "glm",
+    "glm4", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "helium", "hunyuan_v1_dense",
+    "hunyuan_v1_moe", "jamba", "jetmoe", "llama", "minicpm3", "minimax", "ministral", "ministral3", "mistral",
+    "mistral4", "mixtral", "mpt", "nemotron", "olmo", "olmo2", "olmo3", "openai-gpt", "opt", "persimmon", "phi",
+    "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_5", "qwen3_5_text", "qwen3_moe", "qwen3_next",
+    "seed_oss", "smollm3", "stablelm", "starcoder2", "zamba", "zamba2"
+))  # fmt: skip
+#: Encoders with a square layer, of the head or a pooler that nothing reads, before labels of tokens, too.
+SQUARE_FOR_TOKENS = ("modernbert", "fnet", "squeezebert")
+SHARED_LAYERS = ("albert",)  # one set of weights is all layers, however many: a cut model has as many parameters
 HEAD_WIDTH = 32
 FEED_FORWARD = 4
 # Tables that are looked up, not multiplied: the parameters Kaplan et al. 2020 (arXiv 2001.08361) leave out of N.
 EMBEDDING_WEIGHT = re.compile(
-    r"(^|\.)(shared|relative_attention_bias|(word|tok)_embeddings|position_embeddings|token_type_embeddings|embed_tokens|embed_positions|wte|wpe)\.weight$"
+    r"(^|\.)(shared|relative_attention_bias|(word|tok)_embeddings|position_embeddings|token_type_embeddings|embed_tokens|embed_positions|embed_in|tokens_embed|positions_embed|wte|wpe)\.weight$"
 )
+# Kept in files beside weights, and never learnt.
+BUFFER = re.compile(r"(^|\.)(final_logits_bias|masked_bias|inv_freq|e_score_correction_bias|act_fn\.(beta|eps))$")
 LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 
 
@@ -155,7 +166,8 @@ def count(
     elif kind not in ("bert", "gpt2") and folder is not None:
         if writes:
             return count_from_header(folder, layers)
-        total, non_embedding = _sum(folder, _body(dict(_floating_tensors(Path(folder)))), layers)
+        shapes = {name: shape for name, shape in _floating_tensors(Path(folder)) if _serves(name, task_type)}
+        total, non_embedding = _sum(folder, _body(shapes), None if kind in SHARED_LAYERS else layers)
         return total + head, non_embedding + head
     else:
         raise InputError(f"a '{kind}' model cannot do {task_type}; for causal-lm use gpt2", code="wrong_architecture")
@@ -169,7 +181,8 @@ def count_head(config: Mapping[str, Any], task_type: str, n_labels: int) -> int:
 
     With w = width and L = labels (of question-answering 2, where an answer begins and ends): (w + 1)L for tokens. For
     texts besides that a square layer of w^2 + w, be it a pooler (BERT, DeBERTa) or part of the head (RoBERTa, ELECTRA,
-    DistilBERT, MPNet), but wL alone in decoders. ModernBERT has the square layer for tokens, too. Tasks that write have
+    DistilBERT, MPNet), but wL alone in decoders. Some have the square layer for tokens, too (SQUARE_FOR_TOKENS);
+    BigBird has a pooler beside all of that, but for questions a feed-forward part in its place. Tasks that write have
     their output from the checkpoint.
     """
     if find_kind(task_type).writes:
@@ -177,10 +190,14 @@ def count_head(config: Mapping[str, Any], task_type: str, n_labels: int) -> int:
     width = next((int(config[key]) for key in WIDTH_KEYS if config.get(key)), WIDTH)
     labels = 2 if task_type == "question-answering" else n_labels
     kind, texts = config.get("model_type"), task_type in ("sequence-classification", "multi-label")
-    if texts and kind in DECODERS:
+    if texts and kind in LABELLED_BY_LAST_STATE:
         return width * labels
-    square = width**2 + width if texts or kind == "modernbert" else 0
-    return square + (width + 1) * labels
+    square = width**2 + width
+    head = (width + 1) * labels + (square if texts or kind in SQUARE_FOR_TOKENS else 0)
+    if kind == "big_bird":
+        inner = int(config.get("intermediate_size", 3072))
+        head += 2 * width * inner + inner + 3 * width if task_type == "question-answering" else square
+    return head
 
 
 def _count_t5(config: Mapping[str, Any]) -> tuple[int, int]:
@@ -207,16 +224,22 @@ def count_from_header(folder: Path | str, layers: int | None = None) -> tuple[in
 def _body(shapes: Mapping[str, list[int]]) -> dict[str, list[int]]:
     """What a head is put on: without the heads that the checkpoint was trained with, and without a pooler.
 
-    A body that was saved with a head has a name of its own, which embeddings and layers have in common.
+    A body that was saved with a head has a name of its own, below which embeddings and layers have their places.
     """
-    marks = [name.split(".") for name in shapes if EMBEDDING_WEIGHT.search(name) or LAYER_NUMBER.search(name)]
-    common = takewhile(lambda parts: len(set(parts)) == 1, zip(*marks, strict=False))
-    prefix = "".join(f"{parts[0]}." for parts in common)
+    marks = [EMBEDDING_WEIGHT.search(name) or LAYER_NUMBER.search(name) for name in shapes]
+    above = [f".{mark.string[: mark.start()]}".removesuffix(".embeddings").split(".")[1:] for mark in marks if mark]
+    common = takewhile(lambda parts: len(set(parts)) == 1, zip(*above, strict=False))
+    prefix = "".join(f"{parts[0]}." for parts in common if parts[0])
     return {
         name: shape
         for name, shape in shapes.items()
         if name.startswith(prefix) and not name.startswith("lm_head.") and ".pooler." not in f".{name}"
     }
+
+
+def _serves(name: str, task_type: str) -> bool:
+    """Whether a task's model has this part of a checkpoint: labels of tokens are read off the encoder of a T5."""
+    return task_type != "token-classification" or not name.startswith("decoder.")
 
 
 def _sum(folder: Path | str, shapes: Mapping[str, list[int]], layers: int | None) -> tuple[int, int]:
@@ -233,6 +256,12 @@ def _sum(folder: Path | str, shapes: Mapping[str, list[int]], layers: int | None
         total += elements
         if EMBEDDING_WEIGHT.search(name):
             embedding += elements
+    if layers is not None and not depth:
+        raise InputError(
+            f"{folder} has no layers by the names that are known (such as layers.0), so it cannot be sized; give a "
+            "checkpoint of another architecture",
+            code="wrong_architecture",
+        )
     if layers is not None and layers > depth:
         raise InputError(
             f"{folder} has {depth} layers, {layers} were asked for; ask for 1 to {depth}", code="too_many_layers"
@@ -259,21 +288,26 @@ def _floating_tensors(folder: Path) -> Iterable[tuple[str, list[int]]]:
                 f"{file} is not a safetensors file: {error}; fetch it again", code="bad_safetensors"
             ) from error
         for name, entry in header.items():
-            if name in ("__metadata__", BUFFER) or not str(entry["dtype"]).startswith(("F", "BF")):
+            if name == "__metadata__" or BUFFER.search(name) or not str(entry["dtype"]).startswith(("F", "BF")):
                 continue  # integer tensors are buffers, such as position numbers
-            yield name, [int(side) for side in entry["shape"]]
+            shape = [int(side) for side in entry["shape"]]
+            if (
+                not name.endswith((".attn.bias", ".attention.bias")) or len(shape) < 4
+            ):  # else a mask of what comes later
+                yield name, shape
 
 
-def count_adapters(folder: Path | str, layers: int, lora: Lora) -> int:
+def count_adapters(folder: Path | str, layers: int, lora: Lora, task_type: str) -> int:
     """Parameters of the adapters of the first `layers` layers of a checkpoint: rank x (in + out) for each matrix.
 
-    Reads headers only. Raises InputError as `Lora.choose` does, and for files that are not safetensors.
+    Reads headers only; counts what the task's model has. Raises InputError as `Lora.choose` does, and for files that
+    are not safetensors.
     """
     sides = {}
     for name, shape in _floating_tensors(Path(folder)):
         numbered = LAYER_NUMBER.search(name)
         matrix = len(shape) == 2 and name.endswith(".weight") and not EMBEDDING_WEIGHT.search(name)
-        if matrix and numbered and int(numbered.group(1)) < layers:
+        if matrix and numbered and int(numbered.group(1)) < layers and _serves(name, task_type):
             sides[name.removesuffix(".weight")] = sum(shape)
     return lora.rank * sum(sides[name] for name in lora.choose(sides))
 

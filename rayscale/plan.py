@@ -129,7 +129,7 @@ def model_specs(study: Study) -> list[ModelSpec]:
             if model.lora:
                 name = f"{name}-{model.lora.label}"
                 with _at(study.where("models", number, "lora")):
-                    count_adapters(found.folder, layers, model.lora)
+                    count_adapters(found.folder, layers, model.lora, study.task.type)
             family = str(found.config.get("model_type"))
             wide = next((found.config[key] for key in WIDTH_KEYS if found.config.get(key)), None)
             words, path = found.config.get("vocab_size"), str(found.folder)
@@ -290,7 +290,7 @@ def _augmented(plain: Trial, copies: Copies) -> Trial:
 
 
 def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int, int, int]:
-    """(all parameters, those without embedding tables, those in the checkpoint's files, those that are trained)."""
+    """(all parameters, those without embedding tables, all at the full depth of the checkpoint, those that learn)."""
     if spec.kind == "family":
         assert spec.width is not None
         assert spec.vocabulary is not None
@@ -304,7 +304,7 @@ def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int,
     if spec.lora is None:
         return *found, stored, found[0]
     head = count_head(config, study.task.type, n_labels)
-    return *found, stored, count_adapters(spec.path, spec.layers, spec.lora) + head
+    return *found, stored, count_adapters(spec.path, spec.layers, spec.lora, study.task.type) + head
 
 
 def _pair_alone(cells: Sequence[Planned], machine: Machine) -> list[Planned]:

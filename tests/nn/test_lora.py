@@ -87,7 +87,7 @@ def test_adapters_and_the_new_head_learn_and_the_merged_model_is_a_plain_one(
     assert count_params(model) == count_params(plain)
     size = measure_size(model)
     assert sum(p.numel() for p in model.parameters() if id(p) in adapter_parameters(model)) == count_adapters(
-        folder, 2, LORA
+        folder, 2, LORA, task
     )
     assert size.frozen is not None
     assert size.frozen.token_params + size.frozen.example_params < size.token_params + size.example_params
@@ -189,7 +189,7 @@ def test_frozen_weights_cost_no_gradient_of_their_own(tiny_bert: Path, classific
     sizes = [measure_size(build(tiny_bert, "sequence-classification", lora)) for lora in (LORA, None)]
     split, rows = classification.split("train"), classification.subset("examples", 20, 0)
     adapted, full = (find_objective(trial.task["type"]).pass_flops(size, split, rows) for size in sizes)
-    tokens, added = int(split.lengths[rows].sum()), count_adapters(tiny_bert, 2, LORA)
+    tokens, added = int(split.lengths[rows].sum()), count_adapters(tiny_bert, 2, LORA, "sequence-classification")
     assert full - adapted == 2 * tokens * sizes[1].token_params - 6 * tokens * added
 
 

@@ -82,6 +82,31 @@ def test_header_counts_floating_tensors_of_all_files(tmp_path: Path) -> None:
     assert count(config, "sequence-classification", 2, 2, tmp_path) == (32 + 40 + 4 + head, 32 + 4 + head)
 
 
+def test_tables_by_other_names_and_buffers_in_old_files(tmp_path: Path) -> None:
+    tensors = {
+        "gpt_neox.embed_in.weight": (10, 4),
+        "gpt_neox.layers.0.attention.dense.weight": (4, 4),
+        "gpt_neox.layers.0.attention.dense.bias": (4,),
+        "gpt_neox.layers.0.attention.bias": (1, 1, 8, 8),  # these three do not learn
+        "gpt_neox.layers.0.attention.masked_bias": (1,),
+        "gpt_neox.layers.0.attention.rotary_emb.inv_freq": (2,),
+        "gpt_neox.final_layer_norm.weight": (4,),
+        "embed_out.weight": (10, 4),
+    }
+    save_file(
+        {name: np.zeros(shape, np.float16) for name, shape in tensors.items()}, str(tmp_path / "model.safetensors")
+    )
+    config, body = {"model_type": "gpt_neox", "hidden_size": 4}, 16 + 4 + 4
+    assert count(config, "sequence-classification", 2, 1, tmp_path) == (40 + body + 8, body + 8)
+    assert count(config, "causal-lm", 0, 1, tmp_path) == (40 + body + 40, body + 40)
+
+
+def test_layers_by_unknown_names_are_refused(tmp_path: Path) -> None:
+    save_file({"transformer.attentions.0.q.weight": np.zeros((4, 4), np.float32)}, str(tmp_path / "model.safetensors"))
+    with pytest.raises(InputError, match="no layers by the names"):
+        count({"model_type": "xlm", "hidden_size": 4}, "sequence-classification", 2, 1, tmp_path)
+
+
 def test_wrong_headers(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         count_from_header(tmp_path)
