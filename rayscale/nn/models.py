@@ -132,12 +132,7 @@ def _from_checkpoint(
     _check_fit(source, config, task_type, spec.layers, vocab_size, max_length)
     for key, value in names.items():
         setattr(config, key, value)
-    setattr(config, _key(config, DEPTH_KEYS, source), spec.layers)
-    for key in ("num_decoder_layers", "decoder_layers"):  # of T5, and of BART and its kin
-        if getattr(config, key, None):
-            setattr(config, key, min(getattr(config, key), spec.layers))
-    if hasattr(config, "layer_types") and config.layer_types:
-        config.layer_types = config.layer_types[: spec.layers]
+    _cut(source, config, spec.layers)
     config.use_cache = False
     if task_type == "sequence-classification" and config.pad_token_id is None and config.eos_token_id is not None:
         config.pad_token_id = config.eos_token_id  # decoders find the last token of a padded row by it
@@ -185,6 +180,23 @@ def draw_again(model: PreTrainedModel, seed: int) -> None:
     open_pooler(model)
 
 
+def _cut(source: str, config: transformers.PretrainedConfig, layers: int) -> None:
+    try:
+        setattr(config, _key(config, DEPTH_KEYS, source), layers)
+        for key in ("num_decoder_layers", "decoder_layers"):  # of T5, and of BART and its kin
+            if getattr(config, key, None):
+                setattr(config, key, min(getattr(config, key), layers))
+        for key in ("layer_types", "attention_window"):  # a value for each layer; the latter of Longformer
+            if isinstance(getattr(config, key, None), (list, tuple)):
+                setattr(config, key, getattr(config, key)[:layers])
+    except (NotImplementedError, AttributeError) as error:  # a config that works them out of something else
+        raise InputError(
+            f"{source} is a '{config.model_type}' checkpoint, which cannot be sized by its layers ({error}); "
+            "give one of another architecture",
+            code="wrong_architecture",
+        ) from error
+
+
 def open_pooler(model: PreTrainedModel) -> None:
     """Lets the pooler of BERT and its kin begin as tanh of the first state.
 
@@ -204,7 +216,7 @@ def _check_fit(
     mapping: Any = find_objective(task_type).head._model_mapping
     bodies: Any = transformers.MODEL_MAPPING
     # Some heads of decoders name their body otherwise than the checkpoints of its kind do, and would read none of it.
-    able = kind in mapping and mapping[kind].base_model_prefix == bodies[kind].base_model_prefix
+    able = kind in mapping and _prefix(mapping[kind]) == _prefix(bodies[kind])
     # Encoders such as BERT are in the causal mapping too, as decoders that nobody trained.
     encoder = kind in transformers.MODEL_FOR_MASKED_LM_MAPPING
     mixed = heads.is_mixed(config.model_type, task_type)
@@ -215,7 +227,7 @@ def _check_fit(
         raise InputError(
             f"{source} has {depth} layers, {layers} were asked for; ask for 1 to {depth}", code="too_many_layers"
         )
-    if vocab_size > config.vocab_size:
+    if vocab_size > getattr(config, "vocab_size", vocab_size):  # of CANINE, which reads characters, there is none
         raise InputError(
             f"the tokenizer knows {vocab_size} tokens, {source} only {config.vocab_size}; "
             "use the tokenizer of the checkpoint",
@@ -224,6 +236,12 @@ def _check_fit(
     positions = heads.positions_of(lambda key: getattr(config, key, None))
     if positions and max_length > positions:
         raise heads.too_long(source, max_length, positions)
+
+
+def _prefix(classes: Any) -> str:
+    """What the first of these classes of a kind, or the only one, calls its body."""
+    first: Any = classes[0] if isinstance(classes, tuple) else classes
+    return str(first.base_model_prefix)
 
 
 def _head(model: PreTrainedModel, new: Collection[str]) -> list[nn.Parameter]:
