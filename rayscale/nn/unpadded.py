@@ -18,6 +18,7 @@ from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from rayscale.estimate import UNPADDED
+from rayscale.heads import AFTER_PADDING
 from rayscale.nn import grouped_attention, ragged_attention
 from rayscale.nn.dropout import quicken_dropout
 from rayscale.nn.grouped_attention import Rows
@@ -28,7 +29,6 @@ ATTENTION = "rayscale_unpadded"
 LAYERS = {kind: "transformer" if kind == "distilbert" else "encoder" for kind in UNPADDED}
 RAGGED_CAPABILITY = (8, 0)  # Ampere: what flash attention needs
 PACKED_SIZES = 32  # about how many sizes the packed batches of one number of rows have on a GPU
-AFTER_PADDING = ("camembert", "roberta", "xlm-roberta")  # their positions count from behind the padding token
 LAYERS_OF_BERT = tuple(kind for kind, name in LAYERS.items() if name == "encoder")
 
 
