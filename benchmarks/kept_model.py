@@ -15,14 +15,13 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from training_speed import minilm
+from training_speed import Made, minilm
 
 from rayscale.machine import cpu_name
 from rayscale.nn.kept_model import KeptModel
@@ -32,26 +31,6 @@ from rayscale.trial import ModelSpec, Trial
 
 VOCABULARY, LABELS, LONGEST, HELD_OUT = 30522, 77, 128, 4
 MODELS = ("bert-2x128", "minilm", "bert-base")
-
-
-@dataclass(frozen=True)
-class Made:
-    """Random texts, as `train_trial` reads them."""
-
-    splits: dict[str, Split]
-    labels: list[str]
-    tokenizer_folder: Path
-    vocab_size: int = VOCABULARY
-
-    @property
-    def token_ids(self) -> dict[str, int]:
-        return {"pad": 0}
-
-    def split(self, name: str) -> Split:
-        return self.splits[name]
-
-    def subset(self, axis: str, requested: int, seed: int) -> np.ndarray:
-        return np.arange(requested)
 
 
 def main() -> None:
@@ -123,7 +102,7 @@ def make_texts(texts: int, folder: Path) -> Made:
         return Split(values, np.cumsum(lengths) - lengths, lengths, labels, np.arange(count, dtype=np.uint64))
 
     splits = {"train": make(texts), "validation": make(HELD_OUT), "test": make(HELD_OUT)}
-    return Made(splits, [str(number) for number in range(LABELS)], folder)
+    return Made(splits, [str(number) for number in range(LABELS)], VOCABULARY, {"pad": 0}, folder)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from rayscale.allocation import best_cell, cells, cheapest, data_needed, limit
-from rayscale.bits import bits_per_nat
+from rayscale.bits import LOSS, bits_per_nat
 from rayscale.counted import GUESS, unfit, untrained
 from rayscale.errors import InputError
 from rayscale.fit import fit_law
@@ -28,7 +28,6 @@ from rayscale.sentences import LEFT_OUT, spoken, untrained_text
 from rayscale.speedup import amount, gpu_gain, mean_interval
 from rayscale.worth import worth_of_copies
 
-LOSS = "eval_loss"
 HOLDOUT_BOOTSTRAP = 200
 RARE = 0.025  # the chance below which a coverage is no bad luck: 1 of 3, 2 of 4, 7 of 10
 # Where the study names no laws: the combination of all suited ones over the models, chinchilla beside it, and the

@@ -291,9 +291,8 @@ def _floating_tensors(folder: Path) -> Iterable[tuple[str, list[int]]]:
             if name == "__metadata__" or BUFFER.search(name) or not str(entry["dtype"]).startswith(("F", "BF")):
                 continue  # integer tensors are buffers, such as position numbers
             shape = [int(side) for side in entry["shape"]]
-            if (
-                not name.endswith((".attn.bias", ".attention.bias")) or len(shape) < 4
-            ):  # else a mask of what comes later
+            later_masked = name.endswith((".attn.bias", ".attention.bias")) and len(shape) >= 4  # a buffer, too
+            if not later_masked:
                 yield name, shape
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rayscale.bits import LOSS
 from rayscale.errors import InputError, nearest
 from rayscale.fitted import Fit, far
-from rayscale.forecast import LOSS, reasons
+from rayscale.forecast import reasons
 from rayscale.observations import usual_role
 from rayscale.run_folder import load
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rayscale.bits import LOSS
 from rayscale.counted import unfit
 from rayscale.errors import InputError, TableError, nearest
 from rayscale.fit import fit_law
 from rayscale.fitted import FORETOLD, Fit, GroupedFit
-from rayscale.forecast import LOSS
 from rayscale.formula import find_law, find_user_law
 from rayscale.laws import Law
 from rayscale.observations import select

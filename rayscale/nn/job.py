@@ -135,30 +135,7 @@ def prepare_job(
     )
     ready = kept.take(recipe, trial.seed, prepared) if kept is not None else None
     if ready is None:
-        model = recipe.build(trial.seed)
-        model.to(device=group.device)  # type: ignore[call-arg]
-        size = measure_size(model, objective.head_per_token)
-        precision = devices.resolve_precision(training["precision"], group, size.width)
-        # torch.compile makes no backward pass of the kernel that attends to float32 without padding (PyTorch 2.11).
-        unpadded = can_unpad(model) and (precision == "bf16" or not training.get("compile"))
-        if unpadded:
-            unpad(model)
-        elif is_encoder(model):
-            spread_masks(model)
-        elif model.config.model_type in UNMASKED and group.device.type == "cuda":
-            leave_out_masks(model)
-        if training.get("gradient_checkpointing"):
-            recompute_layers(model)
-        if training.get("compile"):
-            if group.device.type == "cpu":
-                text = (
-                    "training.compile is for CUDA devices, and this is a CPU, where it gains nothing; set it to false"
-                )
-                raise TrialError(text, code="no_compile", permanent=True)
-            compile_layers(model)
-        if training["optimizer"] == "adamw":
-            rest_unused(model, prepared)
-        ready = ReadyModel(recipe, model, size, unpadded, precision)
+        ready = _make_ready(recipe, trial, prepared, group, objective)
     size, unpadded = ready.size, ready.unpadded
     global_batch = min(training["global_batch"], len(rows))
     usual = min(math.ceil(global_batch / group.world_size), micro_batch_rows(trial))
@@ -201,3 +178,30 @@ def prepare_job(
         width=longest if unpadded and group.device.type == "cuda" else 0,
     )
     return ready, job
+
+
+def _make_ready(recipe: Recipe, trial: Trial, prepared: Prepared, group: Group, objective: Objective) -> ReadyModel:
+    """A new model on its device, changed as it is trained there."""
+    training, cuda = trial.training, group.device.type == "cuda"
+    model = recipe.build(trial.seed)
+    model.to(device=group.device)  # type: ignore[call-arg]
+    size = measure_size(model, objective.head_per_token)
+    precision = devices.resolve_precision(training["precision"], group, size.width)
+    # torch.compile makes no backward pass of the kernel that attends to float32 without padding (PyTorch 2.11).
+    unpadded = can_unpad(model) and (precision == "bf16" or not training.get("compile"))
+    if unpadded:
+        unpad(model)
+    elif is_encoder(model):
+        spread_masks(model)
+    elif cuda and model.config.model_type in UNMASKED:
+        leave_out_masks(model)
+    if training.get("gradient_checkpointing"):
+        recompute_layers(model)
+    if training.get("compile"):
+        if not cuda:
+            text = "training.compile is for CUDA devices, and this is a CPU, where it gains nothing; set it to false"
+            raise TrialError(text, code="no_compile", permanent=True)
+        compile_layers(model)
+    if training["optimizer"] == "adamw":
+        rest_unused(model, prepared)
+    return ReadyModel(recipe, model, size, unpadded, precision)

@@ -7,7 +7,6 @@ the same code from the same seed, and nothing else of a model changes while it i
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from transformers import PreTrainedModel
 from rayscale.nn.devices import restart_memory_peak
 from rayscale.nn.models import Size, build_model, draw_again
 from rayscale.nn.recording import Pass, Recorder
-from rayscale.nn.state import return_freed_memory
+from rayscale.nn.state import free_memory
 from rayscale.nn.vocabulary import UsedRows, find_used
 
 if TYPE_CHECKING:
@@ -144,10 +143,7 @@ class KeptModel:
             return ready
         device = ready.recipe.device
         del ready
-        gc.collect()
-        return_freed_memory()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(device)
         restart_memory_peak(device)  # of the trial that begins nothing is there yet
         return None
 

@@ -40,10 +40,7 @@ def settled(seed: int, threads: int, device: torch.device) -> Iterator[None]:
         yield
     finally:
         _restore(before)
-        gc.collect()
-        return_freed_memory()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(device)
 
 
 def seed_everything(seed: int, rank: int = 0) -> None:
@@ -64,6 +61,14 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(*MMAP_THRESHOLD)
         mallopt(*TRIM_THRESHOLD)
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives back what nothing refers to any more: to the system, and to the device."""
+    gc.collect()
+    return_freed_memory()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def return_freed_memory() -> None:

@@ -56,14 +56,17 @@ class Training:
 
     def check_subsets(self) -> None:
         """Refuse before the first trial what the last could not read. Raises InputError."""
+        most: dict[str, int] = {}  # tokens that each checkpoint is to read at once
         for planned in self.pending:
             trial, prepared = planned.trial, self._prepared(planned)
             prepared.subset(trial.data_axis, trial.data_requested, trial.seed)
             if trial.model.path:
                 longest = max(split["longest"] for split in prepared.manifest["splits"].values())
                 # A windowed task keeps whole texts, and reads them max_length tokens at a time.
-                most = min(longest, prepared.manifest["max_length"])
-                check_positions(trial.model.path, read_config(trial.model.path), most)
+                read = min(longest, prepared.manifest["max_length"])
+                most[trial.model.path] = max(read, most.get(trial.model.path, 0))
+        for path, tokens in most.items():
+            check_positions(path, read_config(path), tokens)
 
     def _prepared(self, planned: Planned) -> Prepared:
         return self.prepared[name_of(spec_of(planned.trial.model).name, planned.trial.augment)]
