@@ -124,8 +124,7 @@ def find_optimum(
     best = -slope / (2 * bend)
     if not least < best < most:
         return replace(budget, fault="the best model size lies outside those that were run"), none
-    root = np.linalg.cholesky(parabola.spread + 1e-18 * np.eye(3)) * noise
-    drawn = parabola.coefficients + rng.normal(size=(bootstrap, 3)) @ root.T
+    drawn = parabola.coefficients + rng.normal(size=(bootstrap, 3)) @ (_root(parabola.spread) * noise).T
     with np.errstate(all="ignore"):
         places = -drawn[:, 1] / (2 * drawn[:, 2])
     # A draw without a lowest point puts it at the far end on the side that falls; none is put beyond twice the sizes.
@@ -135,6 +134,15 @@ def find_optimum(
     low, high = interval(best, places, widening(degrees))
     size, low, high = (float(np.exp(np.clip(each + parabola.centre, -700, 700))) for each in (best, low, high))
     return replace(budget, params=size, low=low, high=high), places + parabola.centre
+
+
+def _root(spread: Array) -> Array:
+    """A matrix whose product with its transpose is this symmetric one, rounding aside."""
+    try:
+        return np.asarray(np.linalg.cholesky(spread + 1e-18 * np.eye(len(spread))))
+    except np.linalg.LinAlgError:  # sizes so far apart that rounding left it less than positive
+        lengths, directions = np.linalg.eigh(spread)
+        return np.asarray(directions * np.sqrt(np.maximum(lengths, 0.0)))
 
 
 def widening(degrees: int) -> float:

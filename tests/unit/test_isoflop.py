@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rayscale.errors import InputError, TableError
@@ -165,6 +165,16 @@ anything = st.one_of(st.floats(), st.sampled_from([0.0, -1.0, 1.0, 2.0, 1e308, 5
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([1.0, 1.05, 7.0, 1e300]), anything, anything), max_size=20))
+@example(
+    [
+        (1.0, 1.0, 1.0),
+        (1.0, 2.0, 1.0),
+        (1.0, 3.0, 2.0),
+        (1.0, 1.5, 1.0),
+        (1.0, 6.748370691698579e161, 1.0),
+        (1.0, 0.5, 3.0),
+    ]
+)
 def test_garbage_gives_an_outcome_and_never_nan(rows):
     table = pd.DataFrame(rows, columns=["C", "N", "loss"], dtype=float)
     found = IsoFlop.fit(table, target="loss", columns={"compute": "C", "params": "N"}, bootstrap=20)
