@@ -2,7 +2,8 @@
 
     ray job submit --working-dir . -- python jobs/run_study.py jobs/corpus.yaml [further options of `rayscale run`]
 
-The run folder lies in the home of the head node's user, so that a second submission resumes it.
+The run folder lies where the study's storage says, by default below rayscale-runs in the home of the head node's user,
+so that a second submission resumes it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rayscale.cli import main
 from rayscale.errors import InputError
+from rayscale.on_ray.submit import remote_place
 from rayscale.study import load_study
 
 
@@ -34,12 +36,12 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 
 def _usual_place(study: str) -> str | None:
-    """Below the home folder; None where `rayscale run` itself finds the place, or refuses the study."""
+    """As `rayscale submit` has it; None where `rayscale run` itself finds the place, or refuses the study."""
     try:
-        loaded = load_study(study)
+        place = remote_place(load_study(study))
     except InputError:
         return None
-    return None if "://" in loaded.run.storage else str(Path.home() / "rayscale-runs" / loaded.name)
+    return None if "://" in place else str(Path.home() / place)
 
 
 if __name__ == "__main__":

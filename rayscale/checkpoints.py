@@ -54,10 +54,10 @@ def find_checkpoint(pretrained: str, revision: str | None) -> Checkpoint:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    return Checkpoint(_name(pretrained), folder.resolve(), read_config(folder), digest.hexdigest())
+    return Checkpoint(checkpoint_name(pretrained), folder.resolve(), read_config(folder), digest.hexdigest())
 
 
-def _name(pretrained: str) -> str:
+def checkpoint_name(pretrained: str) -> str:
     """The last part of the folder or id that says something."""
     parts = [part for part in Path(os.path.normpath(pretrained)).parts if part.strip("./")]
     telling = [part for part in parts if part.lower() not in GENERIC]

@@ -56,6 +56,12 @@ Address = Annotated[
     str, typer.Option("--address", metavar="local|auto|HOST:PORT", help="A Ray of our own, or a cluster to join.")
 ]
 
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
+Only = Annotated[str | None, typer.Option("--only", metavar="TRIAL_ID", help="Run this one trial, even if recorded.")]
+Executor = Annotated[
+    str | None, typer.Option("--executor", metavar="lanes|isolated|inline", help="Override the study's executor.")
+]
+
 
 @app.command()
 def demo(out: Out = None, yes: Yes = False, json_: Json = False) -> None:
@@ -141,15 +147,13 @@ def run(
     out: Out = None,
     address: Address = "local",
     yes: Yes = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
+    retry_failed: RetryFailed = False,
     simulate: Annotated[
         str | None,
         typer.Option(metavar="LAW:A=..,B=..", help="Train nothing: draw losses from this law, to try a design."),
     ] = None,
-    only: Annotated[str | None, typer.Option(metavar="TRIAL_ID", help="Run this one trial, even if recorded.")] = None,
-    executor: Annotated[
-        str | None, typer.Option(metavar="lanes|isolated|inline", help="Override the study's executor.")
-    ] = None,
+    only: Only = None,
+    executor: Executor = None,
     json_: Json = False,
 ) -> None:
     """Run a study; run it again to resume."""
@@ -354,17 +358,33 @@ def submit(
         str, typer.Option("--address", metavar="URL", help="The cluster's dashboard: http://HOST:8265.")
     ],
     out: Out = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="JOB", help="The job's id on the cluster; default: Ray's choice.")
+    ] = None,
+    retry_failed: RetryFailed = False,
+    only: Only = None,
+    executor: Executor = None,
     json_: Json = False,
 ) -> None:
-    """Run a study on a cluster as a Ray job, and fetch the results."""
+    """Run a study on a cluster as a Ray job, and fetch the results; again: follow the job that runs it."""
     from rayscale.draft import run_store
     from rayscale.on_ray.submit import submit as submit_study
+    from rayscale.run_folder import remove_unused
     from rayscale.study import load_study
 
-    place = Path(out or run_store(load_study(study), None).location)
-    job = submit_study(study, address, place, lambda text: print(text, file=sys.stderr if json_ else sys.stdout))
+    store = run_store(load_study(study), out)
+    if store.local is not None:  # before anything is sent
+        store.check_writable()
+        remove_unused(store)
+    given = {"--only": only, "--executor": executor}
+    options = [word for option, value in given.items() if value is not None for word in (option, value)]
+    options += ["--retry-failed"] if retry_failed else []
+    job = submit_study(
+        study, address, Path(store.location), options=options, name=name,
+        say=lambda text: print(text, file=sys.stderr if json_ else sys.stdout, flush=True),
+    )  # fmt: skip
     if json_:
-        _print_json({"job": job, "run": str(place)})
+        _print_json({"job": job, "run": store.location})
 
 
 @app.command()

@@ -59,11 +59,14 @@ def best_classes(run: Run, trials: pd.DataFrame, metric: str) -> ClassScores | N
 
 
 def _provenance(run: Run, plan: dict[str, Any]) -> dict[str, Any]:
-    begun = [event for event in run.events if event["event"] == "run_started" and event.get("study")]
-    study = begun[-1]["study"] if begun else "STUDY"
-    planted = f" --simulate '{begun[-1]['simulated']}'" if begun and "simulated" in begun[-1] else ""
+    begun = [
+        event for event in run.events if event["event"] in ("run_started", "results_fetched") and event.get("study")
+    ]
+    last = begun[-1] if begun else {"study": "STUDY"}
+    planted = f" --simulate '{last['simulated']}'" if "simulated" in last else ""
+    command = last.get("command") or f"rayscale run {last['study']} --out {run.folder}{planted}"
     return {
-        "commands": [f"rayscale run {study} --out {run.folder}{planted}", f"rayscale report {run.folder}"],
+        "commands": [command, f"rayscale report {run.folder}"],
         "plan": {key: plan[key] for key in ("machine", "data_fingerprint")},
         "records of cells that the study does not ask for now": [record.trial_id for record in run.unplanned],
         "record files that cannot be trusted": [f"{damaged.name}: {damaged.reason}" for damaged in run.damaged],

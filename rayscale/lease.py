@@ -175,7 +175,7 @@ def _await_end(store: Store, told: Callable[[str], None]) -> tuple[int, float]:
         if changed := [name for name in alive if now[name] != first[name]]:
             raise InputError(
                 f"another driver runs this study here: {held[changed[0]] or 'it does not say which'}; wait for it or "
-                "stop it, or give another folder with --out",
+                "stop it, or give another run folder",
                 code="run_in_use",
                 where=store.location,
             )

@@ -15,7 +15,7 @@ from rayscale.attempts import Earlier
 from rayscale.ledger import Ledger, TrialRecord, make_record
 from rayscale.on_ray.place import place, versions
 from rayscale.redaction import redact
-from rayscale.run_folder import log_event
+from rayscale.run_folder import Run, log_event
 from rayscale.savepoints import forget
 from rayscale.storage import Store
 from rayscale.trial import Trial
@@ -78,6 +78,13 @@ class Outcomes:
         with suppress(OSError):  # a worker that is being ended may still write there; the end of the run tries again
             forget(self.store, trial.trial_id)
         return record
+
+    def reports(self, record: TrialRecord) -> list[Mapping[str, Any]]:
+        """What Tune is told of a recorded trial: the points of its curve, then the record."""
+        run = Run(self.store)
+        curve = run.curves(record.trial_id) if self.store.exists(f"curves/{record.trial_id}.parquet") else None
+        points = [] if curve is None else curve.astype(object).where(curve.notna(), None).to_dict("records")
+        return [*({str(name): value for name, value in point.items()} for point in points), record.row]
 
     def settle(self, record: TrialRecord) -> None:
         """Make a record durable, then say so."""

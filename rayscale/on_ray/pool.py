@@ -12,7 +12,6 @@ handed out again. A lane that does not come up in time is given up, and after so
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from rayscale.on_ray.rules import LaneRules
@@ -30,8 +29,8 @@ class LanePool(LaneRules):
 
     # ---- Tune's side
 
-    async def submit(self, trial_id: str) -> Mapping[str, Any]:
-        """Queue a trial and wait until its record is durable; returns the record's row."""
+    async def submit(self, trial_id: str) -> Any:
+        """Queue a trial and wait until its record is durable; returns what `acknowledge` was given of it."""
         async with self._changed:
             if trial_id not in self._rows and trial_id not in self._submitted:  # Tune may ask again after a loss
                 self._submitted.add(trial_id)
@@ -51,10 +50,10 @@ class LanePool(LaneRules):
                 pass
             return self._outcomes[known:]
 
-    async def acknowledge(self, trial_id: str, row: Mapping[str, Any]) -> None:
-        """The record of this trial is durable: whoever waits for it may have it."""
+    async def acknowledge(self, trial_id: str, told: Any) -> None:
+        """The record of this trial is durable: whoever waits for it is told this."""
         async with self._changed:
-            self._rows[trial_id] = row
+            self._rows[trial_id] = told
             if trial_id in self._by_id:
                 self._by_id[trial_id].pop("model", None)  # the pool no longer holds the weights
             for lane in self._lanes.values():

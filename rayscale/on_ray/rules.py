@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rayscale.on_ray.accounts import Accounts
@@ -57,7 +57,7 @@ class LaneRules:
         self._lane_failures: Counter[int] = Counter()
         self._outcomes: list[dict[str, Any]] = []  # in the order of finishing
         self._by_id: dict[str, dict[str, Any]] = {}
-        self._rows: dict[str, Mapping[str, Any]] = {}  # durable, told by the driver
+        self._rows: dict[str, Any] = {}  # what is told of those that are durable
         self._changed = asyncio.Condition()
         self._stopped = False
 

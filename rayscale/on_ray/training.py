@@ -107,7 +107,7 @@ class Training:
         each = 1 if self.outcomes.executor == "isolated" else None
         pool = open_pool(self._cells(session), slots, run.retries, each, settings, host)
         for trial_id, record in self.outcomes.records.items():
-            ray.get(pool.acknowledge.remote(trial_id, record.row))
+            ray.get(pool.acknowledge.remote(trial_id, self.outcomes.reports(record)))
         recorded = set(self.outcomes.records)
         planned = [p for p in self.plan.trials if not self.only or p.trial.trial_id in {*recorded, self.only}]
         grid = _Thread(lambda: run_grid(planned, recorded, slots, pool, self.store))
@@ -171,7 +171,7 @@ class Training:
             for outcome in outcomes:
                 known += 1
                 record = self.outcomes.add(waited[outcome["trial_id"]], outcome)
-                ray.get(pool.acknowledge.remote(record.trial_id, record.row))
+                ray.get(pool.acknowledge.remote(record.trial_id, self.outcomes.reports(record)))
             if not session.local and time.monotonic() >= count_at:
                 count_at = time.monotonic() + COUNT_SECONDS
                 if (found := session.capacity.slots()) != slots:

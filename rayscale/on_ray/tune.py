@@ -20,6 +20,7 @@ from rayscale.on_ray.session import environment
 from rayscale.storage import Store
 
 FOLDER = "tune"
+ID = "rayscale_trial_id"  # a cell's id in the ledger; "trial_id" is Tune's own, which it writes over any other
 TRIAL_ACTOR_LOSSES = 20  # a Tune trial only waits for its record: where its node is lost it asks again elsewhere
 
 
@@ -71,19 +72,21 @@ class CellOrder(Searcher):
 def _settings(planned: Planned) -> dict[str, Any]:
     trial = planned.trial
     return {
-        "trial_id": trial.trial_id,
+        ID: trial.trial_id,
         "model": trial.model.name,
         "data_requested": trial.data_requested,
         "gpus": trial.gpus,
         "seed": trial.seed,
+        "augment": trial.augment,
         "learning_rate": trial.training["learning_rate"],
     }
 
 
 def run_cell(config: dict[str, Any], pool: Any) -> None:
-    """One Tune trial: submit the cell, wait for its durable record, report it."""
-    row = ray.get(pool.submit.remote(config["trial_id"]))
-    tune.report({name: value for name, value in row.items() if value is not None})
+    """One Tune trial: submit the cell, wait for its durable record, report the points of its curve and the record."""
+    for point in ray.get(pool.submit.remote(config[ID])):
+        told = {ID if name == "trial_id" else name: value for name, value in point.items() if value is not None}
+        tune.report({ID: config[ID], **told})
 
 
 def run_grid(planned: Sequence[Planned], recorded: set[str], slots: int, pool: Any, store: Store) -> Any:
@@ -117,6 +120,9 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_WARN_THRESHOLD_S": "10",
+    # The points of a curve come all at once: one call takes them, instead of one each.
+    "TUNE_RESULT_BUFFER_LENGTH": "1000",
+    "TUNE_RESULT_BUFFER_MIN_TIME_S": "5",
     # A failed or diverged trial has no eval_loss; by default that would end Tune and with it the study.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
@@ -124,4 +130,4 @@ _ENVIRONMENT = {
 
 def _folder_name(trial: Any) -> str:
     config = trial.config
-    return f"{config['trial_id']}_{trial.trial_id}"
+    return f"{config[ID]}_{trial.trial_id}"

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -67,6 +68,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     reap.kill(servers, os.getpid())  # `ray stop` would end every other Ray of this machine, too
 
 
+def there(environment: dict[str, str], name: str) -> Path:
+    """The run folder of a study in the head node's home: one, which bears its fingerprint."""
+    (found,) = (Path(environment["HOME"]) / "rayscale-runs").glob(f"{name}-*")
+    return found
+
+
 def test_jobs_run_by_ray_job_submit_with_a_token(tmp_path: Path, head: tuple[str, dict[str, str]]) -> None:
     address, environment = head
     write_study(tmp_path, SMALL)
@@ -76,7 +83,7 @@ def test_jobs_run_by_ray_job_submit_with_a_token(tmp_path: Path, head: tuple[str
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Report:" in done.stdout
-    run = rs.load(Path(environment["HOME"]) / "rayscale-runs" / "toy")
+    run = rs.load(there(environment, "toy"))
     assert set(run.trials.status) == {"ok"}
 
 
@@ -86,14 +93,29 @@ def test_submit_brings_the_results_back_and_a_second_one_repeats_nothing(
     address, environment = head
     study = write_study(tmp_path, SMALL.replace("name: toy", "name: sent"))
     out = tmp_path / "results"
-    arguments = [sys.executable, "-m", "rayscale.cli", "submit", str(study), "--address", address, "--out", str(out)]
+    arguments = [sys.executable, "-m", "rayscale.cli", "submit", str(study), "--address", address, "--out", str(out),
+                 "--name", "sent"]  # fmt: skip
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(rs.load(out).trials) == 2
     assert (out / "report.html").is_file()
     assert "rayscale-archive" not in done.stdout
+    assert (out / "study.yaml").read_bytes() == study.read_bytes()
+    assert "Submitted sent;" in done.stdout
+    assert f"Report: {out}/report.html" in done.stdout
+    page = (out / "report.html").read_text()
+    assert f"rayscale submit {study}" in page
+    assert "_ray_pkg_" not in page
+    told = pd.DataFrame([json.loads(text) for file in out.glob("tune/*/result.json") for text in file.open()])
+    records = rs.load(out).trials.set_index("trial_id")
+    assert set(told.rayscale_trial_id) == set(records.index)
+    for trial_id, rows in told.groupby("rayscale_trial_id"):
+        curve = pd.read_parquet(out / "curves" / f"{trial_id}.parquet")
+        assert list(rows.step.dropna().astype(int))[: len(curve)] == list(curve.step)
+        assert rows.eval_loss.iloc[-1] == records.eval_loss[trial_id]
     again = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=400)
     assert again.returncode == 0, again.stdout + again.stderr
+    assert "Submitted sent-2;" in again.stdout
     assert "All 2 trials have a record already" in re.sub(r"\s+", " ", again.stdout)
 
     without = {name: value for name, value in environment.items() if name != "RAY_AUTH_TOKEN_PATH"}
@@ -110,18 +132,26 @@ def test_row_41_a_submission_interrupted_here_goes_on_there_and_ray_job_stop_end
     address, environment = head
     name = "stopped"
     study = write_study(tmp_path, LONG.replace("name: toy", f"name: {name}"))
-    place = Path(environment["HOME"]) / "rayscale-runs" / name
     out = tmp_path / "results"
     words = ["submit", str(study), "--address", address, "--out", str(out)]
     here = Started(*words, log=tmp_path / "log", env=environment)
-    here.until(lambda: "trial_started" in said(place))
+    here.until(lambda: "trial_started" in said(environment, name))
     here.process.send_signal(signal.SIGINT)
     assert here.ends() == 130
-    stop = re.search(r"The job goes on; stop it with: (ray job stop \S+ --address \S+)", here.told)
+    stop = re.search(r"Stop it with: (ray job stop (\S+) --address \S+)", here.told)
     assert stop, here.told
-    assert "run_stopped" not in said(place)
+    place = there(environment, name)
+    assert "run_stopped" not in said(environment, name)
+    other = subprocess.run([sys.executable, "-m", "rayscale.cli", *words, "--retry-failed"], env=environment,
+                           capture_output=True, text=True, timeout=400)  # fmt: skip
+    assert other.returncode == 2
+    assert f"job {stop[2]} runs" in other.stderr
+    followed = Started(*words, log=tmp_path / "log-2", env=environment)
+    followed.until(lambda: f"Job {stop[2]} runs this study already" in followed.told)
+    followed.process.send_signal(signal.SIGINT)
+    assert followed.ends() == 130
     subprocess.run([command("ray"), *stop[1].split()[1:]], env=environment, check=True, capture_output=True, timeout=60)
-    events = [json.loads(line) for line in said(place).splitlines()]
+    events = [json.loads(line) for line in said(environment, name).splitlines()]
     assert (events[-1]["event"], events[-1]["reason"]) == ("run_stopped", "Stopped")  # in its own words, not killed
     info = subprocess.run([command("ray"), "job", "status", stop[1].split()[3], "--address", address],
                           env=environment, capture_output=True, text=True, timeout=60)  # fmt: skip
@@ -134,9 +164,32 @@ def test_row_41_a_submission_interrupted_here_goes_on_there_and_ray_job_stop_end
     assert len(records) == 2
 
 
-def said(place: Path) -> str:
-    file = place / "events.jsonl"
-    return file.read_text() if file.exists() else ""
+def said(environment: dict[str, str], name: str) -> str:
+    files = (Path(environment["HOME"]) / "rayscale-runs").glob(f"{name}-*/events.jsonl")
+    return "".join(file.read_text() for file in files)
+
+
+IN_PARTS = """
+import sys
+from pathlib import Path
+from rayscale.on_ray import job_files, submit
+submit.MOST_BYTES, job_files.PART_BYTES = 1000, 4000
+submit.submit(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), print, options=["--only", sys.argv[4]])
+"""
+
+
+def test_what_one_request_cannot_take_goes_in_parts(tmp_path: Path, head: tuple[str, dict[str, str]]) -> None:
+    address, environment = head
+    study, out = write_study(tmp_path, SMALL.replace("name: toy", "name: parts")), tmp_path / "results"
+    planned = subprocess.run([sys.executable, "-m", "rayscale.cli", "plan", str(study), "--json"], env=environment,
+                             capture_output=True, text=True, timeout=100, check=True)  # fmt: skip
+    trial = json.loads(planned.stdout)["trials"][0]["trial_id"]
+    done = subprocess.run([sys.executable, "-c", IN_PARTS, str(study), address, str(out), trial], env=environment,
+                          capture_output=True, text=True, timeout=400)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("\n  part ") > 1
+    assert list(Path(out, "trials").iterdir()) == [out / "trials" / f"{trial}.json"]
+    assert not list((Path(environment["HOME"]) / "rayscale-runs" / ".parts").iterdir())
 
 
 def test_a_study_that_the_cluster_refuses_is_refused_here(tmp_path: Path, head: tuple[str, dict[str, str]]) -> None:
@@ -146,7 +199,9 @@ def test_a_study_that_the_cluster_refuses_is_refused_here(tmp_path: Path, head: 
     done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "refused on the cluster" in done.stderr
+    assert f"{study}:" in done.stderr  # the user's file and line
     assert "grid.gpus: asks for 64 GPUs" in done.stderr
+    assert "Results:" not in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -154,11 +209,11 @@ def test_a_run_folder_survives_the_way_through_a_log(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "trials").mkdir(parents=True)
     (run / "trials" / "a.json").write_bytes(bytes(range(256)) * 50)
-    (run / "tune").mkdir()
-    (run / "tune" / "big").write_text("stays")
+    (run / "models").mkdir()
+    (run / "models" / "big").write_text("stays")
     unpack(f"a line before\n{pack(run)}\na line after", tmp_path / "back")
     assert (tmp_path / "back" / "trials" / "a.json").read_bytes() == (run / "trials" / "a.json").read_bytes()
-    assert not (tmp_path / "back" / "tune").exists()
+    assert not (tmp_path / "back" / "models").exists()
 
 
 def test_cluster_yaml_is_valid_for_ray_up() -> None:

@@ -38,10 +38,12 @@ def test_a_study_runs_to_a_report_resumes_and_is_read_by_tune_and_pandas(tmp_pat
 
     analysis = ExperimentAnalysis(str(out / "tune"))
     frame = analysis.dataframe()
-    assert set(frame["config/trial_id"]) == set(trials.trial_id)
+    assert set(frame["config/rayscale_trial_id"]) == set(trials.trial_id)
     by_id = trials.set_index("trial_id").eval_loss
-    assert all(by_id[row["trial_id"] if row["trial_id"] in by_id else row["config/trial_id"]] == row["eval_loss"]
-               for _, row in frame.iterrows())  # fmt: skip
+    assert all(by_id[row["rayscale_trial_id"]] == row["eval_loss"] for _, row in frame.iterrows())
+    points = {config["rayscale_trial_id"]: len(analysis.trial_dataframes[folder])
+              for folder, config in analysis.get_all_configs().items()}  # fmt: skip
+    assert points == {name: len(run.curves(name)) + 1 for name in trials.trial_id}
 
     # A record deleted is the only one run again; Tune's folder holds all cells afterwards.
     lost = trials.trial_id[3]

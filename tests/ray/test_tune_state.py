@@ -38,6 +38,6 @@ def test_row_28_tunes_state_damaged_or_deleted_is_built_anew_and_no_trial_runs_a
         begun = Counter(each["trial_id"] for each in load(out).events if each["event"] == "trial_started")
         assert begun == Counter(whole.trial_id) + Counter(missing)
         found = ExperimentAnalysis(str(out / "tune")).dataframe()
-        assert set(found["config/trial_id"]) == set(whole.trial_id)
+        assert set(found["config/rayscale_trial_id"]) == set(whole.trial_id)
         now = load(out).trials
         pd.testing.assert_frame_equal(now[["trial_id", "eval_loss"]], whole[["trial_id", "eval_loss"]])

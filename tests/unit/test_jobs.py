@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,8 @@ def test_the_run_folder_is_below_home_unless_it_is_named(study_file: Path, monke
     monkeypatch.setenv("HOME", "/home/somebody")
     study = str(study_file)
     usual = command(study)
-    out = "/home/somebody/rayscale-runs/toy"
+    out = usual[7]
+    assert re.fullmatch(r"/home/somebody/rayscale-runs/toy-[0-9a-f]{8}", out)
     assert usual == ["rayscale", "run", study, "--address", "auto", "--yes", "--out", out]
     for named in (["--out", "/there"], ["--out=/there"]):
         found = command(study, *named, "--retry-failed", "--only", "0123")
@@ -36,6 +38,19 @@ def test_the_run_folder_is_below_home_unless_it_is_named(study_file: Path, monke
 def test_storage_elsewhere_is_left_to_the_study(study_file: Path) -> None:
     study_file.write_text(study_file.read_text().replace("accelerator: cpu", "accelerator: cpu, storage: s3://bucket"))
     assert "--out" not in command(str(study_file))
+
+
+@pytest.mark.parametrize(
+    ("storage", "out"),
+    [("/mnt/shared", "/mnt/shared/toy"), ("results", "/home/somebody/results/toy"), ("~/r/", "/home/somebody/r/toy")],
+)
+def test_a_storage_that_the_study_names_is_where_the_run_lies(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch, storage: str, out: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    text = study_file.read_text().replace("accelerator: cpu", f"accelerator: cpu, storage: {storage}")
+    study_file.write_text(text)
+    assert command(str(study_file))[7] == out
 
 
 @pytest.mark.parametrize(("arguments", "said"), [(["none.yaml"], "no such file"), ([], "study")])
