@@ -178,6 +178,7 @@ submit.submit(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), print, options=
 """
 
 
+@pytest.mark.faults
 def test_what_one_request_cannot_take_goes_in_parts(tmp_path: Path, head: tuple[str, dict[str, str]]) -> None:
     address, environment = head
     study, out = write_study(tmp_path, SMALL.replace("name: toy", "name: parts")), tmp_path / "results"
