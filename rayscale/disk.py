@@ -106,16 +106,22 @@ def recover(root: str, but: str) -> int:
     return removed
 
 
-def make_folders(folder: str) -> None:
-    """Make a folder and those above it, each durable in the one that holds it. Raises OSError."""
+def make_folders(folder: str, mode: int = 0o777) -> None:
+    """Make a folder and those above it, each durable in the one that holds it; the last gets `mode`, less the umask.
+
+    One that is there stays as it is. Raises OSError, also where a link leads nowhere or nothing can be made (/proc).
+    """
     try:
-        os.mkdir(folder)
+        os.mkdir(folder, mode)
     except FileExistsError:
         return
     except FileNotFoundError:
-        make_folders(os.path.dirname(folder))
-        make_folders(folder)
-        return
+        above = os.path.dirname(folder)
+        make_folders(above)
+        try:
+            os.mkdir(folder, mode)
+        except FileExistsError:
+            return  # another was quicker
     try:
         sync_folder(os.path.dirname(folder))
     except BaseException:

@@ -65,6 +65,11 @@ class MemoryTrialError(TrialError):
         self.micro_batch = micro_batch
 
 
+#: What the system says of a place where this user can write nothing; ENOENT of a link that leads nowhere, and of /proc.
+_NO_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT,
+              errno.ELOOP)  # fmt: skip
+
+
 class ClusterError(RayscaleError):
     """Ray could not start, connect or keep the work alive."""
 
@@ -79,7 +84,7 @@ class StorageError(RayscaleError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             mend = "make room there, then run the same command again: finished trials are safe"
             return cls(f"cannot be written: {reason}; {mend}", code="disk_full", where=place)
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        if error.errno in _NO_FOLDER:
             if done == "read":
                 mend = "give this user the right to read it, or another folder with --out"
                 return cls(f"cannot be read: {reason}; {mend}", code="storage_not_readable", where=place)

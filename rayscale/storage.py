@@ -131,9 +131,15 @@ class Store:
             self.filesystem.delete_dir(self.path(name))
 
     def check_writable(self) -> None:
-        """Write and remove a probe file. Raises InputError when that fails, before any work is done."""
+        """Write and remove a probe file. Raises InputError when that fails, before any work is done.
+
+        A local folder that is made for it is its owner's alone; one that is there keeps its rights.
+        """
         probe = f".probe-{uuid.uuid4().hex}"
         try:
+            if self.local is not None:
+                with self._writing(""):
+                    disk.make_folders(self.root, 0o700)
             self.write(probe, b"probe")
             self.delete(probe)
         except StorageError as error:

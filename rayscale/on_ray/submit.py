@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rayscale import disk
 from rayscale.errors import ClusterError, InputError, RayscaleError
 from rayscale.finish import finish
 from rayscale.lease import FOLDER as LEASE_FOLDER
@@ -344,7 +345,7 @@ def unpack(log: str, out: Path) -> None:
     content = base64.b64decode(body)
     if hashlib.sha256(content).hexdigest() != head.split()[1]:
         raise ClusterError("the results came back damaged; submit again: finished trials are not repeated")
-    out.mkdir(parents=True, exist_ok=True)
+    disk.make_folders(str(out.absolute()), 0o700)
     shutil.rmtree(out / TUNE, ignore_errors=True)  # its files bear new names after each run
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
         archive.extractall(out, filter="data")

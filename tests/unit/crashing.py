@@ -177,7 +177,7 @@ class Disk:
         assert not folder.seen[name].seen, "only a folder that is empty"
         folder.change({name: None})
 
-    def mkdir(self, path: str) -> None:
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
         self._next()
         folder, name = self._place(path)
         if not name or name in folder.seen:
