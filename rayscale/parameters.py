@@ -19,8 +19,8 @@ from rayscale.lora import Lora
 from rayscale.tasks import find_kind
 
 # What configs of different architectures call their number of layers and the width of their hidden states.
-DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-WIDTH_KEYS = ("hidden_size", "n_embd", "dim", "d_model")
+DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "num_encoder_layers")
+WIDTH_KEYS = ("hidden_size", "n_embd", "dim", "d_model", "emb_dim")
 WIDTH = 768  # of BERT, GPT-2 and most others where the config says none
 #: Decoders whose last state alone says what a whole text is, by one matrix without bias: no layer stands before it.
 LABELLED_BY_LAST_STATE = frozenset((
@@ -33,7 +33,9 @@ LABELLED_BY_LAST_STATE = frozenset((
     "seed_oss", "smollm3", "stablelm", "starcoder2", "zamba", "zamba2"
 ))  # fmt: skip
 #: Encoders with a square layer, of the head or a pooler that nothing reads, before labels of tokens, too.
-SQUARE_FOR_TOKENS = ("modernbert", "fnet", "squeezebert")
+SQUARE_FOR_TOKENS = ("modernbert", "fnet", "squeezebert", "layoutlm", "canine")
+#: Those without one before labels of texts.
+NO_SQUARE_FOR_TEXTS = ("xlm", "flaubert", "ultrabert")
 SHARED_LAYERS = ("albert",)  # one set of weights is all layers, however many: a cut model has as many parameters
 HEAD_WIDTH = 32
 FEED_FORWARD = 4
@@ -42,8 +44,11 @@ EMBEDDING_WEIGHT = re.compile(
     r"(^|\.)(shared|relative_attention_bias|(word|tok)_embeddings|position_embeddings|token_type_embeddings|embed_tokens|embed_positions|embed_in|tokens_embed|positions_embed|wte|wpe)\.weight$"
 )
 # Kept in files beside weights, and never learnt.
-BUFFER = re.compile(r"(^|\.)(final_logits_bias|masked_bias|inv_freq|e_score_correction_bias|act_fn\.(beta|eps))$")
-LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
+BUFFER = re.compile(
+    r"(^|\.)(final_logits_bias|masked_bias|inv_freq|e_score_correction_bias|act_fn\.(beta|eps)|slope_rate|(query|key|"
+    r"diagonal)_decay|layer_scalar|expert_bias|LayerNorm\.shift|(weight|bias)_integer|x_(min|max)|\w*scaling_factor)$"
+)
+LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|attentions|ffns|layer_norm[12])\.(\d+)\.")
 
 
 def family_config(
@@ -112,6 +117,22 @@ def family_config(
         "attention_probs_dropout_prob": 0.1,
         "num_labels": n_labels,
     }
+
+
+def depth_of(name: str, config: Mapping[str, Any]) -> int:
+    """The layers of a checkpoint called `name`, by its config.json. Raises InputError where none are told."""
+    for key in DEPTH_KEYS:
+        if isinstance(config.get(key), int) and config[key] > 0:
+            return int(config[key])
+    parts = [
+        key for key, value in config.items() if isinstance(value, Mapping) and any(each in value for each in DEPTH_KEYS)
+    ]
+    why = f"keeps its sizes in parts ({', '.join(parts)})" if parts else f"tells none of {', '.join(DEPTH_KEYS)}"
+    raise InputError(
+        f"{name} is a '{config.get('model_type')}' checkpoint, whose config.json {why}, so that it cannot be sized by "
+        "its layers; give one of another architecture",
+        code="wrong_architecture",
+    )
 
 
 def initial_deviation(width: int) -> float:
@@ -193,7 +214,12 @@ def count_head(config: Mapping[str, Any], task_type: str, n_labels: int) -> int:
     if texts and kind in LABELLED_BY_LAST_STATE:
         return width * labels
     square = width**2 + width
-    head = (width + 1) * labels + (square if texts or kind in SQUARE_FOR_TOKENS else 0)
+    with_square = kind not in NO_SQUARE_FOR_TEXTS if texts else kind in SQUARE_FOR_TOKENS
+    head = (width + 1) * labels + (square if with_square else 0)
+    if kind == "modernbert-decoder":
+        head -= labels  # no bias
+    if kind == "splinter" and task_type == "question-answering":
+        return 4 * (square + 2 * width) + 2 * width**2
     if kind == "big_bird":
         inner = int(config.get("intermediate_size", 3072))
         head += 2 * width * inner + inner + 3 * width if task_type == "question-answering" else square

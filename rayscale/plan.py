@@ -11,14 +11,22 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from rayscale.checkpoints import find_checkpoint, read_config
+from rayscale.checkpoints import Checkpoint, find_checkpoint, read_config
 from rayscale.crowding import crowd
 from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, share_gpus, wall_seconds
 from rayscale.guessing import guessing_loss
-from rayscale.heads import check_head
+from rayscale.heads import check_head, no_padding, padding_of
 from rayscale.machine import Machine, torch_without_cuda
-from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, count_adapters, count_head, family_config
+from rayscale.parameters import (
+    LABELLED_BY_LAST_STATE,
+    WIDTH_KEYS,
+    count,
+    count_adapters,
+    count_head,
+    depth_of,
+    family_config,
+)
 from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
 from rayscale.study_checks import repeated
@@ -114,9 +122,10 @@ def model_specs(study: Study) -> list[ModelSpec]:
         with _at(study.where("models", number, "pretrained")):
             found = find_checkpoint(model.pretrained, model.revision)
             check_head(str(found.folder), found.config, study.task.type)
-            check_tokenizer(found.folder, found.config)
-            count(found.config, study.task.type, 2, None, found.folder)
-        depth = next((int(found.config[key]) for key in DEPTH_KEYS if found.config.get(key)), 0)
+            _check_padding(found, study.task.type, check_tokenizer(found.folder, found.config))
+            depth = depth_of(str(found.folder), found.config)
+            for kept in (None, *(kept for kept in model.layers or (depth,) if kept <= depth)):
+                count(found.config, study.task.type, 2, kept, found.folder)
         for layers in model.layers or (depth,):
             if layers > depth:
                 raise StudyError(
@@ -144,6 +153,14 @@ def model_specs(study: Study) -> list[ModelSpec]:
         else spec
         for spec in specs
     ]
+
+
+def _check_padding(found: Checkpoint, task_type: str, token_ids: Mapping[str, int]) -> None:
+    """Raises InputError for a decoder that would read the class of a text off its last token, which it cannot find."""
+    texts = task_type in ("sequence-classification", "multi-label")
+    by_last = texts and found.config.get("model_type") in LABELLED_BY_LAST_STATE
+    if by_last and padding_of(found.config.get, token_ids) is None:
+        raise no_padding(str(found.folder))
 
 
 def make_plan(

@@ -65,6 +65,9 @@ def test_depth_and_width_are_found_whatever_a_config_calls_them(study_file: Path
     folder = checkpoint(study_file.parent / "small")
     config = {"model_type": "distilbert", "n_layers": 3, "dim": 48, "vocab_size": 100}
     (folder / "config.json").write_text(json.dumps(config))
+    shape = {"dtype": "F32", "shape": [48, 48], "data_offsets": [0, 0]}
+    header = json.dumps({f"transformer.layer.{n}.ffn.lin1.weight": shape for n in range(3)}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     specs = model_specs(load_study(study(study_file, "{pretrained: small, layers: [1, 3]}")))
     assert [(spec.name, spec.layers, spec.width) for spec in specs] == [("small@1", 1, 48), ("small", 3, 48)]
 
