@@ -54,9 +54,10 @@ UNFIT: dict[str | None, dict[str, str]] = {
 }
 #: The class of a text is read off its last place, not off its last token: padding goes before the text.
 PADDED_LEFT = ("xlnet",)
-POSITION_KEYS = ("max_position_embeddings", "n_positions")
+POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 #: Their position numbers start after that of padding.
-AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke",
+                 "mpnet", "roberta-prelayernorm", "xlm-roberta-xl", "xmod")  # fmt: skip
 _SAME = {"gpt-sw3": "gpt2"}  # one architecture under two names
 
 

@@ -41,13 +41,17 @@ HEAD_WIDTH = 32
 FEED_FORWARD = 4
 # Tables that are looked up, not multiplied: the parameters Kaplan et al. 2020 (arXiv 2001.08361) leave out of N.
 EMBEDDING_WEIGHT = re.compile(
-    r"(^|\.)(shared|relative_attention_bias|(word|tok)_embeddings|position_embeddings|token_type_embeddings|embed_tokens|embed_positions|embed_in|tokens_embed|positions_embed|wte|wpe)\.weight$"
+    r"(^|\.)(shared|w|relative_attention_bias|(\w+_)?embeddings?(_\d+)?|HashBucketCodepointEmbedder_\d+|embed(_(tokens|"
+    r"positions|in|global|tokens_per_layer))?|\w+_embed|wte|wpe)\.weight$"
 )
 # Kept in files beside weights, and never learnt.
 BUFFER = re.compile(
-    r"(^|\.)(final_logits_bias|masked_bias|inv_freq|e_score_correction_bias|act_fn\.(beta|eps)|slope_rate|(query|key|"
-    r"diagonal)_decay|layer_scalar|expert_bias|LayerNorm\.shift|(weight|bias)_integer|x_(min|max)|\w*scaling_factor)$"
+    r"(^|\.)(final_logits_bias|masked_bias|inv_freq|e_score_correction_bias|act_fn\.(beta|eps)|slope_rate|"
+    r"(query|key|diagonal)_decay|layer_scalar|expert_bias|balancing_biases|llm\.layers\.\d+\.mlp\.gate\.bias|"
+    r"LayerNorm\.shift|(weight|bias)_integer|x_(min|max)|\w*scaling_factor)$"
 )
+#: Whose experts' biases are parameters, not buffers as of others.
+EXPERTS_BIASED = ("afmoe", "ernie4_5_moe", "laguna")
 LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|attentions|ffns|layer_norm[12])\.(\d+)\.")
 
 
@@ -186,8 +190,10 @@ def count(
         return _count_t5(config)
     elif kind not in ("bert", "gpt2") and folder is not None:
         if writes:
-            return count_from_header(folder, layers)
-        shapes = {name: shape for name, shape in _floating_tensors(Path(folder)) if _serves(name, task_type)}
+            shapes = dict(_floating_tensors(Path(folder), kind))
+            total, non_embedding = _sum(folder, shapes, layers)
+            return total + _unsaved(config, shapes), non_embedding
+        shapes = {name: shape for name, shape in _floating_tensors(Path(folder), kind) if _serves(name, task_type)}
         total, non_embedding = _sum(folder, _body(shapes), None if kind in SHARED_LAYERS else layers)
         return total + head, non_embedding + head
     else:
@@ -247,6 +253,13 @@ def count_from_header(folder: Path | str, layers: int | None = None) -> tuple[in
     return _sum(folder, dict(_floating_tensors(Path(folder))), layers)
 
 
+def _unsaved(config: Mapping[str, Any], saved: Iterable[str]) -> int:
+    """Entries of tables that a model has and transformers does not save: sines of positions."""
+    if config.get("model_type") != "marian" or any(name.endswith("embed_positions.weight") for name in saved):
+        return 0
+    return 2 * int(config.get("max_position_embeddings", 1024)) * int(config.get("d_model", 1024))
+
+
 def _body(shapes: Mapping[str, list[int]]) -> dict[str, list[int]]:
     """What a head is put on: without the heads that the checkpoint was trained with, and without a pooler.
 
@@ -295,7 +308,7 @@ def _sum(folder: Path | str, shapes: Mapping[str, list[int]], layers: int | None
     return total, total - embedding
 
 
-def _floating_tensors(folder: Path) -> Iterable[tuple[str, list[int]]]:
+def _floating_tensors(folder: Path, kind: object = None) -> Iterable[tuple[str, list[int]]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise InputError(
@@ -314,7 +327,8 @@ def _floating_tensors(folder: Path) -> Iterable[tuple[str, list[int]]]:
                 f"{file} is not a safetensors file: {error}; fetch it again", code="bad_safetensors"
             ) from error
         for name, entry in header.items():
-            if name == "__metadata__" or BUFFER.search(name) or not str(entry["dtype"]).startswith(("F", "BF")):
+            buffer = BUFFER.search(name) and not (kind in EXPERTS_BIASED and name.endswith("_bias"))
+            if name == "__metadata__" or buffer or not str(entry["dtype"]).startswith(("F", "BF")):
                 continue  # integer tensors are buffers, such as position numbers
             shape = [int(side) for side in entry["shape"]]
             later_masked = name.endswith((".attn.bias", ".attention.bias")) and len(shape) >= 4  # a buffer, too

@@ -19,7 +19,7 @@ from rayscale.checkpoints import find_checkpoint
 from rayscale.errors import InputError
 from rayscale.nn.lora import adapt, adapter_parameters
 from rayscale.nn.objectives import find_objective
-from rayscale.parameters import DEPTH_KEYS, LABELLED_BY_LAST_STATE, WIDTH_KEYS, count, family_config
+from rayscale.parameters import DEPTH_KEYS, EMBEDDING_WEIGHT, LABELLED_BY_LAST_STATE, WIDTH_KEYS, count, family_config
 from rayscale.tasks import find_kind
 
 if TYPE_CHECKING:
@@ -181,15 +181,19 @@ def draw_again(model: PreTrainedModel, seed: int) -> None:
     open_pooler(model)
 
 
+#: Keys of configs that hold a value for each layer, besides those that say so.
+_BY_LAYER = ("attention_window", "activation_sparsity_pattern")
+
+
 def _cut(source: str, config: transformers.PretrainedConfig, layers: int) -> None:
     try:
-        depth = _key(config, DEPTH_KEYS, source)
+        depth, known = _key(config, DEPTH_KEYS, source), config.to_dict()
         if getattr(config, depth) > layers:
             setattr(config, depth, layers)
         for key in ("num_decoder_layers", "decoder_layers"):  # of T5, and of BART and its kin
             if (getattr(config, key, None) or 0) > layers:
                 setattr(config, key, layers)
-        for key in ("layer_types", "attention_window"):  # a value for each layer; the latter of Longformer
+        for key in (key for key in known if "layer" in key or key in _BY_LAYER):
             given = getattr(config, key, None)
             if isinstance(given, (list, tuple)) and len(given) > layers:
                 setattr(config, key, given[:layers])
@@ -267,7 +271,9 @@ def _check_body(source: str, model: PreTrainedModel, new: Iterable[str]) -> None
 
 
 def _key(config: transformers.PretrainedConfig, keys: tuple[str, ...], source: str) -> str:
-    for key in keys:
+    written = config.to_dict()
+    # What config.json says comes first: by other names a config may tell what it works out of that.
+    for key in (*(key for key in keys if key in written), *keys):
         if isinstance(getattr(config, key, None), int):
             return key
     raise InputError(
@@ -314,6 +320,7 @@ def measure_size(model: PreTrainedModel, head_per_token: bool = False) -> Size:
 
 def _measure(model: PreTrainedModel, head_per_token: bool, counts: Callable[[nn.Parameter], bool]) -> Size:
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables |= {id(parameter) for name, parameter in model.named_parameters() if EMBEDDING_WEIGHT.search(name)}
     body = body_parameters(model)
     total = non_embedding = token = example = 0
     for parameter in filter(counts, model.parameters()):
