@@ -52,6 +52,8 @@ UNFIT: dict[str | None, dict[str, str]] = {
     "seq2seq": {"prophetnet": "cannot write with its cache (an error of transformers)"},
     "question-answering": dict.fromkeys(READS_PADDING, "mixes the padding of windows into its states"),
 }
+#: Of their layers none can be left out: others refer to them, or they are not counted by one number.
+UNCUT = ("esm", "gemma3n_text", "gemma4_text", "gpt_neox_japanese", "hrm_text", "inkling2_text", "rwkv", "xlstm")
 #: The class of a text is read off its last place, not off its last token: padding goes before the text.
 PADDED_LEFT = ("xlnet",)
 POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")

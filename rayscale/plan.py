@@ -16,7 +16,7 @@ from rayscale.crowding import crowd
 from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, share_gpus, wall_seconds
 from rayscale.guessing import guessing_loss
-from rayscale.heads import check_head, no_padding, padding_of
+from rayscale.heads import UNCUT, check_head, no_padding, padding_of
 from rayscale.machine import Machine, torch_without_cuda
 from rayscale.parameters import (
     LABELLED_BY_LAST_STATE,
@@ -124,13 +124,20 @@ def model_specs(study: Study) -> list[ModelSpec]:
             check_head(str(found.folder), found.config, study.task.type)
             _check_padding(found, study.task.type, check_tokenizer(found.folder, found.config))
             depth = depth_of(str(found.folder), found.config)
-            for kept in (None, *(kept for kept in model.layers or (depth,) if kept <= depth)):
-                count(found.config, study.task.type, 2, kept, found.folder)
+            for whole in (None, depth):
+                count(found.config, study.task.type, 2, whole, found.folder)
+            family = str(found.config.get("model_type"))
         for layers in model.layers or (depth,):
             if layers > depth:
                 raise StudyError(
                     f"{found.name} has {depth} layers, {layers} asked for; use {depth} or fewer",
                     code="too_many_layers",
+                    where=study.where("models", number, "layers"),
+                )
+            if layers < depth and family in UNCUT:
+                raise StudyError(
+                    f"{found.name} is a '{family}' checkpoint, of whose layers none can be left out; leave the key out",
+                    code="wrong_architecture",
                     where=study.where("models", number, "layers"),
                 )
             own = model.name or found.name
@@ -139,7 +146,6 @@ def model_specs(study: Study) -> list[ModelSpec]:
                 name = f"{name}-{model.lora.label}"
                 with _at(study.where("models", number, "lora")):
                     count_adapters(found.folder, layers, model.lora, study.task.type)
-            family = str(found.config.get("model_type"))
             wide = next((found.config[key] for key in WIDTH_KEYS if found.config.get(key)), None)
             words, path = found.config.get("vocab_size"), str(found.folder)
             place = (path, model.revision, found.digest)

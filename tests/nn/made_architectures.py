@@ -104,7 +104,7 @@ OWN: dict[str, dict[str, Any]] = {
                      "activation_sparsity_pattern": [0.0, 0.0], "laurel_rank": 4, "altup_num_inputs": 2},
     "mimo_v2_flash": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}, "num_key_value_heads": 1},
     "hrm_text": {"num_layers_per_stack": 2},
-    "mamba2": {"expand": 1},
+    "mamba2": {"expand": 1, "n_groups": 1},
     "dbrx": {"ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
              "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}, "max_seq_len": 64},
     "mpt": {"max_seq_len": 64, "expansion_ratio": 2},

@@ -111,6 +111,11 @@ REFUSED = {
 }  # fmt: skip
 
 
+def test_layers_that_cannot_be_left_out_are_refused_at_their_key(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"models.0.layers: .*'xlstm' checkpoint, of whose layers none can be left"):
+        try_case(Case("xlstm", "causal-lm", layers=1), tmp_path)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_train_is_refused_by_the_plan_at_its_line(name: str, tmp_path: Path) -> None:
     case, said = REFUSED[name]
