@@ -48,6 +48,7 @@ def find_checkpoint(pretrained: str, revision: str | None) -> Checkpoint:
         raise InputError(
             f"{folder} has no *.safetensors; convert it once with model.save_pretrained(folder)", code="bad_checkpoint"
         )
+    _check_shards(folder, names)
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
@@ -55,6 +56,22 @@ def find_checkpoint(pretrained: str, revision: str | None) -> Checkpoint:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return Checkpoint(checkpoint_name(pretrained), folder.resolve(), read_config(folder), digest.hexdigest())
+
+
+def _check_shards(folder: Path, names: set[str]) -> None:
+    """Raises InputError where weights that an index tells of are not there."""
+    for index in sorted(name for name in names if name.endswith(".safetensors.index.json")):
+        try:
+            shards = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(f"{folder / index} is no index of weights ({error}); fetch the checkpoint again",
+                             code="bad_checkpoint") from None  # fmt: skip
+        if lost := sorted(shards - names):
+            raise InputError(
+                f"{folder} lacks {len(lost)} of the {len(shards)} files that {index} tells of, such as {lost[0]}; "
+                "fetch the checkpoint again",
+                code="bad_checkpoint",
+            )
 
 
 def checkpoint_name(pretrained: str) -> str:

@@ -19,8 +19,8 @@ from rayscale.lora import Lora
 from rayscale.tasks import find_kind
 
 # What configs of different architectures call their number of layers and the width of their hidden states.
-DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-WIDTH_KEYS = ("hidden_size", "n_embd", "dim", "d_model")
+DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "num_encoder_layers")
+WIDTH_KEYS = ("hidden_size", "n_embd", "dim", "d_model", "emb_dim")
 WIDTH = 768  # of BERT, GPT-2 and most others where the config says none
 #: Decoders whose last state alone says what a whole text is, by one matrix without bias: no layer stands before it.
 LABELLED_BY_LAST_STATE = frozenset((
@@ -33,17 +33,26 @@ LABELLED_BY_LAST_STATE = frozenset((
     "seed_oss", "smollm3", "stablelm", "starcoder2", "zamba", "zamba2"
 ))  # fmt: skip
 #: Encoders with a square layer, of the head or a pooler that nothing reads, before labels of tokens, too.
-SQUARE_FOR_TOKENS = ("modernbert", "fnet", "squeezebert")
+SQUARE_FOR_TOKENS = ("modernbert", "fnet", "squeezebert", "layoutlm", "canine")
+#: Those without one before labels of texts.
+NO_SQUARE_FOR_TEXTS = ("xlm", "flaubert", "ultrabert")
 SHARED_LAYERS = ("albert",)  # one set of weights is all layers, however many: a cut model has as many parameters
 HEAD_WIDTH = 32
 FEED_FORWARD = 4
 # Tables that are looked up, not multiplied: the parameters Kaplan et al. 2020 (arXiv 2001.08361) leave out of N.
 EMBEDDING_WEIGHT = re.compile(
-    r"(^|\.)(shared|relative_attention_bias|(word|tok)_embeddings|position_embeddings|token_type_embeddings|embed_tokens|embed_positions|embed_in|tokens_embed|positions_embed|wte|wpe)\.weight$"
+    r"(^|\.)(shared|w|relative_attention_bias|(\w+_)?embeddings?(_\d+)?|HashBucketCodepointEmbedder_\d+|embed(_(tokens|"
+    r"positions|in|global|tokens_per_layer))?|\w+_embed|wte|wpe)\.weight$"
 )
 # Kept in files beside weights, and never learnt.
-BUFFER = re.compile(r"(^|\.)(final_logits_bias|masked_bias|inv_freq|e_score_correction_bias|act_fn\.(beta|eps))$")
-LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
+BUFFER = re.compile(
+    r"(^|\.)(final_logits_bias|masked_bias|inv_freq|e_score_correction_bias|act_fn\.(beta|eps)|slope_rate|"
+    r"(query|key|diagonal)_decay|layer_scalar|expert_bias|balancing_biases|llm\.layers\.\d+\.mlp\.gate\.bias|"
+    r"LayerNorm\.shift|(weight|bias)_integer|x_(min|max)|\w*scaling_factor)$"
+)
+#: Whose experts' biases are parameters, not buffers as of others.
+EXPERTS_BIASED = ("afmoe", "ernie4_5_moe", "laguna")
+LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|attentions|ffns|layer_norm[12])\.(\d+)\.")
 
 
 def family_config(
@@ -114,6 +123,22 @@ def family_config(
     }
 
 
+def depth_of(name: str, config: Mapping[str, Any]) -> int:
+    """The layers of a checkpoint called `name`, by its config.json. Raises InputError where none are told."""
+    for key in DEPTH_KEYS:
+        if isinstance(config.get(key), int) and config[key] > 0:
+            return int(config[key])
+    parts = [
+        key for key, value in config.items() if isinstance(value, Mapping) and any(each in value for each in DEPTH_KEYS)
+    ]
+    why = f"keeps its sizes in parts ({', '.join(parts)})" if parts else f"tells none of {', '.join(DEPTH_KEYS)}"
+    raise InputError(
+        f"{name} is a '{config.get('model_type')}' checkpoint, whose config.json {why}, so that it cannot be sized by "
+        "its layers; give one of another architecture",
+        code="wrong_architecture",
+    )
+
+
 def initial_deviation(width: int) -> float:
     """Standard deviation of initial weights, GPT-2's 0.02 at 768 wide carried to other widths as 1 / sqrt(width).
 
@@ -165,8 +190,10 @@ def count(
         return _count_t5(config)
     elif kind not in ("bert", "gpt2") and folder is not None:
         if writes:
-            return count_from_header(folder, layers)
-        shapes = {name: shape for name, shape in _floating_tensors(Path(folder)) if _serves(name, task_type)}
+            shapes = dict(_floating_tensors(Path(folder), kind))
+            total, non_embedding = _sum(folder, shapes, layers)
+            return total + _unsaved(config, shapes), non_embedding
+        shapes = {name: shape for name, shape in _floating_tensors(Path(folder), kind) if _serves(name, task_type)}
         total, non_embedding = _sum(folder, _body(shapes), None if kind in SHARED_LAYERS else layers)
         return total + head, non_embedding + head
     else:
@@ -193,7 +220,12 @@ def count_head(config: Mapping[str, Any], task_type: str, n_labels: int) -> int:
     if texts and kind in LABELLED_BY_LAST_STATE:
         return width * labels
     square = width**2 + width
-    head = (width + 1) * labels + (square if texts or kind in SQUARE_FOR_TOKENS else 0)
+    with_square = kind not in NO_SQUARE_FOR_TEXTS if texts else kind in SQUARE_FOR_TOKENS
+    head = (width + 1) * labels + (square if with_square else 0)
+    if kind == "modernbert-decoder":
+        head -= labels  # no bias
+    if kind == "splinter" and task_type == "question-answering":
+        return 4 * (square + 2 * width) + 2 * width**2
     if kind == "big_bird":
         inner = int(config.get("intermediate_size", 3072))
         head += 2 * width * inner + inner + 3 * width if task_type == "question-answering" else square
@@ -219,6 +251,13 @@ def count_from_header(folder: Path | str, layers: int | None = None) -> tuple[in
     Raises InputError if there is no safetensors file, a header is broken, or fewer than `layers` layers are there.
     """
     return _sum(folder, dict(_floating_tensors(Path(folder))), layers)
+
+
+def _unsaved(config: Mapping[str, Any], saved: Iterable[str]) -> int:
+    """Entries of tables that a model has and transformers does not save: sines of positions."""
+    if config.get("model_type") != "marian" or any(name.endswith("embed_positions.weight") for name in saved):
+        return 0
+    return 2 * int(config.get("max_position_embeddings", 1024)) * int(config.get("d_model", 1024))
 
 
 def _body(shapes: Mapping[str, list[int]]) -> dict[str, list[int]]:
@@ -269,7 +308,7 @@ def _sum(folder: Path | str, shapes: Mapping[str, list[int]], layers: int | None
     return total, total - embedding
 
 
-def _floating_tensors(folder: Path) -> Iterable[tuple[str, list[int]]]:
+def _floating_tensors(folder: Path, kind: object = None) -> Iterable[tuple[str, list[int]]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise InputError(
@@ -288,7 +327,8 @@ def _floating_tensors(folder: Path) -> Iterable[tuple[str, list[int]]]:
                 f"{file} is not a safetensors file: {error}; fetch it again", code="bad_safetensors"
             ) from error
         for name, entry in header.items():
-            if name == "__metadata__" or BUFFER.search(name) or not str(entry["dtype"]).startswith(("F", "BF")):
+            buffer = BUFFER.search(name) and not (kind in EXPERTS_BIASED and name.endswith("_bias"))
+            if name == "__metadata__" or buffer or not str(entry["dtype"]).startswith(("F", "BF")):
                 continue  # integer tensors are buffers, such as position numbers
             shape = [int(side) for side in entry["shape"]]
             later_masked = name.endswith((".attn.bias", ".attention.bias")) and len(shape) >= 4  # a buffer, too

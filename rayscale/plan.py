@@ -11,14 +11,22 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from rayscale.checkpoints import find_checkpoint, read_config
+from rayscale.checkpoints import Checkpoint, find_checkpoint, read_config
 from rayscale.crowding import crowd
 from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, share_gpus, wall_seconds
 from rayscale.guessing import guessing_loss
-from rayscale.heads import check_head
+from rayscale.heads import UNCUT, check_head, no_padding, padding_of
 from rayscale.machine import Machine, torch_without_cuda
-from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, count_adapters, count_head, family_config
+from rayscale.parameters import (
+    LABELLED_BY_LAST_STATE,
+    WIDTH_KEYS,
+    count,
+    count_adapters,
+    count_head,
+    depth_of,
+    family_config,
+)
 from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
 from rayscale.study_checks import repeated
@@ -114,14 +122,22 @@ def model_specs(study: Study) -> list[ModelSpec]:
         with _at(study.where("models", number, "pretrained")):
             found = find_checkpoint(model.pretrained, model.revision)
             check_head(str(found.folder), found.config, study.task.type)
-            check_tokenizer(found.folder, found.config)
-            count(found.config, study.task.type, 2, None, found.folder)
-        depth = next((int(found.config[key]) for key in DEPTH_KEYS if found.config.get(key)), 0)
+            _check_padding(found, study.task.type, check_tokenizer(found.folder, found.config))
+            depth = depth_of(str(found.folder), found.config)
+            for whole in (None, depth):
+                count(found.config, study.task.type, 2, whole, found.folder)
+            family = str(found.config.get("model_type"))
         for layers in model.layers or (depth,):
             if layers > depth:
                 raise StudyError(
                     f"{found.name} has {depth} layers, {layers} asked for; use {depth} or fewer",
                     code="too_many_layers",
+                    where=study.where("models", number, "layers"),
+                )
+            if layers < depth and family in UNCUT:
+                raise StudyError(
+                    f"{found.name} is a '{family}' checkpoint, of whose layers none can be left out; leave the key out",
+                    code="wrong_architecture",
                     where=study.where("models", number, "layers"),
                 )
             own = model.name or found.name
@@ -130,7 +146,6 @@ def model_specs(study: Study) -> list[ModelSpec]:
                 name = f"{name}-{model.lora.label}"
                 with _at(study.where("models", number, "lora")):
                     count_adapters(found.folder, layers, model.lora, study.task.type)
-            family = str(found.config.get("model_type"))
             wide = next((found.config[key] for key in WIDTH_KEYS if found.config.get(key)), None)
             words, path = found.config.get("vocab_size"), str(found.folder)
             place = (path, model.revision, found.digest)
@@ -144,6 +159,14 @@ def model_specs(study: Study) -> list[ModelSpec]:
         else spec
         for spec in specs
     ]
+
+
+def _check_padding(found: Checkpoint, task_type: str, token_ids: Mapping[str, int]) -> None:
+    """Raises InputError for a decoder that would read the class of a text off its last token, which it cannot find."""
+    texts = task_type in ("sequence-classification", "multi-label")
+    by_last = texts and found.config.get("model_type") in LABELLED_BY_LAST_STATE
+    if by_last and padding_of(found.config.get, token_ids) is None:
+        raise no_padding(str(found.folder))
 
 
 def make_plan(

@@ -48,9 +48,24 @@ def size_of(tokenizer: Tokenizer) -> int:
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
-def check_tokenizer(folder: Path, config: dict[str, Any]) -> None:
-    """Raises DataError as `read_tokenizer`, and for a tokenizer with tokens that the model of config.json lacks."""
-    tokenizer, rows = read_tokenizer(folder)[0], config.get("vocab_size")
+def special_ids(tokenizer: Tokenizer, config: dict[str, Any]) -> dict[str, int]:
+    """Ids of the special tokens by role: pad, unk, cls, sep, mask, bos, eos, as far as there are."""
+    found = {}
+    for role in ("pad", "unk", "cls", "sep", "mask", "bos", "eos"):
+        token = config.get(f"{role}_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        number = tokenizer.token_to_id(content) if isinstance(content, str) else None
+        if number is not None:
+            found[role] = number
+    return found
+
+
+def check_tokenizer(folder: Path, config: dict[str, Any]) -> dict[str, int]:
+    """The tokenizer's `special_ids`.
+
+    Raises DataError as `read_tokenizer`, and for a tokenizer with tokens that the model of config.json lacks.
+    """
+    (tokenizer, settings), rows = read_tokenizer(folder), config.get("vocab_size")
     if isinstance(rows, int) and (size := size_of(tokenizer)) > rows:
         raise DataError(
             f"the tokenizer knows {size} tokens, the model only {rows}; copy tokenizer.json and tokenizer_config.json "
@@ -58,3 +73,4 @@ def check_tokenizer(folder: Path, config: dict[str, Any]) -> None:
             code="wrong_tokenizer",
             where=str(folder),
         )
+    return special_ids(tokenizer, settings)

@@ -71,18 +71,30 @@ def share_global_batch(
 
 
 def cut_evaluation(
-    rows: np.ndarray, lengths: np.ndarray, rank: int, world_size: int, tokens: int
+    rows: np.ndarray, lengths: np.ndarray, rank: int, world_size: int, tokens: int, alike: bool = False
 ) -> Iterator[np.ndarray]:
-    """The evaluation batches of one rank: rows sorted by length, cut at `tokens` padded tokens, dealt in turn."""
+    """The evaluation batches of one rank: rows sorted by length, cut at `tokens` padded tokens, dealt in turn.
+
+    `alike`: the rows of a batch are of one length, so that none is padded.
+    """
     ordered = rows[np.argsort(lengths[rows], kind="stable")]
     start = number = 0
     while start < len(ordered):
         stop = start + 1
-        while stop < len(ordered) and int(lengths[ordered[stop]]) * (stop + 1 - start) <= tokens:
+        first = int(lengths[ordered[start]])
+        while stop < len(ordered) and (longest := int(lengths[ordered[stop]])) * (stop + 1 - start) <= tokens:
+            if alike and longest > first:
+                break
             stop += 1
         if number % world_size == rank:
             yield ordered[start:stop]
         start, number = stop, number + 1
+
+
+def move_right(padded: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Rows (rows, width) of these lengths whose padding stands before them instead of behind."""
+    width = padded.shape[1]
+    return np.take_along_axis(padded, (np.arange(width) - (width - lengths)[:, None]) % width, 1)
 
 
 def pad_rows(

@@ -38,7 +38,7 @@ def evaluate(
     tokens = TOKENS[group.device.type] * job.micro_batch // job.usual_micro_batch
     model.eval()
     with torch.inference_mode():
-        parts = batches.cut_evaluation(rows, lengths, group.rank, group.world_size, tokens)
+        parts = batches.cut_evaluation(rows, lengths, group.rank, group.world_size, tokens, job.reads_padding)
         for chosen in split.ahead(parts, lambda part: part):
             inputs = job.to_device(split, chosen)
             with job.autocast():

@@ -12,12 +12,13 @@ import torch
 
 from rayscale.errors import DataError, TrialError
 from rayscale.estimate import micro_batch_rows
+from rayscale.heads import PADDED_LEFT, READS_PADDING
 from rayscale.nn import batches, devices
 from rayscale.nn.compiled import compile_layers
 from rayscale.nn.group import Group
 from rayscale.nn.kept_model import FREE, KeptModel, ReadyModel, Recipe
 from rayscale.nn.key_masks import UNMASKED, leave_out_masks, spread_masks
-from rayscale.nn.models import Size, measure_size
+from rayscale.nn.models import Size, measure_size, padding_token
 from rayscale.nn.objectives import WINDOWS, Inputs, Objective, find_objective
 from rayscale.nn.rates import resolve_adapter_rate, resolve_head_factor, resolve_rate
 from rayscale.nn.recompute import recompute_layers
@@ -53,12 +54,15 @@ class Job:
     size: Size
     unpadded: bool
     longest: int  # tokens of the longest input: beyond it nothing is padded, a model may have no more positions
+    reads_padding: bool  # see heads.READS_PADDING
+    padded_left: bool  # see heads.PADDED_LEFT
     width: int  # to which batches are padded at least: on a GPU all of a model that is not padded inside are alike
 
     def to_device(self, split: Split, rows: np.ndarray, least: int = 0) -> Inputs:
         """The rows of a split as one batch on the device, at least `least` wide; a multiple of 8 on GPUs."""
         device = self.group.device
-        ids, lengths = batches.pad_rows(split, rows, self.pad, 8 if device.type == "cuda" else 1, least, self.longest)
+        multiple = 8 if device.type == "cuda" and not self.reads_padding else 1
+        ids, lengths = batches.pad_rows(split, rows, self.pad, multiple, least, self.longest)
 
         def send(given: np.ndarray) -> torch.Tensor:
             tensor = torch.from_numpy(given)
@@ -68,7 +72,10 @@ class Job:
             if self.unpadded:
                 return pack(lengths, width, device, fill=device.type == "cuda")
             full = int(lengths.min()) == width
-            return None if full else send((np.arange(width) < lengths[:, None]).astype(np.int64))
+            return None if full else send(moved((np.arange(width) < lengths[:, None]).astype(np.int64)))
+
+        def moved(padded: np.ndarray) -> np.ndarray:
+            return batches.move_right(padded, lengths) if self.padded_left else padded
 
         labels = None if split.labels is None else send(np.asarray(split.labels[rows], dtype=np.int64))
         extra = self.objective.extra(split, rows, ids.shape[1])
@@ -76,7 +83,7 @@ class Job:
         if WINDOWS in extra:  # the model reads these, not the rows
             sent[WINDOWS] = mask(extra[WINDOWS], extra["places"].shape[1])
             return Inputs(send(ids), None, labels, sent)
-        return Inputs(send(ids), mask(lengths, ids.shape[1]), labels, sent)
+        return Inputs(send(moved(ids)), mask(lengths, ids.shape[1]), labels, sent)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context of a forward pass in this job's precision."""
@@ -171,10 +178,12 @@ def prepare_job(
         head_factor=head * body_rate / rate,
         body_factor=body_rate / rate,
         precision=ready.precision,
-        pad=ready.model.config.pad_token_id or 0,
+        pad=padding_token(ready.model),
         size=size,
         unpadded=unpadded,
         longest=longest,
+        reads_padding=ready.model.config.model_type in READS_PADDING,
+        padded_left=ready.model.config.model_type in PADDED_LEFT and objective.reads_texts,
         width=longest if unpadded and group.device.type == "cuda" else 0,
     )
     return ready, job

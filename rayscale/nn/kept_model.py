@@ -18,7 +18,7 @@ from rayscale.nn.devices import restart_memory_peak
 from rayscale.nn.models import Size, build_model, draw_again
 from rayscale.nn.recording import Pass, Recorder
 from rayscale.nn.state import free_memory
-from rayscale.nn.vocabulary import UsedRows, find_used
+from rayscale.nn.vocabulary import UsedRows, find_used, input_table
 
 if TYPE_CHECKING:
     from rayscale.text.prepared import Prepared
@@ -69,7 +69,7 @@ class ReadyModel:
     def __init__(self, recipe: Recipe, model: PreTrainedModel, size: Size, unpadded: bool, precision: str) -> None:
         self.recipe, self.model, self.size, self.unpadded, self.precision = recipe, model, size, unpadded, precision
         self.recorder: Recorder | None = None
-        table = model.get_input_embeddings()
+        table = input_table(model)
         self._rows = table if isinstance(table, UsedRows) else None  # saving a model takes them out of it
         self._first: PreTrainedModel | None = None  # a checkpoint as it was read, on the CPU
 
@@ -87,7 +87,7 @@ class ReadyModel:
             return False
         if recipe.settings["optimizer"] != "adamw":
             return True
-        whole = self._rows.table[0] if self._rows is not None else self.model.get_input_embeddings()
+        whole = self._rows.table[0] if self._rows is not None else input_table(self.model)
         used = find_used(self.model, whole, prepared)
         if used is None or self._rows is None:
             return used is None and self._rows is None

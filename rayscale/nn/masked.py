@@ -10,6 +10,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from rayscale.augmenters import Example, Step
 from rayscale.errors import InputError
+from rayscale.heads import positions_of
 from rayscale.nn.rows import BATCH_TOKENS, buckets, draw, pick_device, quietly
 from rayscale.text.draws import Draws
 from rayscale.text.model_steps import ContextualSettings
@@ -30,7 +31,8 @@ class _Masked:
         self._tokenizer = quietly(AutoTokenizer.from_pretrained, settings.model)
         self._model = quietly(AutoModelForMaskedLM.from_pretrained, settings.model, use_safetensors=True).eval()
         self._model.to(device=self._device)
-        self._longest = min(int(self._model.config.max_position_embeddings), self._tokenizer.model_max_length)
+        positions = positions_of(lambda key: getattr(self._model.config, key, None))
+        self._longest = min(positions or self._tokenizer.model_max_length, self._tokenizer.model_max_length)
         self._words = _whole_words(self._tokenizer.convert_ids_to_tokens(list(range(self._model.config.vocab_size))))
         if self._tokenizer.mask_token is None or not self._words:
             raise InputError(f"{settings.model}: the tokenizer has no mask token or no whole words; give a masked "

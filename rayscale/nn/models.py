@@ -19,13 +19,11 @@ from rayscale.checkpoints import find_checkpoint
 from rayscale.errors import InputError
 from rayscale.nn.lora import adapt, adapter_parameters
 from rayscale.nn.objectives import find_objective
-from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, family_config
+from rayscale.parameters import DEPTH_KEYS, EMBEDDING_WEIGHT, LABELLED_BY_LAST_STATE, WIDTH_KEYS, count, family_config
 from rayscale.tasks import find_kind
 
 if TYPE_CHECKING:
     from rayscale.trial import ModelSpec
-
-DECODERS_ONLY = ("causal-lm",)
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def build_model(
         if spec.family == "t5":
             keep["decoder_start_token_id"] = keep["pad_token_id"]
         return _from_scratch(spec, task_type, len(labels), vocab_size, max_length, seed, keep)
-    return _from_checkpoint(spec, task_type, vocab_size, max_length, seed, keep, checkpoint)
+    return _from_checkpoint(spec, task_type, vocab_size, max_length, seed, keep, checkpoint, token_ids or {})
 
 
 def _from_scratch(
@@ -113,6 +111,7 @@ def _from_checkpoint(
     seed: int,
     names: dict[str, Any],
     checkpoint: str | Path | None,
+    token_ids: Mapping[str, int],
 ) -> PreTrainedModel:
     source = str(checkpoint or spec.path)
     # A lane is given a folder that the driver has checked; hashing its weights again would cost every trial seconds.
@@ -134,8 +133,10 @@ def _from_checkpoint(
         setattr(config, key, value)
     _cut(source, config, spec.layers)
     config.use_cache = False
-    if task_type == "sequence-classification" and config.pad_token_id is None and config.eos_token_id is not None:
-        config.pad_token_id = config.eos_token_id  # decoders find the last token of a padded row by it
+    if find_objective(task_type).reads_texts:
+        config.pad_token_id = heads.padding_of(lambda key: getattr(config, key, None), token_ids)
+        if config.pad_token_id is None and config.model_type in LABELLED_BY_LAST_STATE:
+            raise heads.no_padding(source)  # they find the last token of a padded row by it
     torch.manual_seed(seed)
     level = transformers_logging.get_verbosity()
     # The report of unused weights is expected here: cut layers and heads of other tasks. What matters is checked below.
@@ -180,15 +181,22 @@ def draw_again(model: PreTrainedModel, seed: int) -> None:
     open_pooler(model)
 
 
+#: Keys of configs that hold a value for each layer, besides those that say so.
+_BY_LAYER = ("attention_window", "activation_sparsity_pattern")
+
+
 def _cut(source: str, config: transformers.PretrainedConfig, layers: int) -> None:
     try:
-        setattr(config, _key(config, DEPTH_KEYS, source), layers)
+        depth, known = _key(config, DEPTH_KEYS, source), config.to_dict()
+        if getattr(config, depth) > layers:
+            setattr(config, depth, layers)
         for key in ("num_decoder_layers", "decoder_layers"):  # of T5, and of BART and its kin
-            if getattr(config, key, None):
-                setattr(config, key, min(getattr(config, key), layers))
-        for key in ("layer_types", "attention_window"):  # a value for each layer; the latter of Longformer
-            if isinstance(getattr(config, key, None), (list, tuple)):
-                setattr(config, key, getattr(config, key)[:layers])
+            if (getattr(config, key, None) or 0) > layers:
+                setattr(config, key, layers)
+        for key in (key for key in known if "layer" in key or key in _BY_LAYER):
+            given = getattr(config, key, None)
+            if isinstance(given, (list, tuple)) and len(given) > layers:
+                setattr(config, key, given[:layers])
     except (NotImplementedError, AttributeError) as error:  # a config that works them out of something else
         raise InputError(
             f"{source} is a '{config.model_type}' checkpoint, which cannot be sized by its layers ({error}); "
@@ -212,15 +220,12 @@ def open_pooler(model: PreTrainedModel) -> None:
 def _check_fit(
     source: str, config: transformers.PretrainedConfig, task_type: str, layers: int, vocab_size: int, max_length: int
 ) -> None:
+    heads.check_head(source, config.to_dict(), task_type)
     kind = type(config)
     mapping: Any = find_objective(task_type).head._model_mapping
     bodies: Any = transformers.MODEL_MAPPING
     # Some heads of decoders name their body otherwise than the checkpoints of its kind do, and would read none of it.
-    able = kind in mapping and _prefix(mapping[kind]) == _prefix(bodies[kind])
-    # Encoders such as BERT are in the causal mapping too, as decoders that nobody trained.
-    encoder = kind in transformers.MODEL_FOR_MASKED_LM_MAPPING
-    mixed = heads.is_mixed(config.model_type, task_type)
-    if not able or mixed or (task_type in DECODERS_ONLY and encoder):
+    if kind not in mapping or _prefix(mapping[kind]) != _prefix(bodies[kind]):
         raise heads.cannot_do(source, config.model_type, task_type)
     depth = getattr(config, _key(config, DEPTH_KEYS, source))
     if not 1 <= layers <= depth:
@@ -266,7 +271,9 @@ def _check_body(source: str, model: PreTrainedModel, new: Iterable[str]) -> None
 
 
 def _key(config: transformers.PretrainedConfig, keys: tuple[str, ...], source: str) -> str:
-    for key in keys:
+    written = config.to_dict()
+    # What config.json says comes first: by other names a config may tell what it works out of that.
+    for key in (*(key for key in keys if key in written), *keys):
         if isinstance(getattr(config, key, None), int):
             return key
     raise InputError(
@@ -280,6 +287,12 @@ def count_params(model: PreTrainedModel) -> tuple[int, int]:
     """(all parameters, parameters outside embedding tables); a tied weight counts once."""
     size = measure_size(model)
     return size.params, size.params_non_embedding
+
+
+def padding_token(model: PreTrainedModel) -> int:
+    """The token that fills padded batches; where the model names none, any serves: it is masked."""
+    given = getattr(model.config, "pad_token_id", None)
+    return given if isinstance(given, int) and given >= 0 else 0
 
 
 def body_parameters(model: PreTrainedModel) -> set[int]:
@@ -307,6 +320,7 @@ def measure_size(model: PreTrainedModel, head_per_token: bool = False) -> Size:
 
 def _measure(model: PreTrainedModel, head_per_token: bool, counts: Callable[[nn.Parameter], bool]) -> Size:
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables |= {id(parameter) for name, parameter in model.named_parameters() if EMBEDDING_WEIGHT.search(name)}
     body = body_parameters(model)
     total = non_embedding = token = example = 0
     for parameter in filter(counts, model.parameters()):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+import transformers
 from torch import nn
 
 from rayscale.parameters import training_flops
@@ -93,6 +94,11 @@ class Objective:
     config: Mapping[str, Any] = field(default_factory=dict)
     flops: Callable[[Size, Split, np.ndarray], float] = plain_flops
     longest: Callable[[Split], int] = longest_row
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether a text has one set of classes, read off one of its states."""
+        return self.head is transformers.AutoModelForSequenceClassification
 
     def pass_flops(self, size: Size, split: Split, rows: np.ndarray) -> float:
         """`flops` of one pass, frozen weights considered: 4 per parameter and token instead of 6.

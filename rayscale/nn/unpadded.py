@@ -71,7 +71,7 @@ class Packing:
 
 def is_encoder(model: PreTrainedModel) -> bool:
     """Whether this is an encoder of a known architecture."""
-    return model.config.model_type in LAYERS and not model.config.is_decoder
+    return model.config.model_type in LAYERS and not getattr(model.config, "is_decoder", False)
 
 
 def can_unpad(model: PreTrainedModel) -> bool:

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.functional import embedding
 from transformers import PreTrainedModel
 
+from rayscale.nn.models import padding_token
+
 if TYPE_CHECKING:
     from rayscale.text.prepared import Prepared
 
@@ -44,21 +46,33 @@ def rest_unused(model: PreTrainedModel, prepared: Prepared) -> None:
 
     Models that write text keep the whole table: it is tied to their output, or read for what they write.
     """
-    table = model.get_input_embeddings()
+    table = input_table(model)
     used = find_used(model, table, prepared)
     if used is not None:
         assert isinstance(table, nn.Embedding)
         model.set_input_embeddings(UsedRows(table, torch.from_numpy(used).to(table.weight.device)))
 
 
-def find_used(model: PreTrainedModel, table: nn.Module, prepared: Prepared) -> np.ndarray | None:
+def input_table(model: PreTrainedModel) -> nn.Module | None:
+    """The embedding table of the model's tokens; None where it has none of its own, as those that read characters."""
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+
+
+def find_used(model: PreTrainedModel, table: nn.Module | None, prepared: Prepared) -> np.ndarray | None:
     """The tokens of these texts, ascending, where the other rows of this table are to rest; else None."""
     if type(table) is not nn.Embedding or model.get_output_embeddings() is not None:
         return None
     if not table.weight.requires_grad:  # beside adapters nothing is spent on it
         return None
     seen = np.zeros(table.num_embeddings, dtype=bool)
-    seen[0 if table.padding_idx is None else table.padding_idx] = True  # padded batches read it
+    # Besides those of the texts a model reads what pads its batches, and what it puts before or between texts itself.
+    named = (value for key, value in model.config.to_dict().items() if key.endswith("_token_id"))
+    for token in (padding_token(model), table.padding_idx, *named):
+        if isinstance(token, int) and 0 <= token < len(seen):
+            seen[token] = True
     for name in ("train", "validation", "test"):
         seen[prepared.split(name).used] = True
     return np.flatnonzero(seen) if seen.mean() <= LARGEST_SHARE else None
@@ -66,7 +80,7 @@ def find_used(model: PreTrainedModel, table: nn.Module, prepared: Prepared) -> n
 
 def wake_unused(model: PreTrainedModel, decay: float) -> None:
     """Give the model its whole table back: trained rows as they are, the others times `decay`."""
-    rows = model.get_input_embeddings()
+    rows = input_table(model)
     if isinstance(rows, UsedRows):
         table = rows.table[0]
         with torch.no_grad():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import DataError
 from rayscale.text.tokenise import TokenizerSpec, tokenizer_folder
-from rayscale.tokenizer_files import read_tokenizer, size_of
+from rayscale.tokenizer_files import read_tokenizer, size_of, special_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -50,15 +50,8 @@ class Vocabulary:
     origin: Path | None  # the checkpoint's folder
 
     def token_ids(self) -> dict[str, int]:
-        """Ids of the special tokens by role: pad, unk, cls, sep, mask, bos, eos, as far as there are."""
-        found = {}
-        for role in ("pad", "unk", "cls", "sep", "mask", "bos", "eos"):
-            token = self.config.get(f"{role}_token")
-            content = token.get("content") if isinstance(token, dict) else token
-            number = self.tokenizer.token_to_id(content) if isinstance(content, str) else None
-            if number is not None:
-                found[role] = number
-        return found
+        """See `special_ids`."""
+        return special_ids(self.tokenizer, self.config)
 
     def write(self, folder: Path) -> None:
         """Fill a folder that `transformers.AutoTokenizer.from_pretrained` loads."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import make_split
 
-from rayscale.nn.batches import cut_evaluation, cut_global_batches, order_rows, pad_rows, share_global_batch
+from rayscale.nn.batches import cut_evaluation, cut_global_batches, move_right, order_rows, pad_rows, share_global_batch
 
 
 def test_order_depends_on_seed_and_epoch_only() -> None:
@@ -64,3 +64,15 @@ def test_padding(multiple: int, most: int | None, width: int) -> None:
     assert ids[:, :3].tolist() == [[9, 10, 4], [5, 6, 7]]
     assert (ids[:, 3:] == 4).all()
     assert lengths.tolist() == [2, 3]
+
+
+def test_rows_of_one_length_are_not_padded_in_evaluation() -> None:
+    lengths = np.array([3, 5, 3, 4, 5, 5])
+    parts = list(cut_evaluation(np.arange(6), lengths, 0, 1, 100, alike=True))
+    assert [sorted(part.tolist()) for part in parts] == [[0, 2], [3], [1, 4, 5]]
+    assert len(list(cut_evaluation(np.arange(6), lengths, 0, 1, 100))) == 1
+
+
+def test_padding_moves_before_the_text() -> None:
+    rows = np.array([[7, 8, 0, 0], [1, 2, 3, 4]])
+    assert move_right(rows, np.array([2, 4])).tolist() == [[0, 0, 7, 8], [1, 2, 3, 4]]

@@ -11,7 +11,7 @@ import pytest
 
 from rayscale.draft import draft_plan
 from rayscale.errors import StudyError
-from rayscale.heads import check_head
+from rayscale.heads import check_head, padding_of, positions_of
 from rayscale.machine import Machine
 from rayscale.plan import model_specs
 from rayscale.storage import Store
@@ -65,6 +65,9 @@ def test_depth_and_width_are_found_whatever_a_config_calls_them(study_file: Path
     folder = checkpoint(study_file.parent / "small")
     config = {"model_type": "distilbert", "n_layers": 3, "dim": 48, "vocab_size": 100}
     (folder / "config.json").write_text(json.dumps(config))
+    shape = {"dtype": "F32", "shape": [48, 48], "data_offsets": [0, 0]}
+    header = json.dumps({f"transformer.layer.{n}.ffn.lin1.weight": shape for n in range(3)}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     specs = model_specs(load_study(study(study_file, "{pretrained: small, layers: [1, 3]}")))
     assert [(spec.name, spec.layers, spec.width) for spec in specs] == [("small@1", 1, 48), ("small", 3, 48)]
 
@@ -130,3 +133,31 @@ def test_a_checkpoint_that_would_fail_in_every_trial_fails_the_plan_at_its_line(
 def test_what_a_config_does_not_tell_is_left_to_the_model_floor() -> None:
     for config in ({}, {"model_type": None}, {"model_type": "gpt-sw3"}):
         check_head("here", config, "question-answering")
+
+
+@pytest.mark.parametrize(
+    ("config", "ids", "found"),
+    [
+        ({"pad_token_id": 0, "eos_token_id": 2}, {"pad": 5}, 0),
+        ({"pad_token_id": None, "eos_token_id": 2}, {"pad": 5}, 5),
+        ({"eos_token_id": [7, 8]}, {"eos": 3}, 7),
+        ({"pad_token_id": -1, "eos_token_id": []}, {"eos": 3}, 3),
+        ({"pad_token_id": 100, "vocab_size": 100}, {}, None),
+    ],
+)
+def test_what_pads_texts_is_the_first_that_is_a_row_of_the_embedding(
+    config: dict[str, object], ids: dict[str, int], found: int | None
+) -> None:
+    assert padding_of(config.get, ids) == found
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"max_position_embeddings": -1}, None),
+        ({"n_positions": 64}, 64),
+        ({"max_position_embeddings": 514, "pad_token_id": 1, "model_type": "longformer"}, 512),
+    ],
+)
+def test_positions_are_those_that_a_text_may_take(config: dict[str, object], found: int | None) -> None:
+    assert positions_of(config.get) == found

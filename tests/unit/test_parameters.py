@@ -102,7 +102,7 @@ def test_tables_by_other_names_and_buffers_in_old_files(tmp_path: Path) -> None:
 
 
 def test_layers_by_unknown_names_are_refused(tmp_path: Path) -> None:
-    save_file({"transformer.attentions.0.q.weight": np.zeros((4, 4), np.float32)}, str(tmp_path / "model.safetensors"))
+    save_file({"transformer.stages.0.q.weight": np.zeros((4, 4), np.float32)}, str(tmp_path / "model.safetensors"))
     with pytest.raises(InputError, match="no layers by the names"):
         count({"model_type": "xlm", "hidden_size": 4}, "sequence-classification", 2, 1, tmp_path)
 

@@ -11,7 +11,8 @@ import transformers
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from rayscale.nn.objectives import WINDOWS, Inputs, Objective, Score
+from rayscale.nn.models import padding_token
+from rayscale.nn.objectives import WINDOWS, Inputs, Objective, Score, bare
 from rayscale.nn.tasks.answers import exact_match, f1
 from rayscale.nn.tasks.sequence_classification import TYPES, kinds_of
 from rayscale.parameters import training_flops
@@ -66,8 +67,8 @@ def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
 def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """(summed loss, logits (windows, longest window, 2) of beginning and end, -inf behind a window's end)."""
     places = inputs.extra["places"]
-    ids = inputs.ids.flatten()[places.clamp(min=0)]
-    # Behind the end stands the padding of the rows; where they have none, the first token serves: the mask hides it.
+    pad = padding_token(bare(model))
+    ids = inputs.ids.flatten()[places.clamp(min=0)].masked_fill(places == NOWHERE, pad)
     kinds = {} if kinds_of(model) < 2 else {TYPES: inputs.extra[TYPES]}
     found = model(input_ids=ids, attention_mask=inputs.extra[WINDOWS], **kinds)
     logits = torch.stack([found.start_logits, found.end_logits], -1).float()

@@ -36,10 +36,10 @@ def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
 def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """(summed loss, logits (rows, longest target, vocabulary))."""
     wanted = inputs.extra["targets"]
-    before = bare(model).prepare_decoder_input_ids_from_labels(labels=wanted)
-    logits = model(
-        input_ids=inputs.ids, attention_mask=inputs.mask, decoder_input_ids=before, use_cache=False
-    ).logits.float()
+    prepare = getattr(bare(model), "prepare_decoder_input_ids_from_labels", None)
+    # Some shift their labels within, and then make a loss of their own of them.
+    told = {"labels": wanted} if prepare is None else {"decoder_input_ids": prepare(labels=wanted.clone())}
+    logits = model(input_ids=inputs.ids, attention_mask=inputs.mask, **told, use_cache=False).logits.float()
     return cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum"), logits
 
 
