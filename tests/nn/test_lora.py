@@ -117,7 +117,6 @@ def test_a_trial_changes_the_weights_beside_adapters_and_the_head_alone(
 ) -> None:
     makers = {"token-classification": make_tagged, "causal-lm": make_language}
     made = makers.get(task, make_classification)(tmp_path)
-    made.tokenizer_folder.mkdir(exist_ok=True)
     folder = tiny_gpt2 if task == "causal-lm" else tiny_bert
     trial = trial_of(folder, task)
     result = train.train_trial(trial, made, save_to=tmp_path / "model")
@@ -156,7 +155,6 @@ def test_a_trial_in_pieces_equals_the_whole_and_its_savepoints_hold_what_learns(
 ) -> None:
     trial = trial_of(tiny_bert, early_stopping=50)
     trial = replace(trial, trial_id="adapted", data_requested=53, model=spec(tiny_bert, Lora(rank=2, dropout=0.3)))
-    (tmp_path / "tokenizer").mkdir()
     keep = saving(tmp_path / "run", lambda event: None)
     with saved_after(4, 9):
         with interrupted_in(12), pytest.raises(InterruptedTrialError):

@@ -66,4 +66,11 @@ class _Confusion:
         return Score(classification_metrics(confusion), class_table(self._labels, right, predicted, true))
 
 
-OBJECTIVE = Objective(transformers.AutoModelForSequenceClassification, one_per_row, losses, _Confusion, extra=extra)
+OBJECTIVE = Objective(
+    transformers.AutoModelForSequenceClassification,
+    one_per_row,
+    losses,
+    _Confusion,
+    extra=extra,
+    config={"problem_type": "single_label_classification"},
+)
