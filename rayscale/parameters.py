@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rayscale.errors import InputError
-from rayscale.lora import Lora
+from rayscale.lora import Lora, is_of_mixture
 from rayscale.tasks import find_kind
 
 # What configs of different architectures call their number of layers and the width of their hidden states.
@@ -309,6 +309,16 @@ def count_adapters(folder: Path | str, layers: int, lora: Lora, task_type: str) 
         if matrix and numbered and int(numbered.group(1)) < layers and _serves(name, task_type):
             sides[name.removesuffix(".weight")] = sum(shape)
     return lora.rank * sum(sides[name] for name in lora.choose(sides))
+
+
+def count_mixture(folder: Path | str, layers: int) -> int:
+    """Parameters of the experts of the first `layers` layers of a checkpoint, and of what chooses among them."""
+    counted = 0
+    for name, shape in _floating_tensors(Path(folder)):
+        numbered = LAYER_NUMBER.search(name)
+        if numbered and int(numbered.group(1)) < layers and is_of_mixture(name):
+            counted += math.prod(shape)
+    return counted
 
 
 def training_flops(

@@ -18,7 +18,7 @@ from rayscale.estimate import Copies, Measured, Planned, Supply, cost, learn, sh
 from rayscale.guessing import guessing_loss
 from rayscale.heads import check_head
 from rayscale.machine import Machine, torch_without_cuda
-from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, count_adapters, count_head, family_config
+from rayscale.parameters import DEPTH_KEYS, WIDTH_KEYS, count, count_adapters, count_head, count_mixture, family_config
 from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
 from rayscale.study_checks import repeated
@@ -402,6 +402,13 @@ def _lint(study: Study, planned: Sequence[Planned], supply: Supply, machine: Mac
     if len({p.trial.model.lora for p in planned if p.trial.model.kind == "pretrained"}) > 1:
         text = "models that differ in lora have one size: a law over sizes is one curve through both; see those of each"
         found.append(("mixed_lora", text))
+    for spec, whole in {p.trial.model: p.params for p in planned if p.trial.model.lora}.items():
+        if spec.path and (experts := count_mixture(spec.path, spec.layers)):
+            text = (
+                f"{spec.name}: its experts, {experts:,} of {whole:,} parameters, get no adapters and stay as they "
+                "are; the layers beside them learn"
+            )
+            found.append(("frozen_experts", text))
     if {p.trial.augment for p in planned} and not any(p.trial.augment == "none" for p in planned):
         found.append(("no_plain_cells", "no cell without augmentation: what a copy is worth cannot be said; add none"))
     if len(study.training.rates) > 1:

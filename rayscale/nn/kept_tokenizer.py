@@ -47,8 +47,8 @@ class Given:
         """What the model of this job is given."""
         split = job.prepared.split("test")
         extra = job.objective.extra(split, np.arange(1), job.longest)
-        whole = find_kind(job.task_type).axis == "tokens"
-        return cls(TYPES in extra and kinds_of(model) > 1, None if whole else job.trial.task["max_length"] or job.longest)
+        length = None if find_kind(job.task_type).axis == "tokens" else job.trial.task["max_length"] or job.longest
+        return cls(TYPES in extra and kinds_of(model) > 1, length)
 
 
 def write_tokenizer(prepared: Path, checkpoint: Path | None, model: PreTrainedModel, given: Given, into: Path) -> None:
