@@ -125,6 +125,8 @@ def train_trial(
         try:
             model = ready.model
             job = keeper.find(model)
+            if rank == 0 and getattr(model, "begins_with_stored_head", False):
+                keeper.tell("head_reused", classes=prepared.labels)
             devices.let_multiply(group.device, job.precision)
             pulse.micro_batch = job.micro_batch
             result = _run(ready, job, course, pulse, keeper)
