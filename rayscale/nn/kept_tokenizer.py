@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from rayscale.checkpoints import tokenizer_files
 from rayscale.errors import TrialError
+from rayscale.heads import positions_of
 from rayscale.nn.tasks.sequence_classification import TYPES, kinds_of
 from rayscale.tasks import find_kind
 from rayscale.tokenizer_files import NAMES
@@ -88,8 +89,8 @@ def _fitted(config: dict[str, Any], tokenizer: Tokenizer, model: PreTrainedModel
     config["model_input_names"] = ["input_ids", *types, "attention_mask"]
     if given.length is None:
         return config
-    limit = config.get("model_max_length")
-    config["model_max_length"] = min(limit, given.length) if isinstance(limit, (int, float)) else given.length
+    limits = (given.length, config.get("model_max_length"), positions_of(lambda key: getattr(model.config, key, None)))
+    config["model_max_length"] = int(min(limit for limit in limits if isinstance(limit, (int, float)) and limit > 0))
     config |= {"padding_side": "right", "truncation_side": "right"}
     if (padding := _padding(config, tokenizer, model)) is not None:
         config["pad_token"] = padding
@@ -98,7 +99,8 @@ def _fitted(config: dict[str, Any], tokenizer: Tokenizer, model: PreTrainedModel
 
 def _padding(config: dict[str, Any], tokenizer: Tokenizer, model: PreTrainedModel) -> Any:
     """The token that a batch is padded with: that of the model, by which a decoder finds the end of a text."""
-    pad = model.config.pad_token_id
+    given = getattr(model.config, "pad_token_id", None)
+    pad = given if isinstance(given, int) and given >= 0 else None
     stated = config.get("pad_token")
     content = stated.get("content") if isinstance(stated, dict) else stated
     if isinstance(content, str) and (pad is None or tokenizer.token_to_id(content) == pad):

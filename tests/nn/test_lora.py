@@ -265,7 +265,8 @@ def test_what_stands_beside_a_mixture_of_experts_is_what_is_counted(kind: str, t
 def test_in_bf16_the_record_is_that_of_the_saved_model(
     lora: Lora | None, language: Made, tiny_gpt2: Path, tmp_path: Path
 ) -> None:
-    trial = replace(trial_of(tiny_gpt2, "causal-lm", precision="bf16"), model=spec(tiny_gpt2, lora))
+    settings = RATE | {"precision": "bf16", "epochs": 1}
+    trial = make_trial("causal-lm", model=spec(tiny_gpt2, lora), training=settings)
     result = train.train_trial(trial, language, save_to=tmp_path / "model")
     assert result["precision"] == "bf16"
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
