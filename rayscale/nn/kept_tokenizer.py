@@ -136,6 +136,7 @@ def _loads_as(tokenizer: Tokenizer, folder: Path) -> bool:
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
+        # A folder that was just written here: nothing is downloaded that a revision could pin.
         loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)  # nosec B615
     except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError):
         return False
