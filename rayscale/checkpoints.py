@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 from rayscale.errors import InputError
 from rayscale.names import as_name
 
-#: All that is ever read of a checkpoint: weights as safetensors, configuration, tokenizer.
-FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json",
-         "vocab*", "merges.txt", "*.spm")  # fmt: skip
-
+#: What belongs to a tokenizer, of whatever kind, with the templates of its chats.
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "bpe.codes",
+                   "*.spm", "spm.model", "spiece.model", "sentencepiece*.model", "chat_template*",
+                   "additional_chat_templates/*.jinja")  # fmt: skip
+#: All that is ever read of a checkpoint: weights as safetensors, configuration, how it writes, tokenizer.
+FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
 
 #: Names of folders that say nothing of the model in them.
 GENERIC = ("model", "models", "checkpoint", "best", "final", "last", "latest", "output", "weights", "hf")
@@ -39,7 +42,7 @@ def find_checkpoint(pretrained: str, revision: str | None) -> Checkpoint:
     folder = Path(pretrained)
     if not folder.is_dir():
         folder = _download(pretrained, revision)
-    files = sorted({file for pattern in FILES for file in folder.glob(pattern) if file.is_file()})
+    files = _files(folder, FILES)
     names = {file.name for file in files}
     if "config.json" not in names:
         raise InputError(f"{folder} has no config.json; give the folder of a transformers checkpoint",
@@ -51,7 +54,7 @@ def find_checkpoint(pretrained: str, revision: str | None) -> Checkpoint:
     _check_shards(folder, names)
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
@@ -72,6 +75,15 @@ def _check_shards(folder: Path, names: set[str]) -> None:
                 "fetch the checkpoint again",
                 code="bad_checkpoint",
             )
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint that belong to its tokenizer."""
+    return _files(folder, TOKENIZER_FILES)
+
+
+def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
 
 
 def checkpoint_name(pretrained: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -10,6 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from rayscale.errors import InputError, nearest
 
 ALL_LINEAR = "all-linear"
+#: Parts of a mixture of experts that get no adapters: the experts, which transformers holds in one tensor of three
+#: dimensions for a whole layer, whatever the files say, and what chooses among them.
+_MIXTURE = re.compile(r"(^|\.)(experts|router|gate|block_sparse_moe)(\.|$)")
 _TARGETS = "give all-linear, or a list of names of linear layers, such as [query, value]"
 
 
@@ -48,11 +52,12 @@ class Lora(BaseModel):
         return "-".join([*parts, *(self.target_modules if self.target_modules != ALL_LINEAR else ())])
 
     def choose(self, layers: Iterable[str]) -> list[str]:
-        """Those of these linear layers (dotted names) that get adapters.
+        """Those of these linear layers (dotted names) that get adapters: none in experts, nor in what routes to them.
 
         Raises InputError where there are none, and for a target that none of them is called, naming what there is.
         """
-        known = list(layers)
+        there = list(layers)
+        known = [name for name in there if not is_of_mixture(name)]
         if not known:
             raise InputError(
                 "finds no linear layers in numbered blocks of this checkpoint; leave the key out to train all weights",
@@ -61,14 +66,26 @@ class Lora(BaseModel):
         if self.target_modules == ALL_LINEAR:
             return known
         for target in self.target_modules:
-            if not any(_is_called(name, target) for name in known):
-                there = list(dict.fromkeys(name.rpartition(".")[2] for name in known))
+            if any(_is_called(name, target) for name in known):
+                continue
+            if any(_is_called(name, target) for name in there):
                 raise InputError(
-                    f"target_modules: no linear layer is called '{target}'{nearest(target, there)} "
-                    f"(there are: {', '.join(there)}); or write {ALL_LINEAR}",
+                    f"target_modules: '{target}' is part of the experts of this checkpoint, or chooses among them; "
+                    "their weights stay as they are: leave it out",
                     code="no_lora_layers",
                 )
+            names = list(dict.fromkeys(name.rpartition(".")[2] for name in known))
+            raise InputError(
+                f"target_modules: no linear layer is called '{target}'{nearest(target, names)} "
+                f"(there are: {', '.join(names)}); or write {ALL_LINEAR}",
+                code="no_lora_layers",
+            )
         return [name for name in known if any(_is_called(name, target) for target in self.target_modules)]
+
+
+def is_of_mixture(name: str) -> bool:
+    """Whether this layer belongs to the experts of a mixture, or chooses among them."""
+    return bool(_MIXTURE.search(name))
 
 
 def _is_called(name: str, target: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rayscale.errors import InputError
-from rayscale.lora import Lora
+from rayscale.lora import Lora, is_of_mixture
 from rayscale.tasks import find_kind
 
 # What configs of different architectures call their number of layers and the width of their hidden states.
@@ -349,6 +349,38 @@ def count_adapters(folder: Path | str, layers: int, lora: Lora, task_type: str) 
         if matrix and numbered and int(numbered.group(1)) < layers and _serves(name, task_type):
             sides[name.removesuffix(".weight")] = sum(shape)
     return lora.rank * sum(sides[name] for name in lora.choose(sides))
+
+
+def has_head(folder: Path | str, task_type: str, n_labels: int) -> bool:
+    """Whether a checkpoint brings a head of this size for the task, with which training begins in place of a new one.
+
+    Transformers takes a head by the names and shapes of its weights, whatever its classes meant: that of tags serves
+    for texts, too, where both are called alike. Reads headers only.
+    """
+    if find_kind(task_type).writes:
+        return False
+    shapes, asks = dict(_floating_tensors(Path(folder))), task_type == "question-answering"
+    body, classes = _body(shapes), 2 if asks else n_labels
+    return any(
+        len(shape) == 2 and shape[0] == classes and (asks == name.startswith("qa_outputs.")) and _is_of_task(name)
+        for name, shape in shapes.items()
+        if name not in body
+    )
+
+
+def _is_of_task(name: str) -> bool:
+    """Whether a weight outside the body may be of a task's head: not of the output of a language model."""
+    return ".pooler." not in f".{name}" and not name.startswith(("cls.", "lm_head.", "generator_"))
+
+
+def count_mixture(folder: Path | str, layers: int) -> int:
+    """Parameters of the experts of the first `layers` layers of a checkpoint, and of what chooses among them."""
+    counted = 0
+    for name, shape in _floating_tensors(Path(folder)):
+        numbered = LAYER_NUMBER.search(name)
+        if numbered and int(numbered.group(1)) < layers and is_of_mixture(name):
+            counted += math.prod(shape)
+    return counted
 
 
 def training_flops(

@@ -24,8 +24,10 @@ from rayscale.parameters import (
     count,
     count_adapters,
     count_head,
+    count_mixture,
     depth_of,
     family_config,
+    has_head,
 )
 from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
@@ -395,6 +397,18 @@ def _cell(planned: Planned) -> tuple[Any, ...]:
     return tuple(getattr(planned.trial, name) for name in CELL)
 
 
+def _stored_classes(folder: str, n_labels: int) -> str:
+    """What is to be said of a checkpoint that brings a head of the task's size."""
+    names = read_config(folder).get("id2label") or {}
+    listed = [str(names.get(str(number), "")) for number in range(min(n_labels, 4))]
+    of = f" ({', '.join(listed)}{', ...' if n_labels > 4 else ''})" if all(listed) else ""
+    return (
+        f"training begins with the head that the checkpoint brings, of as many classes{of}, not with a new one; its "
+        "first class becomes the first of the study's, which stand in the order of their names, and so on. For a new "
+        "head give the body alone: AutoModel.from_pretrained(folder).save_pretrained(another)"
+    )
+
+
 def _lint(study: Study, planned: Sequence[Planned], supply: Supply, machine: Machine) -> list[tuple[str, str]]:
     """What this design cannot show, and what the text and the GPUs may not give."""
     found = []
@@ -425,6 +439,16 @@ def _lint(study: Study, planned: Sequence[Planned], supply: Supply, machine: Mac
     if len({p.trial.model.lora for p in planned if p.trial.model.kind == "pretrained"}) > 1:
         text = "models that differ in lora have one size: a law over sizes is one curve through both; see those of each"
         found.append(("mixed_lora", text))
+    for spec in dict.fromkeys(p.trial.model for p in planned if p.trial.model.path):
+        if has_head(str(spec.path), study.task.type, supply.n_labels):
+            found.append(("reused_head", f"{spec.name}: {_stored_classes(str(spec.path), supply.n_labels)}"))
+    for spec, whole in {p.trial.model: p.params for p in planned if p.trial.model.lora}.items():
+        if spec.path and (experts := count_mixture(spec.path, spec.layers)):
+            text = (
+                f"{spec.name}: its experts, {experts:,} of {whole:,} parameters, get no adapters and stay as they "
+                "are; the layers beside them learn"
+            )
+            found.append(("frozen_experts", text))
     if {p.trial.augment for p in planned} and not any(p.trial.augment == "none" for p in planned):
         found.append(("no_plain_cells", "no cell without augmentation: what a copy is worth cannot be said; add none"))
     if len(study.training.rates) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -25,10 +26,12 @@ def evaluate(
     rows: np.ndarray | None = None,
     beat: Callable[[], None],
     scored: bool = False,
+    as_saved: bool = False,
 ) -> tuple[float, Score | None]:
     """(mean loss per target, metrics if `scored`) over `rows` of a split (None: all), the same on every rank.
 
-    `beat` is called after every batch. The model is left in evaluation mode.
+    `beat` is called after every batch. With `as_saved` the numbers are those of the model that is saved, in float32,
+    whatever precision it is trained in. The model is left in evaluation mode.
     """
     group, split = job.group, job.prepared.split(split_name)
     rows, lengths = np.arange(len(split)) if rows is None else rows, split.lengths
@@ -37,15 +40,16 @@ def evaluate(
     # Where memory was too small for a micro-batch, it may be for these batches too.
     tokens = TOKENS[group.device.type] * job.micro_batch // job.usual_micro_batch
     model.eval()
+    precision = contextlib.nullcontext if as_saved else job.autocast
     with torch.inference_mode():
         parts = batches.cut_evaluation(rows, lengths, group.rank, group.world_size, tokens, job.reads_padding)
         for chosen in split.ahead(parts, lambda part: part):
             inputs = job.to_device(split, chosen)
-            with job.autocast():
+            with precision():
                 summed, outputs = job.objective.losses(model, inputs)
             loss_sum += summed.double()
             if tally is not None:
-                with job.autocast():
+                with precision():
                     tally.add(model, inputs, outputs, chosen)
             beat()
     targets = float(job.objective.targets(split)[rows].sum())

@@ -17,6 +17,8 @@ from rayscale.parameters import LAYER_NUMBER
 def adapt(model: PreTrainedModel, lora: Lora, seed: int, head: Iterable[nn.Parameter]) -> None:
     """Freeze the model but for the `head` of its task, and put adapters, drawn by `seed`, into its linear layers.
 
+    Experts of a mixture stay as they are (see `Lora.choose`).
+
     They begin as no change: B is zero. Raises InputError without peft, and as `Lora.choose` does.
     """
     try:
@@ -36,11 +38,16 @@ def adapt(model: PreTrainedModel, lora: Lora, seed: int, head: Iterable[nn.Param
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type] # a float serves as well
         lora_dropout=lora.dropout,
-        target_modules=chosen,
+        target_modules=[f"model.{name}" for name in chosen],
         fan_in_fan_out=isinstance(layers[chosen[0]], Conv1D),  # GPT-2 keeps its matrices the other way round
     )
     torch.manual_seed(seed)
-    inject_adapter_in_model(config, model)
+    # Given the model itself, peft takes these names for those of older versions of transformers: with DeepSeek and
+    # others it passes dense layers over, and gives all experts adapters of twice the rank.
+    shell = nn.Module()
+    shell.model = model
+    inject_adapter_in_model(config, shell)
+    model.peft_config = shell.peft_config  # type: ignore[assignment]
     for parameter in head:
         parameter.requires_grad_(True)
 

@@ -166,6 +166,7 @@ def _from_checkpoint(
             transformers_logging.enable_progress_bar()
     new = {*map(str, info.get("missing_keys", ())), *(str(key[0]) for key in info.get("mismatched_keys", ()))}
     _check_body(source, model, new)
+    model.begins_with_stored_head = not find_kind(task_type).writes and _has_stored_head(model, new)
     open_pooler(model)
     if spec.lora is not None:
         adapt(model, spec.lora, seed, _head(model, new))
@@ -254,6 +255,13 @@ def _head(model: PreTrainedModel, new: Collection[str]) -> list[nn.Parameter]:
     body, output = body_parameters(model), model.get_output_embeddings()
     writing = {id(parameter) for parameter in output.parameters()} if output is not None else set()
     return [p for name, p in model.named_parameters() if id(p) not in body and (id(p) not in writing or name in new)]
+
+
+def _has_stored_head(model: PreTrainedModel, new: Collection[str]) -> bool:
+    """Whether the head of the task, a pooler aside, came with the checkpoint."""
+    body = body_parameters(model)
+    names = [name for name, p in model.named_parameters() if id(p) not in body and "pooler." not in name]
+    return bool(names) and not any(name in new for name in names)
 
 
 def _check_body(source: str, model: PreTrainedModel, new: Iterable[str]) -> None:

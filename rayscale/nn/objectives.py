@@ -59,6 +59,10 @@ def _nothing_more(split: Split, rows: np.ndarray, width: int) -> dict[str, np.nd
     return {}
 
 
+def _as_it_will(prepared: Prepared) -> dict[str, Any]:
+    return {}
+
+
 def longest_row(split: Split) -> int:
     """Tokens of the longest input: that of a row."""
     return int(split.lengths.max(initial=0))
@@ -81,7 +85,7 @@ class Objective:
     rows, padded to `width`, carries besides ids, mask and labels. `betas` are AdamW's. `head_per_token`: the new head
     works on every token. `config` goes into the model's config, for those who load it.
     `flops(size, split, rows)`: floating-point operations of one pass over rows. `longest(split)`: tokens of the longest
-    input of the model.
+    input of the model. `writing(prepared)`: the settings of `generate` with which what it writes is scored.
     """
 
     head: Any
@@ -94,6 +98,7 @@ class Objective:
     config: Mapping[str, Any] = field(default_factory=dict)
     flops: Callable[[Size, Split, np.ndarray], float] = plain_flops
     longest: Callable[[Split], int] = longest_row
+    writing: Callable[[Prepared], dict[str, Any]] = _as_it_will
 
     @property
     def reads_texts(self) -> bool:

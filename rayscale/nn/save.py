@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from rayscale.checkpoints import find_checkpoint
 from rayscale.errors import TrialError
+from rayscale.nn.job import Job
+from rayscale.nn.kept_tokenizer import Given, write_tokenizer
+
+#: Settings of a checkpoint's way to write that mean nothing where the likeliest token is taken, and are refused there.
+_OF_OTHER_WAYS = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
+                  "early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty", "max_length")  # fmt: skip
 
 
-def save_model(model: PreTrainedModel, tokenizer: Path, folder: Path) -> None:
-    """Writes `folder` as a whole or not at all: safetensors, config.json, and the files of the `tokenizer` folder.
+def save_model(job: Job, model: PreTrainedModel, checkpoint: str | None, folder: Path) -> None:
+    """Writes `folder` as a whole or not at all: safetensors, config.json, how it writes, and the tokenizer.
 
-    Raises TrialError if the tokenizer is missing or the disk refuses.
+    Loaded without this package, it gives the numbers of the record. `checkpoint` is the folder where the model comes
+    from; None where that is what the model of the trial says. Raises TrialError if the tokenizer is missing or does not
+    load as it was in training, or the disk refuses.
     """
-    if not tokenizer.is_dir():
-        raise TrialError(f"no tokenizer at {tokenizer}; prepare the data again", code="no_tokenizer", permanent=True)
+    prepared, spec = job.prepared.tokenizer_folder, job.trial.model
+    if not prepared.is_dir():
+        raise TrialError(f"no tokenizer at {prepared}; prepare the data again", code="no_tokenizer", permanent=True)
+    if checkpoint is None and spec.path is not None:
+        checkpoint = str(find_checkpoint(spec.path, spec.revision).folder)
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
-        shutil.copytree(tokenizer, part)
         transformers_logging.disable_progress_bar()  # its bars would break the lines of an inline run
-        model.save_pretrained(part)
+        with _as_recorded(job, model):
+            model.save_pretrained(part)
+        write_tokenizer(prepared, Path(checkpoint) if checkpoint else None, model, Given.of(job, model), part)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(part, folder)
@@ -32,3 +48,27 @@ def save_model(model: PreTrainedModel, tokenizer: Path, folder: Path) -> None:
         raise TrialError(f"the model cannot be saved to {folder}: {error}", code="not_saved") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _as_recorded(job: Job, model: PreTrainedModel) -> Iterator[None]:
+    """Within, the model says how it wrote what its scores are of; without a cache it was only trained."""
+    config: Any = model.config
+    if not model.can_generate():
+        yield
+        return
+    cached, way = config.use_cache if hasattr(config, "use_cache") else None, model.generation_config
+    new = GenerationConfig.from_dict(way.to_dict()) if way is not None else GenerationConfig()
+    new.use_cache = True
+    settings = job.objective.writing(job.prepared)
+    if settings:
+        new.update(**dict.fromkeys(_OF_OTHER_WAYS), **settings)
+    try:
+        if cached is not None:
+            config.use_cache = True
+        model.generation_config = new
+        yield
+    finally:
+        if cached is not None:
+            config.use_cache = cached
+        model.generation_config = way

@@ -125,6 +125,8 @@ def train_trial(
         try:
             model = ready.model
             job = keeper.find(model)
+            if rank == 0 and getattr(model, "begins_with_stored_head", False):
+                keeper.tell("head_reused", classes=prepared.labels)
             devices.let_multiply(group.device, job.precision)
             pulse.micro_batch = job.micro_batch
             result = _run(ready, job, course, pulse, keeper)
@@ -144,9 +146,7 @@ def train_trial(
         peak = group.largest([max(recorded, devices.read_memory_peak(group.device)) if tells_memory else -1])[0]
         if save_to is not None and rank == 0 and result["status"] == "ok":
             pulse.enter("save")
-            wake_unused(model, course.decay)
-            merge(model)
-            save_model(model, prepared.tokenizer_folder, Path(save_to))
+            save_model(job, model, checkpoint, Path(save_to))
         if kept is not None:
             kept.keep(ready)
         return {**result, "peak_memory_bytes": int(peak) if peak >= 0 else None, "curve": course.curve}
@@ -156,6 +156,9 @@ def _run(ready: ReadyModel, job: Job, course: Course, pulse: Pulse, keeper: Keep
     """Trains, then evaluates if training did not diverge: status, losses, metrics."""
     seed_everything(job.trial.seed, job.group.rank)  # building a model may draw any number of random values
     _train(ready, job, course, pulse, keeper)
+    # What is evaluated is what is saved: bf16 sees other adapters beside a weight than within it.
+    wake_unused(ready.model, course.decay)
+    merge(ready.model)
     losses: dict[str, float | None] = {"validation_loss": None, "eval_loss": None}
     score = None
     for split, column in (("validation", "validation_loss"), ("test", "eval_loss")):
@@ -163,7 +166,7 @@ def _run(ready: ReadyModel, job: Job, course: Course, pulse: Pulse, keeper: Keep
             continue
         pulse.enter(split)
         started = time.perf_counter()
-        loss, score = evaluate(ready.model, job, split, beat=pulse.beat, scored=split == "test")
+        loss, score = evaluate(ready.model, job, split, beat=pulse.beat, scored=split == "test", as_saved=True)
         course.eval_seconds += time.perf_counter() - started
         losses[column] = loss
         if not math.isfinite(loss):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import DataError
 from rayscale.text.tokenise import TokenizerSpec, tokenizer_folder
-from rayscale.tokenizer_files import read_tokenizer, size_of, special_ids
+from rayscale.tokenizer_files import NAMES, read_tokenizer, size_of, special_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,8 +32,6 @@ _GPT2 = {
     "pad_token": "<|pad|>",
 }
 _T5 = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
-          "vocab.json", "merges.txt")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,8 @@ class Vocabulary:
         """Fill a folder that `transformers.AutoTokenizer.from_pretrained` loads."""
         folder.mkdir(parents=True)
         if self.origin is not None:
-            for name in _FILES:
-                if (self.origin / name).exists():
-                    shutil.copyfile(self.origin / name, folder / name)
+            for name in NAMES:
+                shutil.copyfile(self.origin / name, folder / name)
             return
         (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(self.config, indent=1), encoding="utf-8")

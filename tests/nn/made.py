@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def make_classification(folder: Path) -> Made:
             rows.append(np.concatenate([[2], body, [3]]))
         return make_split(rows, labels)
 
-    return Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, list(LABELS))
+    return _with_tokenizer(Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, list(LABELS)))
 
 
 def make_tagged(folder: Path) -> Made:
@@ -81,7 +82,9 @@ def make_tagged(folder: Path) -> Made:
             split, lists={"targets": Ragged(np.concatenate(tags).astype(np.int32), np.cumsum([0, *map(len, tags)]))}
         )
 
-    return Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, ["O", "B-X", "B-Y"])
+    return _with_tokenizer(
+        Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, ["O", "B-X", "B-Y"])
+    )
 
 
 def make_topics(folder: Path) -> Made:
@@ -94,7 +97,7 @@ def make_topics(folder: Path) -> Made:
         borne = Ragged(np.concatenate(classes).astype(np.int32), np.cumsum([0, *map(len, classes)]))
         return replace(make_split(rows), lists={"classes": borne})
 
-    return Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, list(LABELS))
+    return _with_tokenizer(Made(folder, {"train": make(300), "validation": make(40), "test": make(61)}, list(LABELS)))
 
 
 def make_language(folder: Path, ragged: bool = False) -> Made:
@@ -114,12 +117,17 @@ def make_language(folder: Path, ragged: bool = False) -> Made:
             rows.append(np.asarray(row))
         return make_split(rows)
 
-    made = Made(folder, {"train": make(300), "validation": make(20), "test": make(31)}, [])
+    return _with_tokenizer(Made(folder, {"train": make(300), "validation": make(20), "test": make(31)}, []))
+
+
+def _with_tokenizer(made: Made) -> Made:
     tokenizer = Tokenizer(WordLevel({chr(99 + i) * (1 + i % 3): i for i in range(VOCABULARY)}, chr(99)))
     tokenizer.decoder = Fuse()
     tokenizer.add_special_tokens([chr(99), chr(100) * 2])
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": chr(99), "eos_token": chr(100) * 2}
     made.tokenizer_folder.mkdir(parents=True, exist_ok=True)
-    publish_file(made.tokenizer_folder / "tokenizer.json", tokenizer.to_str().encode())  # several ranks may make it
+    for name, content in (("tokenizer.json", tokenizer.to_str()), ("tokenizer_config.json", json.dumps(config))):
+        publish_file(made.tokenizer_folder / name, content.encode())  # several ranks may make it
     return made
 
 

@@ -120,7 +120,6 @@ def test_a_trial_on_a_gpu_is_repeated_bit_for_bit(classification: Made) -> None:
 def test_trials_on_a_kept_model_are_those_on_new_ones_and_record_nothing_again(
     classification: Made, language: Made, tmp_path: Path, kind: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "tokenizer").mkdir(exist_ok=True)
     task, made = ("causal-lm", language) if kind == "gpt2" else ("sequence-classification", classification)
     spec = wide(kind)
     if kind == "cut":  # most of its table rests, its body has dropout, a pooler and a new head

@@ -72,7 +72,6 @@ CASES: dict[str, Callable[[Path], tuple[Trial, Made]]] = {
 
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Trial, Made]:
-    (tmp_path / "tokenizer").mkdir()
     return CASES[request.param](tmp_path)
 
 
@@ -105,7 +104,6 @@ def test_a_trial_after_others_equals_one_alone(case: tuple[Trial, Made], tmp_pat
 
 
 def test_a_trial_goes_on_from_its_savepoint_in_a_model_of_another(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer").mkdir()
     trial, made = CASES["cut"](tmp_path)
     whole, kept, keep = train_trial(trial, made, save_to=tmp_path / "whole"), KeptModel(), saving(tmp_path, print)
     with saved_after(9), interrupted_in(12), pytest.raises(InterruptedTrialError):
@@ -181,7 +179,6 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_what_was_recorded_serves_the_next_trial_where_it_would_have_been_recorded(
     name: str, tmp_path: Path, recorded: list[int]
 ) -> None:
-    (tmp_path / "tokenizer").mkdir()
     trial, made = CASES[name](tmp_path)
     other = replace(changed(trial, learning_rate=0.02), seed=8, data_requested=trial.data_requested * 2)
     alone = train_trial(trial, made, save_to=tmp_path / "alone")

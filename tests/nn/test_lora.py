@@ -117,7 +117,6 @@ def test_a_trial_changes_the_weights_beside_adapters_and_the_head_alone(
 ) -> None:
     makers = {"token-classification": make_tagged, "causal-lm": make_language}
     made = makers.get(task, make_classification)(tmp_path)
-    made.tokenizer_folder.mkdir(exist_ok=True)
     folder = tiny_gpt2 if task == "causal-lm" else tiny_bert
     trial = trial_of(folder, task)
     result = train.train_trial(trial, made, save_to=tmp_path / "model")
@@ -156,7 +155,6 @@ def test_a_trial_in_pieces_equals_the_whole_and_its_savepoints_hold_what_learns(
 ) -> None:
     trial = trial_of(tiny_bert, early_stopping=50)
     trial = replace(trial, trial_id="adapted", data_requested=53, model=spec(tiny_bert, Lora(rank=2, dropout=0.3)))
-    (tmp_path / "tokenizer").mkdir()
     keep = saving(tmp_path / "run", lambda event: None)
     with saved_after(4, 9):
         with interrupted_in(12), pytest.raises(InterruptedTrialError):
@@ -223,3 +221,55 @@ def test_without_peft_the_extra_is_named(tiny_bert: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match=r"pip install 'rayscale\[lora\]'") as caught:
         build(tiny_bert, "sequence-classification")
     assert caught.value.code == "missing_extra"
+
+
+MIXTURES = {
+    "mixtral": {"num_local_experts": 4},
+    "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+                  "decoder_sparse_step": 1},
+    "gpt_oss": {"num_local_experts": 4, "head_dim": 8},
+    "deepseek_v3": {"n_routed_experts": 4, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1,
+                    "first_k_dense_replace": 1, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8,
+                    "qk_nope_head_dim": 8, "v_head_dim": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_what_stands_beside_a_mixture_of_experts_is_what_is_counted(kind: str, tmp_path: Path) -> None:
+    config = transformers.AutoConfig.for_model(
+        kind, vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+        intermediate_size=32, max_position_embeddings=16, num_experts_per_tok=2, pad_token_id=0, **MIXTURES[kind],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    model = build(tmp_path / "base", "causal-lm").eval()
+    names = learning(model)
+    assert all(".lora_" in name for name in names)
+    assert not any(".experts." in name or ".gate." in name or "router" in name for name in names)
+    assert any("mlp" in name for name in names) == (kind in ("qwen2_moe", "deepseek_v3")), "dense layers, shared ones"
+    counted = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert counted == count_adapters(tmp_path / "base", 2, LORA, "causal-lm")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B" in name:
+                parameter.normal_(std=0.1)
+    ids = torch.randint(2, 40, (3, 7), generator=torch.Generator().manual_seed(1))
+    adapted = model(input_ids=ids).logits
+    merge(model)
+    model.save_pretrained(tmp_path / "kept")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "kept").eval()
+    assert_close(again(input_ids=ids).logits, adapted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_in_bf16_the_record_is_that_of_the_saved_model(
+    lora: Lora | None, language: Made, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    settings = RATE | {"precision": "bf16", "epochs": 1}
+    trial = make_trial("causal-lm", model=spec(tiny_gpt2, lora), training=settings)
+    result = train.train_trial(trial, language, save_to=tmp_path / "model")
+    assert result["precision"] == "bf16"
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    ids = torch.tensor([row.tolist() for row in language.split("test").rows(range(len(language.split("test"))))])
+    with torch.inference_mode():
+        assert result["eval_loss"] == pytest.approx(float(model(input_ids=ids, labels=ids).loss), rel=2e-6)

@@ -218,3 +218,17 @@ def test_minilm(layers: int) -> None:
     logits = model.eval()(input_ids=torch.tensor([[101, 7592, 102]])).logits
     assert logits.shape == (1, 3)
     assert torch.isfinite(logits).all()
+
+
+def test_a_stored_head_of_the_right_size_is_noticed(tiny_bert: Path, tmp_path: Path) -> None:
+    for labels, stored in ((3, True), (2, False)):
+        config = transformers.AutoConfig.from_pretrained(tiny_bert, num_labels=labels)
+        transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / str(labels))
+        spec = ModelSpec("tiny", "pretrained", "", 2, path=str(tmp_path / str(labels)))
+        model = build_model(
+            spec, "sequence-classification", labels=["a", "b", "c"], vocab_size=40, max_length=12, seed=1
+        )
+        assert model.begins_with_stored_head == stored
+    plain = ModelSpec("tiny", "pretrained", "", 2, path=str(tiny_bert))
+    model = build_model(plain, "sequence-classification", labels=["a", "b", "c"], vocab_size=40, max_length=12, seed=1)
+    assert not model.begins_with_stored_head

@@ -32,7 +32,6 @@ def ranks(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """(folder, by number of ranks the results of each of them)."""
     folder = tmp_path_factory.mktemp("ranks")
     shutil.copytree(tiny_bert, folder / "bert")
-    (folder / "tokenizer").mkdir()
     found = {1: [rank_worker.run(0, 1, folder)]}
     for size in SIZES:
         _run_ranks(size, folder)

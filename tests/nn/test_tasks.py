@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plainly
 import pytest
 
 from rayscale.draft import draft_plan
@@ -71,16 +72,27 @@ CASES: dict[str, tuple[Callable[[np.random.Generator], dict[str, Any]], str, flo
 }
 
 
+#: What the model, loaded plainly, has right is this score.
+RIGHT = {
+    "sequence-classification": "accuracy",
+    "multi-label": "exact_match",
+    "token-classification": "accuracy",
+    "seq2seq": "exact_match",
+}
+
+
 @pytest.mark.parametrize("task", CASES)
 def test_a_task_from_a_file_to_its_scores(task: str, tmp_path: Path) -> None:
     make, metric, least = CASES[task]
     draw = np.random.default_rng(1)
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(make(draw)) + "\n" for _ in range(500)))
-    write_starter(task, data, tmp_path / "study.yaml")
+    rows = list({json.dumps(make(draw)): None for _ in range(900)})[:550]
+    for name, part in (("rows", rows[:500]), ("test", rows[500:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(part))
+    rows = [json.loads(row) for row in rows]
+    write_starter(task, tmp_path / "rows.jsonl", tmp_path / "study.yaml")
     text = (tmp_path / "study.yaml").read_text()
     text = text.replace("[1x32, 2x64, 3x128], vocabulary: 2048", "[2x32], vocabulary: 300")
-    text = text.replace("test_fraction: 0.1\n", "test_fraction: 0.1\n  near_duplicates: null\n", 1)
+    text = text.replace("  test_fraction: 0.1\n", "  near_duplicates: null\n").replace("test: null", "test: test.jsonl")
     text = text.replace(
         "epochs: 3, global_batch: 32, learning_rate: auto", "epochs: 8, global_batch: 8, learning_rate: 3e-3"
     )
@@ -94,6 +106,10 @@ def test_a_task_from_a_file_to_its_scores(task: str, tmp_path: Path) -> None:
     assert math.isfinite(result["eval_loss"])
     assert result["params"] == next(each.params for each in planned if each.trial == trial)
     assert result[metric] >= least, result
+    found = plainly.measure(tmp_path / "model", task, rows[500:])
+    assert found["eval_loss"] == pytest.approx(result["eval_loss"], rel=1e-4)
+    if task in RIGHT:
+        assert found["right"] == pytest.approx(result[RIGHT[task]], abs=1e-9)
     if not prepared.labels:
         return
     assert [row["label"] for row in result["classes"]][-3:] == ["micro", "macro", "weighted"]

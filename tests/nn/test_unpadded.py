@@ -120,7 +120,6 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 def test_a_trial_is_the_same_padded_with_its_whole_vocabulary(
     classification: Made, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, rest: bool
 ) -> None:
-    (classification.tokenizer_folder).mkdir()
     words = classification.split("train").values
     assert len(np.unique(words)) / 40 < 0.81  # some tokens occur nowhere
     monkeypatch.setattr(vocabulary, "LARGEST_SHARE", 0.9 if rest else 0.0)

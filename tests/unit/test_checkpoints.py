@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import fnmatch
+import hashlib
 import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from rayscale.checkpoints import find_checkpoint
 from rayscale.draft import draft_plan
 from rayscale.errors import StudyError
+from rayscale.estimate import Supply
 from rayscale.heads import check_head, padding_of, positions_of
 from rayscale.machine import Machine
-from rayscale.plan import model_specs
+from rayscale.parameters import has_head
+from rayscale.plan import make_plan, model_specs
 from rayscale.storage import Store
 from rayscale.study import load_study
 from rayscale.tokenizer_files import NAMES
 from tests.unit.conftest import write_tokenizer
 
+MACHINE = Machine("cpu", 2, "a processor", "this machine")
 LADDER = "{family: bert, sizes: [1x32, 2x64], vocabulary: 512}"
 CONFIG = {"model_type": "bert", "num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 100}
 
@@ -127,7 +136,7 @@ def test_a_checkpoint_that_would_fail_in_every_trial_fails_the_plan_at_its_line(
     path = study(study_file, "{pretrained: right}\n  - {pretrained: wrong}")
     place = next(n for n, line in enumerate(path.read_text().splitlines(), 1) if "pretrained: wrong" in line)
     with pytest.raises(StudyError, match=rf"study.yaml:{place}: models.1.pretrained: .*{said}"):
-        draft_plan(load_study(path), Machine("cpu", 2, "a processor", "this machine"), Store.open(path.parent / "run"))
+        draft_plan(load_study(path), MACHINE, Store.open(path.parent / "run"))
 
 
 def test_what_a_config_does_not_tell_is_left_to_the_model_floor() -> None:
@@ -161,3 +170,56 @@ def test_what_pads_texts_is_the_first_that_is_a_row_of_the_embedding(
 )
 def test_positions_are_those_that_a_text_may_take(config: dict[str, object], found: int | None) -> None:
     assert positions_of(config.get) == found
+
+
+BESIDE = ("generation_config.json", "chat_template.jinja", "chat_template.json", "added_tokens.json", "spiece.model",
+          "additional_chat_templates/tools.jinja", "sentencepiece.bpe.model", "bpe.codes")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_changes_the_kept_model_is_fingerprinted_and_downloaded(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint(tmp_path / "small")
+    (folder / "special_tokens_map.json").write_text("{}")
+    (folder / "README.md").write_text("nothing that is read")
+    before = find_checkpoint(str(folder), None).digest
+    files = sorted(path for path in folder.iterdir() if path.name != "README.md")
+    told = b"".join(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes() for file in files)
+    assert before == hashlib.sha256(told).hexdigest(), "without such files a checkpoint keeps its digest"
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("one")
+    one = find_checkpoint(str(folder), None).digest
+    (folder / name).write_text("two")
+    assert len({before, one, find_checkpoint(str(folder), None).digest}) == 3
+    asked: list[str] = []
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *_, allow_patterns, **__: asked.extend(allow_patterns) or folder
+    )
+    find_checkpoint("some/where", None)
+    assert any(fnmatch.fnmatch(name, pattern) for pattern in asked)
+
+
+def test_a_head_that_a_checkpoint_brings_is_said_in_the_plan(study_file: Path) -> None:
+    def tensors(**head: tuple[int, ...]) -> dict[str, np.ndarray]:
+        shapes = {"bert.embeddings.word_embeddings": (100, 32), "bert.encoder.layer.0.output.dense": (32, 64),
+                  "bert.encoder.layer.1.output.dense": (32, 64), "bert.pooler.dense": (32, 32), **head}  # fmt: skip
+        return {f"{name}.weight": np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+    folder = checkpoint(study_file.parent / "small")
+    config = {**CONFIG, "id2label": {"0": "bad", "1": "good"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    path, labels = study(study_file, "{pretrained: small}"), 2
+    for head, said in (
+        ({"classifier": (labels, 32)}, True), ({"classifier": (3, 32)}, False), ({"qa_outputs": (2, 32)}, False),
+        ({"cls.seq_relationship": (2, 32)}, False), ({}, False),
+    ):  # fmt: skip
+        save_file(tensors(**head), folder / "model.safetensors")
+        lint = dict(make_plan(load_study(path), MACHINE, Supply("f" * 64, 160, 12.0, labels)).lint)
+        assert ("reused_head" in lint) == said, head
+        if said:
+            assert "small: training begins with the head that the checkpoint brings" in lint["reused_head"]
+            assert "(bad, good)" in lint["reused_head"]
+    save_file(tensors(qa_outputs=(2, 32)), folder / "model.safetensors")
+    assert has_head(folder, "question-answering", 0)
+    assert not has_head(folder, "causal-lm", 2)

@@ -10,10 +10,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from rayscale.draft import draft_plan
-from rayscale.errors import StudyError
+from rayscale.errors import InputError, StudyError
 from rayscale.estimate import Supply
 from rayscale.lora import ALL_LINEAR, Lora
 from rayscale.machine import Machine
+from rayscale.parameters import count_adapters, count_mixture
 from rayscale.plan import Plan, make_plan, model_specs
 from rayscale.report.terminal import plan_table
 from rayscale.storage import Store
@@ -140,3 +141,30 @@ def test_without_peft_a_plan_is_refused_and_names_the_extra(
     with pytest.raises(StudyError, match=r"study.yaml:7: models.1.lora: .*pip install 'rayscale\[lora\]'") as caught:
         draft_plan(asked, CPU, Store.open(study_file.parent / "run"))
     assert caught.value.code == "missing_extra"
+
+
+def test_experts_get_no_adapters_whatever_the_files_call_them_and_the_plan_says_so(
+    study_file: Path, checkpoint: Path
+) -> None:
+    shapes = {"self_attn.q_proj": (8, 8), "mlp.gate_proj": (16, 8), "mlp.experts.0.gate_proj": (16, 8),
+              "mlp.experts.0.w2": (8, 16), "mlp.gate": (4, 8), "block_sparse_moe.router.layer": (4, 8),
+              "mlp.shared_expert.up_proj": (16, 8)}  # fmt: skip
+    tensors = {f"encoder.layer.0.{name}.weight": np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    held = {"encoder.layer.1.mlp.experts.gate_up_proj": np.zeros((4, 32, 8), np.float32)}
+    embeddings = {"embeddings.word_embeddings.weight": np.zeros((50, 8), np.float32)}
+    save_file({**tensors, **held, **embeddings}, checkpoint / "model.safetensors")
+    adapted = 2 * ((8 + 8) + (16 + 8) + (16 + 8))
+    assert count_adapters(checkpoint, 2, Lora(rank=2), "token-classification") == adapted
+    assert count_mixture(checkpoint, 2) == 16 * 8 + 8 * 16 + 2 * 4 * 8 + 4 * 32 * 8
+    assert count_mixture(checkpoint, 1) == 16 * 8 + 8 * 16 + 2 * 4 * 8
+    planned = plan(study_file, "{pretrained: small, lora: {rank: 2}}")
+    assert "small-lora2: its experts, 1,344 of " in dict(planned.lint)["frozen_experts"]
+    assert "frozen_experts" not in dict(plan_of_all(study_file).lint)
+    with pytest.raises(InputError, match=r"'w2' is part of the experts of this checkpoint.*leave it out"):
+        count_adapters(checkpoint, 2, Lora(target_modules=("w2",)), "token-classification")
+
+
+def plan_of_all(study_file: Path) -> Plan:
+    """The same study with all weights learning."""
+    study_file.write_text(study_file.read_text().replace(", lora: {rank: 2}", ""))
+    return make_plan(load_study(study_file), CPU, SUPPLY)

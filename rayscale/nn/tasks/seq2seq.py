@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -55,22 +55,23 @@ def flops(size: Size, split: Split, rows: np.ndarray) -> float:
     return read + training_flops(size.decoder_params, 0, size.layers, size.width, int(written.sum()), pairs, 0)
 
 
-class _Written:
-    """What the model writes, greedily, beside the references.
+def writing(prepared: Prepared) -> dict[str, Any]:
+    """Greedily, up to the length of the longest target of the training rows."""
+    return {"do_sample": False, "num_beams": 1, "max_new_tokens": int(targets(prepared.split("train")).max())}
 
-    It stops at the longest target of the training rows.
-    """
+
+class _Written:
+    """What the model writes beside the references."""
 
     def __init__(self, prepared: Prepared, split: Split) -> None:
         self._tokenizer = Tokenizer.from_file(str(prepared.tokenizer_folder / "tokenizer.json"))
-        self._longest = int(targets(prepared.split("train")).max())
+        self._writing = writing(prepared)
         self._references = split.texts["reference"]
         self._pairs: list[tuple[str, str]] = []
 
     def add(self, model: nn.Module, inputs: Inputs, outputs: torch.Tensor, rows: np.ndarray) -> None:
         mask = torch.ones_like(inputs.ids) if inputs.mask is None else inputs.mask
-        written = bare(model).generate(input_ids=inputs.ids, attention_mask=mask, max_new_tokens=self._longest,
-                                        do_sample=False, num_beams=1, use_cache=True)  # fmt: skip
+        written = bare(model).generate(input_ids=inputs.ids, attention_mask=mask, **self._writing, use_cache=True)
         texts = self._tokenizer.decode_batch(written.tolist(), skip_special_tokens=True)
         references = (self._references[int(row)].as_py() for row in rows)
         self._pairs += [(" ".join(text.split()), reference) for text, reference in zip(texts, references, strict=True)]
@@ -85,4 +86,6 @@ class _Written:
         return Score({"exact_match": float(np.mean(exact)), "bleu": float(bleu), "chrf": float(chrf)})
 
 
-OBJECTIVE = Objective(transformers.AutoModelForSeq2SeqLM, targets, losses, _Written, extra=extra, flops=flops)
+OBJECTIVE = Objective(
+    transformers.AutoModelForSeq2SeqLM, targets, losses, _Written, extra=extra, flops=flops, writing=writing
+)
