@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 #: Ranges of code points by script, letters and signs that stand in words. Han serves Chinese and Japanese.
@@ -69,8 +69,13 @@ def split_words(text: str) -> list[str]:
 
 def script_shares(texts: Iterable[str]) -> dict[str, float]:
     """Share of the letters of these texts by script, commonest first; "other" for scripts not in RANGES."""
+    return shares_of(Counter(letter for text in texts for letter in text))
+
+
+def shares_of(letters: Mapping[str, int]) -> dict[str, float]:
+    """The same for characters that were counted already."""
     counts: Counter[str] = Counter()
-    for letter, number in Counter(letter for text in texts for letter in text).items():
+    for letter, number in letters.items():
         if letter.isalpha() or unicodedata.category(letter) in ("Mn", "Mc"):
             counts[script_of(letter)] += number
     whole = counts.total()
