@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from rayscale.doctor_devices import GIGA
 from rayscale.errors import InputError, StudyError
-from rayscale.estimate import Copies, Measured, Supply, bytes_per_token, steps_of
+from rayscale.estimate import Copies, Measured, Supply, letters_per_token, steps_of
 from rayscale.guessing import entropy
 from rayscale.ledger import Ledger, TrialRecord
 from rayscale.machine import Machine, free_bytes, nearest_folder
@@ -140,7 +140,7 @@ def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> S
     supply = Supply(
         fingerprint=found.fingerprint,
         train_rows=found.rows_train,
-        mean_tokens=found.mean_characters / 4 + 2,
+        mean_tokens=found.mean_letters / 4 + 2,
         n_labels=len(found.labels),
         exact=found.exact,
         held_out_rows=found.rows_validation + found.rows_test,
@@ -153,7 +153,7 @@ def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> S
         fewest = {name: min(part[name]["tokens"] for part in parts) for name in found.bytes}
     else:
         sizes = [model.vocabulary if isinstance(model, Ladder) else PRETRAINED_VOCABULARY for model in study.models]
-        fewest = {name: size / bytes_per_token(max(sizes)) for name, size in found.bytes.items()}
+        fewest = {name: size / letters_per_token(max(sizes)) for name, size in found.letters.items()}
     return replace(
         supply,
         train_tokens=fewest["train"],

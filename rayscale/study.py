@@ -6,6 +6,7 @@ A key that this version does not act on is refused by name: nothing the user wro
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,6 +46,7 @@ Text = Annotated[str, Strict(), Field(min_length=1)]
 
 
 def _name(value: str) -> str:
+    value = unicodedata.normalize("NFC", value)  # some systems take letters and their marks apart
     if not is_name(value):
         raise ValueError(RULE)
     return value

@@ -118,7 +118,7 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
     found: list[Problem] = []
     name = entry.get("name")
     if not is_name(name) or name == NONE:
-        text = f"found {study_words.found(name)}; give the augmentation a name of its own (A-Z a-z 0-9 . _ -)"
+        text = f"found {study_words.found(name)}; give the augmentation a name of its own (letters, digits, . _ -)"
         found.append((("name",) if "name" in entry else (), text))
     seed = _whole(entry.get("seed", 0), 0, 2**32 - 1)
     if seed is None:

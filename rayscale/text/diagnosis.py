@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 
 from rayscale.doctor import Finding
 from rayscale.errors import DataError
-from rayscale.estimate import bytes_per_token
+from rayscale.estimate import letters_per_token
 from rayscale.machine import cache_root
 from rayscale.text.first_look import FIRST_LOOK_VERSION, FirstLook, look
 from rayscale.text.publish import publish_file
+from rayscale.text.scripts import share_unspaced, worth_in_letters
 from rayscale.text.tasks.form import find_form
 from rayscale.text.tokenise import TokenizerSpec, tokenizer_folder
 from rayscale.text.tokens import training_texts
@@ -47,7 +48,9 @@ MANY_LEAKS = 0.01
 MANY_CUT = 0.05
 MANY_GARBLED = 0.001
 MANY_UNKNOWN = 0.01
-FEW_LETTERS_A_PIECE = 2.0
+MANY_UNSEEN = 0.05
+FEW_LETTERS_A_PIECE = 2.0  # a Chinese sign counts as three
+FEW_UNSPACED = 0.2
 LITTLE_GAIN = 0.02
 FEW_HELD_OUT = 100
 _TOKENS = "tokens of "
@@ -207,7 +210,10 @@ def of_tokenizers(
 ) -> Iterator[Finding]:
     """How each tokenizer takes the training texts: tokens, share cut off, how well its vocabulary covers them."""
     form = find_form(study.task.type)
-    texts = [" ".join(form.texts(text))[:MOST_LETTERS] for text in _some(found, "train", TOKENISED)]
+    texts = {
+        name: [" ".join(form.texts(text))[:MOST_LETTERS] for text in _some(found, name, TOKENISED)]
+        for name in found.splits
+    }
     limit = None if form.packed or study.task.kind.windowed else study.task.length
     for spec in dict.fromkeys(specs):
         ready = prepared.get(spec.name)
@@ -220,7 +226,7 @@ def of_tokenizers(
         elif (trained := _trained(spec, found, study)) is not None:
             yield _measured(spec, trained, texts, limit, None)
         else:
-            yield _expected(spec, texts, limit)
+            yield _expected(spec, texts["train"], limit)
 
 
 def _trained(spec: TokenizerSpec, found: Survey, study: Study) -> Tokenizer | None:
@@ -237,8 +243,9 @@ def _trained(spec: TokenizerSpec, found: Survey, study: Study) -> Tokenizer | No
 
 def _expected(spec: TokenizerSpec, texts: Sequence[str], limit: int | None) -> Finding:
     """A tokenizer that is not there yet, by the length of the texts: a guess, right for running text."""
-    lengths = np.array([len(text.encode()) for text in texts]) / bytes_per_token(spec.vocabulary or 30_000)
-    text = f"about {np.median(lengths):,.0f} tokens a text (median), by its length in bytes"
+    letters = np.array([len(text) for text in texts]) * worth_in_letters(texts)
+    lengths = letters / letters_per_token(spec.vocabulary or 30_000)
+    text = f"about {np.median(lengths):,.0f} tokens a text (median), by its length"
     if limit is None:
         return Finding(f"{_TOKENS}{spec.name}", "ok", text)
     cut = float((lengths + 2 > limit).mean())
@@ -248,25 +255,32 @@ def _expected(spec: TokenizerSpec, texts: Sequence[str], limit: int | None) -> F
 
 
 def _measured(
-    spec: TokenizerSpec, tokenizer: Tokenizer, texts: Sequence[str], limit: int | None, ready: Prepared | None
-) -> Finding:
+    spec: TokenizerSpec, tokenizer: Tokenizer, texts: Mapping[str, Sequence[str]], limit: int | None,
+    ready: Prepared | None,
+) -> Finding:  # fmt: skip
+    """What a tokenizer makes of the `texts` of each split; lengths are those of the training texts."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    lengths = np.array([len(each.ids) for each in encoded])
+    ids = {
+        name: [each.ids for each in tokenizer.encode_batch_fast(list(some), add_special_tokens=False)]
+        for name, some in texts.items()
+    }
+    train = texts["train"]
+    lengths = np.array([len(each) for each in ids["train"]])
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
-    ids = np.concatenate([np.array(each.ids, dtype=np.int64) for each in encoded])
-    pieces, letters, words = max(1, len(ids)), sum(map(len, texts)), sum(len(text.split()) for text in texts)
-    unknown = _share(
-        ids, {number for name in ("[UNK]", "<unk>") if (number := tokenizer.token_to_id(name)) is not None}
-    )
+    a_piece = sum(map(len, train)) / max(1, lengths.sum())
+    text = f"{np.median(lengths):,.0f} tokens a text (median), "
+    if share_unspaced(train) < FEW_UNSPACED:  # a word has no end to see, otherwise
+        text += f"{lengths.sum() / max(1, sum(len(text.split()) for text in train)):.2f} a word, "
+    text += f"{a_piece:.2g} characters each"
+    named = {number for name in ("[UNK]", "<unk>") if (number := tokenizer.token_to_id(name)) is not None}
     fallback = {number for piece, number in tokenizer.get_vocab().items() if _BYTE_PIECE.fullmatch(piece)}
-    text = (
-        f"{np.median(lengths):,.0f} tokens a text (median), {pieces / max(1, words):.2f} a word, "
-        f"{letters / pieces:.2g} characters each; {unknown:.2g} of them unknown"
-    )
-    if fallback:
-        text += f", {_share(ids, fallback):.2g} single bytes"
+    strange = unseen = 0.0
+    for what, chosen in (("unknown", named), *([("single bytes", fallback)] if fallback else [])):
+        shares = {name: _share(some, chosen) for name, some in ids.items() if some}
+        strange, unseen = strange + shares["train"], unseen + max(shares.values())
+        told = ", ".join(f"{share:.2g} of {name}" for name, share in shares.items())
+        text += f"; {what}: {told}" if any(shares.values()) else f"; none {what}"
     mends = []
     if limit is not None:
         whole = ready.manifest["splits"]["train"] if ready else {}
@@ -274,9 +288,11 @@ def _measured(
         text += f"; {cut:.2g} of the texts are longer than {limit} and {'are' if ready else 'will be'} cut"
         if cut > MANY_CUT:
             mends.append(f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + special)}")
-    if unknown + _share(ids, fallback) > MANY_UNKNOWN or letters / pieces < FEW_LETTERS_A_PIECE:
+    if strange > MANY_UNKNOWN or a_piece * worth_in_letters(train) < FEW_LETTERS_A_PIECE:
         mends.append("its vocabulary does not suit this text: a checkpoint of the text's language and field, or models "
                      "from scratch with a larger vocabulary, would read it better")  # fmt: skip
+    elif unseen > MANY_UNSEEN:
+        mends.append("held-out texts have characters that the training texts lack: see whether they are of one source")
     return Finding(f"{_TOKENS}{spec.name}", "warn" if mends else "ok", text, "; ".join(mends))
 
 
@@ -299,8 +315,9 @@ def _some(found: Survey, split: str, most: int) -> list[str]:
     return found.splits[split]["text"].slice(0, most).to_pylist()
 
 
-def _share(ids: np.ndarray, chosen: set[int]) -> float:
-    return float(np.isin(ids, list(chosen)).mean()) if chosen and len(ids) else 0.0
+def _share(texts: Sequence[Sequence[int]], chosen: set[int]) -> float:
+    """Share of the pieces of these texts that are among the chosen ones."""
+    return sum(number in chosen for ids in texts for number in ids) / max(1, sum(map(len, texts)))
 
 
 def _round_up(length: float) -> int:

@@ -1,6 +1,7 @@
 """A free first look: the learning curve of a model so simple that it trains in a second, before anything is spent.
 
-Classification: logistic regression on words (tf-idf), by L-BFGS. Language modelling: counts of letter
+Classification: logistic regression on words (tf-idf), by L-BFGS; where words have no spaces between them, on characters
+and pairs of neighbours. Language modelling: counts of letter
 sequences, smoothed (Witten and Bell 1991). Neither says how good a fine-tune will be; both say whether more of this
 text still teaches something.
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,10 +22,11 @@ from scipy import sparse, special
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
+from rayscale.text.scripts import UNSPACED, all_marks, in_ranges, share_unspaced
 from rayscale.text.split import permutation
 
 #: Rises when the same rows would give another curve.
-FIRST_LOOK_VERSION = 2
+FIRST_LOOK_VERSION = 3
 
 MOST_ROWS = 2048
 MOST_HELD_OUT = 1024
@@ -34,6 +38,7 @@ SEEDS = 3
 ORDERS = 5  # letters that the next one is foretold from, at most
 STRENGTH = 0.3  # of the penalty on weights
 DESCENT = {"maxiter": 60, "maxcor": 8, "ftol": 1e-5}
+FEW_UNSPACED = 0.2  # of the letters: a text of spaced words with some Chinese names in it
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 
@@ -74,7 +79,10 @@ def look(splits: Mapping[str, pa.Table], classes: int) -> FirstLook | None:
     doublings = np.log2(np.array(sizes, dtype=float))
     falls = [1 - 2 ** np.polyfit(doublings, np.log2(of_seed), 1)[0] for of_seed in losses]
     mean = losses.mean(axis=0)
-    names = ("logistic regression on words", "examples") if classes else ("counts of letter sequences", "characters")
+    names = ("counts of letter sequences", "characters")
+    if classes:
+        spaced = share_unspaced(train["text"].slice(0, MOST_HELD_OUT).to_pylist()) < FEW_UNSPACED
+        names = (f"logistic regression on {'words' if spaced else 'characters and pairs of them'}", "examples")
     fall = float(1 - 2 ** np.polyfit(doublings, np.log2(mean), 1)[0])
     return FirstLook(*names, tuple(sizes), tuple(map(float, mean)), fall, float(min(falls)), float(max(falls)))
 
@@ -107,12 +115,34 @@ def _count(texts: Sequence[str], vocabulary: dict[str, int]) -> sparse.csr_matri
     places: list[int] = []
     ends = [0]
     for text in texts:
-        words = _WORDS.findall(text.casefold())[:MOST_WORDS]
+        words = words_and_pairs(text)
         places += [vocabulary.setdefault(word, len(vocabulary)) for word in words]
         ends.append(len(places))
     counts = sparse.csr_matrix((np.ones(len(places)), places, ends), shape=(len(texts), len(vocabulary)))
     counts.sum_duplicates()
     return counts
+
+
+def words_and_pairs(text: str) -> list[str]:
+    """The first words and signs of a text; of scripts without spaces its characters and each with its neighbour."""
+    text = text.casefold()
+    if text.isascii():
+        return _WORDS.findall(text)[:MOST_WORDS]
+    words, pairs = list[str](), list[str]()
+    before = -1  # where the last character of a script without spaces ended
+    for found in islice(_words_of_any_script().finditer(text), MOST_WORDS):
+        if found["alone"] and found.start() == before:
+            pairs.append(words[-1] + found[0])
+        before = found.end() if found["alone"] else -1
+        words.append(found[0])
+    return words + pairs
+
+
+@cache
+def _words_of_any_script() -> re.Pattern[str]:
+    r"""As _WORDS, with marks as parts of words; `\w` alone breaks words of Hindi in pieces."""
+    unspaced, marks = in_ranges(*UNSPACED), all_marks()
+    return re.compile(rf"(?P<alone>[{unspaced}][{marks}]*)|(?:(?![{unspaced}])[\w{marks}])+|[^\w\s]")
 
 
 def _loss(

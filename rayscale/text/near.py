@@ -1,10 +1,11 @@
 """Near-duplicates: which texts are nearly one of the held-out ones. Hashes are kept, never texts.
 
-Two texts are as alike as the share of their shingles (five letters in a row, without case and punctuation) that both
-have: Jaccard's index. MinHash signatures (Broder 1997; by `rensa`) find candidates in bands (Indyk and Motwani 1998);
-each is then checked on the smallest hashes of its shingles, which are all of them for texts of up to about 130 letters,
-so that short texts are compared exactly. What is said of a text depends on it and the held-out ones alone, never on
-what else is asked beside it: rows can be asked in any blocks, anywhere.
+Two texts are as alike as the share of their shingles (five letters in a row, without case and punctuation; a Chinese
+sign counts as three letters, so that a shingle holds two or three of them) that both have: Jaccard's index. MinHash
+signatures (Broder 1997; by `rensa`) find candidates in bands (Indyk and Motwani 1998); each is then checked on the
+smallest hashes of its shingles, which are all of them for texts of up to about 130 letters, so that short texts are
+compared exactly. What is said of a text depends on it and the held-out ones alone, never on what else is asked beside
+it: rows can be asked in any blocks, anywhere.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rensa import RMinHash
 
 from rayscale.text.normalise import mix
 from rayscale.text.publish import publish_folder
+from rayscale.text.scripts import LETTERS, all_marks, in_ranges
 
 #: Rises when the same texts would be judged otherwise.
 NEAR_VERSION = 2
@@ -41,7 +43,9 @@ _BATCH_LETTERS = 1 << 19
 _BATCH_PAIRS = 4096
 #: With so much around a text, each of its letters stands in as many shingles as any other.
 _EDGE = "\0" * (SHINGLE - 1)
-_WORDS = re.compile(r"\w+")
+_WORDS = re.compile(rf"[\w{all_marks()}]+")
+#: Signs that stand for several letters of an alphabet, and what takes the place of one.
+_SIGNS = [(re.compile(f"([{in_ranges(script)}])"), r"\1" * worth) for script, worth in LETTERS.items()]
 _ASCII_WORDS = bytes(ord(chr(n).lower()) if n < 128 and _WORDS.match(chr(n)) else ord(" ") for n in range(256))
 
 
@@ -162,6 +166,8 @@ def _letters(text: str) -> str:
         found = b" ".join(begun.encode().translate(_ASCII_WORDS).split()).decode() or begun
     else:
         found = " ".join(_WORDS.findall(begun.casefold())) or begun
+        for sign, repeated in _SIGNS:
+            found = sign.sub(repeated, found)
     return f"{_EDGE}{found}{_EDGE}" if found else _EDGE + "\0"
 
 

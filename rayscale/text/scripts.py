@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 #: Ranges of code points by script, letters and signs that stand in words. Han serves Chinese and Japanese.
@@ -33,6 +33,10 @@ RANGES: dict[str, tuple[tuple[int, int], ...]] = {
 }  # fmt: skip
 UNSPACED = ("han", "kana", "thai", "lao", "burmese", "khmer")
 
+#: How many letters of an alphabet a sign is worth where texts are measured or compared: a Chinese word has two signs
+#: where an English one has five letters, a Korean sign is a syllable. Thai, Arabic and the rest are alphabets.
+LETTERS = {"han": 3, "hangul": 3, "kana": 2}
+
 
 def in_ranges(*scripts: str) -> str:
     """The inside of a class of a regular expression that matches the characters of these scripts."""
@@ -45,12 +49,12 @@ def word_pattern() -> re.Pattern[str]:
 
     `\w` of `re` lacks marks, so that it breaks words of Hindi, pointed Hebrew or decomposed Vietnamese in pieces.
     """
-    unspaced, marks = in_ranges(*UNSPACED), _marks()
+    unspaced, marks = in_ranges(*UNSPACED), all_marks()
     return re.compile(rf"[{unspaced}][{marks}]*|(?:(?![{unspaced}])[\w{marks}])+")
 
 
 @cache
-def _marks() -> str:
+def all_marks() -> str:
     """All combining marks of the basic plane, as the inside of a class."""
     found, first = [], None
     for code in range(0x300, 0x10000):
@@ -69,8 +73,13 @@ def split_words(text: str) -> list[str]:
 
 def script_shares(texts: Iterable[str]) -> dict[str, float]:
     """Share of the letters of these texts by script, commonest first; "other" for scripts not in RANGES."""
+    return shares_of(Counter(letter for text in texts for letter in text))
+
+
+def shares_of(letters: Mapping[str, int]) -> dict[str, float]:
+    """The same for characters that were counted already."""
     counts: Counter[str] = Counter()
-    for letter, number in Counter(letter for text in texts for letter in text).items():
+    for letter, number in letters.items():
         if letter.isalpha() or unicodedata.category(letter) in ("Mn", "Mc"):
             counts[script_of(letter)] += number
     whole = counts.total()
@@ -86,3 +95,13 @@ def script_of(letter: str) -> str:
 def share_unspaced(texts: Iterable[str]) -> float:
     """Share of the letters that belong to scripts written without spaces; 0 for texts without letters."""
     return min(1.0, sum(share for script, share in script_shares(texts).items() if script in UNSPACED))
+
+
+def worth_in_letters(texts: Iterable[str]) -> float:
+    """Mean worth of a character of these texts in letters of an alphabet: 1 for English, almost 3 for Chinese."""
+    counts = Counter(letter for text in texts for letter in text)
+    ascii_ones = sum(number for letter, number in counts.items() if letter.isascii())
+    others = sum(
+        number * LETTERS.get(script_of(letter), 1) for letter, number in counts.items() if not letter.isascii()
+    )
+    return (ascii_ones + others) / counts.total() if counts else 1.0

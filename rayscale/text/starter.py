@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rayscale.errors import InputError
-from rayscale.estimate import bytes_per_token
+from rayscale.estimate import letters_per_token
+from rayscale.names import as_name
 from rayscale.report.numbers import plural
 from rayscale.storage import Store
 from rayscale.study import Data, Grid, Ladder, Study, Task
 from rayscale.tasks import KINDS, Kind
 from rayscale.text.columns import Table, read_table
 from rayscale.text.opening import ending
+from rayscale.text.scripts import script_shares, shares_of
 from rayscale.text.sources import other_separator
 from rayscale.text.survey import Survey, survey
+from rayscale.text.tokens import training_texts
+from rayscale.text.wordpiece import entries_for
 
-VOCABULARY = 2048
+VOCABULARIES = (2048, 4096, 8192, 16_384, 32_768)
+PIECES = 1000  # of words, beside the characters
+#: Checkpoints to name as an example, by what the text is written in.
+CHECKPOINTS = {
+    "bert": (
+        ("latin", "sentence-transformers/all-MiniLM-L6-v2, layers: [1, 2, 3, 6]"),
+        ("han", "google-bert/bert-base-chinese, layers: [2, 4, 8, 12]"),
+        ("", "FacebookAI/xlm-roberta-base, layers: [2, 4, 8, 12]"),
+    ),
+    "gpt2": (
+        ("latin", "openai-community/gpt2, layers: [2, 4, 8, 12]"),
+        ("", "Qwen/Qwen2.5-0.5B, layers: [4, 8, 16, 24]"),
+    ),
+    "t5": (("latin", "google-t5/t5-small"), ("", "google/mt5-small")),
+}
 STEPS = (8, 4, 2, 1)  # the largest data size over each of the others
 #: The largest size offered: with three small models it trains on a laptop in an hour or so.
 MOST = {"examples": 16_000, "tokens": 400_000}
@@ -41,6 +60,8 @@ class Chosen:
     bad_rows: tuple[str, ...] = ()
     conll: bool = False
     classes: int = 0
+    vocabulary: int = VOCABULARIES[0]
+    script: str = "latin"
 
     @property
     def batch_and_epochs(self) -> tuple[int, int]:
@@ -94,8 +115,9 @@ def _of_file(task: str | None, data: Path) -> Chosen:
     conll = table is None and task == "token-classification"
     columns = {key: key for key in _keys(kind)} if table is None else _columns(table, data, kind)
     found = _survey(kind, columns, data, "conll" if conll else None)
+    vocabulary = _vocabulary(kind.families[0], found, kind.name)
     if kind.axis == "tokens":
-        there = int(found.bytes["train"] / bytes_per_token(VOCABULARY))
+        there = int(found.letters["train"] / letters_per_token(vocabulary))
         remark = f"of about {_rounded(there):,} training tokens"
         there = int(0.9 * there)  # an estimate
     else:
@@ -107,7 +129,26 @@ def _of_file(task: str | None, data: Path) -> Chosen:
         raise InputError(f"{data} leaves {there} {unit} to train on; {LEAST[kind.axis]} are the least for a study",
                          code="too_little_data", where="--data")  # fmt: skip
     sizes = _sizes(min(there, MOST[kind.axis]))
-    return Chosen(task, columns, sizes, remark, found.bad_rows, conll, len(found.labels))
+    return Chosen(task, columns, sizes, remark, found.bad_rows, conll, len(found.labels), vocabulary, _script(found))
+
+
+def _script(found: Survey) -> str:
+    """In which the training texts are written; "latin" where nothing else prevails."""
+    shares = script_shares(found.splits["train"]["text"].slice(0, 1024).to_pylist())
+    most = max(shares, key=lambda script: shares[script], default="latin")
+    return "kana" if most == "han" and shares.get("kana", 0.0) > 0.05 else most
+
+
+def _vocabulary(family: str, found: Survey, task: str) -> int:
+    """The first of VOCABULARIES that holds the characters of the text and leaves room for pieces of words."""
+    letters = Counter(
+        letter for batch in training_texts(found.splits["train"], task) for text in batch for letter in text
+    )
+    if family == "bert":  # its alphabet; a Han character has no pieces
+        needed = entries_for(letters) + PIECES * (1 - shares_of(letters).get("han", 0.0))
+    else:  # byte by byte: an entry for each byte, and for what joins the bytes of a character
+        needed = 256 + sum(not letter.isascii() for letter in letters) + PIECES
+    return next((size for size in VOCABULARIES if size >= needed), VOCABULARIES[-1])
 
 
 def _guess(table: Table | None, data: Path) -> str:
@@ -156,7 +197,7 @@ def _survey(kind: Kind, columns: dict[str, str], data: Path, form: str | None) -
         name="starter",
         task=Task.model_validate({"type": kind.name, **columns}),
         data=Data(train=str(data.absolute()), on_bad_row="skip", format=form),
-        models=(Ladder(family=kind.families[0], sizes=("1x32",), vocabulary=VOCABULARY),),  # type: ignore[arg-type]
+        models=(Ladder(family=kind.families[0], sizes=("1x32",), vocabulary=VOCABULARIES[0]),),  # type: ignore[arg-type]
         grid=Grid(tokens=(64,)) if kind.axis == "tokens" else Grid(examples=(1,)),
     )
     return survey(study)
@@ -186,9 +227,7 @@ def _page(chosen: Chosen, data: Path | None, out: Path) -> str:
     batch, epochs = chosen.batch_and_epochs
     few = epochs * -(-chosen.sizes[0] // batch)
     enough = f"   # {few:,} steps at the smallest size; with too few a model only guesses" if chosen.classes else ""
-    checkpoint = "sentence-transformers/all-MiniLM-L6-v2, layers: [1, 2, 3, 6]"
-    if family == "gpt2":
-        checkpoint = "openai-community/gpt2, layers: [2, 4, 8, 12]"
+    checkpoint = next(each for script, each in CHECKPOINTS[family] if script in ("", chosen.script))
     bad = "\n  format: conll          # a token first, its tag last in each line, a blank line after each sentence"
     bad = bad if chosen.conll else ""
     if chosen.bad_rows:
@@ -196,9 +235,10 @@ def _page(chosen: Chosen, data: Path | None, out: Path) -> str:
         rows = plural(len(chosen.bad_rows), "row")
         bad += f"\n  # {rows} cannot be used; error instead of skip refuses them. The first:"
         bad += f"\n  # {first}\n  on_bad_row: skip"
+    many = "   # it has room for the characters of the text" * (chosen.vocabulary > VOCABULARIES[0])
     return f"""\
 # A study for rayscale. Next: rayscale plan {out.name}, then rayscale run {out.name}
-name: {_safe(out.stem if out.stem != "study" or data is None else data.stem)}
+name: {_named(out.stem if out.stem != "study" or data is None else data.stem)}
 task: {task}
 data:
   train: {_quoted(train)}    # csv, tsv, jsonl, parquet, txt, also .gz; globs; relative to this file
@@ -207,7 +247,7 @@ data:
   validation_fraction: 0.1{bad}
 models:                   # at least two sizes, eight times apart, so that a law in size can be fitted
   # from scratch, layers x width:
-  - {{family: {family}, sizes: [1x32, 2x64, 3x128], vocabulary: {VOCABULARY}}}
+  - {{family: {family}, sizes: [1x32, 2x64, 3x128], vocabulary: {chosen.vocabulary}}}{many}
   # a checkpoint, by folder or hub id, whole and cut to its first layers:
   # - {{pretrained: {checkpoint}}}
   # the same with its weights frozen, adapters beside them (pip install 'rayscale[lora]'):
@@ -233,7 +273,7 @@ def _relative(data: Path, out: Path) -> str:
 
 def _quoted(text: str) -> str:
     """The text as YAML reads it back: in single quotes unless it is one plain word."""
-    if re.fullmatch(r"[A-Za-z/][\w./-]*", text, re.ASCII) and text.lower() not in _NO_TEXT:
+    if re.fullmatch(r"[^\W\d_/][\w./-]*|/[\w./-]*", text) and text.lower() not in _NO_TEXT:
         return text
     return "'" + text.replace("'", "''") + "'"
 
@@ -242,6 +282,7 @@ def _quoted(text: str) -> str:
 _NO_TEXT = frozenset(("true", "false", "yes", "no", "on", "off", "null", "y", "n"))
 
 
-def _safe(name: str) -> str:
-    kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in name)
-    return kept.lstrip(".")[:64] or "study"
+def _named(stem: str) -> str:
+    """A name for the study, after a file."""
+    name = as_name(stem, "-")
+    return _quoted(name if re.search(r"[^\W_]", name) else "study")

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from rayscale.text import account, assembly, clean, prepared
 from rayscale.text.opening import open_bytes, unpacked_size
+from rayscale.text.scripts import worth_in_letters
 from rayscale.text.shards import read_table
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ EXACT_BYTES = 50_000_000
 SAMPLE_ROWS = 32_768
 #: Rows are held in memory while they are counted: no more of a file than this.
 SAMPLE_BYTES = 150_000_000
+#: Rows, and of each the first letters, that say what scripts the text is written in.
+WEIGHED_ROWS, WEIGHED_LETTERS = 1024, 2000
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Survey:
     """What the text offers. Rows (documents, for causal-lm) and characters are those after cleaning and splitting.
 
     `exact` is False where they are estimated from a file's first rows and its number of lines; duplicates further on
-    are then not seen. `fingerprint` names the content of all files and the settings that decide about rows; `folder` is
+    are then not seen. `letters` are the characters of each split by what they are worth (`scripts.worth_in_letters`).
+    `fingerprint` names the content of all files and the settings that decide about rows; `folder` is
     where the prepared rows lie, None if there are none yet. `bytes` are those of each split's text in UTF-8. `counts`
     says what became of every row that was read (see `account.row_counts`); `splits` are the clean rows themselves, as
     far as they were read, and `near_duplicates` the lines of `apart.as_lines`.
@@ -42,6 +46,7 @@ class Survey:
     rows_test: int
     characters_train: int
     bytes: dict[str, int]
+    letters: dict[str, int]
     labels: tuple[str, ...]
     counts: dict[str, Any]
     bad_rows: tuple[str, ...]
@@ -54,6 +59,11 @@ class Survey:
     def mean_characters(self) -> float:
         """Mean length of a training row in characters."""
         return self.characters_train / max(1, self.rows_train)
+
+    @property
+    def mean_letters(self) -> float:
+        """Mean length of a training row by what its characters are worth."""
+        return self.letters["train"] / max(1, self.rows_train)
 
 
 def survey(study: Study) -> Survey:
@@ -100,6 +110,8 @@ def _survey(
 ) -> Survey:
     manifest = cleaned.manifest
     rows = {name: round(manifest["rows"][name] * scales.get(name, 1.0)) for name in prepared.SPLITS}
+    seen = cleaned.splits["train"]["text"].slice(0, WEIGHED_ROWS).to_pylist()
+    worth = worth_in_letters(text[:WEIGHED_LETTERS] for text in seen)
     return Survey(
         fingerprint=fingerprint,
         rows_train=rows["train"],
@@ -107,6 +119,9 @@ def _survey(
         rows_test=rows["test"],
         characters_train=round(manifest["characters"]["train"] * scales.get("train", 1.0)),
         bytes={name: round(size * scales.get(name, 1.0)) for name, size in manifest["bytes"].items()},
+        letters={
+            name: round(number * worth * scales.get(name, 1.0)) for name, number in manifest["characters"].items()
+        },
         labels=tuple(manifest["labels"]),
         counts={"exact": exact, **account.row_counts(manifest), **({} if exact else {"expected": rows})},
         bad_rows=cleaned.bad_rows,

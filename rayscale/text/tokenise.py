@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: Rises when the same clean rows would give other token ids.
-TOKENISE_VERSION = 1
+TOKENISE_VERSION = 2
 
 #: Texts handed to the tokenizer at once.
 BATCH_TEXTS = 1024

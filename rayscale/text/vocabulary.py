@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import DataError
+from rayscale.text import wordpiece
 from rayscale.text.tokenise import TokenizerSpec, tokenizer_folder
 from rayscale.tokenizer_files import NAMES, read_tokenizer, size_of, special_ids
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 #: Characters a tokenizer is trained on at most: rows lie in the order of their hash, so the first are a fair sample.
 TRAINING_CHARACTERS = 50_000_000
 
-_BERT = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 _GPT2 = {
     "bos_token": "<|endoftext|>",
     "eos_token": "<|endoftext|>",
@@ -73,7 +71,7 @@ def make_vocabulary(spec: TokenizerSpec, texts: Iterable[list[str]], task: str, 
         raise DataError("a BERT shape reads both ways and cannot be a causal-lm; use family: gpt2", code="wrong_family")
     size = int(spec.vocabulary or 0)
     if spec.family == "bert":
-        tokenizer, tokens = _train_wordpiece(list(texts), size, task)
+        tokenizer, tokens = wordpiece.train(list(texts), size), wordpiece.ROLES
     else:
         tokenizer, tokens = _train_bpe(list(texts), size, task, _T5 if spec.family == "t5" else _GPT2)
     config = {
@@ -90,55 +88,6 @@ def _load(spec: TokenizerSpec) -> Vocabulary:
     tokenizer, config = read_tokenizer(folder)
     entries = len(tokenizer.get_vocab(with_added_tokens=True))
     return Vocabulary(tokenizer, config, size_of(tokenizer), entries, folder)
-
-
-def _train_wordpiece(texts: list[list[str]], size: int, task: str) -> tuple[Tokenizer, dict[str, str]]:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    specials = list(_BERT.values())
-    counts: Counter[str] = Counter()
-    for batch in texts:
-        counts.update(normalizer.normalize_str("\n".join(batch)))
-    # The trainer numbers continuation pieces ("##a") in the order of a hash map, which differs between runs and then
-    # decides ties between merges (huggingface/tokenizers#1794). Given as special tokens, they have fixed numbers.
-    frequent = sorted((c for c in counts if not c.isspace()), key=lambda c: (-counts[c], c))[: max(100, size // 16)]
-    alphabet = sorted(frequent)
-    pieces = [f"##{c}" for c in alphabet if not _stands_alone(c)]
-    if len(specials) + len(alphabet) + len(pieces) > size:
-        raise DataError(
-            f"a vocabulary of {size} cannot hold the {len(alphabet)} characters of this text; "
-            f"ask for {len(specials) + len(alphabet) + len(pieces)} or more",
-            code="small_vocabulary",
-        )
-    tokenizer = Tokenizer(models.WordPiece(unk_token=_BERT["unk_token"]))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size,
-        min_frequency=2,
-        show_progress=False,
-        special_tokens=specials + pieces,
-        initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet),
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    # Built anew from the vocabulary, so that the pieces are no special tokens any more.
-    final = Tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token=_BERT["unk_token"]))
-    final.normalizer = normalizer
-    final.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    final.decoder = decoders.WordPiece()
-    final.add_special_tokens(specials)
-    cls, sep = ((_BERT[f"{role}_token"], final.token_to_id(_BERT[f"{role}_token"])) for role in ("cls", "sep"))
-    final.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[cls, sep]
-    )
-    return final, _BERT
-
-
-def _stands_alone(character: str) -> bool:
-    """Whether BERT's pre-tokenizer makes the character a word of its own, so that it continues none."""
-    return unicodedata.category(character).startswith("P") or (character.isascii() and not character.isalnum())
 
 
 def _train_bpe(texts: list[list[str]], size: int, task: str, roles: dict[str, str]) -> tuple[Tokenizer, dict[str, str]]:

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from rayscale.errors import StudyError
-from rayscale.estimate import WORKER_BYTES, Copies, Measured, Supply, bytes_per_token, cost, remaining_seconds, steps_of
+from rayscale.estimate import (
+    WORKER_BYTES,
+    Copies,
+    Measured,
+    Supply,
+    cost,
+    letters_per_token,
+    remaining_seconds,
+    steps_of,
+)
 from rayscale.machine import Machine
 from rayscale.plan import make_plan
 from rayscale.study import load_study
@@ -208,9 +217,9 @@ def test_tokens_that_may_be_there_are_a_note(study_file: Path) -> None:
 
 
 def test_tokens_of_a_text_grow_as_the_vocabulary_shrinks() -> None:
-    values = [bytes_per_token(size) for size in (256, 300, 400, 512, 2048, 30_000, 200_000)]
+    values = [letters_per_token(size) for size in (256, 300, 400, 512, 2048, 30_000, 200_000)]
     assert values == sorted(values)
-    assert bytes_per_token(1536) == pytest.approx((2.6 + 3.1) / 2)
+    assert letters_per_token(1536) == pytest.approx((2.6 + 3.1) / 2)
 
 
 def test_a_budget_cuts_repeats_before_cells_and_says_so(study_file: Path) -> None:

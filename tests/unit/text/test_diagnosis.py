@@ -17,11 +17,12 @@ from rayscale.report.terminal import plan_table
 from rayscale.run_folder import Run
 from rayscale.storage import Store
 from rayscale.study import load_study
-from rayscale.text.first_look import look
+from rayscale.text.first_look import look, words_and_pairs
 from rayscale.text.normalise import keys_of
 from rayscale.text.prepare import Here, prepare
 from rayscale.text.tokenise import spec_of
 from rayscale.text.trouble import find_trouble, is_mojibake
+from tests.made_languages import MADE, write_study
 
 MACHINE = Machine("cpu", 2, "a processor", "this machine")
 WORDS = [f"{a}{b}{c}" for a in ("ka", "lo", "mi", "tru") for b in ("da", "fe", "gi", "nu") for c in "bdkmrst"]
@@ -113,7 +114,8 @@ def test_of_little_text_the_plan_tells_what_tokenising_will_cut(tmp_path: Path) 
     prepared = prepare(study, [spec_of(plan.trials[0].trial.model)], [0], Here())
     splits = prepared["bert-400"].manifest["splits"]["train"]
     assert splits["truncated_rows"] == 1
-    assert (told["level"], told["mend"]) == ("ok", "")
+    assert "max_length" not in told["mend"]
+    assert "held-out texts have characters that the training texts lack" in told["mend"]  # other words, other letters
     assert f"; {splits['truncated_share']:.2g} of the texts are longer than 32 and will be cut" in told["found"]
 
 
@@ -155,3 +157,39 @@ def test_the_first_look_tells_what_can_be_learnt_from_what_cannot() -> None:
 def test_signs_of_wrong_encoding(text: str, kinds: list[str]) -> None:
     assert [sign.kind for sign in find_trouble([text])] == kinds
     assert not is_mojibake("é")
+
+
+def test_text_without_spaces_is_looked_at_by_signs_and_pairs_of_them() -> None:
+    draw = random.Random(7)
+    rows = [MADE["工单"][0](draw) for _ in range(1500)]
+    names = sorted({row["label"] for row in rows})
+    seen = look(tables([row["text"] for row in rows], [names.index(row["label"]) for row in rows]), len(names))
+    assert seen is not None
+    assert "characters" in seen.model
+    assert seen.losses[-1] < 0.7 < 1.0 < seen.losses[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("It's 5 o'clock, Zoë!", ["it", "'", "s", "5", "o", "'", "clock", ",", "zoë", "!"]),
+        ("买iPhone吗？", ["买", "iphone", "吗", "？"]),
+        ("退货 了", ["退", "退货", "货", "了"]),
+        ("हिन्दी में।", ["हिन्दी", "में", "।"]),
+    ],
+)
+def test_what_the_first_look_counts(text: str, words: list[str]) -> None:
+    assert sorted(words_and_pairs(text)) == sorted(words)
+
+
+def test_a_chinese_text_is_told_its_unknown_characters_by_split_and_suits_where_there_are_none(tmp_path: Path) -> None:
+    path = write_study(tmp_path, "工单", 1800, vocabulary=2600, examples="[100]", sizes="[1x32]")
+    whole = findings(draft_plan(load_study(path), MACHINE, Store.open(tmp_path / "run")).to_json())
+    told = whole["tokens of bert-2600"]
+    assert told["level"] == "ok"
+    assert "a word" not in told["found"]
+    assert re.search(r"unknown: 0(\.000\d+)? of train, 0\.0\d+ of validation, 0\.0\d+ of test", told["found"])
+    path.write_text(path.read_text(encoding="utf-8").replace("2600", "300"), encoding="utf-8")
+    few = findings(draft_plan(load_study(path), MACHINE, Store.open(tmp_path / "run")).to_json())["tokens of bert-300"]
+    assert few["level"] == "warn"
+    assert "its vocabulary does not suit this text" in few["mend"]

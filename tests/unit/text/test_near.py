@@ -150,3 +150,25 @@ def test_ascii_letters_are_those_of_any_text():
         wide = near._letters(f"{text} é")
         assert near._letters(text).strip("\0") == wide.strip("\0")[:-1].rstrip() or not near._WORDS.search(text)
     assert near._letters(" ?! ") == f"{near._EDGE} ?! {near._EDGE}"  # signs alone are compared as they are
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        (
+            "昨天在中山路买的手机壳，快递一直提示破损，麻烦看一下",
+            "昨天在中山路买的手机套，快递一直提示破损，麻烦看一下！",
+            1,
+        ),
+        ("昨天在中山路买的手机壳，快递一直提示破损", "前天在人民路买的充电器，发票一直没有寄来", 0),
+        ("好的", "好人", 0),
+        ("東京タワーの近くにあるカフェで飲みました", "東京タワーの近くにあるカフェで飲みました。", 1),
+        ("東京タワーの近くにあるカフェで飲みました", "京都の近くにあるホテルで泊まりました", 0),
+        ("กินข้าวที่ร้านอาหารใกล้บ้านกับเพื่อน", "กินข้าวที่ร้านอาหารใกล้บ้านกับเพื่อน!", 1),
+        ("क्या कीमत है", "की कमत हो", 0),  # other vowels, the same consonants
+        ("서울에서 부산까지 가는 기차표를 예매했습니다", "서울에서 부산까지 가는 기차표를 예약했습니다", 1),
+    ],
+)
+def test_a_sign_of_other_scripts_counts_as_the_letters_that_it_stands_for(one, other, alike):
+    assert (near.similarity(one, other) >= 0.8) == bool(alike)
+    assert (near.nearest([one], near.sketch([other], np.zeros(1), 0.8)).others[0] == 0) == bool(alike)
