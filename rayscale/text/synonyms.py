@@ -153,7 +153,7 @@ class Replacer:
         words = [word.lower() for word in spelled]
         shouting, free = row.text.isupper(), row.segmenter is not None
         able = [place for place, word in enumerate(words) if self._may_replace(word)
-                and ((free and is_caseless(word)) or is_common(spelled, place, shouting))]  # fmt: skip
+                and (is_common(spelled, place, shouting) or (free and _is_no_name(word)))]  # fmt: skip
         if not able:
             return row
         draws = Draws(row.seed)
@@ -240,6 +240,11 @@ def is_common(spelled: Sequence[str], place: int, shouting: bool) -> bool:
         return shouting
     begins = place == 0 or spelled[place - 1] in _SENTENCE_ENDS or (place == 1 and not spelled[0][0].isalnum())
     return begins and word[1:].islower()
+
+
+def _is_no_name(word: str) -> bool:
+    """Whether its script tells no names by capitals."""
+    return is_caseless(word) or has_unspaced(word)
 
 
 def cased(word: str, like: str) -> str:
