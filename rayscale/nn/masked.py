@@ -21,7 +21,9 @@ from rayscale.text.tagger import CLOSED
 from rayscale.text.thesaurus import is_caseless
 
 _LEAST_LETTERS = 3
-CASED = ""  # the kind of words with capitals, beside those of each script that has none
+#: Kinds of words that may stand for each other, beside those of each script without capitals: all that there are, where
+#: the text is of spaced scripts with capitals, and those with capitals where it is not.
+ANY, CASED = "any", "cased"
 
 
 def open_contextual(settings: ContextualSettings) -> Step:
@@ -37,7 +39,9 @@ class _Masked:
         self._model.to(device=self._device)
         self._longest = min(int(self._model.config.max_position_embeddings), self._tokenizer.model_max_length)
         pieces = self._tokenizer.convert_ids_to_tokens(list(range(self._model.config.vocab_size)))
-        kinds = {CASED: _whole_words(pieces), **_caseless(pieces)}
+        whole = _whole_words(pieces)
+        cased_ones = {number: word for number, word in whole.items() if not is_caseless(word)}
+        kinds = {ANY: whole, CASED: cased_ones, **_caseless(pieces)}
         self._words = {number: word for words in kinds.values() for number, word in words.items()}
         if self._tokenizer.mask_token is None or not self._words:
             raise InputError(f"{settings.model}: the tokenizer has no mask token or no whole words; give a masked "
@@ -75,16 +79,18 @@ class _Masked:
         free = row.segmenter is not None
         tokens = tokens_of(row.text, CHARACTERS if free else None)
         spelled = [row.text[start:end] for start, end in tokens]
-        able = [place for place, word in enumerate(spelled)
-                if (free and self._is_caseless(word))
-                or (len(word) >= _LEAST_LETTERS and word.isalpha() and word.lower() not in CLOSED
-                    and CASED in self._outside and is_common(spelled, place, row.text.isupper()))]  # fmt: skip
+        able = [place for place, word in enumerate(spelled) if self._kind(word, free) in self._outside
+                and (self._kind(word, free) not in (ANY, CASED)
+                     or (len(word) >= _LEAST_LETTERS and word.isalpha() and word.lower() not in CLOSED
+                         and is_common(spelled, place, row.text.isupper())))]  # fmt: skip
         wanted = max(1, round(self._settings.share * sum(word[0].isalpha() for word in spelled)))
         return [tokens[place] for place in sorted(Draws(row.seed).order(able)[:wanted])]
 
-    def _is_caseless(self, word: str) -> bool:
-        """Whether the model has words of the word's script, one without capitals."""
-        return word[0].isalpha() and is_caseless(word) and script_of(word[0]) in self._outside
+    def _kind(self, word: str, free: bool) -> str:
+        """The kind of words that may stand for a word; `free`: the text may lack spaces or capitals."""
+        if not free:
+            return ANY
+        return script_of(word[0]) if word[0].isalpha() and is_caseless(word) else CASED
 
     @torch.inference_mode()
     def _batch(self, ids: list[list[int]], rows: Sequence[Example],
@@ -93,9 +99,8 @@ class _Masked:
         at = inputs["input_ids"] == self._tokenizer.mask_token_id
         seeds = np.array([row.seed for row, each in zip(rows, spans, strict=True) for _ in each], dtype=np.uint64)
         words = [row.text[start:end] for row, each in zip(rows, spans, strict=True) for start, end in each]
-        kinds = [script_of(word[0]) if row.segmenter is not None and self._is_caseless(word) else CASED
-                 for word, row in zip(words, (row for row, each in zip(rows, spans, strict=True) for _ in each),
-                                      strict=True)]  # fmt: skip
+        free = [row.segmenter is not None for row, each in zip(rows, spans, strict=True) for _ in each]
+        kinds = [self._kind(word, each) for word, each in zip(words, free, strict=True)]
         scores = self._model(**inputs).logits[at] + torch.stack([self._outside[kind] for kind in kinds])
         within = [number for each in spans for number in range(len(each))]
         for place, word in enumerate(words):  # another word than the one that stood there
