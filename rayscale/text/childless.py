@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rayscale import registry
+from rayscale.augmenters import GROUP
 from rayscale.report.rows import lost_copies
+from rayscale.study_augment import CHARACTERS
 from rayscale.text.chain import Chain
 from rayscale.text.children import Found, describe_children, name_of
 from rayscale.text.normalise import keys_of, normalise
@@ -61,11 +64,12 @@ def few_children(counts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str
 
 
 def try_out(augmentations: Sequence[Found], found: Survey) -> list[tuple[str, str]]:
-    """The same before the text is prepared, from some training rows; steps that run models are not tried."""
+    """The same before the text is prepared, from some training rows; models and code of plugins are not run for it."""
+    own = {entry.name for entry in registry.entries(GROUP) if entry.origin == "rayscale"}
     texts = found.splits["train"]["text"].slice(0, TRIED).to_pylist()
     told = []
     for each in augmentations:
-        if each.augmentation.on_models or not texts:
+        if each.augmentation.on_models or not texts or {step.name for step in each.augmentation.steps} - own:
             continue
         made = [normalise(row.text) for row in Chain(each.augmentation).rows(texts, keys_of(texts), 0)]
         changed = sum(child not in ("", text) for child, text in zip(made, texts, strict=True))
@@ -84,12 +88,9 @@ def tell_segmenters(augmentations: Sequence[Found], found: Survey) -> list[tuple
         if each.augmentation.by:
             ways.setdefault(each.augmentation.by, []).append(each.name)
     told = []
-    for way, names in ways.items():
-        missing = wanted - set(way.split("+"))
-        if not wanted:
-            continue
-        mend = f"; pip install 'rayscale[segment]' finds words ({', '.join(sorted(missing))})" if missing else ""
-        told.append(
-            ("segmenter", f"{', '.join(names)}: text without spaces is cut by {way.replace('+', ' and ')}{mend}")
-        )
+    for way, names in ways.items() if wanted else ():
+        found_by = "characters are words" if way == CHARACTERS else f"words are found by {way.replace('+', ' and ')}"
+        missing = ", ".join(sorted(wanted - set(way.split("+"))))
+        mend = f"; pip install 'rayscale[segment]' finds words ({missing})" if missing else ""
+        told.append(("segmenter", f"{', '.join(names)}: where text has no spaces, {found_by}{mend}"))
     return told

@@ -143,8 +143,18 @@ def test_the_plan_tells_before_anything_is_prepared(write: Any, tmp_path: Path) 
     plan = draft_plan(load_study(write("none", NOTHING, SWAP)), MACHINE, Store.open(tmp_path / "run"))
     told = dict(plan.lint)
     assert told["few_children"].startswith("nothing changes 0 of the first ")
-    assert told["segmenter"].startswith("nothing, moved: text without spaces is cut by ")
+    assert told["segmenter"].startswith("nothing, moved: where text has no spaces, ")
     assert len(plan.trials) == 12
+
+
+def never(rows: Any) -> list[Any]:
+    """A plugin that must not run."""
+    raise AssertionError("a plan ran code of a plugin")
+
+
+def test_a_plan_runs_no_code_of_plugins(write: Any, tmp_path: Path) -> None:
+    study = load_study(write("none", f'{{name: own, "{__name__}:never": {{}}}}'))
+    assert "few_children" not in dict(draft_plan(study, MACHINE, Store.open(tmp_path / "run")).lint)
 
 
 def test_pairs_that_speed_is_read_from_are_those_of_cells_that_run(write: Any, tmp_path: Path) -> None:
