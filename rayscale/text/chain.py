@@ -56,10 +56,10 @@ class Chain:
              tags: Sequence[tuple[str, ...]] | None = None) -> list[Example]:  # fmt: skip
         """The children of one copy, one for each text. Raises InputError where a step returns anything else."""
         by = None if tags else self._augmentation.by
-        found = [Example(text, 0, tags[place] if tags else None, by) for place, text in enumerate(texts)]
+        found = [Example(text, 0, tags[place] if tags else None) for place, text in enumerate(texts)]
         for number, (step, apply) in enumerate(zip(self._augmentation.steps, self._steps, strict=True)):
             seeds = seeds_of(keys, self._augmentation.seed, copy, number).tolist()
-            given = [replace(row, seed=seed) for row, seed in zip(found, seeds, strict=True)]
+            given = [replace(row, seed=seed, segmenter=by) for row, seed in zip(found, seeds, strict=True)]
             found = augmenters.check_rows(step.name, given, apply(given))
         return found
 

@@ -30,10 +30,11 @@ LEAST_SHARE = 0.01
 #: Thai and Lao vowels that stand before the consonant they follow in speech, and those that follow it as letters; signs
 #: of Khmer and Burmese that join the next consonant to theirs.
 _BEFORE, _AFTER, _JOINS = "\u0e40-\u0e44\u0ec0-\u0ec4", "\u0e30\u0e32\u0e33\u0e45\u0eb0\u0eb2\u0eb3", "\u1039\u17d2"
-#: Punctuation of full width parts words although it is no space; an apostrophe may stand in one.
+#: Punctuation of full width, and what ends or encloses a sentence, parts words although it is no space; what stands in
+#: names, numbers and addresses does not.
 _WIDE = (
     r"\u2018\u201c\u201d\u2026\u2014\u00b7\u3000-\u3004\u3008-\u3020\u30fb"
-    r"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+    r"!?;()\[\]{}<>\"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 )
 _FAMILIES = {"chinese": ("han", "kana"), "thai": ("thai",), "others": ("lao", "khmer", "burmese")}
 
@@ -47,10 +48,11 @@ class Cut:
 
     def moved(self, order: Sequence[int]) -> str:
         """The text with its words in another order; what stands between them stays where it is."""
-        parts = [self.gaps[0]]
-        for place, (word, after) in enumerate(zip((self.words[each] for each in order), self.gaps[1:], strict=True)):
-            before = self.words[order[place - 1]] if place else ""
-            parts += [_parted(before, parts[-1], word), word, after]
+        parts, before = [self.gaps[0]], ""
+        for place, gap, after in zip(order, self.gaps, self.gaps[1:], strict=False):
+            word = self.words[place]
+            parts += [word, after] if gap else [_parted(before, word), word, after]
+            before = word
         return "".join(parts)
 
     def without(self, lost: Iterable[int]) -> str:
@@ -62,14 +64,15 @@ class Cut:
                     after if not gap.strip() and after.strip() else gap if gap.strip() == after.strip() else gap + after
                 )
                 continue
-            parts += [gap if before or gap.strip() else "", _parted(before, gap, word), word]
+            gap = gap if before or gap.strip() else ""
+            parts += [gap or _parted(before, word), word]
             before, gap = word, after
         return "".join([*parts, gap if gap.strip() else ""])
 
 
-def _parted(before: str, gap: str, word: str) -> str:
-    """A space where two words of spaced scripts would run together."""
-    return "" if gap or not before or _is_unspaced(before[-1]) or _is_unspaced(word[0]) else " "
+def _parted(before: str, word: str) -> str:
+    """What parts two words that nothing stands between: a space if both are of spaced scripts."""
+    return "" if not before or _is_unspaced(before[-1]) or _is_unspaced(word[0]) else " "
 
 
 def _is_unspaced(letter: str) -> bool:

@@ -68,18 +68,32 @@ TEXTS = st.lists(
 )
 
 
-@given(TEXTS, st.integers(0, 2**64 - 1), st.floats(0.01, 0.99))
-def test_words_move_and_go_but_nothing_else_changes(parts, seed, share):
+@given(TEXTS, st.data())
+def test_words_move_and_go_but_nothing_else_changes(parts, data):
     text = normalise("".join(parts))
     found = cut(text, CHARACTERS)
-    assert found.moved(range(len(found.words))) == text == found.without([])
-    row = Example(text, seed, segmenter=CHARACTERS)
-    swapped = SWAP.make(ShuffleSettings(share=share))([row])[0].text
-    fewer = normalise(DELETE.make(ShuffleSettings(share=share))([row])[0].text)
-    assert sorted(cut(swapped, CHARACTERS).words) == sorted(found.words)
-    gone = min(max(1, round(share * len(found.words))), len(found.words) - 1) if found.words else 0
-    assert len(cut(fewer, CHARACTERS).words) == len(found.words) - gone
+    places = range(len(found.words))
+    assert found.moved(places) == text == found.without([])
+    order = data.draw(st.permutations(places))
+    swapped = found.moved(order)
+    assert plain(swapped) == plain("".join(found.words[place] for place in order))
     assert [sign for sign in swapped if sign in "，。“"] == [sign for sign in text if sign in "，。“"]
+    lost = data.draw(st.sets(st.sampled_from(places))) if places else set()
+    kept = [word for place, word in enumerate(found.words) if place not in lost]
+    fewer = normalise(found.without(lost))
+    assert plain(fewer) == plain("".join(kept))
+
+
+def plain(text):
+    """The letters alone."""
+    return [letter for letter in text if letter not in "，。“! "]
+
+
+def test_the_share_is_that_of_characters():
+    text = "为什么满意度显示处理麻烦尽快看一下吧"
+    child = SWAP.make(ShuffleSettings(share=0.2))([Example(text, 5, segmenter=CHARACTERS)])[0].text
+    assert sum(a != b for a, b in zip(child, text, strict=True)) == 4
+    assert len(DELETE.make(ShuffleSettings(share=0.5))([Example(text, 5, segmenter=CHARACTERS)])[0].text) == 9
 
 
 def test_no_space_is_added_but_where_words_of_spaced_scripts_would_run_together():
