@@ -39,10 +39,10 @@ def childless(trials: Iterable[Trial], prepared: Mapping[str, Prepared]) -> dict
         if children:
             continue
         if counts["kept"]:
-            why = f"no child of its {rows:,} rows is left ({counts['kept']:,} of all {counts['real']:,} rows)"
+            why = f"of these {rows:,} rows ({counts['kept']:,} in all {counts['real']:,} rows)"
         else:
-            why = f"of {counts['made']:,} copies none is left: {lost_copies(counts['dropped'])}; {_MEND}"
-        found[trial.trial_id] = f"augment {trial.augment}: {why}"
+            why = f"(of {counts['made']:,} copies: {lost_copies(counts['dropped'])}); {_MEND}"
+        found[trial.trial_id] = f"{trial.augment} made no child {why}"
     return found
 
 

@@ -38,7 +38,7 @@ run: {{accelerator: cpu, executor: inline, keep: none}}
 NOTHING = "{name: nothing, synonyms: {source: nothing.csv}}"
 FEW = "{name: few, synonyms: {source: few.csv}, copies: 2}"
 SWAP = "{name: moved, swap: {share: 0.3}}"
-UNCHANGED = r"augment nothing: of \d+ copies none is left: \d+ unchanged"
+UNCHANGED = r"nothing made no child \(of \d+ copies: \d+ unchanged\)"
 MACHINE = Machine("cpu", 4, "a processor", "this machine")
 
 
@@ -100,18 +100,18 @@ def test_cells_without_a_child_are_said_and_not_trained(
     assert all(rows == size for name, size, rows in trained if name == "none")
     assert all(rows > size for name, size, rows in trained if name != "none")
     assert all(text.startswith("0 ") for text in said if "not run" in text or "copies" in text)
-    assert any(text.startswith("0 4 cells are not run, augment nothing: of ") for text in said)
+    assert any(text.startswith("0 4 cells are not run: nothing made no child (of ") for text in said)
     assert any("0 few: " in text and "its cells are nearly plain ones" in text for text in said)
     plan, now = run.plan, status(run)
     assert len(plan["trials"]) == len(trained) == now["done"] == len(run.trials)
     assert len(plan["cut"]) + len(plan["trials"]) == 16
     assert (now["failed"], now["waiting"], now["cut"]) == (0, 0, plan["cut"])
     assert {cut["cell"].rpartition(" ")[2] for cut in plan["cut"]} == {"nothing", "few"}
-    assert any(" no child of its 8 rows is left (" in cut["reason"] for cut in plan["cut"])
+    assert any(cut["reason"].startswith("few made no child of these 8 rows (") for cut in plan["cut"])
     assert set(plan["data"]["children"]) == {"nothing", "few", "moved"}
     assert any("copies of" in note and "0 kept; dropped: " in note for note in row_notes(plan["data"]))
     report = run.store.read("report.html").decode()
-    assert "bert-1x32, 120 examples, 1 GPUs, seed 1, augment nothing: augment nothing: of " in report
+    assert "bert-1x32, 120 examples, 1 GPUs, seed 1, augment nothing: nothing made no child (of " in report
 
     # Run again: nothing is left to train, and the plan is the same.
     trained.clear()
