@@ -38,7 +38,7 @@ from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
 from rayscale.study import Study, load_study
 from rayscale.text.account import token_counts
-from rayscale.text.childless import FEW_CHILDREN
+from rayscale.text.childless import FEW_CHILDREN, childless
 from rayscale.text.children import find_all
 from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared
@@ -295,7 +295,8 @@ class _Driver:
         before, self.plan = self.plan, with_children(self.plan, self.prepared)
         left = {planned.trial.trial_id: planned for planned in self.plan.trials}
         if self.only and self.only not in left:
-            raise InputError(f"{self.only} is not run: {self.plan.cut[-1][1]}", code="no_children", where="--only")
+            why = childless((planned.trial for planned in before.trials), self.prepared)[self.only]
+            raise InputError(f"{self.only} is not run: {why}", code="no_children", where="--only")
         for reason, cells in Counter(reason for _, reason in self.plan.cut[len(before.cut) :]).items():
             self._log({"event": "cells_cut", "cells": cells, "reason": reason})
         for each in self.plan.lint:
