@@ -94,11 +94,11 @@ def test_a_study_that_aims_at_accuracy_hears_of_both():
     [
         (lambda t: t[t["augment"] != "none"], "no plain cell (augment none) to hold it against"),
         (
-            lambda t: t.assign(guessing_loss=(t["augment"] == "none") * 9.0 - 1.0),
+            lambda t: t.assign(guessing_loss=(t["augment"] == "syn") * 9.0 - 1.0),
             "no plain cell (augment none) counts (no better than guessing)",
         ),
         (
-            lambda t: t.assign(guessing_loss=(t["augment"] == "syn") * 9.0 - 1.0),
+            lambda t: t.assign(guessing_loss=(t["augment"] == "none") * 9.0 - 1.0),
             "no cell with syn counts (no better than guessing)",
         ),
         (
