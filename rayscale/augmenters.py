@@ -28,11 +28,14 @@ class Example:
     """One row on its way: its text and `seed`, a number below 2 ** 64 and the only source of chance a step may use.
 
     With `tags` (token tasks) the words are those between spaces, one tag each; a step moves tags with their words.
+    `segmenter` says how words are found where the text is written without spaces, None where there is no such text:
+    `rayscale.text.segments.cut(row.text, row.segmenter)` gives them.
     """
 
     text: str
     seed: int
     tags: tuple[str, ...] | None = None
+    segmenter: str | None = None
 
     def saying(self, text: str, tags: Sequence[str] | None = None) -> Example:
         """The row with another text, and with other tags where it has any."""

@@ -176,7 +176,9 @@ def status(run: RunFolder, json_: Json = False) -> None:
     if json_:
         _print_json(found)
         return
-    from rayscale.report.numbers import duration
+    from collections import Counter
+
+    from rayscale.report.numbers import duration, plural
 
     total = found["done"] + found["failed"] + found["running"] + found["waiting"]
     diverged = f" ({found['diverged']} of them diverged)" if found["diverged"] else ""
@@ -185,6 +187,8 @@ def status(run: RunFolder, json_: Json = False) -> None:
     print(f"{found['gpu_hours']:.3g} GPU-hours spent; about {duration(found['eta_seconds'])} of work left.")
     if found["last_error"]:
         print(f"Last error: {found['last_error']}")
+    for reason, cells in Counter(each["reason"] for each in found["cut"]).items():
+        print(f"Cut: {plural(cells, 'cell')} ({reason}).")
     if found["unplanned"]:
         print(f"{found['unplanned']} records are of cells that the study does not ask for now; they are not counted.")
     for damaged in found["damaged"]:

@@ -17,12 +17,13 @@ from rayscale.estimate import Copies, Measured, Supply, letters_per_token, steps
 from rayscale.guessing import entropy
 from rayscale.ledger import Ledger, TrialRecord
 from rayscale.machine import Machine, free_bytes, nearest_folder
-from rayscale.plan import Plan, make_plan, model_specs
+from rayscale.plan import Plan, leave_out, make_plan, model_specs
 from rayscale.storage import Store
 from rayscale.study import Ladder, Study, Transfer
 from rayscale.study_augment import read as read_augmentation
 from rayscale.text.account import listed, place_labels, row_counts, token_counts
-from rayscale.text.children import find_augmentations
+from rayscale.text.childless import FEW_CHILDREN, childless, children_counts, few_children, tell_segmenters, try_out
+from rayscale.text.children import Found, find_all, find_augmentations
 from rayscale.text.diagnosis import after_preparing, diagnose
 from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared, find_tokens
@@ -66,14 +67,43 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     # all else was found feasible.
     specs = model_specs(study) if found.folder else None
     tokenised = _tokenised(study, found, specs) if specs else {}
-    supply = _supply(study, found, tokenised)
+    augmentations = find_augmentations(study)
+    supply = _supply(study, found, tokenised, augmentations)
     records = Ledger(store).read()[0]
     optimum = read_optimum(study) if isinstance(study.training.learning_rate, Transfer) else None
     plan = make_plan(study, machine, supply, _measured(records), specs, optimum.rate_of if optimum else None)
     tokenizers = tokenizers_of(plan)
     found_out = diagnose(study, found, tokenizers, tokenised)
-    lint = (*_changed(records, plan), *_transferred(optimum, plan), *_little_room(store, plan), *plan.lint)
-    return replace(plan, lint=lint, doctor=found_out.to_json())
+    lint = (*_changed(records, plan), *_transferred(optimum, plan), *_little_room(store, plan), *plan.lint,
+            *tell_segmenters(augmentations, found))  # fmt: skip
+    plan = replace(plan, lint=lint, doctor=found_out.to_json())
+    if not augmentations:
+        return plan
+    there = _augmented(study, found, tokenizers, sorted({planned.trial.seed for planned in plan.trials}))
+    if there:
+        return with_children(plan, there)
+    return replace(plan, lint=(*plan.lint, *try_out(augmentations, found)))
+
+
+def _augmented(
+    study: Study, found: Survey, tokenizers: Sequence[TokenizerSpec], seeds: Sequence[int]
+) -> dict[str, Prepared]:
+    """The prepared data of every tokenizer and augmentation, by name; empty unless all are there."""
+    there = find_all(study, tokenizers, seeds, found.folder) if found.folder else {}
+    return {name: each for name, each in there.items() if each} if all(there.values()) else {}
+
+
+def with_children(plan: Plan, prepared: Mapping[str, Prepared]) -> Plan:
+    """The plan once the children are made: without the cells that have none, with what is to be said of the others.
+
+    Raises StudyError where no trial is left.
+    """
+    if why := childless((planned.trial for planned in plan.trials), prepared):
+        plan = leave_out(plan, why)
+    counts = children_counts(prepared)
+    lint = (*(each for each in plan.lint if each[0] != FEW_CHILDREN), *few_children(counts))
+    told = {**plan.supply.counts, **({"children": counts} if counts else {})}
+    return replace(plan, lint=lint, supply=replace(plan.supply, counts=told))
 
 
 def tokenizers_of(plan: Plan) -> list[TokenizerSpec]:
@@ -135,7 +165,7 @@ def _unseparated(labels: Sequence[str], separator: str) -> str | None:
     return next((mark for mark in likely if sum(mark in label for label in labels) > len(labels) / 2), None)
 
 
-def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> Supply:
+def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared], augmentations: Sequence[Found]) -> Supply:
     # A trained tokenizer of some thousand entries gives about a token for four characters of English.
     supply = Supply(
         fingerprint=found.fingerprint,
@@ -145,7 +175,7 @@ def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> S
         exact=found.exact,
         held_out_rows=found.rows_validation + found.rows_test,
         guessing_loss=_entropy_of_labels(found),
-        augmentations=_augmentations(study),
+        augmentations=_augmentations(study, augmentations),
         counts={**place_labels(found.counts, study.data), "tokens": token_counts(tokenised) or None},
     )
     if tokenised:
@@ -162,11 +192,9 @@ def _supply(study: Study, found: Survey, tokenised: Mapping[str, Prepared]) -> S
     )
 
 
-def _augmentations(study: Study) -> tuple[Copies, ...]:
+def _augmentations(study: Study, found: Sequence[Found]) -> tuple[Copies, ...]:
     """Those of the study in the order of its file, `none` among them where it is asked for."""
-    marked = {
-        found.name: Copies(found.name, found.augmentation.copies, found.mark) for found in find_augmentations(study)
-    }
+    marked = {each.name: Copies(each.name, each.augmentation.copies, each.mark) for each in found}
     return tuple(dict.fromkeys(marked.get(read_augmentation(each).name, Copies()) for each in study.data.augment))
 
 
@@ -221,7 +249,8 @@ def write_plan(store: Store, plan: Plan, prepared: Mapping[str, Prepared]) -> No
         return
     any_of_them = next(iter(prepared.values()))
     rows = place_labels(row_counts(any_of_them.manifest), plan.study.data)
-    counts = {"exact": True, **rows, "tokens": token_counts(prepared)}
+    children = {name: each for name, each in plan.supply.counts.items() if name == "children"}
+    counts = {"exact": True, **rows, "tokens": token_counts(prepared), **children}
     found = survey_folder(Path(any_of_them.path).parent)
     doctor = after_preparing(plan.doctor, plan.study, found, tokenizers_of(plan), prepared) if plan.doctor else {}
     told = replace(

@@ -201,11 +201,34 @@ def make_plan(
                         cells.append(cost(trial, params, non_embedding, supply.mean_tokens, held, stored, trained))
     cells = [share_gpus(each, machine.trials_per_gpu) for each in cells]
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
-    kept = [learn(each, measured) for each in kept]
+    return _planned(study, machine, supply, [learn(each, measured) for each in kept], cut)
+
+
+def _planned(
+    study: Study, machine: Machine, supply: Supply, kept: Sequence[Planned], cut: Sequence[tuple[str, str]]
+) -> Plan:
+    """The plan of these cells, in the order of admission."""
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
     disk = disk_bytes(ordered, study.run, machine.slots)
     seconds, lint = wall_seconds(ordered, machine.slots), _lint(study, ordered, supply, machine)
     return Plan(study, machine, supply, tuple(ordered), tuple(cut), seconds, disk, tuple(lint))
+
+
+def leave_out(plan: Plan, why: Mapping[str, str]) -> Plan:
+    """The plan without the trials of these ids, which join what is cut, each with its reason.
+
+    Raises StudyError where none is left.
+    """
+    left = [each for each in plan.trials if each.trial.trial_id not in why]
+    if not left:
+        text = "; ".join(dict.fromkeys(why.values()))
+        raise StudyError(f"leaves no trial: {text}", code="no_children", where=plan.study.where("data", "augment"))
+    order = [copies.name for copies in plan.supply.augmentations]
+    left = _pair_alone(sorted(left, key=lambda each: order.index(each.trial.augment)), plan.machine)
+    cut = [(_named(each), why[each.trial.trial_id]) for each in plan.trials if each.trial.trial_id in why]
+    made = _planned(plan.study, plan.machine, plan.supply, left, [*plan.cut, *cut])
+    said = _lint(plan.study, plan.trials, plan.supply, plan.machine)
+    return replace(made, lint=(*(each for each in plan.lint if each not in said), *made.lint), doctor=plan.doctor)
 
 
 def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
@@ -374,12 +397,10 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
     for each in sorted(cells, key=lambda p: (p.trial.seed == 0, -p.gpu_seconds)):
         if spent <= hours:
             break
-        t, together = each.trial, swept.pop(_cell(each), None)
+        together = swept.pop(_cell(each), None)
         if together is None:
             continue
-        augment = f", augment {t.augment}" if t.augment != "none" else ""
-        named = f"{t.model.name}, {t.data_requested} {t.data_axis}, {t.gpus} GPUs, seed {t.seed}{augment}"
-        cut.append((named, f"over the budget of {hours:g} GPU-hours"))
+        cut.append((_named(each), f"over the budget of {hours:g} GPU-hours"))
         spent -= sum(p.gpu_seconds for p in together) / 3600
     kept = [each for each in cells if _cell(each) in swept]
     if not kept:
@@ -390,6 +411,13 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
             where=study.where("budget"),
         )
     return kept, cut
+
+
+def _named(planned: Planned) -> str:
+    """A cell as people read it."""
+    t = planned.trial
+    augment = f", augment {t.augment}" if t.augment != "none" else ""
+    return f"{t.model.name}, {t.data_requested} {t.data_axis}, {t.gpus} GPUs, seed {t.seed}{augment}"
 
 
 def _cell(planned: Planned) -> tuple[Any, ...]:

@@ -260,7 +260,8 @@ def recover(ledger: Ledger, damaged: Sequence[Damaged]) -> None:
 def status(run: Run) -> dict[str, Any]:
     """Progress of a run: the object of `status --json`; trials run now only while a run has not ended.
 
-    `done` = `ok` + `diverged`; `unplanned` counts records of cells that the study no longer asks for.
+    `done` = `ok` + `diverged`; `cut` are cells that the plan leaves out, each with the reason; `unplanned` counts
+    records of cells that the study no longer asks for.
     """
     plan = run.plan
     begun: dict[str, str] = {}
@@ -292,6 +293,7 @@ def status(run: Run) -> dict[str, Any]:
         "failed": standing.failed,
         "running": standing.running,
         "waiting": standing.waiting,
+        "cut": list(plan.get("cut") or []),
         "unplanned": sum(record.trial_id not in planned for record in records),
         "eta_seconds": standing.eta_seconds,
         "gpu_hours": standing.gpu_seconds / 3600,

@@ -16,6 +16,10 @@ from rayscale.files import below
 from rayscale.names import is_name
 
 NONE = "none"
+#: How words are found in text that is written without spaces: by what suits the text and is installed; not at all, so
+#: that a word is what stands between spaces; by character; or by these, joined with + where several are meant.
+AUTO, SPACES, CHARACTERS = "auto", "spaces", "characters"
+SEGMENTERS = ("jieba", "budoux")
 MEND = "write none, or a name and a step, such as {name: syn, synonyms: {source: wordnet, share: 0.15, copies: 1}}"
 MOST_COPIES = 100
 
@@ -33,23 +37,33 @@ class Step:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A named chain of steps; every training row gets `copies` children, made by chance from `seed`."""
+    """A named chain of steps; every training row gets `copies` children, made by chance from `seed`.
+
+    `segmenter` says how words are found where a text is written without spaces; `auto` is settled by the text.
+    """
 
     name: str
     steps: tuple[Step, ...] = ()
     copies: int = 0
     seed: int = 0
+    segmenter: str = AUTO
+
+    @property
+    def by(self) -> str | None:
+        """The segmenter in force; None where words are what stands between spaces."""
+        return None if self.segmenter in (AUTO, SPACES) else self.segmenter
 
     def describe(self) -> dict[str, Any]:
         """What was asked for, as JSON values; neither the name nor the places of files are part of it."""
         steps = [[step.name, step.settings.model_dump(mode="json", exclude=set(step.augmenter.paths))]
                  for step in self.steps]  # fmt: skip
-        return {"steps": steps, "copies": self.copies, "seed": self.seed}
+        by = {} if self.by is None else {"segmenter": self.by}
+        return {"steps": steps, "copies": self.copies, "seed": self.seed, **by}
 
     def entry(self) -> dict[str, Any]:
         """The entry of a study that `read` makes the same augmentation of: plain values, which travel."""
         steps = {step.name: step.settings.model_dump(mode="json") for step in self.steps}
-        return {"name": self.name, "copies": self.copies, "seed": self.seed, **steps}
+        return {"name": self.name, "copies": self.copies, "seed": self.seed, "segmenter": self.segmenter, **steps}
 
     def located(self) -> Augmentation:
         """The same with every file that a step needs as an absolute path. Raises InputError where one is missing."""
@@ -123,10 +137,14 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
     seed = _whole(entry.get("seed", 0), 0, 2**32 - 1)
     if seed is None:
         found.append((("seed",), f"found {study_words.found(entry['seed'])}; give a whole number, 0 or more"))
+    segmenter = _segmenter(entry.get("segmenter", AUTO))
+    if segmenter is None:
+        text = f"found {study_words.found(entry['segmenter'])}; use one of: {', '.join(_KNOWN)}"
+        found.append((("segmenter",), text))
     copies: dict[tuple[Any, ...], Any] = {("copies",): entry["copies"]} if "copies" in entry else {}
     steps = []
     for key, given in entry.items():
-        if key in ("name", "seed", "copies"):
+        if key in ("name", "seed", "copies", "segmenter"):
             continue
         if isinstance(given, Mapping) and "copies" in given:
             copies[(key, "copies")] = given["copies"]
@@ -143,7 +161,16 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
         found.append(((), "copies stands more than once with different numbers; say once how many copies a row gets"))
     if found:
         return None, found
-    return Augmentation(str(name), tuple(steps), next(iter(copies.values()), 1), seed or 0), []
+    return Augmentation(str(name), tuple(steps), next(iter(copies.values()), 1), seed or 0, segmenter or AUTO), []
+
+
+_KNOWN = (AUTO, CHARACTERS, *SEGMENTERS, "+".join(SEGMENTERS), SPACES)
+
+
+def _segmenter(given: Any) -> str | None:
+    names = set(given.split("+")) if isinstance(given, str) else set()
+    joined = "+".join(name for name in SEGMENTERS if name in names)
+    return given if given in _KNOWN else joined if len(names) > 1 and set(joined.split("+")) == names else None
 
 
 def _step(name: str, given: Any) -> tuple[Step | None, list[Problem]]:

@@ -30,11 +30,13 @@ def worth_of_copies(trials: pd.DataFrame, target: str, bootstrap: int, seed: int
     table = trials.reset_index(drop=True)
     names = table["augment"].fillna(PLAIN).astype(str)
     ok = (table["status"] == "ok").to_numpy(dtype=bool, na_value=False)
-    plain = _counted(table[ok & (names == PLAIN)])
-    found = []
+    plain, found = _counted(table[ok & (names == PLAIN)]), []
     for name in sorted(set(names[ok]) - {PLAIN}):
         copies = _counted(table[ok & (names == name)])
-        found.append(_worth(name, plain, copies, target, bootstrap, seed))
+        lacking = _lack(table[names == PLAIN], plain, "plain cell (augment none)") or _lack(
+            table[names == name], copies, f"cell with {name}"
+        )
+        found.append(_worth(name, plain, copies, lacking, target, bootstrap, seed))
     return found
 
 
@@ -43,14 +45,25 @@ def _counted(rows: pd.DataFrame) -> pd.DataFrame:
     return numbered[unfit(numbered) == ""]
 
 
-def _worth(name: str, plain: pd.DataFrame, made: pd.DataFrame, target: str, bootstrap: int, seed: int
-           ) -> dict[str, Any]:  # fmt: skip
+def _lack(rows: pd.DataFrame, counted: pd.DataFrame, what: str) -> str | None:
+    """Why there is nothing to compare: no such cell at all, or none that a law counts."""
+    if len(counted):
+        return None
+    if not len(rows):
+        return f"no {what} to hold it against"
+    ok = rows[rows["status"] == "ok"].reset_index(drop=True)
+    why = sorted({reason.partition(":")[0] for reason in unfit(ok)} - {""}) if len(ok) else ["none ended well"]
+    return f"no {what} counts ({'; '.join(why)})"
+
+
+def _worth(name: str, plain: pd.DataFrame, made: pd.DataFrame, lacking: str | None, target: str, bootstrap: int,
+           seed: int) -> dict[str, Any]:  # fmt: skip
     facts: dict[str, Any] = {"augment": name, "target": target, "copies": None, "value": None, "low": None,
                              "high": None, "unit": "real examples", "law": None, "model": None, "change": None,
                              "by_size": [], "stops_paying": None, "note": None, "fit": None}  # fmt: skip
     copies = _copies(made)
-    if not len(plain):
-        return {**facts, "copies": copies, "note": "no plain cell (augment none) to hold it against"}
+    if lacking:
+        return {**facts, "copies": copies, "note": lacking}
     if not copies:
         return {**facts, "note": "its trials do not say how many examples they trained on"}
     both = pd.concat([plain.assign(copies=0.0), made.assign(copies=copies)], ignore_index=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rayscale.attempts import earlier_drivers
-from rayscale.draft import draft_plan, run_store, write_plan
+from rayscale.draft import draft_plan, run_store, with_children, write_plan
 from rayscale.errors import InputError, LeaseLostError, StorageError
 from rayscale.estimate import Planned
 from rayscale.finish import finish
@@ -37,6 +38,7 @@ from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
 from rayscale.study import Study, load_study
 from rayscale.text.account import token_counts
+from rayscale.text.childless import FEW_CHILDREN, childless
 from rayscale.text.children import find_all
 from rayscale.text.fields import naming_fields
 from rayscale.text.prepared import Prepared
@@ -265,10 +267,13 @@ class _Driver:
         """Run what is pending; every outcome is a durable record when this returns."""
         if not self.pending:
             return
+        self._leave_out_childless()
         write_plan(self.store, self.plan, self.prepared)
         if self.plan.supply.estimated:  # else the plan that was agreed to said so
             for text in cut_notes(token_counts(self.prepared)):
                 self.observer.say(text)
+        if not self.pending:
+            return
         training = Training(
             self.study, self.plan, self.pending, self.prepared, self.outcomes, self.saving, self.only,
             self._log, self._show,
@@ -281,6 +286,25 @@ class _Driver:
             self.observer.phase("starting lanes")
             training.run_in_lanes(self.session, self.host)
         self._clear_savepoints()
+
+    def _leave_out_childless(self) -> None:
+        """Now that children are made: cells that have none are not trained, which is said before any is.
+
+        Raises InputError where nothing is left to train.
+        """
+        before, self.plan = self.plan, with_children(self.plan, self.prepared)
+        left = {planned.trial.trial_id: planned for planned in self.plan.trials}
+        if self.only and self.only not in left:
+            why = childless((planned.trial for planned in before.trials), self.prepared)[self.only]
+            raise InputError(f"{self.only} is not run: {why}", code="no_children", where="--only")
+        for reason, cells in Counter(reason for _, reason in self.plan.cut[len(before.cut) :]).items():
+            self._log({"event": "cells_cut", "cells": cells, "reason": reason})
+        for each in self.plan.lint:
+            if each[0] == FEW_CHILDREN and each not in before.lint:
+                self.observer.say(each[1])
+        self.pending = [left[each.trial.trial_id] for each in self.pending if each.trial.trial_id in left]
+        self.outcomes.records = {i: record for i, record in self.outcomes.records.items() if i in left}
+        self.progress = Progress(self.plan)
 
     def _log(self, event: Mapping[str, Any]) -> None:
         log_event(self.store, **event)

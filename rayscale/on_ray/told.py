@@ -25,6 +25,9 @@ def tell(event: Mapping[str, Any]) -> str | None:
             return f"{trial} could not be saved at step {event['step']}: {event['reason']}. It goes on."
         case "steps_not_recorded":
             return f"{trial} was slow: its steps could not be recorded as CUDA graphs: {event['reason']}."
+        case "cells_cut":
+            cells = event["cells"]
+            return f"{cells} {'cell is' if cells == 1 else 'cells are'} not run: {event['reason']}."
         case "checkpoints_off" | "checkpoints_left":
             return str(event["reason"])
         case "trial_retried" if event.get("code") == "out_of_memory" and event.get("micro_batch"):

@@ -20,6 +20,7 @@ REASONS = {
     "near_validation": "nearly in validation",
     "near_test": "nearly in the test split",
 }
+_OF_COPIES = {**REASONS, "in_training": "also in training", "duplicate": "the same as others"}
 
 
 def row_notes(data: dict[str, Any]) -> list[str]:
@@ -48,7 +49,21 @@ def row_notes(data: dict[str, Any]) -> list[str]:
         shown = ", ".join(told) + (", ..." if len(names) > MOST_NAMED else "")
         mend = "give training rows of them, or take theirs out of the held-out text"
         notes.append(f"{plural(len(names), 'label')} not in the training rows, so never learnt: {shown}; {mend}.")
+    notes += [_children(plain(name), counts) for name, counts in (data.get("children") or {}).items()]
     return notes + cut_notes(data.get("tokens") or {})
+
+
+def _children(name: str, counts: Mapping[str, Any]) -> str:
+    """How many copies an augmentation made, and how many stay."""
+    lost = lost_copies(counts["dropped"])
+    made, rows = whole(counts["made"]), plural(counts["real"], "training row")
+    return f"{name}: {made} copies of {rows}, {whole(counts['kept'])} kept{f'; dropped: {lost}' if lost else ''}."
+
+
+def lost_copies(dropped: Mapping[str, int]) -> str:
+    """Why copies of rows were dropped, each reason with its number, the commonest first."""
+    lost = sorted(((reason, number) for reason, number in dropped.items() if number), key=lambda each: -each[1])
+    return ", ".join(f"{whole(number)} {_OF_COPIES.get(reason, plain(reason))}" for reason, number in lost)
 
 
 def cut_notes(tokenizers: Mapping[str, Any]) -> list[str]:

@@ -189,10 +189,11 @@ def _plan_caption(plan: dict, trials: Sequence[dict], total: dict) -> str:
         )
     lines += row_notes(plan.get("data") or {})
     lines += doctor_lines(plan.get("doctor") or {})
+    cut = plan.get("cut") or []
     names = list(dict.fromkeys(str(row.get("augment") or "none") for row in trials))
     if names and names != ["none"]:
-        lines.append(f"Every cell with each augmentation: {', '.join(sorted(names, key=lambda n: (n != 'none', n)))}.")
-    cut = plan.get("cut") or []
+        shown = ", ".join(sorted(names, key=lambda n: (n != "none", n)))
+        lines.append(f"Every cell{', if it is not cut,' if cut else ''} with each augmentation: {shown}.")
     if cut:
         reasons = list(dict.fromkeys(str(item.get("reason", "")) for item in cut))
         lines.append(f"Cut: {plural(len(cut), 'cell')} ({'; '.join(reasons[:3])}).")

@@ -16,6 +16,7 @@ import pyarrow as pa
 from rayscale import augmenters
 from rayscale.augmenters import Example
 from rayscale.study_augment import Augmentation
+from rayscale.text import segments
 from rayscale.text.normalise import NORMALISE_VERSION, keys_of, mix, normalise
 
 #: Rises when the same rows and steps would give other children.
@@ -34,6 +35,7 @@ def fingerprint(augmentation: Augmentation) -> str:
     """16 hex digits: steps, settings and the contents of all files that the steps need (their paths located)."""
     contents = [step.augmenter.contents(step.settings) for step in augmentation.steps]
     named = [CHAIN_VERSION, NORMALISE_VERSION, augmentation.describe(), contents]
+    named += [segments.versions(augmentation.by)] if augmentation.by else []
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -47,15 +49,17 @@ class Chain:
 
     def __init__(self, augmentation: Augmentation) -> None:
         self._augmentation = augmentation
+        segments.check(augmentation.segmenter)
         self._steps = [step.augmenter.make(step.settings) for step in augmentation.steps]
 
     def rows(self, texts: Sequence[str], keys: np.ndarray, copy: int,
              tags: Sequence[tuple[str, ...]] | None = None) -> list[Example]:  # fmt: skip
         """The children of one copy, one for each text. Raises InputError where a step returns anything else."""
+        by = None if tags else self._augmentation.by
         found = [Example(text, 0, tags[place] if tags else None) for place, text in enumerate(texts)]
         for number, (step, apply) in enumerate(zip(self._augmentation.steps, self._steps, strict=True)):
             seeds = seeds_of(keys, self._augmentation.seed, copy, number).tolist()
-            given = [replace(row, seed=seed) for row, seed in zip(found, seeds, strict=True)]
+            given = [replace(row, seed=seed, segmenter=by) for row, seed in zip(found, seeds, strict=True)]
             found = augmenters.check_rows(step.name, given, apply(given))
         return found
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayscale.errors import InputError
-from rayscale.study_augment import Augmentation, read
-from rayscale.text import apart, near, prepared, tokens
+from rayscale.study_augment import NONE, Augmentation, read
+from rayscale.text import apart, clean, near, prepared, segments, tokens
 from rayscale.text.chain import CHILDREN, fingerprint
 from rayscale.text.meter import Meter
 from rayscale.text.prepared import CHILDREN_INDEX, Prepared
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 #: Rows of one block of work. Fixed, so that rows which a model computes together are the same ones anywhere.
 BLOCK_ROWS = 1024
+#: Rows of each file, and files, that tell the scripts of a text. Ids depend on what is found: rows that are the same
+#: before and after the text is prepared.
+FIRST_ROWS, MOST_FILES = 1024, 16
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,33 @@ class Found:
 
 
 def find_augmentations(study: Study) -> list[Found]:
-    """Those of the study, plain cells left out. Raises InputError naming what is missing, where it is in the study."""
+    """Those of the study, plain cells left out, each with the segmenter that its text asks for.
+
+    Raises InputError naming what is missing, where it is in the study.
+    """
     found = []
+    seen = _first_texts(study) if any(entry != NONE for entry in study.data.augment) else []
     for place, entry in enumerate(study.data.augment):
         try:
             augmentation = read(entry).located()
             if augmentation.steps:
+                segmenter = segments.settle(augmentation.segmenter, seen)
+                segments.check(segmenter)
+                augmentation = replace(augmentation, segmenter=segmenter)
                 found.append(Found(augmentation, fingerprint(augmentation)))
         except InputError as error:
             text = str(error)
             raise type(error)(text, code=error.code, where=study.where("data", "augment", place)) from error
+    return found
+
+
+def _first_texts(study: Study) -> list[str]:
+    """Texts that tell the scripts of a study: the first of its training files, whether or not they were prepared."""
+    sources = [each for each in clean.list_sources(study.data) if each.role == "train" and each.path != clean.BUILT_IN]
+    found: list[str] = []
+    for source in sources[:: -(-len(sources) // MOST_FILES) or 1]:
+        rows = next(clean.read_clean(source, study.task, study.data.on_bad_row))
+        found += rows["text"].slice(0, FIRST_ROWS).to_pylist()
     return found
 
 

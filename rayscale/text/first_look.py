@@ -22,7 +22,7 @@ from scipy import sparse, special
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from rayscale.text.scripts import UNSPACED, all_marks, in_ranges, share_unspaced
+from rayscale.text.scripts import UNSPACED, in_ranges, marks, share_unspaced
 from rayscale.text.split import permutation
 
 #: Rises when the same rows would give another curve.
@@ -141,8 +141,8 @@ def words_and_pairs(text: str) -> list[str]:
 @cache
 def _words_of_any_script() -> re.Pattern[str]:
     r"""As _WORDS, with marks as parts of words; `\w` alone breaks words of Hindi in pieces."""
-    unspaced, marks = in_ranges(*UNSPACED), all_marks()
-    return re.compile(rf"(?P<alone>[{unspaced}][{marks}]*)|(?:(?![{unspaced}])[\w{marks}])+|[^\w\s]")
+    unspaced, signs = in_ranges(*UNSPACED), marks()
+    return re.compile(rf"(?P<alone>[{unspaced}][{signs}]*)|(?:(?![{unspaced}])[\w{signs}])+|[^\w\s]")
 
 
 def _loss(

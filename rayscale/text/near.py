@@ -20,7 +20,7 @@ from rensa import RMinHash
 
 from rayscale.text.normalise import mix
 from rayscale.text.publish import publish_folder
-from rayscale.text.scripts import LETTERS, all_marks, in_ranges
+from rayscale.text.scripts import LETTERS, in_ranges, marks
 
 #: Rises when the same texts would be judged otherwise.
 NEAR_VERSION = 2
@@ -43,7 +43,7 @@ _BATCH_LETTERS = 1 << 19
 _BATCH_PAIRS = 4096
 #: With so much around a text, each of its letters stands in as many shingles as any other.
 _EDGE = "\0" * (SHINGLE - 1)
-_WORDS = re.compile(rf"[\w{all_marks()}]+")
+_WORDS = re.compile(rf"[\w{marks()}]+")
 #: Signs that stand for several letters of an alphabet, and what takes the place of one.
 _SIGNS = [(re.compile(f"([{in_ranges(script)}])"), r"\1" * worth) for script, worth in LETTERS.items()]
 _ASCII_WORDS = bytes(ord(chr(n).lower()) if n < 128 and _WORDS.match(chr(n)) else ord(" ") for n in range(256))

@@ -171,6 +171,12 @@ class Prepared:
             raise DataError(f"no index for seed {seed}; prepare the study with this seed", code="no_index")
         return self._with_children(np.asarray(np.load(index, mmap_mode="r")[:rows]))
 
+    def count(self, axis: str, requested: int, seed: int) -> tuple[int, int]:
+        """How many real rows a training subset has, and how many children. Raises DataError as `subset` does."""
+        rows = len(self.subset(axis, requested, seed))
+        real = requested // int(self.manifest["max_length"]) if axis == "tokens" else requested
+        return real, rows - real
+
     def _with_children(self, rows: np.ndarray) -> np.ndarray:
         if "augmentation" not in self.manifest:
             return rows

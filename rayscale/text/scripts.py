@@ -49,12 +49,12 @@ def word_pattern() -> re.Pattern[str]:
 
     `\w` of `re` lacks marks, so that it breaks words of Hindi, pointed Hebrew or decomposed Vietnamese in pieces.
     """
-    unspaced, marks = in_ranges(*UNSPACED), all_marks()
-    return re.compile(rf"[{unspaced}][{marks}]*|(?:(?![{unspaced}])[\w{marks}])+")
+    unspaced, signs = in_ranges(*UNSPACED), marks()
+    return re.compile(rf"[{unspaced}][{signs}]*|(?:(?![{unspaced}])[\w{signs}])+")
 
 
 @cache
-def all_marks() -> str:
+def marks() -> str:
     """All combining marks of the basic plane, as the inside of a class."""
     found, first = [], None
     for code in range(0x300, 0x10000):
@@ -69,6 +69,24 @@ def all_marks() -> str:
 def split_words(text: str) -> list[str]:
     """The words of a text, without punctuation, as `word_pattern` finds them."""
     return word_pattern().findall(text)
+
+
+@cache
+def _unspaced() -> re.Pattern[str]:
+    return re.compile(f"[{in_ranges(*UNSPACED)}]")
+
+
+def has_unspaced(text: str) -> bool:
+    """Whether a letter of a script without spaces is in the text."""
+    return not text.isascii() and _unspaced().search(text) is not None
+
+
+def is_word(text: str) -> bool:
+    """Whether a text is one word of letters; where a script without spaces is in it, signs and digits may be, too."""
+    if has_unspaced(text):
+        return not any(letter.isspace() for letter in text)
+    letters = "".join(letter for letter in text if unicodedata.category(letter) not in ("Mn", "Mc"))
+    return letters.isalpha() and text[:1].isalpha()
 
 
 def script_shares(texts: Iterable[str]) -> dict[str, float]:

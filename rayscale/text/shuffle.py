@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from rayscale.augmenters import Augmenter, Example, Settings, Step
 from rayscale.text.draws import Draws
+from rayscale.text.segments import cut
 
 
 class ShuffleSettings(Settings):
@@ -27,26 +27,25 @@ def _open_delete(settings: ShuffleSettings) -> Step:
 
 def _swap(row: Example, share: float) -> Example:
     """Pairs of words change places, their tags with them, each place at most once."""
-    words = row.text.split()
-    pairs = max(1, round(share * len(words) / 2)) if len(words) > 1 else 0
-    places = Draws(row.seed).order(range(len(words)))[: 2 * pairs]
-    order = list(range(len(words)))
+    found = cut(row.text, row.segmenter)
+    count = len(found.words)
+    pairs = max(1, round(share * count / 2)) if count > 1 else 0
+    places = Draws(row.seed).order(range(count))[: 2 * pairs]
+    order = list(range(count))
     for one, other in zip(places[::2], places[1::2], strict=True):
         order[one], order[other] = order[other], order[one]
-    return _taken(row, words, order)
+    return row.saying(found.moved(order), row.tags and [row.tags[place] for place in order])
 
 
 def _delete(row: Example, share: float) -> Example:
     """Words go, their tags with them; one always stays."""
-    words = row.text.split()
-    gone = min(max(1, round(share * len(words))), len(words) - 1)
-    lost = set(Draws(row.seed).order(range(len(words)))[: max(0, gone)])
-    return _taken(row, words, [place for place in range(len(words)) if place not in lost])
-
-
-def _taken(row: Example, words: Sequence[str], order: Sequence[int]) -> Example:
-    tags = None if row.tags is None else [row.tags[place] for place in order]
-    return row.saying(" ".join(words[place] for place in order), tags)
+    found = cut(row.text, row.segmenter)
+    count = len(found.words)
+    gone = min(max(1, round(share * count)), count - 1)
+    lost = set(Draws(row.seed).order(range(count))[: max(0, gone)])
+    return row.saying(
+        found.without(lost), row.tags and [row.tags[place] for place in range(count) if place not in lost]
+    )
 
 
 SWAP = Augmenter(ShuffleSettings, _open_swap, lambda settings: 1)

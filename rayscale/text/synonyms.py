@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -14,8 +14,10 @@ from pydantic import Field, Strict
 from rayscale.augmenters import Augmenter, Example, Settings, Step
 from rayscale.text.draws import Draws
 from rayscale.text.inflect import Inflector, Reading
+from rayscale.text.scripts import has_unspaced, marks
+from rayscale.text.segments import run_spans, runs_of
 from rayscale.text.tagger import CLOSED, Tagger
-from rayscale.text.thesaurus import Thesaurus, check_table, table_digest
+from rayscale.text.thesaurus import check_file, is_caseless, open_file, table_digest
 from rayscale.text.wordnet import Sense, WordNet, check_files, find_wordnet, open_wordnet, wordnet_digest
 
 #: Rises when the same text and dictionary would give other words.
@@ -32,6 +34,8 @@ HARDLY_MET = 3
 
 #: Words (with their hyphens and apostrophes), numbers, and every other sign by itself.
 TOKEN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+|[^\w\s]")
+#: The same with the marks of scripts that write them in the midst of words, as Hindi's does.
+_MARKED_TOKEN = re.compile(TOKEN.pattern.replace(r"[^\W\d_]+", rf"[^\W\d_](?:[^\W\d_]|[{marks()}])*"))
 _SENTENCE_ENDS = frozenset(".!?:")
 _LEAST_LETTERS = 3
 # Words that carry a sentence rather than a meaning of their own.
@@ -44,9 +48,23 @@ _SILENT_H = ("hour", "honest", "honor", "honour", "heir")
 _SOUNDS_YOU = ("uni", "use", "usu", "uti", "eu", "ewe", "one", "once", "ubi")
 
 
+def tokens_of(text: str, segmenter: str | None) -> list[tuple[int, int]]:
+    """Where words and signs begin and end; words of scripts without spaces are those that the segmenter finds."""
+    if segmenter is None:
+        return [token.span() for token in TOKEN.finditer(text)]
+    found, end = [], 0
+    for start, stop in [*runs_of(text), (len(text), len(text))]:
+        found += [token.span() for token in _MARKED_TOKEN.finditer(text, end, start)]
+        found += run_spans(text, start, stop, segmenter) if start < stop else ()
+        end = stop
+    return found
+
+
 class SynonymSettings(Settings):
-    """`source`: wordnet, a folder of WordNet files, or a table (CSV or TSV: word, synonym, perhaps part of speech).
-    `share` of the words of a text are replaced, one at least where any can be."""
+    """`source`: wordnet, a folder of WordNet files, a table (CSV or TSV: word, synonym, perhaps part of speech), or a
+    file of the Open Multilingual Wordnet. `share` of the words of a text are replaced, one at least where any can be.
+    In text without spaces they are the longest words of the source, from one word's beginning to another's end where a
+    segmenter tells; where it does not, the rest counts by characters."""
 
     source: Annotated[str, Strict(), Field(min_length=1)] = WORDNET
     share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.15
@@ -57,6 +75,7 @@ class Dictionary(Protocol):
 
     inflector: Inflector
     tagger: Tagger
+    exact: Mapping[str, Mapping[str, float]]  # words replaced in this very form, and their synonyms with weights
 
     def synonyms(self, word: str, part: str) -> dict[str, float]:
         """Uninflected synonyms of a word, each with its weight."""
@@ -67,6 +86,7 @@ class WordNetDictionary:
 
     def __init__(self, net: WordNet) -> None:
         self._net = net
+        self.exact: Mapping[str, Mapping[str, float]] = {}
         self.inflector = Inflector(net)
         self.tagger = Tagger(self.inflector, net)
 
@@ -105,32 +125,42 @@ class WordNetDictionary:
         return any(sense.offensive for sense in senses)
 
 
+#: What may stand for a word, and the running sums of the weights.
+_Choices = tuple[tuple[str, ...], tuple[float, ...]]
+
+
 class Replacer:
     """The step: rows in, rows with synonyms out. What was looked up once is kept."""
 
     def __init__(self, dictionary: Dictionary, share: float) -> None:
         self._dictionary, self._share = dictionary, share
         self._may: dict[str, bool] = {}
-        self._choices: dict[Reading, tuple[tuple[str, ...], tuple[float, ...]]] = {}
+        self._choices: dict[Reading, _Choices] = {}
+        lengths: dict[str, set[int]] = {}
+        for word in dictionary.exact:
+            if has_unspaced(word):
+                lengths.setdefault(word[0], set()).add(len(word))
+        self._lengths = {first: sorted(known, reverse=True) for first, known in lengths.items()}
 
     def __call__(self, rows: Sequence[Example]) -> list[Example]:
         return [self._replace(row) for row in rows]
 
     def _replace(self, row: Example) -> Example:
-        tokens = list(TOKEN.finditer(row.text))
-        spelled = [token.group() for token in tokens]
+        tokens = tokens_of(row.text, row.segmenter)
+        if self._lengths and row.segmenter is not None:
+            tokens = list(self._longest(row.text, tokens))
+        spelled = [row.text[start:end] for start, end in tokens]
         words = [word.lower() for word in spelled]
-        shouting = row.text.isupper()
-        able = [place for place, word in enumerate(words)
-                if self._may_replace(word) and is_common(spelled, place, shouting)]  # fmt: skip
+        shouting, free = row.text.isupper(), row.segmenter is not None
+        able = [place for place, word in enumerate(words) if self._may_replace(word)
+                and (is_common(spelled, place, shouting) or (free and _is_no_name(word)))]  # fmt: skip
         if not able:
             return row
         draws = Draws(row.seed)
         left = max(1, round(self._share * sum(word[0].isalpha() for word in words)))
         edits: dict[int, str] = {}
         for place in draws.order(able):
-            reading = self._dictionary.tagger.read(words, place)
-            choices, totals = self._choose(reading) if reading else ((), ())
+            choices, totals = self._choose_at(words, place)
             if choices:
                 edits[place] = cased(choices[draws.weighted(totals)], spelled[place])
                 left -= 1
@@ -146,20 +176,40 @@ class Replacer:
                 edits[place - 1] = article
         parts, end = [], 0
         for place in sorted(edits):
-            parts += [row.text[end : tokens[place].start()], edits[place]]
-            end = tokens[place].end()
+            parts += [row.text[end : tokens[place][0]], edits[place]]
+            end = tokens[place][1]
         text = "".join([*parts, row.text[end:]])
         return row.saying(text, _follow(row, text, [tokens[place] for place in sorted(edits)], edits))
 
+    def _longest(self, text: str, cut: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Several words or characters as one where the dictionary has them together: the longest such word."""
+        ends, after = {end for _, end in cut}, 0
+        for begin, end in cut:
+            if begin < after:  # within a word that was found
+                continue
+            lengths = (n for n in self._lengths.get(text[begin].lower(), ()) if begin + n in ends)
+            known = (begin + n for n in lengths if text[begin : begin + n].lower() in self._dictionary.exact)
+            after = next(known, end)
+            yield begin, after
+
     def _may_replace(self, word: str) -> bool:
         may = self._may.get(word)
+        if may is None and word in self._dictionary.exact:
+            may = self._may[word] = True
         if may is None:
             plain = len(word) >= _LEAST_LETTERS and word.isalpha() and word not in CLOSED and word not in _KEPT
             readings = self._dictionary.inflector.readings(word) if plain else ()
             may = self._may[word] = any(self._choose(reading)[0] for reading in readings)
         return may
 
-    def _choose(self, reading: Reading) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    def _choose_at(self, words: Sequence[str], place: int) -> _Choices:
+        """What may stand for a word in its sentence."""
+        if weights := self._dictionary.exact.get(words[place]):
+            return tuple(weights), tuple(accumulate(weights.values()))
+        reading = self._dictionary.tagger.read(words, place)
+        return self._choose(reading) if reading else ((), ())
+
+    def _choose(self, reading: Reading) -> _Choices:
         """What may stand for a reading, in its form, and the running sums of the weights."""
         found = self._choices.get(reading)
         if found is None:
@@ -192,6 +242,11 @@ def is_common(spelled: Sequence[str], place: int, shouting: bool) -> bool:
     return begins and word[1:].islower()
 
 
+def _is_no_name(word: str) -> bool:
+    """Whether its script tells no names by capitals."""
+    return is_caseless(word) or has_unspaced(word)
+
+
 def cased(word: str, like: str) -> str:
     """The word with the capitals of another."""
     if like.isupper() and len(like) > 1:
@@ -205,11 +260,11 @@ def _begins_with_vowel(word: str) -> bool:
     return word[0] in "aeiou" and not word.startswith(_SOUNDS_YOU)
 
 
-def _follow(row: Example, text: str, tokens: Sequence[re.Match[str]], edits: dict[int, str]) -> Sequence[str] | None:
+def _follow(row: Example, text: str, tokens: Sequence[tuple[int, int]], edits: dict[int, str]) -> Sequence[str] | None:
     """The tags of the new text: a word that became several gives its tag to the first, its I- tag to the others."""
     if row.tags is None or len(row.tags) == len(text.split()):
         return row.tags
-    grown = {len(row.text[: token.start()].split(" ")) - 1: new.count(" ")
+    grown = {len(row.text[: token[0]].split(" ")) - 1: new.count(" ")
              for token, new in zip(tokens, (edits[place] for place in sorted(edits)), strict=True)}  # fmt: skip
     tags: list[str] = []
     for place, tag in enumerate(row.tags):
@@ -221,7 +276,7 @@ def _follow(row: Example, text: str, tokens: Sequence[re.Match[str]], edits: dic
 def _open_dictionary(folder_or_table: str) -> Any:
     if Path(folder_or_table).is_dir():
         return WordNetDictionary(open_wordnet(folder_or_table))
-    return Thesaurus(Path(folder_or_table))
+    return open_file(Path(folder_or_table))
 
 
 def _locate(settings: SynonymSettings) -> SynonymSettings:
@@ -232,7 +287,7 @@ def _locate(settings: SynonymSettings) -> SynonymSettings:
         place = Path(settings.source)
         inside = place / "corpora" / WORDNET  # below NLTK's data folder
         place = inside if inside.is_dir() else place
-        check_files(place) if place.is_dir() else check_table(place)
+        check_files(place) if place.is_dir() else check_file(place)
     return settings.model_copy(update={"source": str(place.resolve())})
 
 

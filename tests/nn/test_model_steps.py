@@ -127,3 +127,36 @@ def test_draws_follow_the_scores():
     shares = np.bincount(drawn.numpy(), minlength=3) / 4000
     assert np.abs(shares - [0.5, 0.3, 0.2]).max() < 0.03
     assert Example("x", 1).seed == 1
+
+
+def test_in_text_without_spaces_characters_are_drawn_anew_in_their_script(tmp_path):
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+    specials, signs = (
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        list("我的快递很慢退款了，。！のがをでบาท배송이حالة"),
+    )
+    words = [*specials, *dict.fromkeys(signs), "phone", "check", "google", "배송", "##慢", "الشحنة", "الطرد"]
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]",
+                                   mask_token="[MASK]", model_max_length=64)  # fmt: skip
+    fast.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    BertForMaskedLM(BertConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                               intermediate_size=16)).save_pretrained(tmp_path)  # fmt: skip
+    texts = ["我的快递很慢，退款！check 一下", "のがでのを。", "لم تصل الشحنة بعد", "the phone is here"]
+    entry = {"name": "c", "contextual": {"model": str(tmp_path), "share": 0.4}, "segmenter": "characters"}
+    children = [row.text for row in Chain(read(entry).located()).rows(texts, keys_of(texts), 0)]
+    kinds = [["han" if "\u4e00" <= sign <= "\u9fff" else "kana" if "\u3041" <= sign <= "\u30ff" else sign
+              for sign in text] for text in (texts[0], children[0], texts[1], children[1])]  # fmt: skip
+    assert kinds[0][:10] == kinds[1][:10]
+    assert kinds[2] == kinds[3]
+    assert children[1] != texts[1]
+    assert children[2] != texts[2]
+    pairs = list(zip(texts[2].split(), children[2].split(), strict=True))
+    assert all(new == old or new in ("الشحنة", "الطرد") for old, new in pairs)
+    assert set(children[3].split()) <= {*texts[3].split(), "check", "google"}

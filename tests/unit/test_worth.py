@@ -92,7 +92,19 @@ def test_a_study_that_aims_at_accuracy_hears_of_both():
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        (lambda t: t[t["augment"] != "none"], "no plain cell"),
+        (lambda t: t[t["augment"] != "none"], "no plain cell (augment none) to hold it against"),
+        (
+            lambda t: t.assign(guessing_loss=(t["augment"] == "syn") * 9.0 - 1.0),
+            "no plain cell (augment none) counts (no better than guessing)",
+        ),
+        (
+            lambda t: t.assign(guessing_loss=(t["augment"] == "none") * 9.0 - 1.0),
+            "no cell with syn counts (no better than guessing)",
+        ),
+        (
+            lambda t: t.assign(status=t["augment"].map({"none": "failed", "syn": "ok"})),
+            "no plain cell (augment none) counts (none ended well)",
+        ),
         (lambda t: t[t["data_requested"] < 400], "different configurations"),
         (lambda t: t.assign(copies=0, examples=t["data_requested"]), "how many examples"),
     ],
