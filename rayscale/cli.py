@@ -71,12 +71,15 @@ def init(
         Path | None, typer.Option("--data", metavar="FILE", help="Your data; its columns are read.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the study file goes.")] = Path("study.yaml"),
+    encoding: Annotated[
+        str | None, typer.Option("--encoding", metavar="NAME", help="Of your data; default: UTF-8.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Write a commented study file for your data."""
     from rayscale.text.starter import write_starter
 
-    written = write_starter(task or None, data, out)
+    written = write_starter(task or None, data, out, encoding)
     if json_:
         _print_json(written)
     else:
