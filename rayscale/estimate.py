@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -198,14 +199,22 @@ def steps_of(trial: Trial) -> int:
     return int(trial.training["epochs"]) * -(-rows * (1 + trial.copies) // int(trial.training["global_batch"]))
 
 
-def learn(planned: Planned, measured: Sequence[Measured]) -> Planned:
-    """The estimate by what finished trials took that differ in data size and seed only, at most.
+def learn(planned: Sequence[Planned], measured: Sequence[Measured]) -> list[Planned]:
+    """The estimates by what finished trials took that differ in data size and seed only, at most.
 
     Trials that had a GPU to themselves tell nothing of those that share one, nor the other way round.
     Training is scaled by the number of steps; evaluation is of the same rows, whatever the data size.
     """
-    kind = (_kind(planned.trial), planned.share)
-    alike = [each for each in measured if each.steps and (_kind(each.trial), each.share) == kind]
+    by_kind: dict[str, list[Measured]] = {}
+    for each in measured:
+        if each.steps:
+            by_kind.setdefault(_kind(each.trial, each.share), []).append(each)
+    if not by_kind:
+        return list(planned)
+    return [_learnt(each, by_kind.get(_kind(each.trial, each.share), ())) for each in planned]
+
+
+def _learnt(planned: Planned, alike: Sequence[Measured]) -> Planned:
     if not alike:
         return planned
     step_seconds = statistics.median(each.train_seconds / each.steps for each in alike)
@@ -215,17 +224,26 @@ def learn(planned: Planned, measured: Sequence[Measured]) -> Planned:
     return replace(planned, seconds=seconds, basis=f"measured: {number} of this model, setting and GPU count")
 
 
-def _kind(trial: Trial) -> tuple[Any, ...]:
+def _kind(trial: Trial, share: float | None) -> str:
     """What the time of a step and of the evaluation depends on."""
     keys = ("epochs", "global_batch", "precision", "gradient_checkpointing", "compile")
     settings = [trial.training.get(key) for key in keys]
-    where = (trial.device, trial.gpus, trial.threads)
-    return (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
+    where = (trial.device, trial.gpus, trial.threads, share)
+    told = (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
+    return json.dumps(told, sort_keys=True)
 
 
 def remaining_seconds(planned: Sequence[Planned], slots: int, slowness: float = 1.0) -> float:
     """Wall seconds to run these trials in order on `slots`, packed greedily; `slowness` scales every estimate."""
     return packed_seconds([Piece(p.trial.gpus, p.seconds * slowness, p.alone) for p in planned], slots)
+
+
+def start_up_left(elapsed_seconds: float, sizes: int) -> float:
+    """Seconds until the first trial of a run begins that began so long ago, and those that lanes of further sizes take.
+
+    What takes longer than expected is expected to take a quarter more.
+    """
+    return max(START_UP_SECONDS - elapsed_seconds, elapsed_seconds / 4) + LANE_SECONDS * max(0, sizes - 1)
 
 
 def wall_seconds(planned: Sequence[Planned], slots: int) -> float:

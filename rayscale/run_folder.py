@@ -264,15 +264,19 @@ def status(run: Run) -> dict[str, Any]:
     """
     plan = run.plan
     begun: dict[str, str] = {}
+    started: str | None = None  # when the run that is going on began, until its first trial did
     for event in run.events:
         if event["event"] in ("run_started", "run_stopped", "run_ended"):
             begun.clear()
+            started = event["at"] if event["event"] == "run_started" else None
         elif event["event"] == "trial_started":
             begun[event["trial_id"]] = event["at"]
+            started = None
         elif event["event"] == "trial_finished":
             begun.pop(event["trial_id"], None)
     if has_ended(run.store):
         begun.clear()  # killed before it could say so
+        started = None
     owner = read_owner(run.store)
     records, damaged = Ledger(run.store).read()
     by_id, now = {record.trial_id: record for record in records}, datetime.now(UTC)
@@ -282,7 +286,8 @@ def status(run: Run) -> dict[str, Any]:
         # A record from before the start is that of an earlier attempt; times of one form compare as text.
         if trial_id not in by_id or (by_id[trial_id].row["ended_at"] or "~") < at
     }
-    standing = stand(plan["trials"], by_id, running, plan["machine"]["slots"])
+    starting = (now - datetime.fromisoformat(started)).total_seconds() if started else None
+    standing = stand(plan["trials"], by_id, running, plan["machine"]["slots"], starting=starting)
     planned = {row["trial_id"] for row in plan["trials"]}
     return {
         "study": plan["study"],

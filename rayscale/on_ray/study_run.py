@@ -165,7 +165,7 @@ class _Driver:
 
     def begin(self, plan: Plan, path: str | Path | None) -> bool:
         """Write study and plan, find what is left to run, ask. False if the answer is no."""
-        self.plan, self.progress = plan, Progress(plan)
+        self.plan = plan
         planned = {p.trial.trial_id: p.trial.model.name for p in plan.trials}
         if self.only and self.only not in planned:
             raise InputError(
@@ -194,6 +194,7 @@ class _Driver:
             self.observer.say(each.told)
         self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
+            self.progress = Progress(plan, starts=self.executor != "inline")
             text = Path(path).read_bytes() if path else _as_yaml(self.study)
             recover(self.ledger, damaged)
             self.store.write("study.yaml", text)
