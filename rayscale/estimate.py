@@ -20,6 +20,7 @@ SECONDS_PER_STEP = {"cpu": 0.01, "cuda": 0.02}
 SHARING_SECONDS = 0.4
 START_UP_SECONDS = 40.0  # Ray, data preparation and the first lane; further lane sizes cost LANE_SECONDS
 LANE_SECONDS = 20.0
+INLINE_SECONDS = 10.0  # the same without Ray: imports and data preparation
 
 #: Rows at once. On a CPU small micro-batches of sorted rows waste less padding and stay in the cache: measured on texts
 #: of 48 tokens in global batches of 32, 8 rows take 0.6 of the time that 32 take. On a GPU nothing was measured.
@@ -246,8 +247,10 @@ def start_up_left(elapsed_seconds: float, sizes: int) -> float:
     return max(START_UP_SECONDS - elapsed_seconds, elapsed_seconds / 4) + LANE_SECONDS * max(0, sizes - 1)
 
 
-def wall_seconds(planned: Sequence[Planned], slots: int) -> float:
-    """Wall seconds of a whole run, start-up included."""
+def wall_seconds(planned: Sequence[Planned], slots: int, executor: str = "lanes") -> float:
+    """Wall seconds of a whole run, start-up included; inline trials run one after the other, and start no lane."""
+    if executor == "inline":
+        return INLINE_SECONDS + remaining_seconds(planned, 1)
     sizes = {p.trial.gpus for p in planned}
     return START_UP_SECONDS + LANE_SECONDS * max(0, len(sizes) - 1) + remaining_seconds(planned, slots)
 

@@ -184,7 +184,7 @@ def make_plan(
     kept = learn(kept, measured)
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
     disk = disk_bytes(ordered, study.run, machine.slots)
-    seconds, lint = wall_seconds(ordered, machine.slots), _lint(study, ordered, supply, machine)
+    seconds, lint = wall_seconds(ordered, machine.slots, study.run.executor), _lint(study, ordered, supply, machine)
     return Plan(study, machine, supply, tuple(ordered), tuple(cut), seconds, disk, tuple(lint))
 
 

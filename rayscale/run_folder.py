@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -27,6 +26,9 @@ from rayscale.standing import stand
 from rayscale.storage import Store
 from rayscale.sweeps import OUTDONE
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # What the readers of plan.json rely on, and of each of its trials.
 _PLAN_KEYS = ("study", "machine", "task", "data_axis", "data_fingerprint", "target", "prices", "trials")
 _TRIAL_KEYS = ("trial_id", "gpus", "seconds")
@@ -37,6 +39,11 @@ class Run:
     """A run folder. Everything is read when asked for, so a run in progress shows its latest state."""
 
     store: Store
+
+    def __repr__(self) -> str:
+        # The names of the files alone: what is printed by the way reads no plan of thousands of cells.
+        records = len(self.store.names("trials", ".json")) if self.store.exists("trials") else 0
+        return f"<Run {self.folder}: {records} trial{'s' * (records != 1)} recorded>"
 
     @property
     def folder(self) -> str:
