@@ -77,16 +77,19 @@ def init(
         Path | None, typer.Option("--data", metavar="FILE", help="Your data; its columns are read.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the study file goes.")] = Path("study.yaml"),
+    encoding: Annotated[
+        str | None, typer.Option("--encoding", metavar="NAME", help="Of your data; default: UTF-8.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Write a commented study file for your data."""
     from rayscale.text.starter import write_starter
 
-    written = write_starter(task or None, data, out)
+    written = write_starter(task or None, data, out, encoding)
     if json_:
         _print_json(written)
     else:
-        print(f"Wrote {out}. Next: rayscale plan {out}")
+        _say(f"Wrote {out}. Next: rayscale plan {out}")
 
 
 @app.command()
@@ -182,23 +185,23 @@ def status(run: RunFolder, json_: Json = False) -> None:
 
     total = found["done"] + found["failed"] + found["running"] + found["waiting"]
     diverged = f" ({found['diverged']} of them diverged)" if found["diverged"] else ""
-    print(f"{found['study']}: {found['done']} of {total} trials done{diverged}, {found['failed']} failed, "
+    _say(f"{found['study']}: {found['done']} of {total} trials done{diverged}, {found['failed']} failed, "
           f"{found['running']} running, {found['waiting']} waiting.")  # fmt: skip
-    print(f"{found['gpu_hours']:.3g} GPU-hours spent; about {duration(found['eta_seconds'])} of work left.")
+    _say(f"{found['gpu_hours']:.3g} GPU-hours spent; about {duration(found['eta_seconds'])} of work left.")
     if found["last_error"]:
-        print(f"Last error: {found['last_error']}")
+        _say(f"Last error: {found['last_error']}")
     for reason, cells in Counter(each["reason"] for each in found["cut"]).items():
-        print(f"Cut: {plural(cells, 'cell')} ({reason}).")
+        _say(f"Cut: {plural(cells, 'cell')} ({reason}).")
     if found["unplanned"]:
-        print(f"{found['unplanned']} records are of cells that the study does not ask for now; they are not counted.")
+        _say(f"{found['unplanned']} records are of cells that the study does not ask for now; they are not counted.")
     for damaged in found["damaged"]:
-        print(f"Damaged record: {damaged['file']}: {damaged['reason']}; run again, which repeats that trial.")
+        _say(f"Damaged record: {damaged['file']}: {damaged['reason']}; run again, which repeats that trial.")
     if found["set_aside"]:
-        print(f"Damaged records set aside by a later run: {', '.join(found['set_aside'])}.")
+        _say(f"Damaged records set aside by a later run: {', '.join(found['set_aside'])}.")
     if found["broken_events"]:
-        print(f"{found['broken_events']} lines of events.jsonl were cut off by a crash; they are passed over.")
+        _say(f"{found['broken_events']} lines of events.jsonl were cut off by a crash; they are passed over.")
     if found["owner"]:
-        print(f"Driver: process {found['owner']['pid']} on {found['owner']['host']}, since {found['owner']['since']}.")
+        _say(f"Driver: process {found['owner']['pid']} on {found['owner']['host']}, since {found['owner']['since']}.")
 
 
 @app.command()
@@ -247,7 +250,7 @@ def fit(
         _print_lines(fit_lines(saved.get("groups", [saved]), saved["held_out"], _width()))
         for file in (predictions, out):
             if file is not None:
-                print(f"Wrote {file}")
+                _say(f"Wrote {file}")
     if done.refused:
         raise _RefusedError(done.refusal())
 
@@ -348,7 +351,7 @@ def report(
     if json_:
         _print_json({"report": page})
     else:
-        print(page)
+        _say(page)
     if open_:
         import webbrowser
 
@@ -463,11 +466,16 @@ def _width() -> int:
     return get_terminal_size((80, 24)).columns
 
 
-def _print_lines(lines: list[str]) -> None:
+def _say(line: str) -> None:
+    """Print a line in the signs that stdout has."""
     from rayscale.report.terminal import encodable
 
+    print(encodable(line, sys.stdout.encoding or "utf-8"))
+
+
+def _print_lines(lines: list[str]) -> None:
     for line in lines:
-        print(encodable(line, sys.stdout.encoding or "utf-8"))
+        _say(line)
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -490,8 +498,23 @@ def _last_words() -> str:
     return f"Stopped. Finished trials are safe; go on with the same command: {shlex.join(['rayscale', *sys.argv[1:]])}"
 
 
+def _use_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale's file names are ASCII (LC_ALL=C with that mode off).
+
+    Names of files in a study may be of any script, and other processes are started, which need the same. What is
+    printed stays in signs that the terminal has.
+    """
+    if sys.getfilesystemencoding() != "ascii" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.environ.setdefault("PYTHONIOENCODING", "ascii:backslashreplace")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def main() -> None:
     """Entry point: run a verb, turn errors into one message and an exit code."""
+    _use_utf8()
     with stopping(_last_words) as signals:
         code = _run_verb("--json" in sys.argv[1:])
     if signals:

@@ -30,7 +30,7 @@ def standing_text(plan: Plan, pending: Sequence[Planned], recorded: int) -> str:
         left = f"{plural(recorded, 'trial')} {have} a record already; {number} {are} left to run"
     else:
         left = f"{number} of {plural(len(plan.trials), 'trial')} will run"
-    return f"{left}, about {duration(wall_seconds(pending, plan.machine.slots))}."
+    return f"{left}, about {duration(wall_seconds(pending, plan.machine.slots, plan.study.run.executor))}."
 
 
 class Terminal:

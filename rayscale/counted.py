@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GUESS = "guessing_loss"  # the column of what guessing scores, where a table has it
 
@@ -41,6 +43,8 @@ def untrained(trials: pd.DataFrame) -> NDArray[np.bool_]:
     if GUESS not in trials.columns:
         return np.zeros(len(trials), dtype=bool)
     names = ("eval_loss", "train_loss", GUESS)
+    import pandas as pd
+
     loss, in_training, guess = (
         pd.to_numeric(trials[name], errors="coerce").astype(float) if name in trials.columns else np.nan
         for name in names

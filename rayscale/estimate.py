@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ SECONDS_PER_STEP = {"cpu": 0.01, "cuda": 0.02}
 SHARING_SECONDS = 0.4
 START_UP_SECONDS = 40.0  # Ray, data preparation and the first lane; further lane sizes cost LANE_SECONDS
 LANE_SECONDS = 20.0
+INLINE_SECONDS = 10.0  # the same without Ray: imports and data preparation
 
 #: Rows at once. On a CPU small micro-batches of sorted rows waste less padding and stay in the cache: measured on texts
 #: of 48 tokens in global batches of 32, 8 rows take 0.6 of the time that 32 take. On a GPU nothing was measured.
@@ -198,14 +200,22 @@ def steps_of(trial: Trial) -> int:
     return int(trial.training["epochs"]) * -(-rows * (1 + trial.copies) // int(trial.training["global_batch"]))
 
 
-def learn(planned: Planned, measured: Sequence[Measured]) -> Planned:
-    """The estimate by what finished trials took that differ in data size and seed only, at most.
+def learn(planned: Sequence[Planned], measured: Sequence[Measured]) -> list[Planned]:
+    """The estimates by what finished trials took that differ in data size and seed only, at most.
 
     Trials that had a GPU to themselves tell nothing of those that share one, nor the other way round.
     Training is scaled by the number of steps; evaluation is of the same rows, whatever the data size.
     """
-    kind = (_kind(planned.trial), planned.share)
-    alike = [each for each in measured if each.steps and (_kind(each.trial), each.share) == kind]
+    by_kind: dict[str, list[Measured]] = {}
+    for each in measured:
+        if each.steps:
+            by_kind.setdefault(_kind(each.trial, each.share), []).append(each)
+    if not by_kind:
+        return list(planned)
+    return [_learnt(each, by_kind.get(_kind(each.trial, each.share), ())) for each in planned]
+
+
+def _learnt(planned: Planned, alike: Sequence[Measured]) -> Planned:
     if not alike:
         return planned
     step_seconds = statistics.median(each.train_seconds / each.steps for each in alike)
@@ -215,12 +225,13 @@ def learn(planned: Planned, measured: Sequence[Measured]) -> Planned:
     return replace(planned, seconds=seconds, basis=f"measured: {number} of this model, setting and GPU count")
 
 
-def _kind(trial: Trial) -> tuple[Any, ...]:
+def _kind(trial: Trial, share: float | None) -> str:
     """What the time of a step and of the evaluation depends on."""
     keys = ("epochs", "global_batch", "precision", "gradient_checkpointing", "compile")
     settings = [trial.training.get(key) for key in keys]
-    where = (trial.device, trial.gpus, trial.threads)
-    return (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
+    where = (trial.device, trial.gpus, trial.threads, share)
+    told = (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
+    return json.dumps(told, sort_keys=True)
 
 
 def remaining_seconds(planned: Sequence[Planned], slots: int, slowness: float = 1.0) -> float:
@@ -228,8 +239,18 @@ def remaining_seconds(planned: Sequence[Planned], slots: int, slowness: float = 
     return packed_seconds([Piece(p.trial.gpus, p.seconds * slowness, p.alone) for p in planned], slots)
 
 
-def wall_seconds(planned: Sequence[Planned], slots: int) -> float:
-    """Wall seconds of a whole run, start-up included."""
+def start_up_left(elapsed_seconds: float, sizes: int) -> float:
+    """Seconds until the first trial of a run begins that began so long ago, and those that lanes of further sizes take.
+
+    What takes longer than expected is expected to take a quarter more.
+    """
+    return max(START_UP_SECONDS - elapsed_seconds, elapsed_seconds / 4) + LANE_SECONDS * max(0, sizes - 1)
+
+
+def wall_seconds(planned: Sequence[Planned], slots: int, executor: str = "lanes") -> float:
+    """Wall seconds of a whole run, start-up included; inline trials run one after the other, and start no lane."""
+    if executor == "inline":
+        return INLINE_SECONDS + remaining_seconds(planned, 1)
     sizes = {p.trial.gpus for p in planned}
     return START_UP_SECONDS + LANE_SECONDS * max(0, len(sizes) - 1) + remaining_seconds(planned, slots)
 

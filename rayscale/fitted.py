@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +92,16 @@ class Fit:
     predictions: pd.DataFrame | None = None  # the held-out rows, all their columns, and predicted, low, high ...
     weights: Mapping[str, float] | None = None
     by: Mapping[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        known = ", ".join(
+            f"{name}={value:.4g}"
+            + (f" ({self.intervals[name][0]:.3g} to {self.intervals[name][1]:.3g})" if name in self.intervals else "")
+            for name, value in self.params.items()
+        )
+        rows = f"{self.rows_used} rows" + (f", {len(self.rows_dropped)} dropped" if self.rows_dropped else "")
+        group = "".join(f" [{name} {value}]" for name, value in (self.by or {}).items())
+        return f"<Fit{group} {self.law.name} to {self.target}, {self.outcome}, {rows}: {known or 'no parameters'}>"
 
     def known_estimate(self) -> Estimate:
         """The estimate; raises InputError with the refusal's reasons where there is none."""
@@ -214,6 +225,11 @@ class GroupedFit:
     groups: tuple[Fit, ...]
     held_out: Mapping[str, Any] | None
     predictions: pd.DataFrame | None = None
+
+    def __repr__(self) -> str:
+        outcomes = Counter(each.outcome for each in self.groups)
+        told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
+        return f"<GroupedFit of {len(self.groups)} groups: {told}>"
 
     def to_json(self) -> dict[str, Any]:
         """The fits as one JSON object without NaN."""

@@ -237,7 +237,7 @@ def _parse(content: bytes) -> Owner | None:
 def _place() -> str | None:
     """What process numbers are counted in: this boot of this machine, this container; None where it cannot be told."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')} {socket.gethostname()}"
     except OSError:
         return None
@@ -246,7 +246,7 @@ def _place() -> str | None:
 def _started(pid: int) -> str | None:
     """When a process began, in ticks since the boot; None if it has ended (a zombie has) or cannot be looked at."""
     try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, *rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (OSError, ValueError):
         return None
     return None if state in "ZX" else rest[18]

@@ -14,9 +14,8 @@ import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +24,9 @@ from rayscale.redaction import redact
 from rayscale.storage import Store
 from rayscale.sweeps import settle
 from rayscale.trial import TRAINING_VERSION, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 4
 

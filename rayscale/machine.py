@@ -62,7 +62,7 @@ def physical_cores() -> int:
 
 def _cgroup_cores() -> int | None:
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return None
     return None if quota == "max" else max(1, int(quota) // int(period))
@@ -73,7 +73,7 @@ def memory_bytes() -> int:
     most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
-            most = min(most, int(Path("/sys/fs/cgroup", name).read_text()))
+            most = min(most, int(Path("/sys/fs/cgroup", name).read_text(encoding="utf-8")))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return most
@@ -148,7 +148,7 @@ def check_address(address: str) -> None:
 def cpu_name() -> str:
     """The processor's model name as the system tells it."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

@@ -188,12 +188,17 @@ def make_plan(
     """
     _check_feasible(study, machine, supply)
     cells = []
+    task = {**study.task.model_dump(), "max_length": study.task.length}
+    training = {**study.training.model_dump(), "epochs": study.epochs}
     for spec in specs or model_specs(study):
         params, non_embedding, stored, trained = _parameters(spec, study, supply.n_labels)
         for size in study.grid.sizes:
             for gpus in sorted(set(study.grid.gpus)):
                 for seed in range(study.grid.seeds_at(size)):
-                    plain = _trial(study, spec, size, gpus, seed, machine.device, supply.fingerprint)
+                    plain = Trial(
+                        "", study.name, task, spec, study.grid.axis, size, gpus, seed, "none", training, machine.device,
+                        1, supply.fingerprint,
+                    )  # fmt: skip
                     rates = [rate_of(plain)] if rate_of else study.training.rates
                     rated = [replace(plain, training={**plain.training, "learning_rate": rate}) for rate in rates]
                     for trial in (_augmented(each, copies) for copies in supply.augmentations for each in rated):
@@ -201,7 +206,7 @@ def make_plan(
                         cells.append(cost(trial, params, non_embedding, supply.mean_tokens, held, stored, trained))
     cells = [share_gpus(each, machine.trials_per_gpu) for each in cells]
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
-    return _planned(study, machine, supply, [learn(each, measured) for each in kept], cut)
+    return _planned(study, machine, supply, learn(kept, measured), cut)
 
 
 def _planned(
@@ -210,7 +215,7 @@ def _planned(
     """The plan of these cells, in the order of admission."""
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
     disk = disk_bytes(ordered, study.run, machine.slots)
-    seconds, lint = wall_seconds(ordered, machine.slots), _lint(study, ordered, supply, machine)
+    seconds, lint = wall_seconds(ordered, machine.slots, study.run.executor), _lint(study, ordered, supply, machine)
     return Plan(study, machine, supply, tuple(ordered), tuple(cut), seconds, disk, tuple(lint))
 
 
@@ -323,14 +328,6 @@ def _check_tokens(study: Study, supply: Supply) -> None:
             code="too_little_data",
             where=study.where("data"),
         )
-
-
-def _trial(study: Study, spec: ModelSpec, size: int, gpus: int, seed: int, device: str, fingerprint: str) -> Trial:
-    task = {**study.task.model_dump(), "max_length": study.task.length}
-    training = {**study.training.model_dump(), "epochs": study.epochs}
-    return Trial(
-        "", study.name, task, spec, study.grid.axis, size, gpus, seed, "none", training, device, 1, fingerprint
-    )
 
 
 def _augmented(plain: Trial, copies: Copies) -> Trial:

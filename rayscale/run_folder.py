@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -27,6 +26,9 @@ from rayscale.standing import stand
 from rayscale.storage import Store
 from rayscale.sweeps import OUTDONE
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # What the readers of plan.json rely on, and of each of its trials.
 _PLAN_KEYS = ("study", "machine", "task", "data_axis", "data_fingerprint", "target", "prices", "trials")
 _TRIAL_KEYS = ("trial_id", "gpus", "seconds")
@@ -37,6 +39,11 @@ class Run:
     """A run folder. Everything is read when asked for, so a run in progress shows its latest state."""
 
     store: Store
+
+    def __repr__(self) -> str:
+        # The names of the files alone: what is printed by the way reads no plan of thousands of cells.
+        records = len(self.store.names("trials", ".json")) if self.store.exists("trials") else 0
+        return f"<Run {self.folder}: {records} trial{'s' * (records != 1)} recorded>"
 
     @property
     def folder(self) -> str:
@@ -265,15 +272,19 @@ def status(run: Run) -> dict[str, Any]:
     """
     plan = run.plan
     begun: dict[str, str] = {}
+    started: str | None = None  # when the run that is going on began, until its first trial did
     for event in run.events:
         if event["event"] in ("run_started", "run_stopped", "run_ended"):
             begun.clear()
+            started = event["at"] if event["event"] == "run_started" else None
         elif event["event"] == "trial_started":
             begun[event["trial_id"]] = event["at"]
+            started = None
         elif event["event"] == "trial_finished":
             begun.pop(event["trial_id"], None)
     if has_ended(run.store):
         begun.clear()  # killed before it could say so
+        started = None
     owner = read_owner(run.store)
     records, damaged = Ledger(run.store).read()
     by_id, now = {record.trial_id: record for record in records}, datetime.now(UTC)
@@ -283,7 +294,8 @@ def status(run: Run) -> dict[str, Any]:
         # A record from before the start is that of an earlier attempt; times of one form compare as text.
         if trial_id not in by_id or (by_id[trial_id].row["ended_at"] or "~") < at
     }
-    standing = stand(plan["trials"], by_id, running, plan["machine"]["slots"])
+    starting = (now - datetime.fromisoformat(started)).total_seconds() if started else None
+    standing = stand(plan["trials"], by_id, running, plan["machine"]["slots"], starting=starting)
     planned = {row["trial_id"] for row in plan["trials"]}
     return {
         "study": plan["study"],

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rayscale.estimate import start_up_left
 from rayscale.ledger import TrialRecord
 from rayscale.packing import Piece, packed_seconds
 
@@ -43,11 +44,13 @@ def stand(
     running: Mapping[str, float],
     slots: int,
     shares: Mapping[str, float] | None = None,
+    starting: float | None = None,
 ) -> Standing:
     """How a run stands, from the plan's rows, the records by trial id, and the seconds that each running trial has run.
 
     `shares`: which share of its steps a running trial has done, where that is known. A record of a running trial is
-    that of an earlier attempt and does not count.
+    that of an earlier attempt and does not count. `starting`: how long ago a run began whose first trial has not begun
+    yet; the time left counts what is left of its start.
     """
     planned = {row["trial_id"]: row for row in rows}
     kept = {trial_id: record for trial_id, record in records.items() if trial_id in planned}
@@ -72,6 +75,7 @@ def stand(
         )
         for row in sorted(left, key=lambda row: row["trial_id"] not in running)
     ]
+    waiting = start_up_left(starting, len({row["gpus"] for row in left})) if starting is not None and left else 0.0
     wrong = [record for record in settled.values() if record.row["status"] != "ok" and record.row["error"]]
     last = max(wrong, key=lambda record: record.row["ended_at"] or "", default=None)
     return Standing(
@@ -80,7 +84,7 @@ def stand(
         failed=counts["failed"],
         running=len(running),
         waiting=len(left) - len(running),
-        eta_seconds=packed_seconds(pieces, slots),
+        eta_seconds=packed_seconds(pieces, slots) + waiting,
         gpu_seconds=sum(record.row["device_seconds"] or 0.0 for record in kept.values())
         + sum(
             seconds * planned[trial_id]["gpus"] * planned[trial_id].get("share", 1.0)

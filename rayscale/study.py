@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from rayscale import study_augment, study_words
+from rayscale import codec, study_augment, study_words
 from rayscale.errors import StudyError, nearest
 from rayscale.files import below, is_folder
 from rayscale.laws import Law
@@ -58,6 +58,15 @@ def _size(value: str) -> str:
     layers_width = value.split("x")
     if int(layers_width[1]) % 8:
         raise ValueError("the width must be a multiple of 8, such as 2x128")
+    return value
+
+
+def _encoding(value: str) -> str:
+    try:
+        codec.canonical(value)
+    except LookupError:
+        known = ["utf-8", "gb18030", "big5", "shift_jis", "euc_kr", "windows-1252", "utf-16"]
+        raise ValueError(f"no encoding of text{nearest(value, known)}; such are {', '.join(known)}") from None
     return value
 
 
@@ -124,7 +133,8 @@ class Data(_Part):
     `reader` says how lanes read prepared text: from a copy on their own node (mmap), or piece by piece from the node of
     the driver (stream), for data that no other disk holds; batches and losses are the same. An inline run reads where
     the text lies. Training texts that share `near_duplicates` or more of their shingles with a validation or test text
-    (Jaccard's index) are kept out; null keeps them. `max_text_gigabytes` is what the text may take, unpacked, on the
+    (Jaccard's index) are kept out; null keeps them. `encoding` is that of all files of text, such as gb18030 (default:
+    UTF-8). `max_text_gigabytes` is what the text may take, unpacked, on the
     disk of the cache; by default a third of what is free there.
     """
 
@@ -134,6 +144,7 @@ class Data(_Part):
     validation_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.1
     test_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.1
     format: Text | None = None
+    encoding: Annotated[str, Strict(), Field(min_length=1), AfterValidator(_encoding)] | None = None
     reader: Literal["mmap", "stream"] = "mmap"
     on_bad_row: Literal["error", "skip"] = "error"
     near_duplicates: Annotated[float, Strict(), Field(ge=0.5, le=1, allow_inf_nan=False)] | None = 0.8

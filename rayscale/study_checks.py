@@ -19,7 +19,7 @@ from rayscale.redaction import has_secret, redact
 from rayscale.study_words import found, out_of_range
 
 #: More cells than this are a slip of the pen: a plan of so many takes minutes and gigabytes to write down.
-MAX_CELLS = 20_000
+MAX_CELLS = 1_000_000
 
 Problem = tuple[tuple[Any, ...], str]
 

@@ -5,7 +5,10 @@ It is chosen by the loss on validation rows, never by the test loss, and bears t
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Status of a trial whose cell another rate fits better.
 OUTDONE = "outdone"
@@ -19,6 +22,8 @@ def settle(trials: pd.DataFrame) -> pd.DataFrame:
     the device seconds of all trials of the cell, failed and diverged ones too; the others lose theirs and are OUTDONE.
     Those without a validation loss, as simulated ones are, come last: a law counts a cell once in any case.
     """
+    import pandas as pd  # at use: whoever opens a run folder waits for it only when a table is asked for
+
     keys = [trials[column] for column in CELL]
     several = trials.groupby(keys, dropna=False)["trial_id"].transform("size") > 1
     if not several.any():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rayscale.lora import Lora
@@ -63,12 +63,12 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes the same trial."""
-        told = asdict(self)
+        model = vars(self.model).copy()
         if self.model.lora is None:  # as it was before there were adapters
-            del told["model"]["lora"]
+            del model["lora"]
         else:
-            told["model"]["lora"] = self.model.lora.model_dump(mode="json")
-        return told
+            model["lora"] = self.model.lora.model_dump(mode="json")
+        return {**vars(self), "model": model, "task": dict(self.task), "training": dict(self.training)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Trial:
@@ -88,7 +88,9 @@ def identity(trial: Trial) -> dict[str, Any]:
     return told
 
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 def identified(trial: Trial) -> Trial:
     """The trial with its id: 16 hex digits of the SHA-256 of what changes its result."""
-    canonical = json.dumps(identity(trial), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return replace(trial, trial_id=hashlib.sha256(canonical.encode()).hexdigest()[:16])
+    return replace(trial, trial_id=hashlib.sha256(_canonical(identity(trial)).encode()).hexdigest()[:16])

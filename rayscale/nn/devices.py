@@ -88,7 +88,7 @@ def restart_memory_peak(device: torch.device) -> bool:
         return True
     try:
         # Linux: writing 5 sets the high-water mark of resident memory back to the present (man 5 proc).
-        Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")
+        Path(f"/proc/{os.getpid()}/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return False
     return True
@@ -98,5 +98,5 @@ def read_memory_peak(device: torch.device) -> int:
     """Largest since the restart, in bytes: allocated on the CUDA device, or resident in this process, libraries too."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{os.getpid()}/status").read_text())
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{os.getpid()}/status").read_text(encoding="utf-8"))
     return int(found.group(1)) * 1024 if found else 0

@@ -38,8 +38,10 @@ def prepare(
     tokenizers: Sequence[TokenizerSpec],
     seeds: Iterable[int],
     progress: Callable[[str], None] | None = None,
+    workers: steps.Workers | None = None,
 ) -> dict[str, Prepared]:
-    """Prepared data by `name_of` tokenizer and augmentation. Ray must be initialised, unless all is there already.
+    """Prepared data by `name_of` tokenizer and augmentation. Ray must be initialised, unless all is there already or
+    other workers are given.
 
     Best called before workers are started that hold all CPUs: its tasks want one CPU each. Raises DataError for wrong
     text and InputError for a checkpoint that cannot be found.
@@ -47,7 +49,9 @@ def prepare(
     seeds = list(seeds)
     local = [_on_this_machine(spec) for spec in tokenizers]
     found = find_all(study, local, seeds)
-    if not all(found.values()):
+    if not all(found.values()) and workers:
+        found = dict(steps.prepare(study, local, seeds, workers, progress))
+    elif not all(found.values()):
         with _quiet():
             found = dict(steps.prepare(study, local, seeds, RayWorkers(), progress))
     # A hub id and the folder that it was downloaded to may bear different names.

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 
 from rayscale.errors import ClusterError
 from rayscale.machine import cache_root
@@ -33,6 +32,8 @@ class Parcel:
 
 def wrap(folder: Path, several_nodes: bool, without: str = "/") -> Parcel:
     """Offer a folder to the workers; files whose names end as `without` says stay here."""
+    import ray  # at use: an inline run has files to read, and no Ray
+
     digest = hashlib.sha256()
     contents: dict[str, np.ndarray] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(without)):
@@ -47,6 +48,8 @@ def wrap(folder: Path, several_nodes: bool, without: str = "/") -> Parcel:
 
 def unwrap(parcel: Parcel) -> Path:
     """The folder on this node, fetched if it is not here yet. Raises ClusterError when it cannot be fetched."""
+    import ray  # at use: an inline run has files to read, and no Ray
+
     if ray.get_runtime_context().get_node_id() == parcel.node_id:
         return Path(parcel.folder)
     here = cache_root() / "parcels" / parcel.digest

@@ -17,14 +17,18 @@ LAW_EVERY_SECONDS = 15.0  # fitting takes CPU from the trials
 
 
 class Progress:
-    """Looks at a run; remembers only when it began and the law that it fitted last."""
+    """Looks at a run; remembers only when it began, whether a trial did, and the law that it fitted last.
 
-    def __init__(self, plan: Plan) -> None:
+    `starts`: whether lanes must start before the first trial begins.
+    """
+
+    def __init__(self, plan: Plan, *, starts: bool = True) -> None:
         self._trials = {planned.trial.trial_id: planned.trial for planned in plan.trials}
         self._rows = [planned.row() for planned in plan.trials]
         self._slots, self._axis = plan.machine.slots, plan.study.grid.axis
         self._guesses = plan.guessing_loss
         self._started = time.monotonic()
+        self._starting, self._earlier = starts, -1  # records of earlier runs, once they are known
         self._law: str | None = None
         self._law_records, self._law_fitted = 0, float("-inf")
 
@@ -33,7 +37,10 @@ class Progress:
         seconds = {told["trial_id"]: told["seconds"] for told in running}
         steps = [(told["trial_id"], told.get("step") or 0, told.get("steps") or 0) for told in running]
         shares = {trial_id: step / most for trial_id, step, most in steps if step and most}
-        standing = stand(self._rows, records, seconds, self._slots, shares)
+        self._earlier = len(records) if self._earlier < 0 else self._earlier
+        self._starting = self._starting and not running and len(records) == self._earlier
+        since = time.monotonic() - self._started if self._starting else None
+        standing = stand(self._rows, records, seconds, self._slots, shares, since)
         return Snapshot(
             done=standing.done,
             failed=standing.failed,

@@ -37,12 +37,19 @@ from rayscale.signals import Stopped, before_end, came, check, deferred
 from rayscale.storage import Store
 from rayscale.study import Run as RunSettings
 from rayscale.study import Study, load_study
+from rayscale.study_augment import read
 from rayscale.text.account import token_counts
 from rayscale.text.childless import FEW_CHILDREN, childless
 from rayscale.text.children import find_all
+from rayscale.text.clean import BUILT_IN, list_sources
 from rayscale.text.fields import naming_fields
+from rayscale.text.opening import unpacked_size
+from rayscale.text.prepare import Here, Workers
 from rayscale.text.prepared import Prepared
 from rayscale.text.tokenise import spec_of
+
+#: Bytes of text that this process prepares by itself for an inline run.
+SMALL_BYTES = 20_000_000
 
 EXECUTORS: tuple[str, ...] = get_args(RunSettings.model_fields["executor"].annotation)
 
@@ -167,7 +174,7 @@ class _Driver:
 
     def begin(self, plan: Plan, path: str | Path | None) -> bool:
         """Write study and plan, find what is left to run, ask. False if the answer is no."""
-        self.plan, self.progress = plan, Progress(plan)
+        self.plan = plan
         planned = {p.trial.trial_id: p.trial.model.name for p in plan.trials}
         if self.only and self.only not in planned:
             raise InputError(
@@ -196,6 +203,7 @@ class _Driver:
             self.observer.say(each.told)
         self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
+            self.progress = Progress(plan, starts=self.executor != "inline")
             text = Path(path).read_bytes() if path else _as_yaml(self.study)
             recover(self.ledger, damaged)
             self.store.write("study.yaml", text)
@@ -219,7 +227,7 @@ class _Driver:
             self._log({"event": "checkpoints_left", "reason": reason})
 
     def prepare_here(self) -> bool:
-        """Whether no Ray is needed: nothing to train, or an inline run of text that is prepared already."""
+        """Whether no Ray is needed: nothing to train, or an inline run of text that is prepared already, or small."""
         if not self.pending:
             return True
         if self.executor != "inline":
@@ -229,7 +237,17 @@ class _Driver:
             found = find_all(self.study, list(specs), self._seeds())
         if all(found.values()):
             self.prepared = {name: prepared for name, prepared in found.items() if prepared}
+        elif self.session is None and _is_small(self.study):
+            self._prepare(Here())
         return bool(self.prepared)
+
+    def _prepare(self, workers: Workers | None = None) -> None:
+        from rayscale.on_ray.data import prepare
+
+        self.observer.phase("preparing the text")
+        specs = list({spec_of(p.trial.model): None for p in self.plan.trials})
+        with naming_fields(self.study):
+            self.prepared = prepare(self.study, specs, self._seeds(), self.observer.phase, workers)
 
     def _seeds(self) -> list[int]:
         return sorted({p.trial.seed for p in self.plan.trials})
@@ -248,7 +266,6 @@ class _Driver:
 
     def use(self, stack: ExitStack, address: str) -> None:
         """Start or keep Ray, and prepare the text."""
-        from rayscale.on_ray.data import prepare
         from rayscale.on_ray.lanes import open_host
 
         self.connect(stack, address)
@@ -258,10 +275,7 @@ class _Driver:
                 self._log({"event": "checkpoints_off", "hosts": blind, "reason": text})
         if self.pending and self.executor != "inline":
             self.host = open_host()
-        self.observer.phase("preparing the text")
-        specs = list({spec_of(p.trial.model): None for p in self.plan.trials})
-        with naming_fields(self.study):
-            self.prepared = prepare(self.study, specs, self._seeds(), self.observer.phase)
+        self._prepare()
 
     def execute(self) -> None:
         """Run what is pending; every outcome is a durable record when this returns."""
@@ -316,6 +330,14 @@ class _Driver:
         if self.session is not None:
             self.session.guard.check()
         self.observer.show(self.progress.look(self.outcomes.records, running, phase))
+
+
+def _is_small(study: Study) -> bool:
+    """Whether the text is prepared in this process in less time than Ray takes to start."""
+    if any(read(entry).on_models for entry in study.data.augment):
+        return False
+    sources = [source.path for source in list_sources(study.data) if source.path != BUILT_IN]
+    return sum(map(unpacked_size, sources)) <= SMALL_BYTES
 
 
 def _as_yaml(study: Study) -> bytes:

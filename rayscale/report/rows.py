@@ -36,6 +36,8 @@ def row_notes(data: dict[str, Any]) -> list[str]:
     ]
     if data.get("expected"):
         notes.append(f"About {whole(data['expected']['train'])} training rows are expected in all.")
+    if (lines := data.get("bad_row_lines") or 0) > lost.get("bad_row", 0):
+        notes.append(f"The rows that cannot be used take {whole(lines)} lines of their files with them.")
     if lost.get("bad_row"):
         notes.append("bad_rows.txt in the run folder lists the rows that cannot be used.")
     if lost.get("near_validation") or lost.get("near_test"):

@@ -19,16 +19,20 @@ _OF_TOKENS = ("rows", "tokens", "truncated_rows", "truncated_share", "unread", "
 def row_counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The rows of a manifest, of clean rows or of tokens: read, those of each split, dropped by reason.
 
-    `conflicting_labels` counts the dropped duplicates that carried another label than the row that stayed;
-    `labels_not_in_training` lists classes that only validation or test have, `first_rows_of_these` the first row of
-    each, as the text numbers them (`place_labels` makes file and line of it).
+    `bad_row_lines` are the lines of rows that cannot be used: a quote that is not closed takes many with it.
+    `label_spellings` lists (label, as it was written, rows) where blanks were left out. `conflicting_labels` counts
+    the dropped duplicates that carried another label than the row that stayed; `labels_not_in_training` lists classes
+    that only validation or test have, `first_rows_of_these` the first row of each, as the text numbers them
+    (`place_labels` makes file and line of it).
     """
     rows = manifest["rows"]
     return {
         "read": rows["read"],
         **{name: rows[name] for name in SPLITS},
         "dropped": dict(rows["dropped"]),
+        "bad_row_lines": rows.get("bad_row_lines", rows["dropped"].get("bad_row", 0)),
         "conflicting_labels": rows["conflicting_labels"],
+        "label_spellings": list(manifest.get("label_spellings", ())),
         "labels_not_in_training": list(manifest["labels_not_in_training"]),
         "first_rows_of_these": list(manifest.get("first_rows_of_these", ())),  # none in folders of earlier versions
     }

@@ -8,6 +8,7 @@ buckets there are nor on how the rows were cut into tables, nor on the order in 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,10 @@ from rayscale.text.tasks.form import find_form
 
 if TYPE_CHECKING:
     from rayscale.study import Study, Task
+
+
+#: Ways of writing labels that are remembered.
+MOST_SPELLINGS = 50
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Assembly:
     labels: Sequence[str]
     dropped: dict[str, int] = field(default_factory=dict)
     conflicting_labels: int = 0
+    bad_row_lines: int = 0
+    spellings: Counter[tuple[str, str]] = field(default_factory=Counter)  # of labels, as (read as, written)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     characters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
@@ -133,11 +140,12 @@ class Assembly:
         return {
             "task": self.study.task.type,
             "labels": self.names,
-            "rows": {"read": read, **self.counts, "dropped": self.dropped,
+            "rows": {"read": read, **self.counts, "dropped": self.dropped, "bad_row_lines": self.bad_row_lines,
                      "conflicting_labels": self.conflicting_labels},
             "characters": self.characters,
             "bytes": self.bytes,
             "near_duplicates": self.study.data.near_duplicates,
+            "label_spellings": [[*pair, number] for pair, number in self.spellings.most_common(MOST_SPELLINGS)],
             "labels_not_in_training": unseen,
             "first_rows_of_these": self._first_rows(unseen),
         }  # fmt: skip
@@ -172,6 +180,8 @@ def assemble(tables: Sequence[pa.Table], study: Study) -> Cleaned:
     split, leaks = apart.keep_apart(filled, assembly.decide(filled), study.data.near_duplicates)
     assembly.count(filled, split)
     assembly.settle(len(problems), empty, leaks)
+    assembly.bad_row_lines = lines_of_problems(problems)
+    assembly.spellings = spellings_of(filled)
     splits, listed = assembly.pick(filled, split), apart.as_lines(leaks, place_names(study.data))
     return Cleaned(splits, assembly.manifest(len(rows)), tuple(map(line_of, problems)), listed)
 
@@ -192,6 +202,17 @@ def refuses(problem: dict[str, Any], on_bad_row: str) -> bool:
 def labels_of(rows: pa.Table) -> list[str]:
     """The labels of rows, each once; none for a task without."""
     return [label for label in pc.unique(rows["label"]).to_pylist() if label is not None]
+
+
+def spellings_of(rows: pa.Table) -> Counter[tuple[str, str]]:
+    """How often which label, as it is read, was written otherwise, and how."""
+    written = rows.filter(pc.is_valid(rows["spelling"])).select(("label", "spelling"))
+    return Counter(tuple(row.values()) for row in written.to_pylist())
+
+
+def lines_of_problems(problems: Sequence[dict[str, Any]]) -> int:
+    """The lines of all rows that are no use."""
+    return sum(problem.get("lines", 1) for problem in problems)
 
 
 def error_of(problem: dict[str, Any]) -> DataError:

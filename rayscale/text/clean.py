@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale import registry
+from rayscale.codec import UTF_8, canonical
 from rayscale.errors import DataError
 from rayscale.files import files_of
 from rayscale.machine import cache_root, free_bytes
 from rayscale.text import contents, corpus, near, remote
+from rayscale.text.encodings import proposal
 from rayscale.text.normalise import NORMALISE_VERSION, keys_of, keys_within
 from rayscale.text.opening import ending
 from rayscale.text.sources import BadRow, LabelKinds, Row, Source, read_jsonl
@@ -59,24 +63,37 @@ ROWS = pa.schema(
         "text": pa.large_string(),
         "label": pa.large_string(),
         "problem": pa.large_string(),
+        "spelling": pa.large_string(),  # of a label that is read as another one, such as without its blanks
     }
 )
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file to read: its role (train, validation, test), its number among all files, where it lies, its format."""
+    """One file to read: its role (train, validation, test), its number among all files, where it lies, its format.
+
+    `encoding` is that of its text, for formats of text.
+    """
 
     role: str
     number: int
     path: str
     format: str
+    encoding: str = UTF_8
+
+    def rows(self, columns: Sequence[str], span: tuple[int, int, int] | None = None) -> Iterator[Row | BadRow]:
+        """Its rows, or those of a part of it."""
+        read: Source = registry.resolve("rayscale.sources", self.format)
+        if span is not None:
+            return read_jsonl(self.path, columns, *span, encoding=self.encoding)
+        return read(self.path, columns, **({} if self.encoding == UTF_8 else {"encoding": self.encoding}))
 
 
 def list_sources(data: Data) -> tuple[SourceFile, ...]:
     """Every file of the study, test first, in a fixed order; files that lie elsewhere are copied here first.
 
-    Raises DataError: nothing matches, an empty file, an unknown format, storage that cannot be reached.
+    Raises DataError: nothing matches, an empty file, an unknown format, storage that cannot be reached, an encoding
+    where no file is text.
     """
     found = []
     for role in ("test", "validation", "train"):
@@ -88,7 +105,21 @@ def list_sources(data: Data) -> tuple[SourceFile, ...]:
             if not paths:
                 raise DataError("no such file; check the path", code="missing_file", where=f"data.{role}: {pattern}")
             found += [(role, path, _format_of(path, data.format)) for path in paths]
-    return tuple(SourceFile(role, number, path, kind) for number, (role, path, kind) in enumerate(found))
+    encoding = canonical(data.encoding) if data.encoding else UTF_8
+    sources = tuple(
+        SourceFile(role, number, path, kind, encoding if _is_text(kind) else UTF_8)
+        for number, (role, path, kind) in enumerate(found)
+    )
+    if encoding != UTF_8 and not any(source.encoding == encoding for source in sources):
+        kinds = ", ".join(sorted({source.format for source in sources}))
+        raise DataError(f"'{data.encoding}' has no effect on {kinds}; leave it out", code="no_text",
+                        where="data.encoding")  # fmt: skip
+    return sources
+
+
+def _is_text(kind: str) -> bool:
+    """Whether a format is read in an encoding that the user may name."""
+    return "encoding" in inspect.signature(registry.resolve("rayscale.sources", kind)).parameters
 
 
 def find_files(pattern: str) -> list[str]:
@@ -135,14 +166,18 @@ def fingerprint(study: Study) -> str:
         "task": [task.type, *task.columns.values(), *(getattr(task, key) for key in task.kind.others)],
         "sources": [[source.role, source.format, _digest(source)] for source in sources],
         "fractions": fractions(data),
-        "on_bad_row": data.on_bad_row,
+        # What is skipped counts as much as what is kept: the number rises when other rows are.
+        "on_bad_row": ["skip", 2] if data.on_bad_row == "skip" else data.on_bad_row,
         "near_duplicates": [data.near_duplicates, *near.VERSIONS] if data.near_duplicates else None,
     }
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _digest(source: SourceFile) -> str:
-    return corpus.fingerprint() if source.path == BUILT_IN else contents.look(source.path).digest
+    if source.path == BUILT_IN:
+        return corpus.fingerprint()
+    # Of another encoding the text counts, not its bytes: the same file saved as UTF-8 gives the same rows.
+    return contents.look(source.path, source.encoding).digest
 
 
 def fractions(data: Data) -> tuple[float, float]:
@@ -187,9 +222,9 @@ def read_clean(
     """
     columns, form = tuple(task.columns.values()), find_form(task.type)
     kinds = LabelKinds(task.label)
-    read: Source = registry.resolve("rayscale.sources", source.format)
-    rows = read(source.path, columns) if span is None else read_jsonl(source.path, columns, *span)
+    rows = source.rows(columns, span)
     batch: list[tuple[str, str | None] | str] = []
+    spellings: dict[int, str] = {}  # by the row's place in the batch
     lines: list[int] = []
     total = size = characters = 0
     last = span[2] - 1 if span else 0
@@ -199,15 +234,19 @@ def read_clean(
             if form.one_class and isinstance(row, Row) and not isinstance(checked, BadRow):
                 checked = kinds(row) or checked
             total += 1
-            batch.append(_problem(source.path, checked) if isinstance(checked, BadRow) else checked)
+            if form.one_class and isinstance(row, Row) and not isinstance(checked, BadRow):
+                raw = row.values[-1]
+                if isinstance(raw, str) and raw != checked[1]:
+                    spellings[len(batch)] = raw
+            batch.append(_problem(source, checked) if isinstance(checked, BadRow) else checked)
             last = max(last + 1, row.line)
             lines.append(last)
             if isinstance(checked, BadRow) and on_bad_row != "skip":
                 break
             characters += len(batch[-1][0])
             if len(batch) == BATCH_ROWS or characters > BATCH_CHARACTERS:
-                table = _table(source, batch, lines, form.group)
-                batch, lines, characters = [], [], 0
+                table = _table(source, batch, lines, form.group, spellings)
+                batch, lines, characters, spellings = [], [], 0, {}
                 size += table.nbytes
                 if most and size > most:
                     raise too_much(source.path, most)
@@ -218,7 +257,7 @@ def read_clean(
         lines.append(last + 1)
         batch.append(json.dumps({"message": error.message, "code": error.code, "where": error.where, "fatal": True}))
     if batch:
-        yield _table(source, batch, lines, form.group)
+        yield _table(source, batch, lines, form.group, spellings)
 
 
 def place_names(data: Data) -> Callable[[int], str]:
@@ -232,9 +271,18 @@ def no_rows(path: str) -> DataError:
     return DataError("the file holds no rows; write it again from its source", code="no_rows", where=path)
 
 
-def _problem(path: str, bad: BadRow) -> str:
-    where = f"{path}:{bad.line}" + (f": {bad.column}" if bad.column else "")
-    return json.dumps({"message": f"found {bad.found}; {bad.mend}", "code": "bad_row", "where": where, "fatal": False})
+def _problem(source: SourceFile, bad: BadRow) -> str:
+    where = f"{source.path}:{bad.line}" + (f": {bad.column}" if bad.column else "")
+    message = f"found {bad.found}; {bad.mend}"
+    if bad.undecoded:
+        message = f"found {bad.found}, which is not {source.encoding.upper()}; {_proposal(source)}"
+    told = {"message": message, "code": "bad_row", "where": where, "fatal": False, "lines": bad.lines}
+    return json.dumps(told)
+
+
+@lru_cache(maxsize=16)
+def _proposal(source: SourceFile) -> str:
+    return proposal(source.path, source.encoding)
 
 
 def _table(
@@ -242,6 +290,7 @@ def _table(
     batch: Sequence[tuple[str, str | None] | str],
     lines: Sequence[int],
     group: Callable[[str], str] | None,
+    spellings: Mapping[int, str],
 ) -> pa.Table:
     texts = ["" if isinstance(row, str) else row[0] for row in batch]
     keys = keys_of(texts)
@@ -252,5 +301,6 @@ def _table(
         "text": texts,
         "label": [None if isinstance(row, str) else row[1] for row in batch],
         "problem": [row if isinstance(row, str) else None for row in batch],
+        "spelling": [spellings.get(place) for place in range(len(batch))],
     }
     return pa.table(columns, schema=ROWS)

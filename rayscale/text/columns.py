@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rayscale.codec import UTF_8
 from rayscale.errors import DataError
+from rayscale.text.encodings import proposal
 from rayscale.text.opening import ending, lines_of, open_text
+from rayscale.text.sources import byte_in, undecoded
 
 READ_ROWS = 2000
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -73,25 +76,31 @@ class Table:
         return _named(LABELS, list(fitting)) or min(whole, key=lambda name: whole[name], default=None)
 
 
-def read_table(path: Path) -> Table | None:
+def read_table(path: Path, encoding: str = UTF_8) -> Table | None:
     """The first rows of a csv, tsv, jsonl or parquet file; None for any other ending.
 
-    Raises DataError: a file that is empty, holds a header only, or is of another format than its ending says.
+    Raises DataError: a file that is empty, holds a header only, is of another format than its ending says, or is in
+    another encoding.
     """
     kind = ending(path)
     if kind not in TABLES:
         return None
     if path.stat().st_size == 0:
         raise DataError("the file is empty; write it again from its source", code="empty_file", where=str(path))
-    table = _delimited(path, kind) if kind in (".csv", ".tsv") else _objects(path, kind)
+    table = _delimited(path, kind, encoding) if kind in (".csv", ".tsv") else _objects(path, kind, encoding)
+    texts = (text for name, values in table.columns.items() for text in (name, *values) if isinstance(text, str))
+    if odd := next(filter(undecoded, texts), None):
+        found = f"found {byte_in(odd)}, which is not {encoding.upper()}"
+        raise DataError(f"{found}; {proposal(str(path), encoding, 'give --encoding {}')}", code="bad_encoding",
+                        where=str(path))  # fmt: skip
     if not any(table.columns.values()):
         found = f"a header line ({', '.join(table.columns)}) and no rows" if table.columns else "no rows"
         raise DataError(f"the file holds {found}; write it again from its source", code="no_rows", where=str(path))
     return table
 
 
-def _delimited(path: Path, kind: str) -> Table:
-    with open_text(str(path)) as lines:
+def _delimited(path: Path, kind: str, encoding: str) -> Table:
+    with open_text(str(path), encoding) as lines:
         if kind == ".csv":
             reader = csv.reader(lines_of(str(path), lines), strict=True)
         else:
@@ -131,7 +140,7 @@ def is_header(first: list[str], rest: list[list[str]]) -> bool:
     return bool(named) or not any(row[place] == first[place] for row in rest for place in range(len(first)))
 
 
-def _objects(path: Path, kind: str) -> Table:
+def _objects(path: Path, kind: str, encoding: str) -> Table:
     rows: Iterable[dict[str, Any]]
     try:
         if kind == ".parquet":
@@ -140,7 +149,7 @@ def _objects(path: Path, kind: str) -> Table:
             names = plain_columns(str(path))
             rows = first_rows(str(path), names, READ_ROWS)
         else:
-            with open_text(str(path)) as lines:
+            with open_text(str(path), encoding) as lines:
                 parsed = (json.loads(line) for line in lines_of(str(path), lines) if line.strip())
                 rows = [row for row in itertools.islice(parsed, READ_ROWS) if isinstance(row, dict)]
             names = list(rows[0]) if rows else []

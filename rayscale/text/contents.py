@@ -6,15 +6,18 @@ system alone. One that changed within the last seconds is not remembered: a late
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rayscale.codec import UTF_8
 from rayscale.errors import DataError
 from rayscale.machine import cache_root
+from rayscale.text.opening import open_bytes
 from rayscale.text.publish import publish_file
 
 #: Bytes between two places of a file at which reading may begin.
@@ -26,20 +29,27 @@ SETTLED_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Content:
-    """SHA-256 (hex) of a file, and how many line ends are in each BLOCK_BYTES of it."""
+    """SHA-256 (hex) of a file, and how many line ends are in each BLOCK_BYTES of it.
+
+    Of a file in another encoding than UTF-8 the digest is that of its text, unpacked, in UTF-8.
+    """
 
     digest: str
     line_ends: tuple[int, ...]
 
 
-def look(path: str) -> Content:
+def look(path: str, encoding: str = UTF_8) -> Content:
     """The content of a file. Raises DataError where it cannot be read."""
     try:
         stamp = _stamp(path)
-        noted = cache_root() / "contents" / f"{hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:32]}.json"
+        place = os.path.abspath(path) + ("" if encoding == UTF_8 else f"\0{encoding}")
+        mark = hashlib.sha256(os.fsencode(place)).hexdigest()[:32]
+        noted = cache_root() / "contents" / f"{mark}.json"
         if known := _recall(noted, stamp):
             return known
         found = _read(path)
+        if encoding != UTF_8:
+            found = replace(found, digest=_digest_of_text(path, encoding))
         settled = time.time() - max(stamp[3:]) / 1e9 > SETTLED_SECONDS
         if settled and stamp[2] >= REMEMBERED_BYTES and _stamp(path) == stamp:
             _note(noted, stamp, found)
@@ -66,6 +76,16 @@ def _read(path: str) -> Content:
             if place == BLOCK_BYTES * len(line_ends):
                 line_ends.append(0)
     return Content(digest.hexdigest(), tuple(line_ends))
+
+
+def _digest_of_text(path: str, encoding: str) -> str:
+    digest = hashlib.sha256()
+    decoder = codecs.getincrementaldecoder(encoding)(errors="surrogateescape")
+    with open_bytes(path) as file:
+        while block := file.read(1 << 22):
+            digest.update(decoder.decode(block).encode(UTF_8, "surrogateescape"))
+        digest.update(decoder.decode(b"", final=True).encode(UTF_8, "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _recall(noted: Path, stamp: list[int]) -> Content | None:

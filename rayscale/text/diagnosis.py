@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,12 +124,14 @@ def _rows(found: Survey) -> Iterator[Finding]:
     counts = found.counts
     dropped, read = counts["dropped"], max(1, counts["read"])
     lost = {reason: dropped[reason] for reason in ("bad_row", "empty", "duplicate")}
+    more = counts["bad_row_lines"] - lost["bad_row"]  # that were read as parts of rows
     text = (
         f"{counts['read']:,} read, {lost['duplicate']:,} duplicates, {lost['empty']:,} without text, "
-        f"{lost['bad_row']:,} that cannot be used"
+        f"{lost['bad_row']:,} that cannot be used" + (f" and take {counts['bad_row_lines']:,} lines" if more else "")
     )
-    many = sum(lost.values()) > 0.1 * read
-    yield Finding("rows", "warn" if many else "ok", text, "more than a tenth is lost: see where it comes from" * many)
+    many = sum(lost.values()) + more > 0.1 * (read + more)
+    mend = "more than a tenth is lost: see where it comes from" + (f", first at {_first_bad(found)}" if more else "")
+    yield Finding("rows", "warn" if many else "ok", text, mend * many)
     if conflicts := counts["conflicting_labels"]:
         text = f"{conflicts:,} of the dropped duplicates carry another label than the row that stayed"
         yield Finding("contradictions", "warn", text, "decide on one label for each text; no model can learn both")
@@ -138,6 +141,12 @@ def _rows(found: Survey) -> Iterator[Finding]:
         text = f"{found.rows_validation:,} validation and {found.rows_test:,} test rows"
         yield Finding("held-out rows", "warn", f"{text}: an accuracy of 0.8 is known within {off:.2f}",
                       "give a larger test file, or a larger fraction")  # fmt: skip
+
+
+def _first_bad(found: Survey) -> str:
+    """Where the first of the rows is that take several lines."""
+    several = (each for each in found.bad_rows if " lines" in each)
+    return _FOLDERS.sub("", next(several, "bad_rows.txt")).partition(": ")[0]
 
 
 def _labels(found: Survey, task: str) -> Iterator[Finding]:
@@ -167,7 +176,43 @@ def _labels(found: Survey, task: str) -> Iterator[Finding]:
     if numbers and len(numbers) < named:
         others = ", ".join(f"'{_short(name)}'" for name in found.labels if name not in numbers)
         mends.append(f"some labels are numbers and some are names ({others[:100]}): mend them if one was meant")
+    if alike := _alike(dict(zip(found.labels, sizes.tolist(), strict=True))):
+        text += f"; alike but for case, blanks or signs that do not show: {alike}"
+        mends.append("write each label in one way: these count as different ones")
+    if written := found.counts["label_spellings"]:
+        shown = ", ".join(
+            f"{_exactly(raw)} ({number:,} rows) as {_exactly(label)}" for label, raw, number in written[:5]
+        )
+        text += f"; read without their blanks: {shown}{', ...' * (len(written) > 5)}"
     yield Finding("labels", "warn" if mends else "ok", text, "; ".join(mends))
+
+
+def _alike(sizes: Mapping[str, int]) -> str:
+    """Labels that a person would take for the same, with their rows; empty if there are none."""
+    groups: dict[str, list[str]] = {}
+    for name in sizes:
+        groups.setdefault(_folded(name), []).append(name)
+    shown = [
+        " and ".join(f"{_exactly(name)} ({sizes[name]:,})" for name in names)
+        for names in groups.values()
+        if len(names) > 1
+    ]
+    return "; ".join(shown[:5]) + "; ..." * (len(shown) > 5)
+
+
+def _folded(label: str) -> str:
+    """What a person sees of a label: without case, width, blanks and what does not show."""
+    plain = unicodedata.normalize("NFKC", label).casefold()
+    return "".join(c for c in plain if not c.isspace() and unicodedata.category(c) not in ("Cf", "Cc", "Mn"))
+
+
+def _exactly(label: str) -> str:
+    """A label in quotes, with what does not show as its number."""
+    shown = "".join(
+        c if c == " " or (c.isprintable() and not unicodedata.combining(c)) else c.encode("unicode_escape").decode()
+        for c in _short(label)
+    )
+    return f"'{shown}'"
 
 
 def _leaks(found: Survey) -> Finding:

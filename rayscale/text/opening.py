@@ -1,4 +1,4 @@
-"""Opening text files: plain or gzip, in UTF-8, a line at a time, in little memory whatever the file holds."""
+"""Opening text files: plain or gzip, a line at a time, in little memory whatever the file holds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
+from rayscale.codec import UTF_8, is_wide
 from rayscale.errors import DataError
 
 #: Characters of a line, and of a field, at most: a file without line ends is refused in little memory.
@@ -55,20 +56,22 @@ def unpacked_size(path: str) -> int:
         return max(first, round(first * packed / max(1, file.fileobj.tell())))
 
 
-def open_text(path: str) -> IO[str]:
+def open_text(path: str, encoding: str = UTF_8) -> IO[str]:
     """The text of a file, unpacked on the way if it is gzip.
 
-    Bytes that are no UTF-8 become lone surrogates, which `checked_text` reports with line and column: decoding strictly
-    would end the whole file at the first of them.
+    Bytes that are not in this encoding become lone surrogates, which `checked_text` reports with line and column:
+    decoding strictly would end the whole file at the first of them.
     """
     file = open_bytes(path)
     with naming_damage(path):
         wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
         file.seek(0)
-    if wide:
+    if wide and not is_wide(encoding):
         file.close()
-        raise DataError("found UTF-16 text; save the file as UTF-8", code="bad_encoding", where=f"{path}:1")
-    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        text = "found UTF-16 text; write data: {encoding: utf-16}, or save the file as UTF-8"
+        raise DataError(text, code="bad_encoding", where=f"{path}:1")
+    codec = "utf-8-sig" if encoding == UTF_8 else encoding
+    return io.TextIOWrapper(file, encoding=codec, errors="surrogateescape", newline="")
 
 
 @contextmanager
@@ -90,7 +93,7 @@ def lines_of(path: str, file: IO[str]) -> Iterator[str]:
             number += 1
             if len(line) == MAX_ROW:
                 raise too_long(path, number)
-            yield line
+            yield line.removeprefix("\ufeff") if number == 1 else line  # some encodings keep the mark at the beginning
 
 
 def too_long(path: str, line: int) -> DataError:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from rayscale.codec import is_wide
 from rayscale.text import clean, contents
-from rayscale.text.assembly import labels_of, line_of, refuses, sift
+from rayscale.text.assembly import labels_of, line_of, lines_of_problems, refuses, sift, spellings_of
 from rayscale.text.clean import BUILT_IN, SourceFile
 from rayscale.text.opening import is_packed, unpacked_size
 from rayscale.text.publish import publish_file
@@ -78,7 +80,12 @@ def cut(sources: Sequence[SourceFile]) -> list[Piece]:
 
 def _spans(source: SourceFile) -> list[tuple[int, int, int] | None]:
     size = contents.BLOCK_BYTES
-    if source.format != "jsonl" or Path(source.path).stat().st_size <= size or is_packed(source.path):
+    if (
+        source.format != "jsonl"
+        or is_wide(source.encoding)
+        or Path(source.path).stat().st_size <= size
+        or is_packed(source.path)
+    ):
         return [None]
     spans, line = list[tuple[int, int, int] | None](), 1
     for number, ends in enumerate(contents.look(source.path).line_ends):
@@ -97,6 +104,7 @@ def spill(piece: Piece, reading: Reading) -> dict[str, Any]:
     """Read a piece and leave its rows on disk, by bucket; returns what was found, which lies beside them."""
     folder, name = Path(reading.folder), f"{piece.number:06d}"
     found: dict[str, Any] = {"rows": 0, "empty": 0, "bad_rows": 0, "bytes": 0, "runs": 0, "problem": None}
+    bad_lines, spellings = 0, Counter[tuple[str, str]]()
     labels: dict[str, None] = {}
     waiting: list[pa.Table] = []
     bad: list[str] = []
@@ -108,6 +116,8 @@ def spill(piece: Piece, reading: Reading) -> dict[str, Any]:
             if found["problem"] is None and refuses(problem, reading.on_bad_row):
                 found["problem"] = problem
         bad += map(line_of, problems)
+        bad_lines += lines_of_problems(problems)
+        spellings.update(spellings_of(filled))
         found["empty"] += empty
         labels.update(dict.fromkeys(labels_of(filled)))
         waiting.append(filled.select(_COLUMNS))
@@ -120,7 +130,8 @@ def spill(piece: Piece, reading: Reading) -> dict[str, Any]:
         found["runs"] += 1
     if bad:
         publish_file(folder / f"{name}.bad.txt", "".join(f"{line}\n" for line in bad).encode())
-    found |= {"bad_rows": len(bad), "labels": sorted(labels)}
+    told = [[*pair, number] for pair, number in sorted(spellings.items())]
+    found |= {"bad_rows": len(bad), "bad_row_lines": bad_lines, "labels": sorted(labels), "spellings": told}
     publish_file(folder / f"{name}.json", json.dumps(found).encode())
     return found
 

@@ -38,7 +38,7 @@ def prepare_rows(study: Study, folder: Path, workers: Workers, say: Callable[[st
     sources = clean.list_sources(study.data)
     pieces, bits, most = cut(sources), bits_for(sources), clean.most_bytes(study.data)
     # Pieces of another cut have another name: what they hold fits no bucket of this one.
-    place = folder.with_name(f"{folder.name}-pieces-{len(pieces)}x{2**bits}")
+    place = folder.with_name(f"{folder.name}-pieces2-{len(pieces)}x{2**bits}")
     reading = Reading(str(place), study.task, study.data.on_bad_row, most, bits)
     try:
         found = _read(pieces, reading, workers, say, f"reading {len(sources)} source{'s' * (len(sources) > 1)}")
@@ -51,6 +51,9 @@ def prepare_rows(study: Study, folder: Path, workers: Workers, say: Callable[[st
         for bucket, split in enumerate(splits):
             assembly.count(read_bucket(runs, bucket), split)
         assembly.settle(sum(each["bad_rows"] for each in found), sum(each["empty"] for each in found), leaks)
+        assembly.bad_row_lines = sum(each["bad_row_lines"] for each in found)
+        for each in found:
+            assembly.spellings.update({(label, raw): number for label, raw, number in each["spellings"]})
         if prepared.clean_folder(study) != folder:
             raise DataError("a source file changed while it was read; run again when it is written", code="changed")
 

@@ -1,7 +1,8 @@
 """Reading text files, row by row. Every row that cannot be used is a value that names file, line, column and mend.
 
 A source is a function `read(path, columns)` that yields a `Row` (the asked columns' values, in that order) or a
-`BadRow`, and raises DataError when the file as a whole is unusable. Plugins register theirs in "rayscale.sources".
+`BadRow`, and raises DataError when the file as a whole is unusable. One of text takes `encoding`, too. Plugins register
+theirs in "rayscale.sources".
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rayscale.codec import UTF_8, is_wide
 from rayscale.errors import DataError, nearest
+from rayscale.text.encodings import proposal
 from rayscale.text.opening import MAX_ROW, lines_of, naming_damage, open_bytes, open_text, short, too_long
 
 
@@ -25,69 +29,116 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be used: where it is, what was found there and what mends it."""
+    """A row that cannot be used: where it is, what was found there, what mends it, how many lines go with it.
+
+    `undecoded`: what was found are bytes that are not in the file's encoding, and the mend is that of the whole file.
+    """
 
     line: int
     column: str | None
     found: str
     mend: str
+    lines: int = 1
+    undecoded: bool = False
 
 
 #: Characters of a document of plain text at most.
 MAX_DOCUMENT = 1 << 28
 
-Source = Callable[[str, Sequence[str]], Iterator[Row | BadRow]]
+#: A row of several lines is taken for a quote that was not closed where so many of them look like rows...
+SWALLOWED_LINES = 8
+#: ...or where the last of the asked columns has values in them that other rows have: so many are remembered.
+KNOWN_VALUES = 10_000
+
+Source = Callable[..., Iterator[Row | BadRow]]
 
 _FRACTION = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?|[+-]?\d+e[+-]?\d+", re.IGNORECASE)
-_UTF8 = "save the file as UTF-8, for instance with `iconv -f latin1 -t utf-8`"
 
 
-def read_csv(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+def read_csv(path: str, columns: Sequence[str], encoding: str = UTF_8) -> Iterator[Row | BadRow]:
     """Comma-separated rows; quoted fields may hold commas, quotes (doubled) and line breaks.
 
     The first line names the columns. A file without such a line is read by column numbers from 0, as strings:
     `task: {text: "0", label: "1"}`.
     """
-    csv.field_size_limit(MAX_ROW)
-    with open_text(path) as lines:
-        yield from _read_delimited(path, columns, csv.reader(lines_of(path, lines), strict=True))
+    with open_text(path, encoding) as lines:
+        yield from _Delimited(path, columns, encoding, {"strict": True}).read(lines_of(path, lines))
 
 
-def read_tsv(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+def read_tsv(path: str, columns: Sequence[str], encoding: str = UTF_8) -> Iterator[Row | BadRow]:
     """Tab-separated rows, one a line; quotes are plain text, as the format has no quoting. Columns as in `read_csv`."""
-    csv.field_size_limit(MAX_ROW)
-    with open_text(path) as lines:
-        reader = csv.reader(lines_of(path, lines), delimiter="\t", quoting=csv.QUOTE_NONE)
-        yield from _read_delimited(path, columns, reader)
+    dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    with open_text(path, encoding) as lines:
+        yield from _Delimited(path, columns, encoding, dialect).read(lines_of(path, lines))
 
 
-def _read_delimited(path: str, columns: Sequence[str], reader: Any) -> Iterator[Row | BadRow]:
-    header: list[str] | None = None
+@dataclass
+class _Delimited:
+    """A file of rows with a separator, as it is read: what its first line said, and values that were seen."""
+
+    path: str
+    columns: Sequence[str]
+    encoding: str
+    dialect: dict[str, Any]
+    header: list[str] = field(default_factory=list)
     places: tuple[int, ...] = ()
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield BadRow(line, None, f"a row that does not parse ({error})", "close its quotes and double inner ones")
-            continue
-        if not fields:
-            continue
-        if header is None:
-            header = fields
-            places, named = _find_columns(path, line, columns, fields)
-            if named:
+    named: bool = False
+    known: set[str] = field(default_factory=set)
+
+    def read(self, lines: Iterator[str]) -> Iterator[Row | BadRow]:
+        """The rows of these lines."""
+        csv.field_size_limit(MAX_ROW)
+        taken: list[str] = []  # by the row at hand
+        reader = csv.reader((taken.append(line) or line for line in lines), **self.dialect)  # type: ignore[func-returns-value]
+        while True:
+            line = reader.line_num + 1
+            taken.clear()
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                what = "a row" if len(taken) == 1 else f"a row of {len(taken):,} lines"
+                yield BadRow(line, None, f"{what} that does not parse ({error})",
+                             "close its quotes and double inner ones", len(taken))  # fmt: skip
                 continue
-        if len(fields) != len(header):
-            found = f"{len(fields)} fields where the first line has {len(header)}"
-            yield BadRow(line, None, found, "quote fields that hold the separator (csv), or mend the row")
-            continue
-        yield Row(line, tuple(fields[place] for place in places))
+            if fields and (row := self._checked(line, fields, taken)):
+                yield row
+
+    def _checked(self, line: int, fields: list[str], taken: list[str]) -> Row | BadRow | None:
+        if not self.header:
+            self.header = fields
+            self.places, self.named = _find_columns(self.path, line, self.columns, fields, self.encoding)
+            if self.named:
+                return None
+        if len(fields) != len(self.header):
+            found = f"{len(fields)} fields where the first line has {len(self.header)}"
+            return BadRow(line, None, found, "quote fields that hold the separator (csv), or mend the row", len(taken))
+        if self.named and fields[0].removeprefix("\ufeff") == self.header[0] and fields[1:] == self.header[1:]:
+            return BadRow(line, None, "the header line once more", "take it out")
+        if len(taken) > 1 and self._are_rows(taken[:-1]):
+            found = f"a quoted field that runs over {len(taken):,} lines, which look like rows of their own"
+            return BadRow(line, None, found, f"close the quote that opens in line {line}, or double it", len(taken))
+        values = tuple(fields[place] for place in self.places)
+        if len(taken) == 1 and len(values[-1]) <= 100 and len(self.known) < KNOWN_VALUES:
+            self.known.add(values[-1])
+        return Row(line, values)
+
+    def _are_rows(self, lines: Sequence[str]) -> bool:
+        """Whether each of the lines looks like a row."""
+        if len(self.header) == 1:
+            return False
+        separator = self.dialect.get("delimiter", ",")
+        rows = [line.replace('"', "").rstrip("\r\n").split(separator) for line in lines]
+        if any(len(row) != len(self.header) or not all(map(str.strip, row)) for row in rows):
+            return False
+        last = self.places[-1]
+        return len(rows) >= SWALLOWED_LINES or all(row[last] in self.known for row in rows)
 
 
-def _find_columns(path: str, line: int, columns: Sequence[str], first: list[str]) -> tuple[tuple[int, ...], bool]:
+def _find_columns(
+    path: str, line: int, columns: Sequence[str], first: list[str], encoding: str
+) -> tuple[tuple[int, ...], bool]:
     """Positions of the columns, and whether the first line is a header."""
     if all(column in first for column in columns):
         for column in columns:
@@ -107,6 +158,9 @@ def _find_columns(path: str, line: int, columns: Sequence[str], first: list[str]
                 where=f"{path}:{line}",
             )
         return places, False
+    if odd := next((name for name in first if undecoded(name)), None):
+        found = f"found {byte_in(odd)} in the first line, which is not {encoding.upper()}"
+        raise DataError(f"{found}; {proposal(path, encoding)}", code="bad_encoding", where=f"{path}:{line}")
     numbers = ", ".join(f'{name}: "{number}"' for name, number in zip(("text", "label"), range(2), strict=True))
     raise missing(
         path, line, columns, first, f"; if the file has no header line, give column numbers: task: {{{numbers}}}"
@@ -133,19 +187,27 @@ def other_separator(header: Sequence[str]) -> str | None:
 
 
 def read_jsonl(
-    path: str, columns: Sequence[str], start: int = 0, stop: int | None = None, line: int = 1
+    path: str,
+    columns: Sequence[str],
+    start: int = 0,
+    stop: int | None = None,
+    line: int = 1,
+    *,
+    encoding: str = UTF_8,
 ) -> Iterator[Row | BadRow]:
     """One JSON object a line; empty lines are passed over.
 
     Only lines that begin at byte `start` or later and before `stop` are read; `line` is the one that holds `start`.
     """
     known: list[str] | None = None
-    with open_bytes(path) as file, naming_damage(path):
+    wide = is_wide(encoding)  # then a line does not end at a byte
+    kind = UTF_8 if wide else encoding
+    with naming_damage(path), open_text(path, encoding) if wide else open_bytes(path) as file:
         place, line = _next_line(file, start, line)
         while (stop is None or place < stop) and (raw := file.readline(MAX_ROW)):
             if len(raw) == MAX_ROW:
                 raise too_long(path, line)
-            found = _object(raw.removeprefix(b"\xef\xbb\xbf") if place == 0 else raw, line)
+            found = _object(raw if isinstance(raw, bytes) else raw.encode(UTF_8, "surrogateescape"), line, kind)
             if isinstance(found, dict):
                 if known is None:
                     known = list(found)
@@ -189,23 +251,30 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _parse = json.JSONDecoder(object_pairs_hook=_pairs).decode
 
 
-def _object(raw: bytes, line: int) -> dict[str, Any] | BadRow | None:
+def _object(raw: bytes, line: int, encoding: str = UTF_8) -> dict[str, Any] | BadRow | None:
     if not raw.strip():
         return None
+    one = "write one JSON object on each line"
     try:
-        value = _parse(raw.decode())
+        text = raw.decode(encoding)
+        value = _parse(text.removeprefix("\ufeff") if line == 1 else text)
     except _TwiceError as error:
         return BadRow(line, short(error), "this key twice in one object", "name one of them otherwise, or take it out")
     except UnicodeDecodeError as error:
-        return BadRow(line, None, f"byte 0x{raw[error.start]:02x}, which is not UTF-8", _UTF8)
+        return BadRow(line, None, f"byte 0x{error.object[error.start]:02x}", "", undecoded=True)
     except (ValueError, RecursionError) as error:
-        return BadRow(line, None, f"no JSON ({short(error)})", "write one JSON object on each line")
+        lines = raw.strip().count(b"\r") + 1
+        if lines > 1:  # of a Macintosh of old: to JSON it is one
+            return BadRow(line, None, f"{lines:,} lines that end with CR alone", "end lines with LF", lines)
+        return BadRow(line, None, f"no JSON ({short(error)})", one)
+    if isinstance(value, list):
+        return BadRow(line, None, f"a JSON list of {len(value):,}", one, max(1, len(value)))
     if not isinstance(value, dict):
-        return BadRow(line, None, f"JSON of type {type(value).__name__}", "write one JSON object on each line")
+        return BadRow(line, None, f"JSON of type {type(value).__name__}", one)
     return value
 
 
-def read_txt(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+def read_txt(path: str, columns: Sequence[str], encoding: str = UTF_8) -> Iterator[Row | BadRow]:
     """Documents separated by blank lines, for tasks without labels."""
     if len(columns) > 1:
         raise DataError(
@@ -214,7 +283,7 @@ def read_txt(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
             where=path,
         )
     begun, length, parts = 1, 0, list[str]()
-    with open_text(path) as lines:
+    with open_text(path, encoding) as lines:
         for line, text in enumerate(lines_of(path, lines), start=1):
             if text.strip():
                 begun = begun if parts else line
@@ -251,11 +320,27 @@ def checked_text(value: object, row: Row, column: str) -> str | BadRow:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        code = ord(value[error.start])
-        found = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"half a character (\\u{code:04x})"
         line = row.line + value.count("\n", 0, error.start)
-        return BadRow(line, column, f"{found}, which is not UTF-8", _UTF8)
+        if undecoded(value):
+            return BadRow(line, column, byte_in(value), "", undecoded=True)
+        found = f"half a character (\\u{ord(value[error.start]):04x})"
+        return BadRow(line, column, found, "write the other half, too, or remove the row")
     return value
+
+
+_UNDECODED = re.compile("[\udc80-\udcff]")
+
+
+def undecoded(text: str) -> bool:
+    """Whether bytes stand in the text that are not in its file's encoding (see `open_text`)."""
+    return not text.isascii() and _UNDECODED.search(text) is not None
+
+
+def byte_in(text: str) -> str:
+    """The first of these bytes."""
+    found = _UNDECODED.search(text)
+    assert found
+    return f"byte 0x{ord(found[0]) - 0xDC00:02x}"
 
 
 class LabelKinds:

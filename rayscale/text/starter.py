@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rayscale.codec import UTF_8, canonical
 from rayscale.errors import InputError
 from rayscale.estimate import letters_per_token
 from rayscale.names import as_name
@@ -62,6 +63,7 @@ class Chosen:
     classes: int = 0
     vocabulary: int = VOCABULARIES[0]
     script: str = "latin"
+    encoding: str | None = None
 
     @property
     def batch_and_epochs(self) -> tuple[int, int]:
@@ -77,18 +79,25 @@ class Chosen:
         return next(able, PACES[-1])
 
 
-def write_starter(task: str | None, data: Path | None, out: Path) -> dict[str, Any]:
+def write_starter(task: str | None, data: Path | None, out: Path, encoding: str | None = None) -> dict[str, Any]:
     """Write a study file; returns what was chosen. `task` and columns are guessed from `data` where not given.
 
-    Raises InputError: `out` exists, `data` cannot be read or is too little, an unknown task.
+    Raises InputError: `out` exists, `data` cannot be read or is too little, an unknown task or encoding.
     """
     if out.exists():
         raise InputError(f"{out} exists; give another name with --out", code="file_exists", where="--out")
     if task is not None and task not in KINDS:
         raise InputError(f"found '{task}'; use one of {', '.join(KINDS)}", code="unknown_task", where="--task")
-    chosen = _of_file(task, data) if data else _built_in(task or BUILT_IN[0])
+    if encoding is not None:
+        try:
+            canonical(encoding)
+        except LookupError:
+            raise InputError(f"'{encoding}' is no encoding of text; such are gb18030, big5, shift_jis, windows-1252",
+                             code="unknown_encoding", where="--encoding") from None  # fmt: skip
+    chosen = _of_file(task, data, encoding) if data else _built_in(task or BUILT_IN[0])
     Store.open(out.absolute().parent).write(out.name, _page(chosen, data, out).encode())
-    return {"study": str(out), "task": chosen.task, **chosen.columns}
+    told = {"encoding": chosen.encoding} if chosen.encoding else {}
+    return {"study": str(out), "task": chosen.task, **chosen.columns, **told}
 
 
 def _built_in(task: str) -> Chosen:
@@ -100,10 +109,10 @@ def _built_in(task: str) -> Chosen:
     return Chosen(task, {key: key for key in _keys(kind)}, _sizes(top), "of the built-in corpus")
 
 
-def _of_file(task: str | None, data: Path) -> Chosen:
+def _of_file(task: str | None, data: Path, encoding: str | None) -> Chosen:
     if not data.is_file():
         raise InputError(f"no such file: {data}", code="missing_file", where="--data")
-    table = read_table(data)
+    table = read_table(data, canonical(encoding or UTF_8))
     if table is not None and (separator := other_separator([*table.columns])):
         raise InputError(
             f"its columns look separated by {separator}; save the file with commas (csv) or tabs (tsv)",
@@ -114,7 +123,7 @@ def _of_file(task: str | None, data: Path) -> Chosen:
     kind = KINDS[task]
     conll = table is None and task == "token-classification"
     columns = {key: key for key in _keys(kind)} if table is None else _columns(table, data, kind)
-    found = _survey(kind, columns, data, "conll" if conll else None)
+    found = _survey(kind, columns, data, "conll" if conll else None, encoding)
     vocabulary = _vocabulary(kind.families[0], found, kind.name)
     if kind.axis == "tokens":
         there = int(found.letters["train"] / letters_per_token(vocabulary))
@@ -129,7 +138,8 @@ def _of_file(task: str | None, data: Path) -> Chosen:
         raise InputError(f"{data} leaves {there} {unit} to train on; {LEAST[kind.axis]} are the least for a study",
                          code="too_little_data", where="--data")  # fmt: skip
     sizes = _sizes(min(there, MOST[kind.axis]))
-    return Chosen(task, columns, sizes, remark, found.bad_rows, conll, len(found.labels), vocabulary, _script(found))
+    return Chosen(task, columns, sizes, remark, found.bad_rows, conll, len(found.labels), vocabulary, _script(found),
+                  encoding)  # fmt: skip
 
 
 def _script(found: Survey) -> str:
@@ -191,12 +201,12 @@ def _columns(table: Table, data: Path, kind: Kind) -> dict[str, str]:
     return {"text": text, **({"text_pair": pair[1]} if pair else {}), "label": label}
 
 
-def _survey(kind: Kind, columns: dict[str, str], data: Path, form: str | None) -> Survey:
+def _survey(kind: Kind, columns: dict[str, str], data: Path, form: str | None, encoding: str | None) -> Survey:
     """What the text offers once it is clean and split; rows that cannot be used are passed over and listed."""
     study = Study(
         name="starter",
         task=Task.model_validate({"type": kind.name, **columns}),
-        data=Data(train=str(data.absolute()), on_bad_row="skip", format=form),
+        data=Data(train=str(data.absolute()), on_bad_row="skip", format=form, encoding=encoding),
         models=(Ladder(family=kind.families[0], sizes=("1x32",), vocabulary=VOCABULARIES[0]),),  # type: ignore[arg-type]
         grid=Grid(tokens=(64,)) if kind.axis == "tokens" else Grid(examples=(1,)),
     )
@@ -230,6 +240,8 @@ def _page(chosen: Chosen, data: Path | None, out: Path) -> str:
     checkpoint = next(each for script, each in CHECKPOINTS[family] if script in ("", chosen.script))
     bad = "\n  format: conll          # a token first, its tag last in each line, a blank line after each sentence"
     bad = bad if chosen.conll else ""
+    if chosen.encoding:
+        bad += f"\n  encoding: {_quoted(chosen.encoding)}"
     if chosen.bad_rows:
         first = chosen.bad_rows[0].replace("\n", " ")
         rows = plural(len(chosen.bad_rows), "row")

@@ -50,6 +50,22 @@ def test_plan_imports_neither_torch_nor_ray(study_file: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_locale_of_ascii_reads_names_and_texts_of_any_script(study_file: Path) -> None:
+    (study_file.parent / "rows.csv").rename(study_file.parent / "文本.csv")
+    text = study_file.read_text(encoding="utf-8").replace("rows.csv", "文本.csv")
+    (study_file.parent / "研究.yaml").write_text(text, encoding="utf-8")
+    env = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    env.pop("PYTHONIOENCODING", None)
+    told = [sys.executable, "-m", "rayscale.cli", "plan", "研究.yaml"]
+    done = subprocess.run(told, cwd=study_file.parent, capture_output=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "bert-1x32" in done.stdout.decode("ascii")
+    (study_file.parent / "文本.csv").unlink()
+    done = subprocess.run(told, cwd=study_file.parent, capture_output=True, env=env)
+    assert done.returncode == 2
+    assert "\\u6587\\u672c.csv" in done.stderr.decode("ascii")
+
+
 def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rayscale.cli", "--version"], cwd=tmp_path, capture_output=True, text=True

@@ -36,7 +36,9 @@ def codes(fit):
 
 
 def assert_clean(fit):
-    """No NaN, no infinity, and read back it predicts the same."""
+    """No NaN, no infinity, and read back it predicts the same; what a notebook shows of it is a line."""
+    assert repr(fit).count("\n") == 0
+    assert all(f"{name}=" in repr(fit) for name in fit.params)
     saved = json.loads(json.dumps(fit.to_json(), allow_nan=False))
     back = Fit.from_json(saved)
     assert back.to_json() == saved

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,3 +141,13 @@ def test_a_folder_in_which_no_run_began_is_removed_and_no_other(run: Run, tmp_pa
     fresh.write("lease/owner.json", b"{}")
     remove_unused(fresh)
     assert not (tmp_path / "fresh").exists()
+
+
+def test_opening_a_run_folder_waits_for_no_table_library() -> None:
+    code = (
+        "import sys, rayscale as rs; rs.load\n"
+        "heavy = {'pandas', 'scipy', 'torch', 'ray', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -108,7 +108,9 @@ def test_row_1_a_file_too_large_for_a_study_is_not_parsed(tmp_path: Path) -> Non
 @pytest.mark.row
 def test_row_3_a_grid_of_a_million_trials_is_refused_with_both_figures(study_file: Path) -> None:
     study_file.write_text(study_file.read_text().replace("{20: 2}", "400000"))
-    with pytest.raises(StudyError, match=r"study.yaml:7: grid: asks for 2,400,000 trials; a study has at most 20,000"):
+    with pytest.raises(
+        StudyError, match=r"study.yaml:7: grid: asks for 2,400,000 trials; a study has at most 1,000,000"
+    ):
         load_study(study_file)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,6 +16,7 @@ from rayscale.errors import InputError, RayscaleError, TrialError
 from rayscale.on_ray import run_study, study_run
 from rayscale.on_ray.observer import Silent
 from rayscale.run_folder import Run, load, status
+from rayscale.study import load_study
 from tests.unit.test_checkpoints import LADDER, checkpoint
 
 
@@ -142,3 +144,37 @@ def test_an_unknown_executor_is_refused_before_anything_is_read() -> None:
     with pytest.raises(InputError, match="found 'foo'; use one of: lanes, isolated, inline"):
         run_study("nowhere.yaml", executor="foo")
     assert not RayscaleError("x").show_traceback
+
+
+def test_small_text_is_prepared_here_without_ray(inline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: dict[str, int] = {}
+    monkeypatch.setenv("RAYSCALE_CACHE", str(inline.parent / "cache"))
+
+    def train_trial(trial: Any, prepared: Any, **how: Any) -> dict[str, Any]:
+        rows[trial.trial_id] = len(prepared.split("train").lengths)
+        return {"status": "ok", "eval_loss": 1.0, "validation_loss": 1.0, "params": 5, "train_seconds": 1.0,
+                "eval_seconds": 0.5, "examples": trial.data_requested, "curve": []}  # fmt: skip
+
+    module = ModuleType("rayscale.nn.train")
+    module.train_trial = train_trial  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "rayscale.nn.train", module)
+    monkeypatch.setattr(study_run._Driver, "connect", lambda *given: pytest.fail("Ray was started"))
+    run = run_study(inline, out=str(inline.parent / "run"))
+    assert run is not None
+    assert set(run.trials["status"]) == {"ok"}
+    assert len(rows) == 8
+    assert min(rows.values()) > 50
+    assert repr(run) == f"<Run {run.folder}: 8 trials recorded>"
+    study = load_study(inline)
+    assert study_run._is_small(study)
+    monkeypatch.setattr(study_run, "SMALL_BYTES", 1000)
+    assert not study_run._is_small(study)
+
+
+def test_an_inline_run_does_not_even_import_ray() -> None:
+    code = (
+        "import sys, rayscale.on_ray.study_run, rayscale.on_ray.data, rayscale.on_ray.inline, rayscale.on_ray.parcels\n"
+        "assert 'ray' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
