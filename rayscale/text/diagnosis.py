@@ -21,8 +21,11 @@ from rayscale.doctor import Finding
 from rayscale.errors import DataError
 from rayscale.estimate import bytes_per_token
 from rayscale.machine import cache_root
+from rayscale.text.bleu import bleu_tokenizer
+from rayscale.text.entities import scheme_text
 from rayscale.text.first_look import FIRST_LOOK_VERSION, FirstLook, look
 from rayscale.text.publish import publish_file
+from rayscale.text.scripts import share_unspaced
 from rayscale.text.tasks.form import find_form
 from rayscale.text.tokenise import TokenizerSpec, tokenizer_folder
 from rayscale.text.tokens import training_texts
@@ -79,6 +82,7 @@ def diagnose(
         (
             *_rows(found),
             *_labels(found, study.task.type),
+            *_scored(found, study.task.type),
             _leaks(found),
             _lengths(found),
             _encoding(found),
@@ -137,6 +141,20 @@ def _rows(found: Survey) -> Iterator[Finding]:
                       "give a larger test file, or a larger fraction")  # fmt: skip
 
 
+def _scored(found: Survey, task: str) -> Iterator[Finding]:
+    """By what BLEU and F1 count where text has no spaces; nothing where it is words, as usual."""
+    if task not in ("seq2seq", "question-answering"):
+        return
+    texts = [str(text) for text in found.splits["test"]["label"].slice(0, LOOKED_AT).to_pylist()]
+    if task == "question-answering":
+        answers = [answer for text in texts for answer, _ in json.loads(text)]
+        if share_unspaced(answers) > 0:
+            told = "F1 counts characters where text has no spaces between words, as CMRC 2018 and DRCD do"
+            yield Finding("scores", "ok", told, "")
+    elif (tokenizer := bleu_tokenizer(texts)) != "13a":
+        yield Finding("scores", "ok", f"BLEU is that of sacrebleu's tokenizer {tokenizer}, as its script asks for", "")
+
+
 def _labels(found: Survey, task: str) -> Iterator[Finding]:
     form, named = find_form(task), len(found.labels)
     if form.classes is None:
@@ -164,6 +182,8 @@ def _labels(found: Survey, task: str) -> Iterator[Finding]:
     if numbers and len(numbers) < named:
         others = ", ".join(f"'{_short(name)}'" for name in found.labels if name not in numbers)
         mends.append(f"some labels are numbers and some are names ({others[:100]}): mend them if one was meant")
+    if task == "token-classification":
+        text += f"; {scheme_text(found.labels)}"
     yield Finding("labels", "warn" if mends else "ok", text, "; ".join(mends))
 
 
