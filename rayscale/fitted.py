@@ -110,6 +110,13 @@ class Fit:
             raise InputError(f"the fit of {self.law.name} to {self.target} predicts nothing: {why}", code=self.outcome)
         return self.estimate
 
+    def role_of(self, column: str) -> str | None:
+        """The role in which a column goes into the law; None where it does not.
+
+        A law of one size has the role data whatever that size is: model sizes, where only they vary.
+        """
+        return next((role for role, name in self.columns.items() if name == column), None)
+
     def predict(self, table: pd.DataFrame) -> pd.DataFrame:
         """Predictions for every row of a table with the fit's input columns, (rows, 6).
 

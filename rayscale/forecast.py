@@ -193,20 +193,21 @@ def _doubling(trials: pd.DataFrame, fitted: _Fitted, column: str) -> dict[str, d
     largest, params = models.index[-1], float(models.iloc[-1])
     own = trials[(trials["model"] == largest) & (trials["status"] == "ok") & ~untrained(trials)]
     data = float(own[column].max())
-    cell = {"params": params, "data": data}
+    cell = {"params": params, column: data}
     found = {}
-    for role in ("data", "params"):
-        able = [fit for fit in fitted.of(largest) if role in fit.columns]
+    for axis, size in (("data", column), ("params", "params")):
+        able = [fit for fit in fitted.of(largest) if fit.role_of(size)]
         usable = [fit for fit in able if fit.estimate is not None]
         if not usable:
-            missing = "only one model size was run" if role == "params" else "no law was fitted"
-            found[role] = amount((None, None, None), "%", note=reasons(able) or missing)
+            missing = "only one model size was run" if axis == "params" else "no law was fitted"
+            found[axis] = amount((None, None, None), "%", note=reasons(able) or missing)
             continue
-        fit, after = usable[0], {**cell, role: 2 * cell[role]}
-        beyond = max(1.0, after[role] / fit.data_range[role][1])
+        fit, before, after = usable[0], cell[size], 2 * cell[size]
+        beyond = max(1.0, after / fit.data_range[str(fit.role_of(size))][1])
         note = f"loss of {largest} at {data:,.0f} {column}, {fit.law.name} law, {beyond:.3g} times beyond the data"
-        facts = {"law": fit.law.name, "model": largest, "from": cell[role], "to": after[role], "extrapolation": beyond}
-        found[role] = amount([100 * each for each in fit.change(cell, after)], "%", note=note, **facts)
+        facts = {"law": fit.law.name, "model": largest, "from": before, "to": after, "extrapolation": beyond}
+        sizes = [{role: each[name] for role, name in fit.columns.items()} for each in (cell, {**cell, size: after})]
+        found[axis] = amount([100 * each for each in fit.change(*sizes)], "%", note=note, **facts)
     return found
 
 
@@ -230,7 +231,8 @@ def _held_out(
     constant = held.assign(predicted=held["model"].map(latest), low=0.0, high=np.inf).dropna(subset=["predicted"])
     foretold: dict[str, list[pd.DataFrame]] = {}
     for fit in (*without.shared, *without.own):
-        if fit.predictions is not None and len(fit.predictions):
+        # A law of model sizes alone says nothing about data.
+        if fit.predictions is not None and len(fit.predictions) and fit.role_of(column):
             foretold.setdefault(fit.law.name, []).append(fit.predictions)
     scores = {name: score(pd.concat(each), LOSS) for name, each in foretold.items()}
     if len(constant):
@@ -316,7 +318,7 @@ def _target(
         fit = replace(fit, by={"model": best["model"], "params": float(best["params"])})
         asked, level = fit, None if reach is None else 1 - reach
     else:
-        able = fitted.of(best["model"])
+        able = [each for each in fitted.of(best["model"]) if each.role_of(column)]
         asked = next((each for each in able if each.estimate is not None), None)
         asked = asked or next(iter(able), None)
         level = None if reach is None else _loss_at(trials, best["model"], metric, reach)

@@ -449,7 +449,8 @@ def _lint(study: Study, planned: Sequence[Planned], supply: Supply, machine: Mac
     params = sorted({p.params for p in planned})
     axis = study.grid.axis
     if len(sizes) < 3:
-        found.append(("few_points", f"{len(sizes)} data sizes: a curve in data needs 3, its hold-out check 4"))
+        number = "1 data size" if len(sizes) == 1 else "2 data sizes"
+        found.append(("few_points", f"{number}: a curve in data needs 3, its hold-out check 4"))
     elif len(sizes) == 3:
         found.append(("few_points", "3 data sizes: a curve can be fitted, but not checked on a held-out size"))
     if len(sizes) > 1 and sizes[-1] < 8 * sizes[0]:

@@ -113,7 +113,7 @@ def _of_run(listed: Sequence[Mapping[str, Any]], given: Mapping[str, float]) -> 
         raise InputError("needs a number: a run's law takes both sizes", where=f"--{missing[0]}")
     known = [read_fit(each) for each in listed if each.get("target") == LOSS]
     usable = [fit for fit in known if fit.outcome not in ("not_identifiable", "failed")]
-    shared = [fit for fit in usable if "params" in fit.columns]
+    shared = [fit for fit in usable if fit.role_of("params")]
     of_size = [fit for fit in usable if (fit.by or {}).get("params") == given["params"]]
     if chosen := [*shared, *of_size]:
         return chosen[0]

@@ -59,8 +59,7 @@ class Quality:
         fit = self.fits.get(model)
         if fit is None:
             return None
-        asked = {"params": np.full(len(sizes), self.sizes[model]), "data": sizes}
-        found = fit.predict(pd.DataFrame({column: asked[role] for role, column in fit.columns.items()}))
+        found = fit.predict(pd.DataFrame({"params": self.sizes[model], self.data: sizes}))
         top = np.inf if self.target.lower else 1.0
         values = {name: np.minimum(found[name].to_numpy(dtype=float), top) for name in INTERVALS}
         # The interval for a new run is that of a normal error on the law's own scale, a half to either side.

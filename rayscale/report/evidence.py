@@ -12,6 +12,7 @@ import pandas as pd
 from rayscale.report.verdict import fits_of, usable
 from rayscale.tasks import KINDS
 
+_DATA, _PARAMS = ("examples", "tokens", "data_requested"), ("params", "params_non_embedding")
 _NAMES = {"eval_loss": "test loss", "validation_loss": "validation loss", "train_loss": "training loss"}
 
 
@@ -58,11 +59,15 @@ class Evidence:
         """The place of a model among all, which sets its colour and marker in every figure."""
         return self.models.index(model)
 
-    def law_for(self, model: str) -> dict | None:
-        """The fit whose curve belongs to this model: one over all models, else the model's own."""
-        own = [law for law in self.laws if (law.get("by") or {}).get("model") == model]
+    def law_for(self, model: str | None, column: str | None = None) -> dict | None:
+        """The fit whose curve belongs to this model: one over all models, else the model's own.
+
+        With a `column` the first of these that it goes into; without a model one over all models.
+        """
+        own = [law for law in self.laws if law.get("by") and law["by"].get("model") == model]
         shared = [law for law in self.laws if not law.get("by")]
-        return next(iter([*shared, *own]), None)
+        able = [law for law in (*shared, *own) if column is None or column in (law.get("columns") or {}).values()]
+        return next(iter(able), None)
 
     def params_of(self, model: str) -> float:
         return float(self.ok.loc[self.ok["model"] == model, self.params].median())
@@ -74,8 +79,10 @@ def gather(study: dict, trials: pd.DataFrame, fit: dict | None) -> Evidence:
     quality = [item for item in fits_of(fit) if item.get("target") != "examples_per_second"]
     good = [item for item in quality if usable(item)]
     target = _target(study, [*good, *quality], trials)
-    data = _axis((good or quality or [{}])[0], "data", (KINDS[task].axis if task in KINDS else "examples",), trials)
-    params = _axis((good or quality or [{}])[0], "params", ("params",), trials)
+    named = [column for item in [*good, *quality] for column in (item.get("columns") or {}).values()]
+    usual = KINDS[task].axis if task in KINDS else "examples"
+    data = _axis([*(each for each in named if each in _DATA), usual], "data_requested", trials)
+    params = _axis([each for each in named if each in _PARAMS], "params", trials)
     ok = trials[(trials["status"] == "ok") & _positive(trials, target) & _positive(trials, data)]
     sized = trials.groupby("model")[params].median().fillna(np.inf) if len(trials) else pd.Series(dtype=float)
     models = tuple(sorted(sized.index, key=lambda model: (sized[model], model)))
@@ -104,12 +111,8 @@ def _target(study: dict, quality: Sequence[dict], trials: pd.DataFrame) -> str:
     return "eval_loss"
 
 
-def _axis(law: dict, role: str, usual: tuple[str, ...], trials: pd.DataFrame) -> str:
-    named = (law.get("columns") or {}).get(role)
-    for name in (named, *usual):
-        if isinstance(name, str) and name in trials.columns and _positive(trials, name).any():
-            return name
-    return "data_requested" if role == "data" else "params"
+def _axis(named: Sequence[str], otherwise: str, trials: pd.DataFrame) -> str:
+    return next((name for name in named if name in trials.columns and _positive(trials, name).any()), otherwise)
 
 
 def _positive(trials: pd.DataFrame, column: str) -> pd.Series:

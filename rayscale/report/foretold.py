@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rayscale.observations import usual_role
 from rayscale.report.numbers import MISSING, count, number, percent, shorten, significant
 from rayscale.report.verdict import usable
 
@@ -20,7 +21,9 @@ _RIVALS = {"power": "a power law for each model", "constant": "the last value ke
 
 def prediction_header(item: Mapping[str, Any]) -> tuple[str, ...]:
     """The headers of `prediction_rows`."""
-    roles = tuple(_ROLE_WORDS.get(role, role) for role in item.get("columns") or {})
+    # A law of one size has the role data whatever that size is; its column says which.
+    columns = item.get("columns") or {}
+    roles = tuple(_ROLE_WORDS.get(usual_role(column) or role, role) for role, column in columns.items())
     return (*roles, "Predicted", "95% for a new run", "95% for the mean", "Beyond the data")
 
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rayscale.fitted import Fit
 from rayscale.ledger import COLUMNS
+from rayscale.observations import usual_role
 from rayscale.report.chart import Drawn
 from rayscale.report.checks import held_out, residual_rows, residuals
 from rayscale.report.classes import ClassScores
@@ -185,7 +186,8 @@ def _gain_view(gain: Gain) -> GainView:
 def _law_facts(item: dict) -> list[tuple[str, str]]:
     columns = item.get("columns") or {}
     facts = [("Parameters of the law", str(len(item.get("params") or {})))] if item.get("params") else []
-    facts += [(_ROLES[role], _meaning(role, str(column))) for role, column in columns.items() if role in _ROLES]
+    sizes = [(usual_role(str(column)) or role, str(column)) for role, column in columns.items()]
+    facts += [(_ROLES[role], _meaning(role, column)) for role, column in sizes if role in _ROLES]
     if item.get("objective") is not None:
         scale = "log odds" if item.get("formula", "").startswith("1 / (1 + exp(") else "log"
         facts.append(("Loss that was minimised", f"sum of Huber, δ 0.001, on {scale} residuals"))
@@ -231,7 +233,8 @@ def _tiles(evidence: Evidence, trials: pd.DataFrame) -> list[tuple[str, str]]:
     params = ok.groupby("model")["params"].median()
     tiles.append((f"{'models' if len(params) > 1 else 'model'}, {_reach(params)} parameters", str(len(params))))
     sizes = ok["data_requested"].dropna()
-    tiles.append((f"data sizes, {_reach(sizes)} {evidence.data}", str(sizes.nunique())))
+    many = "data sizes" if sizes.nunique() > 1 else "data size"
+    tiles.append((f"{many}, {_reach(sizes)} {evidence.data}", str(sizes.nunique())))
     tiles.append(("GPUs or worker slots", ", ".join(str(int(value)) for value in sorted(ok["gpus"].dropna().unique()))))
     if ok[evidence.target].notna().any():
         tiles.append((f"lowest {evidence.target_label}", significant(ok[evidence.target].min(), 4)))

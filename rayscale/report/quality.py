@@ -79,7 +79,7 @@ def loss_against_size(evidence: Evidence, predict: Predict) -> Drawn | None:
     shown = evidence.measured
     if len({evidence.params_of(model) for model in shown}) < 2:
         return None
-    law = next((law for law in evidence.laws if not law.get("by") and "alpha" in law.get("params", {})), None)
+    law = evidence.law_for(None, evidence.params)
     largest = max(evidence.params_of(model) for model in shown)
     least = min(evidence.params_of(model) for model in shown)
 
@@ -121,6 +121,8 @@ def metrics_against_data(evidence: Evidence) -> Drawn | None:
     kind = KINDS.get(evidence.task)
     pair = ("accuracy", "f1_macro") if kind is None else (kind.metrics[1], kind.aim)
     found = [name for name in pair if name in _SPOKEN and evidence.ok[name].notna().any() and name != evidence.target]
+    if "accuracy" in found and "f1_micro" in found and evidence.ok["f1_micro"].equals(evidence.ok["accuracy"]):
+        found.remove("f1_micro")  # of single tags, not of entities: that is their accuracy
     if not found:
         return None
     shown = evidence.measured
@@ -159,7 +161,7 @@ def metrics_against_data(evidence: Evidence) -> Drawn | None:
 
 
 def _curve(evidence: Evidence, model: str, predict: Predict) -> pd.DataFrame | None:
-    law = evidence.law_for(model)
+    law = evidence.law_for(model, evidence.data)
     if law is None:
         return None
     least, largest = float(evidence.ok[evidence.data].min()), float(evidence.ok[evidence.data].max())

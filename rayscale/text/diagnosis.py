@@ -22,6 +22,8 @@ from rayscale.doctor import Finding
 from rayscale.errors import DataError
 from rayscale.estimate import letters_per_token
 from rayscale.machine import cache_root
+from rayscale.text.bleu import bleu_tokenizer
+from rayscale.text.entities import scheme_text
 from rayscale.text.first_look import FIRST_LOOK_VERSION, FirstLook, look
 from rayscale.text.publish import publish_file
 from rayscale.text.scripts import share_unspaced, worth_in_letters
@@ -83,6 +85,7 @@ def diagnose(
         (
             *_rows(found),
             *_labels(found, study.task.type),
+            *_scored(found, study.task.type),
             _leaks(found),
             _lengths(found),
             _encoding(found),
@@ -149,6 +152,20 @@ def _first_bad(found: Survey) -> str:
     return _FOLDERS.sub("", next(several, "bad_rows.txt")).partition(": ")[0]
 
 
+def _scored(found: Survey, task: str) -> Iterator[Finding]:
+    """By what BLEU and F1 count where text has no spaces; nothing where it is words, as usual."""
+    if task not in ("seq2seq", "question-answering"):
+        return
+    texts = [str(text) for text in found.splits["test"]["label"].slice(0, LOOKED_AT).to_pylist()]
+    if task == "question-answering":
+        answers = [answer for text in texts for answer, _ in json.loads(text)]
+        if share_unspaced(answers) > 0:
+            told = "F1 counts characters where text has no spaces between words, as CMRC 2018 and DRCD do"
+            yield Finding("scores", "ok", told, "")
+    elif (tokenizer := bleu_tokenizer(texts)) != "13a":
+        yield Finding("scores", "ok", f"BLEU is that of sacrebleu's tokenizer {tokenizer}, as its script asks for", "")
+
+
 def _labels(found: Survey, task: str) -> Iterator[Finding]:
     form, named = find_form(task), len(found.labels)
     if form.classes is None:
@@ -184,6 +201,8 @@ def _labels(found: Survey, task: str) -> Iterator[Finding]:
             f"{_exactly(raw)} ({number:,} rows) as {_exactly(label)}" for label, raw, number in written[:5]
         )
         text += f"; read without their blanks: {shown}{', ...' * (len(written) > 5)}"
+    if task == "token-classification":
+        text += f"; {scheme_text(found.labels)}"
     yield Finding("labels", "warn" if mends else "ok", text, "; ".join(mends))
 
 

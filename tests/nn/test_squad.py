@@ -19,6 +19,12 @@ from rayscale.text.prepared import Ragged, Split
         ("", [], 1, 1.0),
         ("cat", [], 0, 0.0),
         ("", ["cat"], 0, 0.0),
+        ("北京大学。", ["北京大学"], 1, 1.0),  # CMRC 2018 and DRCD: characters, punctuation of all scripts
+        ("在北京", ["北京大学"], 0, 4 / 7),
+        ("《红楼梦》", ["红楼梦", "西游记"], 1, 1.0),
+        ("iPhone 手机", ["iphone手机!"], 1, 1.0),
+        ("東京タワー", ["東京"], 0, 4 / 7),
+        ("서울 대학교", ["서울"], 0, 2 / 3),  # Korean has spaces
         ("the", ["The!"], 1, 1.0),  # nothing is left of either
     ],
 )

@@ -1,30 +1,59 @@
 """How an answer is held against those that count, as SQuAD's official script does (evaluate-v2.0.py; Rajpurkar et al.
-2018, arXiv 1806.03822): without case, punctuation, articles and white space; of several answers the closest counts."""
+2018, arXiv 1806.03822): without case, punctuation, articles and white space; of several answers the closest counts.
+
+Where text has no spaces characters are compared, as CMRC 2018 and DRCD do, and punctuation is that of all scripts.
+"""
 
 from __future__ import annotations
 
 import re
-import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
+
+from rayscale.text.scripts import UNSPACED, in_ranges
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ASCII_SIGNS = "$+<=>^`|~"  # that SQuAD drops and Unicode counts as symbols
 
 
 def normalise_answer(text: str) -> str:
-    """Lower case without punctuation (ASCII's) and articles, one space between words."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    """Lower case without punctuation and articles, one space between words."""
+    bare = "".join(sign for sign in text.lower() if not _is_punctuation(sign))
+    return " ".join(_ARTICLES.sub(" ", bare).split())
+
+
+@cache
+def _is_punctuation(sign: str) -> bool:
+    plain = unicodedata.normalize("NFKC", sign)  # full-width signs as their plain ones
+    return unicodedata.category(sign).startswith("P") or plain in _ASCII_SIGNS
+
+
+@cache
+def _units() -> re.Pattern[str]:
+    unspaced = in_ranges(*UNSPACED)
+    return re.compile(rf"[{unspaced}]|[^\s{unspaced}]+")
+
+
+def units_of(text: str) -> list[str]:
+    """What F1 counts of a normalised text: words, and single characters of scripts without spaces."""
+    return _units().findall(text)
 
 
 def exact_match(said: str, answers: Sequence[str]) -> float:
     """1 where an answer is the same, else 0; without answers where nothing was said."""
-    return max(float(normalise_answer(said) == normalise_answer(answer)) for answer in _counting(answers))
+    return max(float(_same(said) == _same(answer)) for answer in _counting(answers))
 
 
 def f1(said: str, answers: Sequence[str]) -> float:
-    """The harmonic mean of the shares of words in common, of the answer for which it is highest."""
-    return max(_f1(normalise_answer(said).split(), normalise_answer(answer).split()) for answer in _counting(answers))
+    """The harmonic mean of the shares of units in common, of the answer for which it is highest."""
+    wanted = (units_of(normalise_answer(answer)) for answer in _counting(answers))
+    return max(_f1(units_of(normalise_answer(said)), answer) for answer in wanted)
+
+
+def _same(text: str) -> list[str]:
+    return units_of(normalise_answer(text))
 
 
 def _counting(answers: Sequence[str]) -> Sequence[str]:

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from rayscale.nn.objectives import IGNORED, Inputs, Objective, Score, bare
 from rayscale.nn.tasks.rows import pad_lists
 from rayscale.parameters import training_flops
+from rayscale.text.bleu import bleu_tokenizer
 
 if TYPE_CHECKING:
     from rayscale.nn.group import Group
@@ -82,7 +83,8 @@ class _Written:
         parts = group.gather(json.dumps(self._pairs).encode())
         texts, references = zip(*(pair for part in parts for pair in json.loads(part)), strict=True)
         exact = [text == reference for text, reference in zip(texts, references, strict=True)]
-        bleu, chrf = (scorer.corpus_score(texts, [references]).score for scorer in (BLEU(), CHRF()))
+        scorers = BLEU(tokenize=bleu_tokenizer(references)), CHRF()
+        bleu, chrf = (scorer.corpus_score(texts, [references]).score for scorer in scorers)
         return Score({"exact_match": float(np.mean(exact)), "bleu": float(bleu), "chrf": float(chrf)})
 
 

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from rayscale.nn.metrics import averages, class_table
 from rayscale.nn.objectives import IGNORED, Inputs, Objective, Score
-from rayscale.nn.tasks.entities import are_entities, entities, kind_of
 from rayscale.nn.tasks.rows import count_lists, pad_lists
+from rayscale.text.entities import entities, kind_of, scheme_of
 
 if TYPE_CHECKING:
     from rayscale.nn.group import Group
@@ -43,9 +43,9 @@ class _Tags:
 
     def __init__(self, prepared: Prepared, split: Split) -> None:
         self._labels = prepared.labels
-        self._of_entities = are_entities(self._labels)
-        kinds = {kind_of(label) for label in self._labels if label != "O"} if self._of_entities else self._labels
-        self._kinds = {kind: number for number, kind in enumerate(sorted(kinds) if self._of_entities else kinds)}
+        self._scheme = scheme_of(self._labels)
+        kinds = sorted({kind_of(label) for label in self._labels if label != "O"}) if self._scheme else self._labels
+        self._kinds = {kind: number for number, kind in enumerate(kinds)}
         self._counts = np.zeros((3, len(self._kinds)))
         self._right = self._all = 0
 
@@ -63,7 +63,9 @@ class _Tags:
                     count[self._kinds[kind]] += 1
 
     def _things(self, tags: list[str]) -> set[tuple[str, int, int]]:
-        return entities(tags) if self._of_entities else {(tag, place, place) for place, tag in enumerate(tags)}
+        if self._scheme is None:
+            return {(tag, place, place) for place, tag in enumerate(tags)}
+        return entities(tags, self._scheme)
 
     def finish(self, group: Group, loss: float) -> Score:
         total = group.add(np.concatenate([self._counts.ravel(), [self._right, self._all]]))
