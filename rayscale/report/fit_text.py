@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from rayscale.report.numbers import duration, number, percent, plural, shorten, significant
+from rayscale.report.numbers import duration, number, padded, percent, plural, shorten, significant
+from rayscale.report.numbers import width as width_of
 from rayscale.report.verdict import ADVICE, spoken_outcome
 
 WIDTH = 78
@@ -226,13 +227,12 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
 def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Columns side by side; where they are wider than the terminal, one block a row."""
     cells = [tuple(header), *map(tuple, rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
+    widths = [max(width_of(row[place]) for row in cells) for place in range(len(header))]
     if sum(widths) + 2 * (len(widths) - 1) <= width:
         last = len(widths) - 1
         return [
             "  ".join(
-                text.ljust(widths[place]) if place in (0, last) else text.rjust(widths[place])
-                for place, text in enumerate(row)
+                padded(text, widths[place], right=place not in (0, last)) for place, text in enumerate(row)
             ).rstrip()
             for row in cells
         ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from typing import Any
 
 MISSING = "–"
@@ -130,10 +131,33 @@ def plural(amount: int, noun: str) -> str:
     return f"{amount} {noun}{'' if amount == 1 else 's'}"
 
 
+def width(text: str) -> int:
+    """Columns that a text takes on a terminal: a Chinese sign takes two, a mark none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
+    )
+
+
+def padded(text: str, columns: int, *, right: bool = False) -> str:
+    """The text in so many columns of a terminal."""
+    room = " " * (columns - width(text))
+    return room + text if right else text + room
+
+
 def shorten(text: Any, limit: int) -> str:
-    """At most `limit` characters, the middle left out, since names of models differ at both ends."""
+    """At most `limit` columns wide, the middle left out, since names of models differ at both ends."""
     clean = plain(text)
-    if len(clean) <= limit:
+    if width(clean) <= limit:
         return clean
-    head = (limit - 1) // 2
-    return f"{clean[:head]}…{clean[len(clean) - (limit - 1 - head) :]}"
+    head = _beginning(clean, (limit - 1) // 2)
+    tail = _beginning(clean[::-1], limit - 1 - (limit - 1) // 2)[::-1]
+    return f"{head}…{tail}"
+
+
+def _beginning(text: str, columns: int) -> str:
+    kept = text[:columns]
+    while width(kept) > columns:
+        kept = kept[:-1]
+    return kept

@@ -65,3 +65,12 @@ def test_plain_leaves_no_control_characters_and_no_colours():
 def test_shorten_keeps_both_ends():
     assert numbers.shorten("a" * 30 + "-v2", 11) == "aaaaa…aa-v2"
     assert numbers.shorten("short", 11) == "short"
+
+
+def test_a_chinese_sign_takes_two_columns():
+    assert numbers.width("大模型@1") == 8
+    assert numbers.width("ab") == 2
+    assert numbers.shorten("大" * 20, 11) == "大大…大大"
+    assert all(numbers.width(numbers.shorten("模型-v2 base 大" * 4, limit)) <= limit for limit in range(4, 40))
+    assert numbers.padded("大", 4) == "大  "
+    assert numbers.padded("大", 4, right=True) == "  大"
