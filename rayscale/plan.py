@@ -111,7 +111,8 @@ def model_specs(study: Study) -> list[ModelSpec]:
     """The sizes of all models of the study, in the order of the file; each once.
 
     Raises InputError for a checkpoint that cannot be found or read, that cannot do the task, whose tokenizer is not
-    there or not its own, that has fewer layers than asked for, or not those that adapters are asked for.
+    there or not its own, that names no padding where it needs some, that has fewer layers than asked for, or not those
+    that adapters are asked for.
     """
     specs: list[ModelSpec] = []
     for number, model in enumerate(study.models):

@@ -279,9 +279,9 @@ def _check_body(source: str, model: PreTrainedModel, new: Iterable[str]) -> None
 
 
 def _key(config: transformers.PretrainedConfig, keys: tuple[str, ...], source: str) -> str:
-    written = config.to_dict()
-    # What config.json says comes first: by other names a config may tell what it works out of that.
-    for key in (*(key for key in keys if key in written), *keys):
+    own, written = [config.attribute_map[key] for key in keys if key in config.attribute_map], config.to_dict()
+    # By names that are not written to config.json a config may tell what it works out of others.
+    for key in (*own, *(key for key in keys if key in written), *keys):
         if isinstance(getattr(config, key, None), int):
             return key
     raise InputError(

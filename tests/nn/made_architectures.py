@@ -103,6 +103,7 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma3n_text": {"num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"],
                      "activation_sparsity_pattern": [0.0, 0.0], "laurel_rank": 4, "altup_num_inputs": 2},
     "mimo_v2_flash": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}, "num_key_value_heads": 1},
+    "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 2},
     "hrm_text": {"num_layers_per_stack": 2},
     "mamba2": {"expand": 1, "n_groups": 1},
     "dbrx": {"ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
