@@ -20,7 +20,7 @@ def spoken(verdict: Facts, fits: Sequence[Facts], task_type: str, data_axis: str
         _which(doubling["data"], doubling["params"], data_axis),
         *(_copy(each) for each in verdict.get("augmentation", ())),
         _gpus(doubling["gpus"]),
-        _quality(doubling["gpus"].get("quality")),
+        quality_text(doubling["gpus"].get("quality")),
         _foretold(verdict["held_out"], data_axis),
         *(_doubt(fit) for fit in fits[:1]),
     ]
@@ -115,21 +115,26 @@ def _by_model(models: Sequence[Facts]) -> str:
     return f" Models differ, from {low} to {high}{own}."
 
 
-def _quality(change: Facts | None) -> str:
+def quality_text(change: Facts | None) -> str:
+    """Whether GPUs change quality: that they do not is said where a test of equivalence says so."""
     if change is None:
         return ""
-    text = f"At the same global batch more GPUs changed the test loss by {change['value']:+.2g}%"
+    bounds = [abs(each) for each in (change["value"], change["low"], change["high"]) if each is not None]
+    tiny = max(bounds) < 0.001  # the order of floating-point sums
+    size = "less than 0.001%" if tiny else f"{change['value']:+.2g}%"
+    text = f"At the same global batch more GPUs changed the test loss by {size}"
     if change["low"] is None:
-        return f"{text} in the one pair of runs there is."
-    within = change["low"] <= 0 <= change["high"]
-    size = max(abs(change["low"]), abs(change["high"]))
-    if size < 0.001:  # the order of floating-point sums
-        return (
-            f"At the same global batch more GPUs changed the test loss by less than 0.001% ({change['pairs']} pairs): "
-            "speed changes, quality does not."
-        )
-    meaning = "speed changes, quality does not" if within or size < 0.1 else "more than the pairs scatter; look into it"
-    return f"{text} ({_between(change, '{}%', sign=True)}, {change['pairs']} pairs): {meaning}."
+        return f"{text} in the one pair of runs there is; one pair cannot tell whether quality changes."
+    between = "" if tiny else f"{_between(change, '{}%', sign=True)}, "
+    within = f"{change['margin']:g}%"
+    meaning = {
+        "equivalent": "speed changes, quality does not"
+        + ("" if tiny else f" (equal within {within} by a test of equivalence, p = {change['p_value']:.2g})"),
+        "different": "quality changes, which at one global batch it should not; look into it",
+        "undecided": f"whether quality changes cannot be told, since a change of more than {within} is not ruled out; "
+        "more seeds would tell",
+    }
+    return f"{text} ({between}{change['pairs']} pairs): {meaning[change['verdict']]}."
 
 
 def _aim(verdict: Facts, data_axis: str) -> str:

@@ -11,6 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from rayscale.equivalence import MARGIN, pair
+
 _SAME = ["model", "data_requested", "seed", "augment"]
 
 
@@ -75,13 +77,18 @@ def speed_steps(trials: pd.DataFrame) -> list[dict[str, Any]]:
 def quality_change(trials: pd.DataFrame) -> dict[str, Any] | None:
     """Paired change of eval_loss from the fewest to more GPUs, in percent; None without a pair.
 
-    The global batch is the same at every count, so this should be nothing but rounding: the check that it is.
+    `verdict`: whether it is none, by a test of equivalence within `margin` percent (see `Equivalence`). The global
+    batch is the same at every count, so it should be nothing but rounding, and what chance dropout has beside it.
     """
-    rows = trials[trials["status"] == "ok"]
-    counts = sorted(int(gpus) for gpus in rows["gpus"].dropna().unique())
-    pairs = [_pairs(rows, "eval_loss", counts[0], more) for more in counts[1:]]
-    changes = np.concatenate([100 * np.expm1(each["log_ratio"].to_numpy()) for each in pairs]) if pairs else np.zeros(0)
-    return amount(mean_interval(changes), "%", pairs=len(changes)) if len(changes) else None
+    loss = trials["eval_loss"].astype(float)
+    rows = trials[(trials["status"] == "ok") & loss.gt(0) & loss.lt(np.inf)]
+    found = pair(rows, "eval_loss", "gpus", tuple(_SAME), MARGIN)
+    if found is None:
+        return None
+    shares = (found.value, found.low, found.high)
+    percent = [None if each is None else 100 * each for each in shares]
+    told = {"margin": 100 * found.margin, "p_value": found.p_value, "verdict": found.verdict}
+    return amount(percent, "%", pairs=found.pairs, **told)
 
 
 def gpu_gain(trials: pd.DataFrame) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rayscale.nn.dropout import draw_factors
+from rayscale.nn.dropout import Lines
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,19 @@ class Rows:
 
 
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Sequence[Rows], scale: float, dropout: float
-) -> torch.Tensor:
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Sequence[Rows], scale: float,
+    drop: Lines | None,
+) -> torch.Tensor:  # fmt: skip
     """Attention within each row; tensors of (tokens, heads, size), the result like `query`.
+
+    `drop`: what is dropped of the weights, lines of (queries, heads).
 
     In float32 where bfloat16 is given, also under autocast: on a CPU products of so few numbers take longer in
     bfloat16.
     """
     full = torch.float32 if query.dtype == torch.bfloat16 else query.dtype
     with torch.autocast(query.device.type, enabled=False):
-        found = _Attention.apply(query.to(full), key.to(full), value.to(full), groups, scale, dropout)
+        found = _Attention.apply(query.to(full), key.to(full), value.to(full), groups, scale, drop)
     return found.to(query.dtype)
 
 
@@ -45,15 +48,11 @@ class _Attention(torch.autograd.Function):
         value: torch.Tensor,
         groups: Sequence[Rows],
         scale: float,
-        dropout: float,
+        drop: Lines | None,
     ) -> torch.Tensor:
-        heads, weights = query.shape[1], []
+        weights = []
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
-        kept: list[torch.Tensor | None] = [None] * len(groups)
-        if dropout:
-            cells = [each.number * heads * each.queries * each.keys for each in groups]
-            drawn = draw_factors(sum(cells), dropout).split(cells)
-            kept = [f.view(g.number, heads, g.queries, g.keys) for f, g in zip(drawn, groups, strict=True)]
+        kept = [None] * len(groups) if drop is None else _kept(drop, groups)
         for (q, k, v), o, keep in zip(_cut(query, key, value, groups), _queries(out, groups), kept, strict=True):
             weight = torch.softmax(torch.matmul(q, k.transpose(-1, -2)).mul_(scale), dim=-1)
             o.copy_(torch.matmul(weight if keep is None else weight * keep, v))
@@ -78,6 +77,14 @@ class _Attention(torch.autograd.Function):
             gq.copy_(torch.matmul(inner, k))
             gk.copy_(torch.matmul(inner.transpose(-1, -2), q))
         return (*found, None, None, None)
+
+
+def _kept(drop: Lines, groups: Sequence[Rows]) -> Sequence[torch.Tensor]:
+    """What the weights (rows, heads, queries, keys) of each group are multiplied by."""
+    heads = drop.seeds.shape[1]
+    seeds = drop.seeds.split([each.number * each.queries for each in groups])
+    lines = [each.view(group.number, -1, heads, 2).transpose(1, 2) for each, group in zip(seeds, groups, strict=True)]
+    return drop.factors_of(lines, [group.keys for group in groups])
 
 
 def _cut(

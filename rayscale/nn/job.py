@@ -15,11 +15,12 @@ from rayscale.estimate import micro_batch_rows
 from rayscale.heads import PADDED_LEFT, READS_PADDING
 from rayscale.nn import batches, devices
 from rayscale.nn.compiled import compile_layers
+from rayscale.nn.dropout import NOT_BY_ROW, row_keys, window_keys
 from rayscale.nn.group import Group
 from rayscale.nn.kept_model import FREE, KeptModel, ReadyModel, Recipe
 from rayscale.nn.key_masks import UNMASKED, leave_out_masks, spread_masks
 from rayscale.nn.models import Size, measure_size, padding_token
-from rayscale.nn.objectives import WINDOWS, Inputs, Objective, find_objective
+from rayscale.nn.objectives import OWNERS, WINDOWS, Inputs, Objective, find_objective
 from rayscale.nn.rates import resolve_adapter_rate, resolve_head_factor, resolve_rate
 from rayscale.nn.recompute import recompute_layers
 from rayscale.nn.unpadded import can_unpad, is_encoder, pack, unpad
@@ -58,8 +59,20 @@ class Job:
     padded_left: bool  # see heads.PADDED_LEFT
     width: int  # to which batches are padded at least: on a GPU all of a model that is not padded inside are alike
 
-    def to_device(self, split: Split, rows: np.ndarray, least: int = 0) -> Inputs:
-        """The rows of a split as one batch on the device, at least `least` wide; a multiple of 8 on GPUs."""
+    @property
+    def drops_by_row(self) -> bool:
+        """Whether dropout goes by row, so that it is the same on any number of workers.
+
+        Not on GPUs: attention drops its weights within a kernel, which draws them by their place in the batch.
+        """
+        by_batch = self.reads_padding or self.padded_left or self.trial.model.family in NOT_BY_ROW
+        return self.group.device.type == "cpu" and not by_batch
+
+    def to_device(self, split: Split, rows: np.ndarray, least: int = 0, key: int | None = None) -> Inputs:
+        """The rows of a split as one batch on the device, at least `least` wide; a multiple of 8 on GPUs.
+
+        With the `key` of a step dropout goes by row.
+        """
         device = self.group.device
         multiple = 8 if device.type == "cuda" and not self.reads_padding else 1
         ids, lengths = batches.pad_rows(split, rows, self.pad, multiple, least, self.longest)
@@ -79,11 +92,14 @@ class Job:
 
         labels = None if split.labels is None else send(np.asarray(split.labels[rows], dtype=np.int64))
         extra = self.objective.extra(split, rows, ids.shape[1])
-        sent: dict[str, Any] = {name: send(each) for name, each in extra.items() if name != WINDOWS}
+        sent: dict[str, Any] = {name: send(each) for name, each in extra.items() if name not in (WINDOWS, OWNERS)}
+        keys = None if key is None else row_keys(key, rows)
         if WINDOWS in extra:  # the model reads these, not the rows
             sent[WINDOWS] = mask(extra[WINDOWS], extra["places"].shape[1])
-            return Inputs(send(ids), None, labels, sent)
-        return Inputs(send(moved(ids)), mask(lengths, ids.shape[1]), labels, sent)
+            keys = None if keys is None else window_keys(keys, extra[OWNERS])
+            return Inputs(send(ids), None, labels, sent, None if keys is None else send(keys))
+        masked = mask(lengths, ids.shape[1])
+        return Inputs(send(moved(ids)), masked, labels, sent, None if keys is None else send(keys))
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context of a forward pass in this job's precision."""

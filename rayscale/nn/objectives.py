@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from rayscale.text.prepared import Prepared, Split
 
 IGNORED = -100
-#: The extra that holds the lengths (windows,) of windows: the model's mask of them comes in its place.
-WINDOWS = "windows"
+#: The extra that holds the lengths (windows,) of windows: the model's mask of them comes in its place. OWNERS: the row
+#: that each is of, by its place in the batch.
+WINDOWS, OWNERS = "windows", "owners"
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Inputs:
     """A padded batch on its device: ids (rows, width), mask like ids or None without padding, labels (rows,) or None.
 
     `extra` holds what else the task wants, by name. A model that runs unpadded gets a `Packing` in the place of a mask.
+    `keys` (rows,): by which dropout goes, see `rayscale.nn.dropout`; None where nothing is dropped, or not by rows.
     """
 
     ids: torch.Tensor
     mask: Any
     labels: torch.Tensor | None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    keys: torch.Tensor | None = None
 
 
 class Tally(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from rayscale.errors import InputError
+from rayscale.nn.dropout import again
 
 
 def recompute_layers(model: PreTrainedModel) -> None:
@@ -15,7 +16,7 @@ def recompute_layers(model: PreTrainedModel) -> None:
     # The name before the one of newer releases, in which it warns.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     try:
-        enable({"use_reentrant": False})
+        enable({"use_reentrant": False, "context_fn": again})
     except ValueError as error:
         raise InputError(
             f"{model.config.model_type} models have no gradient checkpointing in transformers; "

@@ -44,7 +44,10 @@ def settled(seed: int, threads: int, device: torch.device) -> Iterator[None]:
 
 
 def seed_everything(seed: int, rank: int = 0) -> None:
-    """Seeds torch (all devices), numpy and random; ranks differ in their dropout masks, rank 0 has a lone worker's."""
+    """Seeds torch (all devices), numpy and random; ranks differ, rank 0 has a lone worker's.
+
+    They must: where dropout does not go by row (see `Job.drops_by_row`), their rows would share masks.
+    """
     mixed = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]) if rank else seed
     random.seed(mixed)
     np.random.seed(mixed % 2**32)

@@ -11,8 +11,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rayscale.nn import batches
-from rayscale.nn.objectives import Inputs
+from rayscale.nn.dropout import FLAT, Masks, by_row, step_key
+from rayscale.nn.objectives import WINDOWS, Inputs, bare
 from rayscale.nn.recording import Pass, Recorder
+from rayscale.nn.unpadded import Packing
 
 if TYPE_CHECKING:
     from rayscale.nn.job import Job
@@ -23,14 +25,32 @@ CLIP_NORM = 1.0
 
 def make_pass(parallel: nn.Module, job: Job) -> Pass:
     """Forward and backward pass of a micro-batch."""
+    flat = bare(parallel).config.model_type in FLAT
 
     def compute(inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
-        with job.autocast():
-            loss, _ = job.objective.losses(parallel, inputs)
-        (loss * factor).backward()
+        with by_row(_masks(inputs, flat)):  # what is computed once more in the backward pass, too
+            with job.autocast():
+                loss, _ = job.objective.losses(parallel, inputs)
+            (loss * factor).backward()
         return loss.detach()
 
     return compute
+
+
+def _masks(inputs: Inputs, flat: bool) -> Masks | None:
+    """Those of dropout where it goes by row; `flat`: the tokens of all rows lie in one dimension."""
+    if inputs.keys is None:
+        return None
+    packing = inputs.extra.get(WINDOWS, inputs.mask)
+    if not isinstance(packing, Packing):
+        return Masks(inputs.keys, width=inputs.ids.shape[1] if flat else None)
+    tokens = packing.numbers(inputs.keys)
+    return Masks(inputs.keys, (tokens, tokens[packing.firsts]))
+
+
+def _key(job: Job, step: int) -> int | None:
+    """The key of a step, None where dropout does not go by row."""
+    return step_key(job.trial.seed, step) if job.drops_by_row else None
 
 
 def take_step(
@@ -38,21 +58,25 @@ def take_step(
     parallel: nn.Module,
     optimizer: torch.optim.Optimizer,
     job: Job,
+    step: int,
     batch: np.ndarray,
     targets: float,
     rate: float,
     pulse: Pulse,
 ) -> torch.Tensor:
-    """One optimizer step; returns this rank's summed loss (no synchronisation with the device)."""
+    """Optimizer step number `step`; returns this rank's summed loss (no synchronisation with the device)."""
     group, split = job.group, job.prepared.split("train")
     parts = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)
+    key = _key(job, step)
     loss_sum = torch.zeros((), dtype=torch.float64, device=group.device)
     for number, part in enumerate(parts):
         unfinished = isinstance(parallel, DistributedDataParallel) and number + 1 < len(parts)
+        if key is not None:
+            torch.default_generator.manual_seed(key)  # what all rows have in common all workers draw alike
         with parallel.no_sync() if unfinished else contextlib.nullcontext():  # type: ignore[operator]
             # DDP takes the mean over ranks; the sum is wanted. A batch may have lost all its targets to `max_length`.
             factor = part.weight * group.world_size / max(targets, 1.0)
-            loss = compute(job.to_device(split, part.rows, job.width), factor)
+            loss = compute(job.to_device(split, part.rows, job.width, key), factor)
         loss_sum += loss.double() * part.weight
         pulse.beat()
     nn.utils.clip_grad_norm_(parallel.parameters(), CLIP_NORM)
@@ -71,5 +95,5 @@ def order_buckets(parallel: DistributedDataParallel, job: Job, batch: np.ndarray
     """
     group = job.group
     part = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)[-1]
-    make_pass(parallel, job)(job.to_device(job.prepared.split("train"), part.rows), 1.0)
+    make_pass(parallel, job)(job.to_device(job.prepared.split("train"), part.rows, key=_key(job, 0)), 1.0)
     parallel.zero_grad(set_to_none=True)

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rayscale.errors import MemoryTrialError, TrialError
 from rayscale.nn import batches, compiled, devices
+from rayscale.nn.dropout import may_drop
 from rayscale.nn.evaluate import evaluate
 from rayscale.nn.group import Group
 from rayscale.nn.job import Job, prepare_job
@@ -201,6 +202,8 @@ def _train(ready: ReadyModel, job: Job, course: Course, pulse: Pulse, keeper: Ke
     if keeper.resumes and isinstance(parallel, DistributedDataParallel):
         order_buckets(parallel, job, next(_global_batches(job)))
     at = keeper.begin(model, optimizer, course, pulse)
+    if not job.drops_by_row and may_drop(model):
+        keeper.tell("dropout_by_worker", workers=group.world_size)
     watch = course.watch
     loss_sum, target_sum = torch.full((), at.loss_sum, dtype=torch.float64, device=group.device), at.target_sum
     group.add([0.0])  # all ranks are here: nobody's clock runs while another still builds
@@ -219,7 +222,7 @@ def _train(ready: ReadyModel, job: Job, course: Course, pulse: Pulse, keeper: Ke
     for step, batch in enumerate(job.prepared.split("train").ahead(left, mine), at.step):
         targets = float(targets_of[batch].sum())
         rate = _rate(job, step) * watch.factor
-        loss_sum += take_step(compute, parallel, optimizer, job, batch, targets, rate, pulse)
+        loss_sum += take_step(compute, parallel, optimizer, job, step, batch, targets, rate, pulse)
         target_sum += targets
         course.decay *= 1 - rate * job.trial.training["weight_decay"]
         if course.speed.warms_up_next:

@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from rayscale.estimate import UNPADDED
 from rayscale.heads import AFTER_PADDING
 from rayscale.nn import grouped_attention, ragged_attention
-from rayscale.nn.dropout import quicken_dropout
+from rayscale.nn.dropout import attention_lines, places_along
 from rayscale.nn.grouped_attention import Rows
 from rayscale.nn.ragged_attention import HEAD_MULTIPLE, WIDEST_HEAD, Bounds
 
@@ -56,6 +56,10 @@ class Packing:
         """How many rows are idle."""
         return len(self.order) - self.shape[0]
 
+    def numbers(self, keys: torch.Tensor) -> torch.Tensor:
+        """Those of the packed tokens as lines of dropout, of the keys of rows."""
+        return (keys[:, None] + places_along(self.shape[1], 0, keys.device)).flatten()[self.sources]
+
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float
     ) -> torch.Tensor:
@@ -63,7 +67,8 @@ class Packing:
         all_of_them = len(query) == len(key)
         if self.bounds is None:
             groups = self.groups if all_of_them else tuple(Rows(each.number, 1, each.keys) for each in self.groups)
-            return grouped_attention.attend(query, key, value, groups, scale, dropout)
+            drop = attention_lines(dropout, query.shape[1], firsts=not all_of_them)
+            return grouped_attention.attend(query, key, value, groups, scale, drop)
         each = torch.arange(len(self.order) + 1, dtype=torch.int32, device=query.device)
         queries = self.bounds if all_of_them else Bounds(each, 1)
         return ragged_attention.attend(query, key, value, queries, self.bounds, scale, dropout)
@@ -95,8 +100,6 @@ def unpad(model: PreTrainedModel) -> None:
     AttentionInterface.register(ATTENTION, _attend)
     # The setter of transformers would ask whether the name is a kernel of the hub.
     model.config._attn_implementation_internal = ATTENTION
-    if model.device.type == "cpu":
-        quicken_dropout(model)
     body, kind = model.base_model, model.config.model_type
     layers = getattr(body, LAYERS[kind])
     first_position = model.config.pad_token_id + 1 if kind in AFTER_PADDING else 0

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
 
+from rayscale.equivalence import MARGIN
 from rayscale.report.fit_text import WIDTH, table_lines
 from rayscale.report.numbers import count, plural, shorten, significant
 
@@ -75,7 +76,7 @@ def _laws(found: Mapping[str, Any], width: int) -> list[str]:
             lines += ["", *wrap(f"{name} cannot be compared: {law['note']}.", width)]
             continue
         named = [each["name"] for each in law["parameters"] if each["differs"]]
-        verdict = "predict differently" if law["differ"] else "predict the same, as far as these trials can tell"
+        verdict = _predicting(law)
         said = f"; parameters that differ: {', '.join(named)}" if named else "; no parameter differs for certain"
         said = f"; {law['note']}" if law.get("note") else said
         rows = []
@@ -92,6 +93,15 @@ def _laws(found: Mapping[str, Any], width: int) -> list[str]:
             values = (significant(each["first"], 4), significant(each["second"], 4))
             lines += wrap(f"Predicted at {at}: {values[0]} and {values[1]} (ratio 95%: {between}).", width)
     return lines
+
+
+def _predicting(law: Mapping[str, Any]) -> str:
+    """Whether two laws predict the same: only where the intervals of all ratios lie within the margin."""
+    if law["differ"]:
+        return "predict differently"
+    if all(abs(each[end] - 1) < MARGIN for each in law["predictions"] for end in ("low", "high")):
+        return f"predict the same within {100 * MARGIN:g}%"
+    return "cannot be told apart by these trials, which does not say that they predict the same"
 
 
 def _unpaired(found: Mapping[str, Any], width: int) -> list[str]:

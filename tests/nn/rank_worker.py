@@ -18,14 +18,15 @@ from rayscale.trial import ModelSpec, Trial
 
 
 def cases(folder: Path) -> Iterator[tuple[str, Trial, Made]]:
-    """Trials with dropout 0 whose last batch is ragged; 49 rows leave a single one to all ranks."""
+    """Trials whose last batch is ragged, some with dropout; 49 rows leave a single one to all ranks."""
     bert = ModelSpec("tiny", "pretrained", "bert", 2, path=str(folder / "bert"))
     for rows in (49, 53):
         yield f"classify-{rows}", make_trial(model=bert, data_requested=rows), make_classification(folder)
+    yield "drop", make_trial(), make_classification(folder)  # a BERT as it is from scratch, with dropout 0.1
     yield "tag", make_trial("token-classification", model=bert), make_tagged(folder)
     yield "topics", make_trial("multi-label", model=bert), make_topics(folder)
     yield "continue", make_trial("causal-lm"), make_language(folder, ragged=True)
-    yield "adapt", make_trial(model=replace(bert, lora=Lora(rank=2))), make_classification(folder)
+    yield "adapt", make_trial(model=replace(bert, lora=Lora(rank=2, dropout=0.3))), make_classification(folder)
     yield "diverge", make_trial("causal-lm", training={"learning_rate": 1e30}), make_language(folder)
 
 

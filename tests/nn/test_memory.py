@@ -44,7 +44,6 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 @pytest.fixture
 def trial(tiny_bert: Path) -> Trial:
-    """One without dropout, whose masks are drawn for each micro-batch: as for other GPU counts they would differ."""
     return replace(TRIAL, model=ModelSpec("tiny", "pretrained", "bert", 3, path=str(tiny_bert)))
 
 

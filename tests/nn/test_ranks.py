@@ -19,7 +19,7 @@ from torch.testing import assert_close
 from rayscale.errors import TrialError
 from rayscale.nn.group import Group
 
-CASES = ["classify-49", "classify-53", "tag", "topics", "adapt", "continue"]
+CASES = ["classify-49", "classify-53", "drop", "tag", "topics", "adapt", "continue"]
 SIZES = (2, 4)
 CLOCKED = {"train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes"}
 

@@ -116,7 +116,7 @@ def test_speed_leaves_out_the_first_steps_and_the_pauses(language: Made, monkeyp
             return now[0]
 
     def step(*given: Any) -> torch.Tensor:
-        steps.append(len(given[4]))
+        steps.append(len(given[5]))
         now[0] += 1.0 if len(steps) <= 3 else 0.1
         return original_step(*given)
 

@@ -111,6 +111,10 @@ def test_laws_differ_where_they_predict_differently(tmp_path) -> None:
     law = compare_runs(one, same)["laws"][0]
     assert law["differ"] is False
     assert [each["data"] for each in law["predictions"]] == [8000.0, 16000.0]
+    told = " ".join(" ".join(compare_lines(compare_runs(one, same), ("one", "same"), 60)).split())
+    assert "cannot be told apart by these trials, which does not say that they predict the same" in told
+    twin = " ".join(" ".join(compare_lines(compare_runs(one, one), ("one", "one"), 60)).split())
+    assert "within 1%" not in twin, "their intervals are wider"
     found = compare_runs(one, other)
     law = found["laws"][0]
     assert law["differ"] is True

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rayscale.equivalence import pair
 from rayscale.errors import TableError
-from rayscale.ratio import pair, weigh_claim
+from rayscale.ratio import weigh_claim
 
 
 def grid(truth, noise=0.002, seed=0, sizes=(500, 1000, 2000, 4000), gpus=(1, 2), seeds=2):

@@ -10,8 +10,9 @@ import pytest
 from rayscale.forecast import conclude
 from rayscale.machine import Machine
 from rayscale.plan import PAIR_SECONDS, Supply, make_plan
+from rayscale.sentences import quality_text
 from rayscale.simulate import simulate
-from rayscale.speedup import speed_steps
+from rayscale.speedup import quality_change, speed_steps
 from rayscale.study import load_study
 
 TRUTH = {"A": 20.0, "B": 30.0, "E": 0.8, "alpha": 0.3, "beta": 0.35}
@@ -64,3 +65,41 @@ def test_pairs_are_the_longest_cells_of_a_few_seconds(study_file: Path) -> None:
         assert pair == {max(short, default=sizes[0])}
         assert {p.trial.gpus for p in own if p.alone} == {1, 2}
     assert PAIR_SECONDS >= 8
+
+
+def pairs(*changes: float) -> pd.DataFrame:
+    """A run on one GPU and one on two for each change of the loss, in percent."""
+    rows = [{"status": "ok", "model": "m", "data_requested": 1000, "augment": "none", "seed": seed, "gpus": gpus,
+             "eval_loss": 0.3 * (1 + change / 100 * (gpus - 1))}
+            for seed, change in enumerate(changes) for gpus in (1, 2)]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "words"),
+    [
+        ((0.0, 0.0, 1e-5), "equivalent", "by less than 0.001% (3 pairs): speed changes, quality does not."),
+        ((0.1, 0.2, 0.15, 0.12), "equivalent", "quality does not (equal within 1% by a test of equivalence, p ="),
+        # Zero is in the interval, and so is nearly everything else: nothing is known.
+        ((38.7, -4.1, -14.0, 23.0, 2.0), "undecided", "whether quality changes cannot be told, since a change of more"),
+        ((2.0, 2.1, 1.9), "different", "quality changes, which at one global batch it should not; look into it."),
+        ((0.0,), "undecided", "one pair cannot tell whether quality changes."),
+        ((7.0,), "undecided", "by +7% in the one pair of runs there is; one pair cannot tell"),
+    ],
+)
+def test_that_quality_stays_is_said_after_a_test_of_equivalence_only(
+    changes: tuple[float, ...], verdict: str, words: str
+) -> None:
+    found = quality_change(pairs(*changes))
+    assert found is not None
+    assert found["verdict"] == verdict
+    assert words in quality_text(found)
+    assert ("quality does not" in quality_text(found)) == (verdict == "equivalent")
+
+
+def test_a_run_at_three_gpu_counts_is_one_pair() -> None:
+    table = pd.concat([pairs(1.0, 2.0), pairs(1.0, 2.0).query("gpus == 2").assign(gpus=4)], ignore_index=True)
+    found = quality_change(table)
+    assert found is not None
+    assert found["pairs"] == 2
+    assert quality_change(pairs(1.0, 2.0).query("gpus == 1")) is None

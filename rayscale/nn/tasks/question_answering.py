@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from rayscale.nn.models import padding_token
-from rayscale.nn.objectives import WINDOWS, Inputs, Objective, Score, bare
+from rayscale.nn.objectives import OWNERS, WINDOWS, Inputs, Objective, Score, bare
 from rayscale.nn.tasks.answers import exact_match, f1
 from rayscale.nn.tasks.sequence_classification import TYPES, kinds_of
 from rayscale.parameters import training_flops
@@ -61,6 +61,7 @@ def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
         "first": _of_rows(split, "first", rows),
         "last": _of_rows(split, "last", rows),
         WINDOWS: lengths,
+        OWNERS: row,
     }
 
 
