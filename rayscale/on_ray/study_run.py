@@ -58,8 +58,8 @@ def run_study(
 ) -> Run | None:
     """Run what the study's ledger does not hold yet, then fit and report; returns the run, or None without consent.
 
-    `address` is local (a Ray of our own), auto or HOST:PORT; a Ray that the caller's process has joined is used whatever
-    it says, and left up; `only` is one trial id; `executor` overrides
+    `address` is local (a Ray of our own), auto or HOST:PORT; a Ray that the caller's process has joined before is used
+    instead, and left up. `only` is one trial id; `executor` overrides
     the study's. Raises InputError before Ray starts (on a cluster: before anything is scheduled) for a study that
     cannot run, ClusterError when Ray fails. A trial that raises is a failed record, not an exception; with both `only`
     and the executor inline it passes through.

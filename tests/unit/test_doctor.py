@@ -101,6 +101,17 @@ def test_token_auth(environment: dict[str, str], mode: int | None, level: str) -
     assert of(doctor.judge_token(environment, mode))["auth"][0] == level
 
 
+def test_a_token_whose_file_others_may_read_is_a_token_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    environment = {"RAY_AUTH_TOKEN_PATH": str(path)}
+    assert not doctor.has_token_auth(environment)
+    path.write_text("x")
+    path.chmod(0o644)
+    assert doctor.find_token(environment).level == "warn"
+    assert doctor.has_token_auth(environment)
+    assert not doctor.has_token_auth({**environment, "RAY_AUTH_MODE": "disabled"})
+
+
 def test_ports_of_ray_open_to_others_need_a_token() -> None:
     assert of(doctor.judge_listening([22, 8265], token=False))["listening"][0] == "fail"
     assert of(doctor.judge_listening([22, 8265], token=True))["listening"][0] == "ok"
