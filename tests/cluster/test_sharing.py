@@ -20,7 +20,7 @@ from tests.ray.conftest import STUDY, write_study
 from tests.ray.started import Started
 
 ONE = STUDY.replace("[40, 80, 160]", "[40]").replace("[1x32, 2x32]", "[1x32]").replace("[1, 2]", "[2]")
-LONG = ONE.replace("epochs: 1", "epochs: 150")
+LONG = ONE.replace("[40]", "[160]").replace("epochs: 1", "epochs: 1500")  # longer than another run takes to start
 HOLD = """\
 import ray, sys, time
 ray.init(sys.argv[1], namespace="their namespace", log_to_driver=False)
