@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,25 +101,17 @@ def test_row_43_a_wait_with_a_limit_ends_without_a_record_and_goes_on_when_slots
 def test_row_44_a_cluster_that_grows_from_two_slots_to_five_has_all_of_them_used(
     tmp_path: Path, cluster: Cluster
 ) -> None:
-    cells = ONE.replace("gpus: [2]", "gpus: [1], seeds: 10").replace("epochs: 1", "epochs: 60")
-    out, most = tmp_path / "run", [0]
+    cells = LONG.replace("gpus: [2]", "gpus: [1], seeds: 9").replace("epochs: 1500", "epochs: 600")
+    study, out = write_study(tmp_path, cells), tmp_path / "run"
 
-    def grow() -> None:
-        until(lambda: any(event["event"] == "trial_started" for event in events(out)))
-        cluster.add_node(num_cpus=3, resources={"slot": 3})
-        while thread_lives[0]:
-            begun = [event["event"] for event in events(out)]
-            most[0] = max(most[0], begun.count("trial_started") - begun.count("trial_finished"))
-            time.sleep(0.1)
+    def at_once() -> int:
+        told = [event["event"] for event in events(out)]
+        return told.count("trial_started") - told.count("trial_finished")
 
-    thread_lives = [True]
-    thread = threading.Thread(target=grow)
-    thread.start()
-    try:
-        run = run_study(write_study(tmp_path, cells), out=str(out), address=cluster.address)
-    finally:
-        thread_lives[0] = False
-        thread.join()
-    assert run is not None
-    assert set(run.trials.status) == {"ok"}
-    assert most[0] == 5
+    job = Started("run", str(study), "--out", str(out), "--address", cluster.address, "--yes", log=tmp_path / "log")
+    job.until(lambda: at_once() == 2)
+    cluster.add_node(num_cpus=3, resources={"slot": 3})
+    job.until(lambda: at_once() == 5)
+    assert job.ends(400) == 0, job.told
+    assert set(load(out).trials.status) == {"ok"}
+    assert [event["slots"] for event in events(out) if event["event"] == "slots_changed"] == [5]
