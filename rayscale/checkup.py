@@ -52,7 +52,7 @@ def _here() -> Iterator[Finding]:
     yield from doctor.judge_settings(os.environ, physical_cores())
     yield doctor.watch_clock()
     yield doctor.find_token(os.environ)
-    yield from doctor.judge_listening(doctor.open_ports(), doctor.has_token(os.environ))
+    yield from doctor.judge_listening(doctor.open_ports(), doctor.has_token_auth(os.environ))
 
 
 def _plan_and_storage(study: Study | None, machine: Machine | None) -> Iterator[Finding]:

@@ -5,8 +5,10 @@ Temporary file → fsync → rename → fsync of the folder. All calls go throug
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import uuid
 from contextlib import suppress
 
@@ -48,7 +50,7 @@ def create(path: str, content: bytes) -> bool:
 def append(path: str, line: bytes) -> None:
     """Add one line at the end, on a fresh line: what a crash cut off stays a line of its own. Raises OSError."""
     make_folders(os.path.dirname(path))
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666 & _rights(os.path.dirname(path)))
     try:
         size = os.lseek(file, 0, os.SEEK_END)
         fresh = not size or os.pread(file, 1, size - 1) == b"\n"
@@ -106,27 +108,47 @@ def recover(root: str, but: str) -> int:
     return removed
 
 
-def make_folders(folder: str, mode: int = 0o777) -> None:
-    """Make a folder and those above it, each durable in the one that holds it; the last gets `mode`, less the umask.
+def make_folders(folder: str, rights: int | None = None) -> None:
+    """Make a folder and those above it, each durable in the one that holds it. Raises OSError.
 
-    One that is there stays as it is. Raises OSError, also where a link leads nowhere or nothing can be made (/proc).
+    It has `rights`, or those of the folder that holds it: what is inside a private folder is private.
     """
+    above = os.path.dirname(folder)
     try:
-        os.mkdir(folder, mode)
+        os.mkdir(folder, _rights(above) if rights is None else rights)
     except FileExistsError:
+        if not _is_folder(folder):
+            what = f"a link to {os.readlink(folder)}, which is not there" if os.path.islink(folder) else "no folder"
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is {what}", folder) from None
         return
     except FileNotFoundError:
-        above = os.path.dirname(folder)
+        if _is_folder(above) or above == folder:  # such as /proc
+            raise PermissionError(errno.EACCES, f"nothing can be made in {above}", folder) from None
         make_folders(above)
-        try:
-            os.mkdir(folder, mode)
-        except FileExistsError:
-            return  # another was quicker
+        make_folders(folder, rights)
+        return
     try:
-        sync_folder(os.path.dirname(folder))
+        sync_folder(above)
     except BaseException:
         os.rmdir(folder)  # else the next call would take it for durable
         raise
+
+
+def _rights(folder: str) -> int:
+    """Who may do what in a folder, before the umask; everybody everything where it is not there yet."""
+    return _mode(folder) & 0o777 or 0o777
+
+
+def _is_folder(path: str) -> bool:
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: str) -> int:
+    """Kind and rights; 0 where nothing is there, or nothing that can be looked at."""
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return 0
 
 
 def sync_folder(folder: str) -> None:
@@ -142,7 +164,7 @@ def _write_temporary(path: str, content: bytes) -> str:
     folder, name = os.path.split(path)
     make_folders(folder)
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}")
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 & _rights(folder))
     try:
         try:
             _write_all(file, content)

@@ -199,10 +199,10 @@ def find_token(environment: Mapping[str, str]) -> Finding:
     return judge_token(environment, stat.S_IMODE(path.stat().st_mode) if path.is_file() else None)
 
 
-def has_token(environment: Mapping[str, str]) -> bool:
-    """Whether token auth is on and has a token, whoever may read its file: that is a finding of its own."""
-    found = bool(environment.get("RAY_AUTH_TOKEN")) or token_file(environment).is_file()
-    return environment.get("RAY_AUTH_MODE") != "disabled" and found
+def has_token_auth(environment: Mapping[str, str]) -> bool:
+    """Whether a Ray of this environment asks for a token; who else may read the token's file is another matter."""
+    token = bool(environment.get("RAY_AUTH_TOKEN")) or token_file(environment).is_file()
+    return environment.get("RAY_AUTH_MODE") != "disabled" and token
 
 
 def judge_listening(open_ports: Iterable[int], token: bool) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from rayscale import disk
 from rayscale.errors import InputError, StorageError
 from rayscale.redaction import has_secret, redact
 
+PRIVATE = 0o700
 _CLOUD = (
     "check the bucket's name, its region and the credentials (environment or file), or give a folder of this machine"
 )
@@ -133,13 +134,13 @@ class Store:
     def check_writable(self) -> None:
         """Write and remove a probe file. Raises InputError when that fails, before any work is done.
 
-        A local folder that is made for it is its owner's alone; one that is there keeps its rights.
+        A local folder that is made here is its owner's alone; one that is there keeps its rights.
         """
         probe = f".probe-{uuid.uuid4().hex}"
         try:
             if self.local is not None:
                 with self._writing(""):
-                    disk.make_folders(self.root, 0o700)
+                    disk.make_folders(self.root, PRIVATE)
             self.write(probe, b"probe")
             self.delete(probe)
         except StorageError as error:

@@ -274,7 +274,8 @@ class Target(_Part):
 
 class Run(_Part):
     """How trials are run. A worker may be silent for `hang_seconds`. About every `checkpoint_seconds` a trial is saved,
-    so that it goes on from there after a fault; null: never. `trials_per_gpu`: so many at once on each GPU."""
+    so that it goes on from there after a fault; null: never. `trials_per_gpu`: so many at once on each GPU. A run waits
+    `wait_seconds` for slots that other jobs of the cluster hold; null: for ever."""
 
     executor: Literal["lanes", "isolated", "inline"] = "lanes"
     accelerator: Literal["auto", "gpu", "cpu"] = "auto"
@@ -284,6 +285,7 @@ class Run(_Part):
     checkpoint_seconds: Positive | None = 300
     retries: Annotated[int, Strict(), Field(ge=0, le=100)] = 2
     hang_seconds: Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False)] = 60
+    wait_seconds: Positive | None = None
 
 
 class Budget(_Part):

@@ -30,7 +30,7 @@ class Capacity:
     def slots(self) -> int:
         """How many workers fit on the nodes that live, or on those that the autoscaler may have, if these are more."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return max(sum(self._fit(node) for node in nodes), self.most())
+        return max(sum(self.fit(node) for node in nodes), self.most())
 
     def most(self) -> int:
         """How many workers fit on the nodes that the autoscaler may have; 0 where there is none (of version 2)."""
@@ -39,13 +39,14 @@ class Capacity:
         config = state.get_cluster_config()
         found = 0
         for group in config.node_group_configs if config is not None else ():
-            fit = self._fit(group.resources)
+            fit = self.fit(group.resources)
             found += MOST if fit and group.max_count < 0 else fit * group.max_count
         if found and self.resource in config.max_resources:
-            found = min(found, self._fit(config.max_resources))
+            found = min(found, self.fit(config.max_resources))
         return min(found, MOST)
 
-    def _fit(self, node: Any) -> int:
+    def fit(self, node: Any) -> int:
+        """How many workers fit on a node with these resources."""
         return int(node.get(self.resource, 0) // self.each) * self.sharing
 
 

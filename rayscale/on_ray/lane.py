@@ -48,6 +48,8 @@ class Lane:
     served: int = 0
     holding: set[str] = field(default_factory=set)  # trials whose model lives in this lane's workers
     strays_ended: bool = False
+    trainer: str | None = None  # the actor that asks Ray for the workers' places, once it has said so
+    pending: bool = False  # whether Ray has no place for the workers yet: no fault of the lane, and no load on anyone
 
     @property
     def up(self) -> bool:
@@ -57,7 +59,12 @@ class Lane:
     @property
     def starting(self) -> bool:
         """Whether it is coming up, and wanted."""
-        return not self.up and not self.closed
+        return self.loading and not self.closed
+
+    @property
+    def loading(self) -> bool:
+        """Whether processes of it start: they use the cores, wanted or not."""
+        return not self.up and not self.pending
 
     def retire(self, now: float) -> list[Any]:
         """The present group of processes counts no more; returns its members."""

@@ -22,7 +22,8 @@ import ray
 
 from rayscale.errors import MemoryTrialError, describe
 from rayscale.on_ray.lane import Cell
-from rayscale.on_ray.members import Member, kill_strays, kill_workers, remove_left_groups
+from rayscale.on_ray.members import Member, end_actor, kill_strays, kill_workers, remove_left_groups
+from rayscale.on_ray.occupancy import Holder, Steady, look_at
 from rayscale.on_ray.parcels import Parcel, read_files, unwrap
 from rayscale.on_ray.place import place
 from rayscale.on_ray.pool import LanePool
@@ -32,6 +33,7 @@ from rayscale.savepoints import Saving
 from rayscale.trial import Trial
 
 if TYPE_CHECKING:
+    from rayscale.on_ray.capacity import Capacity
     from rayscale.on_ray.stream import Stream
 
 RESTARTS_PER_LANE = 20  # a trial has its own, smaller limit; this one ends a lane whose machine is broken
@@ -44,7 +46,8 @@ COLLECTIVE_SECONDS = 15.0  # that a collective may take longer than a rank may b
 @dataclass(frozen=True)
 class LaneSettings:
     """What every lane of a run shares. `worker_resources` is what one worker asks Ray for, `share` of a GPU where it is
-    one; without `saving` trials are not saved."""
+    one; without `saving` trials are not saved. `capacity` is that of a cluster which others use too; None: all of it is
+    this run's."""
 
     worker_resources: Mapping[str, float]
     device: str
@@ -53,6 +56,7 @@ class LaneSettings:
     saving: Saving | None = None
     start_seconds: float = START_SECONDS
     share: float = 1.0
+    capacity: Capacity | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,18 @@ class Handed:
     checkpoint: Parcel | None
 
 
-def open_host() -> Any:
-    """Start the actor in which all lanes' trainers wait; it imports torch once, while the text is prepared."""
+def open_host(environment: Mapping[str, str]) -> Any:
+    """Start the actor in which all lanes' trainers wait; it imports torch once, while the text is prepared.
+
+    It and all that it starts have these variables: the Ray may be one that was started without them.
+    """
     host: Any = ray.remote(_TrainerHost)
     host = host.options(
-        num_cpus=0, max_concurrency=1000, max_restarts=HOST_RESTARTS, scheduling_strategy=_this_node()
+        num_cpus=0,
+        max_concurrency=1000,
+        max_restarts=HOST_RESTARTS,
+        scheduling_strategy=_this_node(),
+        runtime_env={"env_vars": dict(environment)} if environment else None,
     ).remote()
     host.warm_up.remote()
     return host
@@ -104,10 +115,27 @@ class _PoolActor(LanePool):
         super().__init__(
             cells, slots, retries, trials_per_lane, self._start_lane, share=settings.share,
             hang_seconds=settings.hang_seconds, start_seconds=settings.start_seconds,
-            end_workers=kill_workers, end_strays=kill_strays,
+            end_workers=kill_workers, end_strays=kill_strays, withdraw=end_actor,
         )  # fmt: skip
         self.settings, self.host = settings, host
+        self.steady, self.holders = Steady(), tuple[Holder, ...]()
         self.tasks: set[asyncio.Task[None]] = set()
+
+    async def look(self) -> None:
+        """Look at the cluster, then after the lanes."""
+        if self.settings.capacity is not None:
+            try:
+                now = await asyncio.to_thread(look_at, self.settings.capacity, self.steady)
+            except (RuntimeError, ray.exceptions.RayError):  # the head is busy; if it is gone, the guard says so
+                pass
+            else:
+                self.holders = now.holders
+                await self.resize(now.slots, now.room, now.placed)
+        await super().look()
+
+    async def snapshot(self, known_events: int = 0) -> dict[str, Any]:
+        """What runs now, and who holds what this run waits for."""
+        return {**await super().snapshot(known_events), "holders": self.holders}
 
     def _start_lane(self, pool: LanePool, lane_id: int, size: int) -> None:
         handle = ray.get_runtime_context().current_actor
@@ -193,6 +221,7 @@ class _TrainerHost:
                     num_workers=size, use_gpu=cuda, resources_per_worker=dict(settings.worker_resources)
                 ),
                 run_config=RunConfig(
+                    callbacks=[_asking(pool, lane_id)],
                     name=f"lane-{lane_id}",
                     storage_path=scratch,
                     # Train V2's own class at run time; its types still show the one before.
@@ -208,6 +237,17 @@ class _TrainerHost:
             except Exception as error:  # any failure of a lane is the pool's to judge, also Ray's own types
                 return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         return None
+
+
+def _asking(pool: Any, lane_id: int) -> Any:
+    """Tells the pool which actor asks Ray for the places of a lane's workers, each time before it asks."""
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+
+    class Asking(WorkerGroupCallback):  # type: ignore[misc,unused-ignore]
+        def before_worker_group_start(self, worker_group_context: Any) -> None:
+            pool.place.remote(lane_id, ray.get_runtime_context().get_actor_id())
+
+    return Asking()
 
 
 def serve_trials(config: dict[str, Any]) -> None:

@@ -65,6 +65,15 @@ def kill_strays(known: Sequence[Member], seconds: float) -> None:
             _kill(*place)
 
 
+def end_actor(actor_id: str) -> None:
+    """End the process of an actor of this job by its id; nothing if it is gone."""
+    from ray._private.state import actors
+
+    found = actors(actor_id=actor_id)
+    if found and found.get("State") == "ALIVE":
+        _kill(found["Address"]["NodeID"], found["Pid"])
+
+
 def remove_left_groups() -> None:
     """Remove placement groups of this job whose trainer has died: they would hold their slots until the job ends.
 

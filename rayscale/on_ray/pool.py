@@ -12,6 +12,8 @@ handed out again. A lane that does not come up in time is given up, and after so
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from rayscale.on_ray.rules import LaneRules
@@ -69,6 +71,9 @@ class LanePool(LaneRules):
             ],
             "lanes_starting": sum(lane.starting for lane in self._lanes.values()),
             "lanes": len(self._lanes),
+            "slots": self._slots,
+            "room": self._room,
+            "waits": self._told_wait(),
             "events": self._accounts.events[known_events:],
         }
 
@@ -76,12 +81,33 @@ class LanePool(LaneRules):
         """Something for the run's events: `event` and its details."""
         self._accounts.events.append(event)
 
-    async def resize(self, slots: int) -> None:
-        """The cluster has this many slots now: a node went or came."""
+    async def resize(self, slots: int, room: int | None = None, placed: Collection[str] | None = None) -> None:
+        """The cluster has this many slots now, of which other jobs leave `room`; Ray has found places for the workers
+        of the trainers `placed` (None: of all)."""
         async with self._changed:
-            if slots != self._slots:
-                self._slots = slots
+            now = self._now()
+            for lane in self._lanes.values() if placed is not None else ():
+                pending = lane.trainer is not None and lane.trainer not in (placed or ()) and not lane.up
+                if lane.pending and not pending and not lane.up:
+                    self._disturb(lane)
+                if pending or lane.pending:
+                    lane.since = now  # its time to come up counts from its place on
+                lane.pending = pending
+            room = slots if room is None else min(room, slots)
+            if (slots, room) != (self._slots, self._room):
+                if slots != self._slots:
+                    self._accounts.events.append({"event": "slots_changed", "slots": slots})
+                self._slots, self._room = slots, room
                 self._settle()
+
+    async def place(self, lane_id: int, trainer: str) -> None:
+        """The trainer of a lane asks Ray for the places of its workers now."""
+        async with self._changed:
+            lane = self._lanes.get(lane_id)
+            if lane is None or lane.closed:
+                self._withdraw(trainer)
+            else:
+                lane.trainer = trainer
 
     async def stop(self) -> None:
         """Hand out nothing more, let every lane close after its trial, and wait until all are gone."""
@@ -190,6 +216,8 @@ class LanePool(LaneRules):
                 return
             if lane.current is not None:
                 self._fail(lane, {"message": f"the lane ended: {error}", "code": "lane_ended"})
+            if lane.closed and not lane.begun:  # withdrawn
+                error = None
             if error:
                 self._accounts.events.append(
                     {"event": "lane_ended", "lane": lane_id, "gpus": lane.size, "reason": error}
@@ -223,7 +251,7 @@ class LanePool(LaneRules):
                         told = {"message": lane.vitals.describe(rank, now), "code": "hang", "rank": rank, "host": host}
                         self._drop(lane, told)
                         break
-                elif not lane.up and now - lane.since > self._start_seconds:
+                elif lane.loading and now - lane.since > self._start_seconds:
                     if not lane.strays_ended:  # a worker that hangs while it starts; without it Ray tries again
                         lane.strays_ended = True
                         known = [member for each in self._lanes.values() for member in each.members.values()]
@@ -232,8 +260,25 @@ class LanePool(LaneRules):
                         overdue.append((lane.lane_id, f"{len(lane.members)} of its workers came up in "
                                                       f"{now - lane.since:.0f} s"))  # fmt: skip
             self._look_for_room(now)
+            self._look_for_waiting(now)
         for lane_id, reason in overdue:
             await self.lane_ended(lane_id, reason)
+
+    def _look_for_waiting(self, now: float) -> None:
+        """Note since when others hold what this run needs for any of its trials."""
+        busy = any(not lane.pending for lane in self._lanes.values())
+        fits = any(cell.gpus <= self._slots for cell in self._waiting)
+        if busy or not fits or self._stopped:
+            self._waits_since = None
+        elif self._waits_since is None:
+            self._waits_since = now
+
+    def _told_wait(self) -> dict[str, Any] | None:
+        """For how long this run has waited for slots, and how many trials want how many; None while it does not."""
+        if self._waits_since is None:
+            return None
+        sizes = Counter(cell.gpus for cell in self._waiting if cell.gpus <= self._slots)
+        return {"seconds": self._now() - self._waits_since, "sizes": dict(sizes)}
 
     def _look_for_room(self, now: float) -> None:
         """Give cells up that want more slots than the cluster has had for a while, once nothing else is left."""

@@ -3,7 +3,10 @@
 Plain state without waiting; pool.py is the side that others call. Whoever calls a rule holds the pool's lock.
 
 Admission: larger GPU counts first; a trial that must run `alone` starts only when no other runs and no lane is
-starting; lanes of different sizes share the slots, and a size that has nothing left gives its slots back.
+starting, and while it runs no lane is opened; lanes of different sizes share the slots that this run can have now, its
+`room`, and a size that has nothing left gives its slots back. What other jobs hold is waited for, never counted as a
+failure: a lane for which Ray has no place is withdrawn when its size no longer fits the room, so that no run holds on
+to anything while it waits for more.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ class LaneRules:
     """The state of a pool. `open_lane(pool, lane_id, size)` starts a lane.
 
     `end_workers(workers)` ends processes at once, and `end_strays(known, seconds)` those of workers that were started
-    more than `seconds` ago and are not among the `known`, the ones that have joined. A worker takes `share` of a GPU.
+    more than `seconds` ago and are not among the `known`, the ones that have joined. `withdraw(trainer)` ends a lane's
+    trainer that waits for places. A worker takes `share` of a GPU.
     `trials_per_lane` is None for lanes that stay up, 1 for isolated trials.
     """
 
@@ -43,12 +47,15 @@ class LaneRules:
         share: float = 1.0,
         end_workers: Callable[[Sequence[Any]], None] = lambda workers: None,
         end_strays: Callable[[Sequence[Any], float], None] = lambda known, seconds: None,
+        withdraw: Callable[[str], None] = lambda trainer: None,
     ) -> None:
         self._cells = {cell.trial_id: cell for cell in cells}
         self._slots, self._per_lane, self._accounts = slots, trials_per_lane, Accounts(retries, share)
+        self._room = slots  # of these what other jobs do not hold
+        self._waits_since: float | None = None  # when there was room for nothing that is left to run
         self._open_lane, self._now = open_lane, now
         self._hang_seconds, self._start_seconds = hang_seconds, start_seconds
-        self._end_workers, self._end_strays = end_workers, end_strays
+        self._end_workers, self._end_strays, self._withdraw = end_workers, end_strays, withdraw
         self._waiting: deque[Cell] = deque()
         self._lanes: dict[int, Lane] = {}
         self._numbers, self._serials = itertools.count(), itertools.count(1)
@@ -74,10 +81,14 @@ class LaneRules:
         self._changed.notify_all()
 
     def _retire(self, lane: Lane) -> list[Any]:
+        self._disturb(lane)
+        return lane.retire(self._now())
+
+    def _disturb(self, lane: Lane) -> None:
+        """Processes of this lane start, which use the cores too: what else runs is not alone."""
         for other in self._lanes.values():
             if other.current and other is not lane:
-                other.current.exclusive = False  # processes that start use the cores too
-        return lane.retire(self._now())
+                other.current.exclusive = False
 
     def _drop(self, lane: Lane, error: dict[str, Any]) -> None:
         """End a group of processes and hand its trial out again."""
@@ -93,7 +104,7 @@ class LaneRules:
         cell = next((cell for cell in self._waiting if cell.gpus == lane.size), None)
         others = [other for other in self._lanes.values() if other is not lane]
         busy = any(other.current for other in others)
-        starting = any(other.starting for other in others)
+        starting = any(other.loading for other in others)
         if cell is None or any(other.current and other.current.cell.alone for other in others):
             return False
         if cell.alone and (busy or starting):
@@ -146,16 +157,19 @@ class LaneRules:
     def _settle(self) -> None:
         """Open and close lanes so that the slots serve what is left, and wake whoever waits."""
         unfinished = Counter(cell.gpus for cell in self._cells.values() if cell.trial_id not in self._by_id)
-        target = share_slots(unfinished, self._slots)
+        target = share_slots(unfinished, self._room)
+        lone = any(lane.current and lane.current.cell.alone for lane in self._lanes.values())
         if not self._stopped:
             counts = Counter(lane.size for lane in self._lanes.values() if not lane.closed)
             for lane in sorted(self._lanes.values(), key=lambda lane: lane.up):
                 if not lane.closed and lane.current is None and counts[lane.size] > target.get(lane.size, 0):
                     lane.closed = True
                     counts[lane.size] -= 1
+                    if lane.pending and lane.trainer is not None:
+                        self._withdraw(lane.trainer)
             used = sum(lane.size for lane in self._lanes.values())  # a closing lane holds its slots until it is gone
-            for size in sorted(target, reverse=True):
-                while counts[size] < target[size] and used + size <= self._slots:
+            for size in () if lone else sorted(target, reverse=True):
+                while counts[size] < target[size] and used + size <= self._room:
                     lane = Lane(next(self._numbers), size, self._now())
                     self._lanes[lane.lane_id] = lane
                     counts[size] += 1

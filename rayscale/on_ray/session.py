@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import auto_init_hook
+from ray._private import auto_init_hook, services
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 
 import rayscale
-from rayscale.errors import ClusterError
+from rayscale.errors import ClusterError, InputError
 from rayscale.machine import Machine, check_address, this_machine
 from rayscale.on_ray.capacity import SLOT, Capacity, find_capacity, local_capacity
 from rayscale.on_ray.guard import Guard, guarding
@@ -37,6 +37,7 @@ class Session:
     nodes: int
     local: bool
     guard: Guard = field(default_factory=Guard)
+    missing: Mapping[str, str] = field(default_factory=dict)  # variables that this Ray's processes do not have yet
 
     @property
     def worker_resources(self) -> dict[str, float]:
@@ -52,7 +53,8 @@ def settings(hang_seconds: float) -> dict[str, str]:
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         # The pool finds hung workers itself and ends them faster; this is for the case that the pool is gone.
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(int(hang_seconds + 60)),
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+        # The pool watches over starting lanes; waiting for slots that another job holds is no fault of theirs.
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(10**9),
         "RAY_TRAIN_METRICS_ENABLED": "0",
         # Both would let a parquet file run code while it is read.
         "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA": "0",
@@ -71,6 +73,8 @@ def settings(hang_seconds: float) -> dict[str, str]:
 def connect(address: str, accelerator: str, hang_seconds: float, trials_per_gpu: int = 1) -> Iterator[Session]:
     """Start a local Ray (`address` local) or join a cluster (auto, HOST:PORT); leave it at the end.
 
+    Where this process has joined a Ray before, that one is used, and left as it is.
+
     Raises InputError for what is no address, ClusterError when Ray cannot be started or reached.
     """
     check_address(address)
@@ -80,6 +84,10 @@ def connect(address: str, accelerator: str, hang_seconds: float, trials_per_gpu:
     # Also with log_to_driver=False Ray prints on stdout that a worker died; the run's events say it, with the reason.
     ray_worker.print_to_stdstream = lambda *told, **how: None
     wanted = accelerator, trials_per_gpu
+    if ray.is_initialized():
+        with _callers(address, wanted, hang_seconds) as it:
+            yield it
+        return
     with _local(wanted, hang_seconds) if address == "local" else _joined(address, wanted, hang_seconds) as it:
         yield it
 
@@ -96,7 +104,7 @@ def _local(wanted: tuple[str, int], hang_seconds: float) -> Iterator[Session]:
         }
         try:
             with environment(ours), _shut_down():
-                with _undisturbed():
+                with _undisturbed(), _unfindable(folder):
                     session = _start(wanted, reaper)
                 with guarding(_dead_server, reaper) as guard:
                     yield replace(session, guard=guard)
@@ -105,6 +113,34 @@ def _local(wanted: tuple[str, int], hang_seconds: float) -> Iterator[Session]:
                 Path(folder, KEEP).touch()
                 error.message += f"; Ray's logs are in {folder}/session_latest/logs"
             raise
+
+
+@contextmanager
+def _unfindable(folder: str) -> Iterator[None]:
+    """Within, Ray starts its raylet under another name: whoever asks for address="auto" on this machine looks for
+    processes named raylet, and would join a Ray that is this run's alone."""
+    former = services.RAYLET_EXECUTABLE
+    alias = Path(folder, "rayscale-node")
+    if not alias.is_symlink():
+        alias.symlink_to(former)
+    services.RAYLET_EXECUTABLE = str(alias)  # type: ignore[misc,unused-ignore]
+    try:
+        yield
+    finally:
+        services.RAYLET_EXECUTABLE = former  # type: ignore[misc,unused-ignore]
+
+
+@contextmanager
+def _callers(address: str, wanted: tuple[str, int], hang_seconds: float) -> Iterator[Session]:
+    """The Ray that the caller's process has joined before, such as by `ray.init()` in a notebook: used, and left up."""
+    there = ray.get_runtime_context().gcs_address
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and there.rpartition(":")[2] != port:
+        text = f"this process has joined the Ray at {there}; call ray.shutdown() first, or leave the address out"
+        raise InputError(text, code="usage", where="address")
+    machine, capacity = find_capacity(there, *wanted)
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    yield Session(machine, capacity, nodes, False, missing=settings(hang_seconds))
 
 
 @contextmanager

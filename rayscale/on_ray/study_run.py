@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +67,8 @@ def run_study(
 ) -> Run | None:
     """Run what the study's ledger does not hold yet, then fit and report; returns the run, or None without consent.
 
-    `address` is local (a Ray of our own), auto or HOST:PORT; `only` is one trial id; `executor` overrides
+    `address` is local (a Ray of our own), auto or HOST:PORT; a Ray that the caller's process has joined before is used
+    instead, and left up. `only` is one trial id; `executor` overrides
     the study's. Raises InputError before Ray starts (on a cluster: before anything is scheduled) for a study that
     cannot run, ClusterError when Ray fails. A trial that raises is a failed record, not an exception; with both `only`
     and the executor inline it passes through.
@@ -90,7 +92,7 @@ def run_study(
 def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None:
     study, store = driver.study, driver.store
     with ExitStack() as stack, driver.telling_of_an_end():
-        local = address == "local"
+        local = address == "local" and not _has_ray()
         machine = (
             this_machine(study.run.accelerator, driver.trials_per_gpu)
             if local
@@ -107,6 +109,11 @@ def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None
         finish(store)
     log_event(store, "run_ended")
     return Run(store)
+
+
+def _has_ray() -> bool:
+    """Whether the caller has joined a Ray; without importing it."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 @dataclass
@@ -274,7 +281,7 @@ class _Driver:
             if text := saves.check_seen(blind, self.study, self.pending, self.store):
                 self._log({"event": "checkpoints_off", "hosts": blind, "reason": text})
         if self.pending and self.executor != "inline":
-            self.host = open_host()
+            self.host = open_host(self.session.missing)
         self._prepare()
 
     def execute(self) -> None:

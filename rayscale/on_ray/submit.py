@@ -31,7 +31,7 @@ from rayscale.names import is_name
 from rayscale.on_ray.job_files import LEFT_THERE, MOST_BYTES, PART_BYTES, STAGED, STUDY, JobFiles, gather
 from rayscale.run_folder import log_event
 from rayscale.signals import Stopped
-from rayscale.storage import Store
+from rayscale.storage import PRIVATE, Store
 from rayscale.study import Run, Study, load_study
 from rayscale.text.clean import find_files
 from rayscale.text.contents import look
@@ -345,7 +345,7 @@ def unpack(log: str, out: Path) -> None:
     content = base64.b64decode(body)
     if hashlib.sha256(content).hexdigest() != head.split()[1]:
         raise ClusterError("the results came back damaged; submit again: finished trials are not repeated")
-    disk.make_folders(str(out.absolute()), 0o700)
+    disk.make_folders(str(out.absolute()), PRIVATE)
     shutil.rmtree(out / TUNE, ignore_errors=True)  # its files bear new names after each run
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
         archive.extractall(out, filter="data")

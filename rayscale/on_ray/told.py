@@ -30,6 +30,12 @@ def tell(event: Mapping[str, Any]) -> str | None:
             return f"{cells} {'cell is' if cells == 1 else 'cells are'} not run: {event['reason']}."
         case "checkpoints_off" | "checkpoints_left":
             return str(event["reason"])
+        case "waiting_for_slots":
+            return str(event["reason"])
+        case "slots_free":
+            return f"Slots came free: {event['room']} of {event['slots']}. The run goes on."
+        case "slots_changed":
+            return f"The cluster has {event['slots']} worker slots now."
         case "trial_retried" if event.get("code") == "out_of_memory" and event.get("micro_batch"):
             return f"{trial}: {event['message']}. It is tried again with micro-batches of {event['micro_batch']}."
     return None

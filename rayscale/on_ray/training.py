@@ -15,6 +15,7 @@ from rayscale.errors import ClusterError
 from rayscale.estimate import Planned
 from rayscale.heads import check_positions
 from rayscale.on_ray.outcomes import Outcomes
+from rayscale.on_ray.wait import WAITING, Wait
 from rayscale.plan import Plan
 from rayscale.savepoints import Saving
 from rayscale.storage import Store
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 INTERRUPT_SECONDS = 2.0  # Tune looks at its trials every 0.1 s
-COUNT_SECONDS = 5.0  # between two looks at how many slots the cluster has
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,19 @@ class Training:
         run, slots = self.study.run, self.plan.machine.slots
         device = self.plan.machine.device
         settings = LaneSettings(session.worker_resources, device, run.hang_seconds, run.keep, self.saving,
-                                share=self.plan.machine.share)  # fmt: skip
+                                share=self.plan.machine.share,
+                                capacity=None if session.local else session.capacity)  # fmt: skip
         each = 1 if self.outcomes.executor == "isolated" else None
         pool = open_pool(self._cells(session), slots, run.retries, each, settings, host)
         for trial_id, record in self.outcomes.records.items():
             ray.get(pool.acknowledge.remote(trial_id, self.outcomes.reports(record)))
         recorded = set(self.outcomes.records)
         planned = [p for p in self.plan.trials if not self.only or p.trial.trial_id in {*recorded, self.only}]
-        grid = _Thread(lambda: run_grid(planned, recorded, slots, pool, self.store))
+        room = [slots]  # as the pool finds it
+        grid = _Thread(lambda: run_grid(planned, recorded, lambda: room[0], pool, self.store))
         grid.start()
         try:
-            self._collect(session, pool, grid)
+            self._collect(pool, grid, room)
             grid.join()
         except ray.exceptions.RayActorError as error:
             session.guard.check()
@@ -153,12 +155,12 @@ class Training:
             for p in self.pending
         ]
 
-    def _collect(self, session: Session, pool: Any, grid: _Thread) -> None:
+    def _collect(self, pool: Any, grid: _Thread, room: list[int]) -> None:
         import ray
 
         waited = {p.trial.trial_id: p.trial for p in self.pending}
         known = events = 0
-        slots, count_at = self.plan.machine.slots, time.monotonic() + COUNT_SECONDS
+        wait = Wait(self.study.run.wait_seconds, self.log)
         while known < len(self.pending):
             self.outcomes.ledger.guard()
             if not grid.is_alive():
@@ -166,20 +168,16 @@ class Training:
             outcomes = ray.get(pool.collect.remote(known, POLL_SECONDS))
             now = ray.get(pool.snapshot.remote(events))  # asked second and told first: a trial begins before it ends
             events += len(now["events"])
+            room[0] = now["room"]
             for event in now["events"]:
                 self.log(event)
             for outcome in outcomes:
                 known += 1
                 record = self.outcomes.add(waited[outcome["trial_id"]], outcome)
                 ray.get(pool.acknowledge.remote(record.trial_id, self.outcomes.reports(record)))
-            if not session.local and time.monotonic() >= count_at:
-                count_at = time.monotonic() + COUNT_SECONDS
-                if (found := session.capacity.slots()) != slots:
-                    slots = found
-                    self.log({"event": "slots_changed", "slots": slots})
-                    ray.get(pool.resize.remote(slots))
+            waits = wait.look(now, time.monotonic())
             running = [each for each in now["running"] if each["trial_id"] not in self.outcomes.records]
-            self.show(running, "starting lanes" if now["lanes_starting"] else "training")
+            self.show(running, WAITING if waits else "starting lanes" if now["lanes_starting"] else "training")
 
 
 class _Thread(threading.Thread):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -27,10 +27,11 @@ TRIAL_ACTOR_LOSSES = 20  # a Tune trial only waits for its record: where its nod
 class CellOrder(Searcher):
     """Suggests planned cells in the plan's order, as many of each GPU count as the slots can run, and one to follow.
 
-    A cell that is recorded already is suggested at once: it only reports.
+    `slots` says how many there are at the moment: a cluster may grow, and other jobs may hold some. A cell that
+    is recorded already is suggested at once: it only reports.
     """
 
-    def __init__(self, planned: Sequence[Planned], recorded: set[str], slots: int) -> None:
+    def __init__(self, planned: Sequence[Planned], recorded: set[str], slots: Callable[[], int]) -> None:
         super().__init__(metric="eval_loss", mode="min")
         self._left = list(planned)
         self._recorded, self._slots = recorded, slots
@@ -40,11 +41,11 @@ class CellOrder(Searcher):
         """The settings of the next cell; None while the slots are taken."""
         if not self._left:
             return Searcher.FINISHED
-        out, capacity = Counter(self._out.values()), self._slots
+        out, capacity = Counter(self._out.values()), self._slots()
         room: dict[int, bool] = {}
         for gpus in sorted({p.trial.gpus for p in self._left} | (set(out) - {0}), reverse=True):
             runnable = capacity // gpus
-            room[gpus] = out[gpus] < runnable + 1 if runnable else out[gpus] == 0 and gpus <= self._slots
+            room[gpus] = out[gpus] < runnable + 1 if runnable else out[gpus] == 0
             capacity -= gpus * min(out[gpus], runnable)
         for position, planned in enumerate(self._left):
             recorded = planned.trial.trial_id in self._recorded
@@ -89,7 +90,7 @@ def run_cell(config: dict[str, Any], pool: Any) -> None:
         tune.report({ID: config[ID], **told})
 
 
-def run_grid(planned: Sequence[Planned], recorded: set[str], slots: int, pool: Any, store: Store) -> Any:
+def run_grid(planned: Sequence[Planned], recorded: set[str], slots: Callable[[], int], pool: Any, store: Store) -> Any:
     """Run all cells through Tune and return its ResultGrid; Tune's files lie in the run's folder tune/.
 
     The folder is written anew: after a resume it holds every cell, recorded ones included.

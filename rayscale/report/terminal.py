@@ -30,6 +30,8 @@ _PLAIN_SIGNS = str.maketrans(
     }
 )  # fmt: skip
 
+WAITING = "waiting for slots"  # the phase in which other jobs hold all that a run needs: nobody knows the time left
+
 
 @dataclass(frozen=True)
 class RunningTrial:
@@ -279,5 +281,6 @@ def _counts(now: Snapshot) -> str:
 
 def _clock(now: Snapshot) -> str:
     left = f"about {duration(now.eta_seconds)} left" if number(now.eta_seconds) is not None else "time left unknown"
+    left = "waiting for slots" if now.phase == WAITING else left
     spent = f"{significant(now.gpu_seconds / 3600, 2)} GPU-hours"
     return f"{duration(now.elapsed_seconds)} so far, {left}, {spent}"

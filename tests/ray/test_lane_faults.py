@@ -43,7 +43,7 @@ class Pool:
     def __init__(self, session: Session, trial: Trial, handed: Handed, names: list[str]) -> None:
         cells = [Cell(name, trial.gpus, False, handed) for name in names]
         settings = LaneSettings(session.worker_resources, "cpu", HANG_SECONDS, "none")
-        self.actor = open_pool(cells, trial.gpus, 2, None, settings, open_host())
+        self.actor = open_pool(cells, trial.gpus, 2, None, settings, open_host({}))
         self.outcomes: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
 

@@ -68,7 +68,7 @@ def run_cells(
         parcel = wrap(prepared[spec_of(trial.model).name].path, several_nodes=False)
         cells.append(Cell(str(number), trial.gpus, True, Handed(trial.to_json(), parcel, None)))
     settings = LaneSettings(session.worker_resources, "cpu", hang_seconds, "none")
-    pool = open_pool(cells, session.machine.slots, 0, 1 if isolated else None, settings, open_host())
+    pool = open_pool(cells, session.machine.slots, 0, 1 if isolated else None, settings, open_host({}))
     outcomes: list[dict[str, Any]] = []
     for cell in cells:
         waiting = pool.submit.remote(cell.trial_id)

@@ -10,6 +10,7 @@ import errno
 import os
 import posixpath
 import random
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -176,6 +177,13 @@ class Disk:
         folder, name = self._folder(posixpath.dirname(path)), posixpath.basename(path)
         assert not folder.seen[name].seen, "only a folder that is empty"
         folder.change({name: None})
+
+    def stat(self, path: str) -> Any:
+        folder, name = self._place(path)
+        entry = folder.seen.get(name) if name else folder
+        if entry is None:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return SimpleNamespace(st_mode=stat.S_IFDIR | 0o777 if isinstance(entry, Folder) else stat.S_IFREG | 0o666)
 
     def mkdir(self, path: str, mode: int = 0o777) -> None:
         self._next()

@@ -101,6 +101,17 @@ def test_token_auth(environment: dict[str, str], mode: int | None, level: str) -
     assert of(doctor.judge_token(environment, mode))["auth"][0] == level
 
 
+def test_a_token_whose_file_others_may_read_is_a_token_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    environment = {"RAY_AUTH_TOKEN_PATH": str(path)}
+    assert not doctor.has_token_auth(environment)
+    path.write_text("x")
+    path.chmod(0o644)
+    assert doctor.find_token(environment).level == "warn"
+    assert doctor.has_token_auth(environment)
+    assert not doctor.has_token_auth({**environment, "RAY_AUTH_MODE": "disabled"})
+
+
 def test_ports_of_ray_open_to_others_need_a_token() -> None:
     assert of(doctor.judge_listening([22, 8265], token=False))["listening"][0] == "fail"
     assert of(doctor.judge_listening([22, 8265], token=True))["listening"][0] == "ok"
@@ -110,12 +121,12 @@ def test_ports_of_ray_open_to_others_need_a_token() -> None:
 def test_a_token_that_others_may_read_is_a_token(tmp_path: Path) -> None:
     file = tmp_path / "token"
     environment = {"RAY_AUTH_TOKEN_PATH": str(file)}
-    assert not doctor.has_token(environment)
+    assert not doctor.has_token_auth(environment)
     file.write_text("secret")
     file.chmod(0o644)
-    assert doctor.has_token(environment)
+    assert doctor.has_token_auth(environment)
     assert of([doctor.find_token(environment)])["auth"][0] == "warn"
-    assert not doctor.has_token({**environment, "RAY_AUTH_MODE": "disabled"})
+    assert not doctor.has_token_auth({**environment, "RAY_AUTH_MODE": "disabled"})
 
 
 def test_ports_that_listen_on_loopback_are_not_open() -> None:

@@ -232,32 +232,11 @@ def test_row_29_a_folder_that_cannot_be_written_is_refused_before_any_work(study
 
 
 @pytest.mark.row
-def test_row_29_what_can_hold_no_folder_is_refused_in_one_message(study_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    for place in ("/proc/rayscale/run", tmp_path / "link", tmp_path / "link" / "run", tmp_path / "circle"):
-        with pytest.raises(InputError, match=r"cannot be written: .*; make it a folder that you can write"):
-            Store.open(place).check_writable()
-    refused = command(study_file, tmp_path / "link" / "run")
-    assert refused.returncode == 2
-    assert len(refused.stderr.splitlines()) == 1
-
-
-@pytest.mark.row
 def test_row_29_a_read_only_disk_is_refused_before_any_work(study_file: Path, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     refused = command(study_file, small_disk / "run")
     assert refused.returncode == 2
     assert "cannot be written: Read-only file system; make it a folder that you can write" in refused.stderr
-
-
-def test_a_run_folder_is_its_owners_alone_and_one_that_is_there_keeps_its_rights(tmp_path: Path) -> None:
-    Store.open(tmp_path / "above" / "run").check_writable()
-    assert (tmp_path / "above" / "run").stat().st_mode & 0o777 == 0o700
-    assert (tmp_path / "above").stat().st_mode & 0o077
-    (tmp_path / "shared").mkdir(mode=0o755)
-    Store.open(tmp_path / "shared").check_writable()
-    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o755
 
 
 def test_what_the_storage_says_becomes_one_message(tmp_path: Path) -> None:

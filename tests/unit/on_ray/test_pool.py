@@ -243,3 +243,12 @@ def test_row_16_lanes_that_die_at_work_cost_attempts_of_their_trial_and_no_other
         ("a", "ok", deaths + 1),
         ("b", "ok", 1),
     ]
+
+
+@pytest.mark.parametrize("slots", [2, 4, 5, 8])
+def test_lone_trials_of_every_size_are_alone_whatever_the_slots(slots: int) -> None:
+    cells = [cell(f"{gpus}-{name}", gpus, alone=name == "alone") for gpus in (2, 1) for name in ("a", "b", "alone")]
+    lanes = Lanes(seconds=0.003)
+    outcomes = play(cells, slots, lanes)
+    assert all(not others for name, others, _ in lanes.log if name.endswith("alone"))
+    assert all(outcomes[f"{gpus}-alone"]["exclusive"] for gpus in (2, 1))

@@ -218,3 +218,65 @@ def test_a_cell_that_is_asked_for_again_is_not_run_twice() -> None:
         assert [await each for each in (*stage.submitted, again)] == [{"status": "ok"}] * 2
 
     played(play)
+
+
+def test_a_lane_without_a_place_in_the_cluster_waits_for_ever_and_fails_nothing() -> None:
+    async def play() -> None:
+        stage = Stage([cell("a", 2)])
+        await asyncio.sleep(0)
+        await stage.pool.place(0, "its trainer")
+        await stage.pool.resize(2, 2, placed=[])
+        for _ in range(100):
+            await stage.pass_time(START)
+            await stage.pool.resize(2, 2, placed=[])
+        now = await stage.pool.snapshot()
+        assert now["waits"] == {"seconds": START * 99, "sizes": {2: 1}}
+        assert (stage.opened, stage.strays, await stage.outcomes()) == ([(0, 2)], [], [])
+        await stage.pool.resize(2, 2, placed=["its trainer"])
+        await stage.pass_time(START - 1)  # from its place on it has the usual time to come up
+        assert stage.strays == []
+        assert (await stage.pool.snapshot())["waits"] is None
+        assert (await stage.hand_out(0, 2))[1] == "a"
+
+    played(play)
+
+
+def test_slots_that_others_hold_are_left_and_smaller_trials_use_what_is_free() -> None:
+    async def play() -> None:
+        withdrawn: list[str] = []
+        stage = Stage([cell("wide", 2), cell("narrow", 1)])
+        stage.pool._withdraw = withdrawn.append
+        await asyncio.sleep(0)
+        assert stage.opened == [(0, 2)]
+        await stage.pool.place(0, "trainer 0")
+        await stage.pool.resize(2, 1, placed=[])
+        assert withdrawn == ["trainer 0"]  # while it waits it holds on to nothing
+        await stage.pool.lane_ended(0, "it was killed")
+        assert stage.opened == [(0, 2), (1, 1)]
+        serial, name = await stage.hand_out(1, 1)
+        assert name == "narrow"
+        await stage.pool.finish(1, serial, {"status": "ok"})
+        assert await stage.pool.next_trial(1, "g", 0, serial, "g0") is None  # nor to the slot that it has no use for
+        await stage.pool.lane_ended(1, None)
+        await stage.pass_time(1)
+        assert (await stage.pool.snapshot())["waits"] == {"seconds": 0.0, "sizes": {2: 1}}
+        await stage.pool.resize(2, 2, placed=[])
+        assert stage.opened[-1] == (2, 2)
+        await stage.pool.lane_ended(2, None)
+        assert [each["event"] for each in await stage.events()] == ["trial_started"]
+
+    played(play)
+
+
+def test_a_trainer_that_asks_for_places_when_its_lane_is_not_wanted_any_more_is_ended() -> None:
+    async def play() -> None:
+        withdrawn: list[str] = []
+        stage = Stage([cell("wide", 2)])
+        stage.pool._withdraw = withdrawn.append
+        await asyncio.sleep(0)
+        await stage.pool.resize(2, 1, placed=[])
+        assert withdrawn == []
+        await stage.pool.place(0, "late")
+        assert withdrawn == ["late"]
+
+    played(play)
