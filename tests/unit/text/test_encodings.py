@@ -130,7 +130,7 @@ grid: {{examples: [10]}}
     return path
 
 
-def test_the_text_names_the_data_not_the_bytes_or_the_spelling(tmp_path: Path, cache: Path) -> None:
+def test_the_text_names_the_data_not_the_bytes_or_the_spelling(tmp_path: Path) -> None:
     content = "text,label\n" + "".join(f"第{place}双鞋子坏了,{'是' if place % 3 else '否'}\n" for place in range(60))
     marks = {}
     for name in ("gb18030", "GBK", "utf-16", None, "utf-8"):
@@ -156,7 +156,7 @@ def test_an_encoding_without_text_to_read_is_refused(tmp_path: Path) -> None:
         clean.list_sources(Data(train=str(tmp_path / "a.parquet"), encoding="gb18030"))
 
 
-def test_parts_of_a_large_file_are_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_parts_of_a_large_file_are_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rayscale.text.contents.BLOCK_BYTES", 97)
     told = [json.dumps({"text": f"第{place}双鞋子", "label": "是"}, ensure_ascii=False) for place in range(40)]
     source = _source(Path(_written(tmp_path / "a.jsonl", "\n".join(told), "gb18030")), "jsonl", "gb18030")

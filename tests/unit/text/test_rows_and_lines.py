@@ -38,7 +38,7 @@ def _rows_of(number: int, start: int = 0) -> str:
     return "".join(f"text number {place},{'pos' if place % 2 else 'neg'}\n" for place in range(start, start + number))
 
 
-def test_a_quote_that_is_not_closed_tells_how_many_lines_it_takes(tmp_path: Path, cache: Path) -> None:
+def test_a_quote_that_is_not_closed_tells_how_many_lines_it_takes(tmp_path: Path) -> None:
     content = "text,label\n" + _rows_of(50) + '"stray quote,pos\n' + _rows_of(349, 50)
     (bad,) = (row for row in _read(tmp_path, content) if isinstance(row, BadRow))
     assert (bad.line, bad.lines) == (52, 350)
@@ -121,7 +121,7 @@ def test_conll_counts_the_lines_of_a_bad_sentence_and_refuses_a_file_without_bla
     assert len(_read(tmp_path, "a O\n" * 1200 + "\nb O\n", read_conll, "c.conll")) == 2
 
 
-def test_labels_that_look_alike_are_told_with_their_rows(tmp_path: Path, cache: Path) -> None:
+def test_labels_that_look_alike_are_told_with_their_rows(tmp_path: Path) -> None:
     written = ["pos", "Pos", " pos", "ｐｏｓ", "pos\u200b", "neg"]
     content = "text,label\n" + "".join(f"text number {place},{written[place % 6]}\n" for place in range(240))
     found = _surveyed(tmp_path, content)
@@ -133,7 +133,7 @@ def test_labels_that_look_alike_are_told_with_their_rows(tmp_path: Path, cache: 
     assert "'neg' (" not in said.found.partition("alike but")[2]
 
 
-def test_what_is_skipped_counts_by_its_own_version(tmp_path: Path, cache: Path) -> None:
+def test_what_is_skipped_counts_by_its_own_version(tmp_path: Path) -> None:
     from rayscale.text import clean
 
     (tmp_path / "rows.csv").write_text("text,label\na,x\n", encoding="utf-8")
