@@ -105,6 +105,7 @@ OWN: dict[str, dict[str, Any]] = {
     "mimo_v2_flash": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}, "num_key_value_heads": 1},
     "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 2},
     "hrm_text": {"num_layers_per_stack": 2},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},  # its cache asks for a layer of attention
     "mamba2": {"expand": 1, "n_groups": 1},
     "dbrx": {"ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
              "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}, "max_seq_len": 64},
