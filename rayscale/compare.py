@@ -17,10 +17,12 @@ from rayscale.observations import require_columns
 from rayscale.run_folder import Run
 from rayscale.speedup import amount, mean_interval
 from rayscale.sweeps import OUTDONE
+from rayscale.tasks import AVERAGES
 
 Array = NDArray[np.float64]
 CELL = ("model", "data_requested", "gpus", "seed")
 _GOOD = ("converged", "flat", "at_bound")
+_BY_RULES = ("bleu", "f1_words", *AVERAGES)  # metrics whose values depend on how a task counts: `metric_signature`
 _PLACES = (1.0, 2.0)  # times the largest data size: where the laws' predictions are compared
 
 
@@ -39,7 +41,8 @@ def compare(
     `difference`: second minus first, the mean over pairs with its 95% interval; `relative` the same in percent; `wins`
     (first, second, ties); `speed` and `cost`: ratios second over first of examples per second (runs that had the
     machine to themselves) and of device-seconds, geometric means over pairs; `pairs`; `unpaired` (cells of one study
-    alone, each with the reason); `laws`. A seed that ran at several GPU counts is one pair of losses: GPUs change the
+    alone, each with the reason); `signatures` (where they counted the metric by different rules: those of either, none
+    where its records do not say); `laws`. A seed that ran at several GPU counts is one pair of losses: GPUs change the
     speed, not the mathematics. Raises InputError for a metric that not both have, and where no cell is in both.
     """
     tables = [_prepared(table, name) for table, name in ((first, "the first"), (second, "the second"))]
@@ -79,6 +82,7 @@ def compare(
         "speed": _ratio(sides, paired, "examples_per_second", alone=True),
         "cost": _ratio(sides, paired, "device_seconds", alone=False),
         "unpaired": unpaired,
+        "signatures": _signatures(sides, paired, metric),
         "laws": None if fits is None else _laws(*fits),
     }  # fmt: skip
 
@@ -137,14 +141,22 @@ def _cells(table: pd.DataFrame, keys: list[str], metric: str) -> pd.DataFrame:
         columns[name] = values.astype(float).where(ok)
     frame = table[keys].assign(
         **columns, status=table["status"], exclusive=table["exclusive"].eq(True).to_numpy(dtype=bool, na_value=False),
-        error=table.get("error"),
+        error=table.get("error"), metric_signature=table.get("metric_signature"),
     )  # fmt: skip
     # The same cell twice (an ok run and an earlier failure) counts once, as its ok runs' mean.
     frame = frame.assign(worse=~ok).sort_values("worse", kind="stable")
     means = dict.fromkeys([metric, "device_seconds", "examples_per_second"], "mean")
     return frame.groupby(keys, dropna=False, sort=True).agg(
-        means | dict.fromkeys(["status", "exclusive", "error"], "first")
+        means | dict.fromkeys(["status", "exclusive", "error", "metric_signature"], "first")
     )
+
+
+def _signatures(sides: Sequence[pd.DataFrame], paired: pd.Index, metric: str) -> dict[str, list[str]] | None:
+    """By which rules either study counted the metric; None where it is the same, or there is but one way."""
+    if metric not in _BY_RULES:
+        return None
+    found = [sorted(side.loc[paired, "metric_signature"].dropna().unique()) for side in sides]
+    return None if found[0] == found[1] else dict(zip(("first", "second"), found, strict=True))
 
 
 def _unpaired(mine: pd.DataFrame, other: pd.DataFrame, metric: str, keys: list[str], name: str) -> list[dict[str, Any]]:

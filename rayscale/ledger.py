@@ -28,7 +28,7 @@ from rayscale.trial import TRAINING_VERSION, Trial
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -49,6 +49,7 @@ UPGRADES: dict[int, Upgrade] = {
     1: lambda body: {**body, "row": {"f1_words": None, **body["row"]}},
     2: lambda body: {**body, "row": {"bits_per_token": None, "bits_per_character": None, **body["row"]}},
     3: lambda body: {**body, "row": {"share": _share_of(body["row"]), **body["row"]}},
+    4: lambda body: {**body, "row": {"metric_signature": None, **body["row"]}},
 }
 
 _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
@@ -56,6 +57,7 @@ _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 #: Columns of the trial table and their types, in order. The speeds (examples_per_second, tokens_per_second, mfu) are
 #: those of training without its first steps (at most ten, or a quarter of all) and without validation; train_seconds is
 #: the time of all steps. `share` is what a trial took of each of its GPUs (or slots): device_seconds are of that.
+#: `metric_signature` says by which rules the metrics were counted, where a task knows several (see `Score`).
 COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(("trial_id", "status", "task", "model"), _TEXT),
     **dict.fromkeys(("params", "params_non_embedding", "data_requested", "examples", "tokens"), _WHOLE),
@@ -74,6 +76,7 @@ COLUMNS: dict[str, pa.DataType] = {
         _REAL,
     ),
     "peak_memory_bytes": _WHOLE,
+    "metric_signature": _TEXT,
     "exclusive": _FLAG,
     "share": _REAL,
     "executor": _TEXT,

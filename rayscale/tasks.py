@@ -12,6 +12,7 @@ from typing import Any
 
 from rayscale.errors import InputError
 
+ENTITIES = "entities|"  # begins the `metric_signature` of F1 of entities
 AVERAGES = ("precision_macro", "recall_macro", "f1_micro", "f1_macro", "f1_weighted")
 
 

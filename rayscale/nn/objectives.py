@@ -52,10 +52,15 @@ class Tally(Protocol):
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics by column of the trial table; `classes`: precision, recall and F1 of each class (see `class_table`)."""
+    """Metrics by column of the trial table; `classes`: precision, recall and F1 of each class (see `class_table`).
+
+    `signature` says by which rules they were counted, where the task knows several: as sacrebleu's signatures do,
+    scores under different ones are not comparable.
+    """
 
     metrics: Mapping[str, float]
     classes: tuple[Mapping[str, Any], ...] = ()
+    signature: str | None = None
 
 
 def _nothing_more(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:

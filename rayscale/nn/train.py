@@ -174,7 +174,7 @@ def _run(ready: ReadyModel, job: Job, course: Course, pulse: Pulse, keeper: Keep
             course.error = f"the {split} loss is {loss} after training; {_advice(job)}"
     if losses["eval_loss"] is None or course.error is not None:
         unknown = dict.fromkeys(("validation_loss", "eval_loss", *METRICS))
-        return {"status": "diverged", "error": course.error, **unknown, "classes": ()}
+        return {"status": "diverged", "error": course.error, **unknown, "metric_signature": None, "classes": ()}
     assert score is not None
     return {
         "status": "ok",
@@ -182,6 +182,7 @@ def _run(ready: ReadyModel, job: Job, course: Course, pulse: Pulse, keeper: Keep
         **losses,
         **dict.fromkeys(METRICS),
         **score.metrics,
+        "metric_signature": score.signature,
         "classes": score.classes,
     }
 

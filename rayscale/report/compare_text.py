@@ -22,6 +22,8 @@ def compare_lines(found: Mapping[str, Any], names: tuple[str, str], width: int =
     lines += wrap(f"{metric} ({found['direction']} is better) over {plural(found['pairs'], 'pair')} of runs: "
                   f"{means[0]} and {means[1]}, a difference of {_signed(found['difference'])}"
                   f"{_percent(found['relative'])}; {_meaning(found)}.", width)  # fmt: skip
+    if found["signatures"]:
+        lines += wrap(_rules(metric, found["signatures"]), width)
     wins = found["wins"]
     ties = f", {plural(wins['ties'], 'tie')}" if wins["ties"] else ""
     lines += wrap(f"The second is better in {wins['second']}, the first in {wins['first']}{ties}.", width)
@@ -45,12 +47,21 @@ def _percent(item: Mapping[str, Any]) -> str:
 
 def _meaning(found: Mapping[str, Any]) -> str:
     gap = found["difference"]
+    if found["signatures"] and all(found["signatures"].values()):
+        return "counted by different rules, so which is better cannot be told"
     if gap["low"] is None:
         return "one pair cannot tell which is better"
     if gap["low"] <= 0 <= gap["high"]:
         return "which is better cannot be told from these pairs"
     ahead = (gap["value"] < 0) == (found["direction"] == "lower")
     return f"the {'second' if ahead else 'first'} is better"
+
+
+def _rules(metric: str, signatures: Mapping[str, list[str]]) -> str:
+    """By which rules either study counted."""
+    said = [f"the {study} " + (f"by {', '.join(map(repr, rules))}" if rules else "by rules that it does not record")
+            for study, rules in signatures.items()]  # fmt: skip
+    return f"How {metric} was counted: {'; '.join(said)}."
 
 
 def _ratio(item: Mapping[str, Any], what: str) -> str:

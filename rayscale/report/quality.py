@@ -27,7 +27,7 @@ from rayscale.report.chart import (
 )  # fmt: skip
 from rayscale.report.evidence import Evidence
 from rayscale.report.numbers import count, fixed, shorten
-from rayscale.tasks import KINDS
+from rayscale.tasks import ENTITIES, KINDS
 
 #: Curves and their bands for one law: (fit as saved, rows) → columns predicted, low, high.
 Predict = Callable[[dict, pd.DataFrame], pd.DataFrame]
@@ -116,17 +116,26 @@ def loss_against_size(evidence: Evidence, predict: Predict) -> Drawn | None:
                 f"{evidence.target_label} against parameters, one line per data size.", paint)  # fmt: skip
 
 
+def _counts_entities(evidence: Evidence) -> bool:
+    """Whether F1 is that of entities; of records that do not say, told by its differing from the tags' accuracy."""
+    rules = evidence.ok["metric_signature"].dropna().astype(str)
+    if len(rules):
+        return bool(rules.str.startswith(ENTITIES).all())
+    return evidence.task == "token-classification" and not evidence.ok["f1_micro"].equals(evidence.ok["accuracy"])
+
+
 def metrics_against_data(evidence: Evidence) -> Drawn | None:
     """The two metrics that tell most of the task against data; None where they say no more than the loss does."""
     kind = KINDS.get(evidence.task)
     pair = ("accuracy", "f1_macro") if kind is None else (kind.metrics[1], kind.aim)
     found = [name for name in pair if name in _SPOKEN and evidence.ok[name].notna().any() and name != evidence.target]
-    if "accuracy" in found and "f1_micro" in found and evidence.ok["f1_micro"].equals(evidence.ok["accuracy"]):
-        found.remove("f1_micro")  # of single tags, not of entities: that is their accuracy
+    entities = _counts_entities(evidence)
+    if "f1_micro" in found and not entities:
+        found.remove("f1_micro")  # of single tags: that is their accuracy
     if not found:
         return None
     shown = evidence.measured
-    spoken = _SPOKEN | ({"f1_micro": "entity F1"} if evidence.task == "token-classification" else {})
+    spoken = _SPOKEN | ({"f1_micro": "entity F1"} if entities else {})
     one_scale = not PERCENTS & set(found)
 
     def paint(figure: Figure, shape: Shape) -> None:

@@ -129,7 +129,7 @@ def _row_name(row: Any, trials: pd.DataFrame) -> str:
 _SETTINGS = (
     ("epochs", "Epochs"), ("global_batch", "Batch"), ("learning_rate", "Learning rate"), ("optimizer", "Optimizer"),
     ("schedule", "Schedule"), ("precision", "Precision"), ("augment", "Augmentation"), ("attempts", "Attempts"),
-    ("executor", "Executor"),
+    ("executor", "Executor"), ("metric_signature", "Metrics by"),
 )  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rayscale.tasks import ENTITIES
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -46,6 +48,11 @@ def scheme_text(labels: Sequence[str]) -> str:
         return "the tags are of no scheme of entities (IOB, IOE, IOBES, BILOU, BMES, BMEWO), so single tags are scored"
     how = "whole entities alone count" if scheme.strict else "by the rules of CoNLL"
     return f"entities are marked by {scheme.name} ({how}), F1 is that of entities"
+
+
+def signature(scheme: Scheme | None) -> str:
+    """How tags are scored, as the record has it; `ENTITIES` begins it where entities are counted."""
+    return "single tags" if scheme is None else f"{ENTITIES}{scheme.name}|{'strict' if scheme.strict else 'conll'}"
 
 
 def kind_of(label: str) -> str:

@@ -11,7 +11,7 @@ import torch
 
 from rayscale.nn.group import Group
 from rayscale.nn.objectives import IGNORED, Inputs, find_objective
-from rayscale.text.entities import SCHEMES, entities, scheme_of, scheme_text
+from rayscale.text.entities import SCHEMES, entities, scheme_of, scheme_text, signature
 
 TAGS = ["O", *(f"{mark}-{kind}" for mark in "BIES" for kind in ("PER", "LOC", "A-B"))]
 
@@ -35,6 +35,7 @@ def test_schemes_that_mark_ends_count_whole_entities_alone(scheme: Any) -> None:
     labels = ["O", *(f"{mark}-{kind}" for mark in scheme.marks for kind in "XY")]
     assert scheme_of(labels) == scheme
     assert scheme.name in scheme_text(labels)
+    assert signature(scheme) == f"entities|{scheme.name}|strict"
     assert entities(tags, scheme) == {("X", 0, 0), ("X", 1, 3)}
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from rayscale.nn.tasks.answers import exact_match, f1, normalise_answer
+from rayscale.nn.tasks.answers import exact_match, f1, normalise_answer, units_of
 from rayscale.nn.tasks.question_answering import LONGEST_ANSWER, best_spans, extra
 from rayscale.text.prepared import Ragged, Split
 
@@ -31,6 +35,46 @@ from rayscale.text.prepared import Ragged, Split
 def test_scores_are_those_of_squad(said: str, answers: list[str], exact: float, words: float) -> None:
     assert exact_match(said, answers) == exact
     assert f1(said, answers) == pytest.approx(words)
+
+
+CMRC_SIGNS = set("-:_*^/\\~`+=，。：？！“”；’《》……·、「」（）－～『』'\"!#$%&()*,.;<>?@[]{|}")
+
+
+def _cmrc_segments(text: str) -> list[str]:
+    """Mixed segmentation as CMRC 2018 does it: Han characters singly, the rest in runs; punctuation dropped."""
+    found: list[str] = []
+    run = ""
+    for sign in text.lower().strip():
+        if sign in CMRC_SIGNS or sign == " " or "\u4e00" <= sign <= "\u9fa5":
+            found += [run] if run else []
+            found += [sign] if "\u4e00" <= sign <= "\u9fa5" else []
+            run = ""
+        else:
+            run += sign
+    return found + ([run] if run else [])
+
+
+def _common_run(one: list[str], other: list[str]) -> int:
+    """Length of the longest stretch that both have, which CMRC's script counts in place of the bag."""
+    places = itertools.product(range(len(one)), range(len(other)))
+    return max((next(k for k in itertools.count() if one[i : i + k + 1] != other[j : j + k + 1]
+                     or i + k >= len(one) or j + k >= len(other)) for i, j in places), default=0)  # fmt: skip
+
+
+def test_units_are_those_of_cmrc_and_their_bag_is_never_less_than_its_longest_stretch() -> None:
+    draw = np.random.default_rng(5)
+    signs = list("北京大学上海年月。，《》2019GPU ")
+    for _ in range(300):
+        said, answer = ("".join(draw.choice(signs, size=draw.integers(1, 9))) for _ in range(2))
+        one, other = _cmrc_segments(said), _cmrc_segments(answer)
+        if not one or not other:
+            continue
+        if not any(re.search(r"\w[。，《》]+\w", re.sub("[北京大学上海年月]", " ", text)) for text in (said, answer)):
+            assert (units_of(normalise_answer(said)), units_of(normalise_answer(answer))) == (one, other)
+            bag = sum((Counter(one) & Counter(other)).values())
+            assert f1(said, [answer]) == pytest.approx(2 * bag / (len(one) + len(other)))
+            assert f1(said, [answer]) >= 2 * _common_run(one, other) / (len(one) + len(other)) - 1e-9
+    assert f1("海上", ["上海"]) == 1.0  # by the longest stretch: 0.5
 
 
 def test_words_are_compared_without_case_signs_and_articles() -> None:

@@ -46,6 +46,20 @@ def test_a_lower_loss_wins_and_a_study_ties_with_itself() -> None:
     assert same["wins"] == {"first": 0, "second": 0, "ties": 60}
 
 
+def test_metrics_counted_by_different_rules_are_not_held_against_each_other_in_silence() -> None:
+    strict, lenient = (ONE.assign(metric_signature=f"entities|{rules}") for rules in ("BMES|strict", "IOB2|conll"))
+    better = lenient.assign(f1_macro=lenient["f1_macro"] + 0.02)
+    found = rs.compare(strict, better, target="f1_macro")
+    assert found["signatures"] == {"first": ["entities|BMES|strict"], "second": ["entities|IOB2|conll"]}
+    text = " ".join(compare_lines(found, ("a", "b")))
+    assert "counted by different rules, so which is better cannot be told" in text
+    assert "the first by 'entities|BMES|strict'; the second by 'entities|IOB2|conll'" in text
+    assert rs.compare(strict, better, target="eval_loss")["signatures"] is None
+    assert rs.compare(strict, strict, target="f1_macro")["signatures"] is None
+    text = " ".join(compare_lines(rs.compare(ONE, strict, target="f1_macro"), ("a", "b")))
+    assert "the first by rules that it does not record" in text
+
+
 def test_the_same_loss_at_more_gpus_is_no_second_pair() -> None:
     noisy = made_study.trials(1)
     one_gpu = rs.compare(ONE[ONE["gpus"] == 1], noisy[noisy["gpus"] == 1])

@@ -116,6 +116,22 @@ def test_of_older_records_the_share_of_a_gpu_is_told_by_what_was_charged(
     assert (found.row["share"], found.row["schema_version"]) == (share, ledger.SCHEMA_VERSION)
 
 
+def test_older_records_do_not_say_by_which_rules_metrics_were_counted(tmp_path: Path) -> None:
+    kept = Ledger(Store.open(tmp_path))
+    kept.write(record(bleu=12.5, metric_signature="BLEU|tok:zh"))
+    ((now,), _) = kept.read()
+    assert now.row["metric_signature"] == "BLEU|tok:zh"
+
+    def age(body: dict[str, Any]) -> None:
+        del body["row"]["metric_signature"]
+        body["row"]["schema_version"] = 4
+
+    rewritten(tmp_path / "trials" / f"{'a' * 16}.json", age)
+    ((found,), damaged) = kept.read()
+    assert not damaged
+    assert (found.row["bleu"], found.row["metric_signature"]) == (12.5, None)
+
+
 def test_a_record_of_a_newer_version_is_refused_and_never_overwritten(tmp_path: Path) -> None:
     kept = Ledger(Store.open(tmp_path))
     kept.write(record())

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from rayscale.nn.models import padding_token
 from rayscale.nn.objectives import OWNERS, WINDOWS, Inputs, Objective, Score, bare
-from rayscale.nn.tasks.answers import exact_match, f1
+from rayscale.nn.tasks.answers import SIGNATURE, exact_match, f1
 from rayscale.nn.tasks.sequence_classification import TYPES, kinds_of
 from rayscale.parameters import training_flops
 
@@ -138,7 +138,8 @@ class _Answers:
 
     def finish(self, group: Group, loss: float) -> Score:
         exact, words, number = group.add(self._sums)
-        return Score({"exact_match": float(exact / number), "f1_words": float(words / number)})
+        scores = {"exact_match": float(exact / number), "f1_words": float(words / number)}
+        return Score(scores, signature=SIGNATURE)
 
 
 OBJECTIVE = Objective(

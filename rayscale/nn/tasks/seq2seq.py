@@ -84,8 +84,11 @@ class _Written:
         texts, references = zip(*(pair for part in parts for pair in json.loads(part)), strict=True)
         exact = [text == reference for text, reference in zip(texts, references, strict=True)]
         scorers = BLEU(tokenize=bleu_tokenizer(references)), CHRF()
-        bleu, chrf = (scorer.corpus_score(texts, [references]).score for scorer in scorers)
-        return Score({"exact_match": float(np.mean(exact)), "bleu": float(bleu), "chrf": float(chrf)})
+        # Rounding makes 100.00000000000004 of a perfect score.
+        bleu, chrf = (min(100.0, float(scorer.corpus_score(texts, [references]).score)) for scorer in scorers)
+        names = zip(("BLEU", "chrF2"), scorers, strict=True)
+        signature = " ".join(f"{name}|{scorer.get_signature()}" for name, scorer in names)
+        return Score({"exact_match": float(np.mean(exact)), "bleu": bleu, "chrf": chrf}, signature=signature)
 
 
 OBJECTIVE = Objective(

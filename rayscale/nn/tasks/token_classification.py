@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from rayscale.nn.metrics import averages, class_table
 from rayscale.nn.objectives import IGNORED, Inputs, Objective, Score
 from rayscale.nn.tasks.rows import count_lists, pad_lists
-from rayscale.text.entities import entities, kind_of, scheme_of
+from rayscale.text.entities import entities, kind_of, scheme_of, signature
 
 if TYPE_CHECKING:
     from rayscale.nn.group import Group
@@ -73,7 +73,8 @@ class _Tags:
         seen = (predicted + true) > 0
         accuracy = {"accuracy": float(total[-2] / total[-1])} if total[-1] else {}
         classes = class_table(list(self._kinds), right, predicted, true)
-        return Score({**accuracy, **averages(right[seen], predicted[seen], true[seen])}, classes)
+        scores = {**accuracy, **averages(right[seen], predicted[seen], true[seen])}
+        return Score(scores, classes, signature(self._scheme))
 
 
 OBJECTIVE = Objective(

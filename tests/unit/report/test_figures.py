@@ -55,7 +55,8 @@ def test_the_metrics_shown_are_those_that_tell_most_of_the_task(simulated):
     told = {}
     for task, columns in measured.items():
         values = {name: table["accuracy"] * (100 if name == "chrf" else 1) for name in columns}
-        mine = table.assign(**empty | values)
+        rules = "entities|IOB2|conll" if task == "token-classification" else None
+        mine = table.assign(**empty | values, metric_signature=rules)
         drawn = metrics_against_data(gather({"task": {"type": task}}, mine, None))
         told[task] = drawn and (drawn.title, drawn.caption.partition(" (")[0])
     best = table["accuracy"].max()
@@ -65,6 +66,16 @@ def test_the_metrics_shown_are_those_that_tell_most_of_the_task(simulated):
         "token-classification": ("Accuracy and entity F1", f"The best run reaches entity F1 {best:.3f}"),
         "causal-lm": None,
     }
+
+
+@pytest.mark.parametrize("aim", ["eval_loss", "accuracy"])
+@pytest.mark.parametrize("rules", ["single tags", None])
+def test_f1_of_single_tags_is_not_called_that_of_entities(simulated, rules, aim):
+    table = simulated.trials("sequence-classification", gpus=(1,), failed=0)
+    table = table.assign(task="token-classification", f1_micro=table["accuracy"], metric_signature=rules)
+    study = {"task": {"type": "token-classification"}, "target": aim}
+    drawn = metrics_against_data(gather(study, table, None))
+    assert drawn is None or "ntity" not in drawn.title + drawn.caption + drawn.alt
 
 
 def test_figures_need_something_to_show(simulated, gathered):
