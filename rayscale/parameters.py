@@ -308,6 +308,12 @@ def _sum(folder: Path | str, shapes: Mapping[str, list[int]], layers: int | None
     return total, total - embedding
 
 
+def check_weights(folder: Path) -> None:
+    """Raises InputError where a checkpoint's folder has no safetensors, or one that cannot be read."""
+    for _ in _floating_tensors(folder):
+        pass
+
+
 def _floating_tensors(folder: Path, kind: object = None) -> Iterable[tuple[str, list[int]]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:

@@ -21,6 +21,7 @@ from rayscale.machine import Machine, torch_without_cuda
 from rayscale.parameters import (
     LABELLED_BY_LAST_STATE,
     WIDTH_KEYS,
+    check_weights,
     count,
     count_adapters,
     count_head,
@@ -127,6 +128,7 @@ def model_specs(study: Study) -> list[ModelSpec]:
             check_head(str(found.folder), found.config, study.task.type)
             _check_padding(found, study.task.type, check_tokenizer(found.folder, found.config))
             depth = depth_of(str(found.folder), found.config)
+            check_weights(found.folder)
             for whole in (None, depth):
                 count(found.config, study.task.type, 2, whole, found.folder)
             family = str(found.config.get("model_type"))

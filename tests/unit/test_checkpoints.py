@@ -223,3 +223,13 @@ def test_a_head_that_a_checkpoint_brings_is_said_in_the_plan(study_file: Path) -
     save_file(tensors(qa_outputs=(2, 32)), folder / "model.safetensors")
     assert has_head(folder, "question-answering", 0)
     assert not has_head(folder, "causal-lm", 2)
+
+
+def test_weights_that_cannot_be_read_are_refused_at_the_line_of_the_study(study_file: Path) -> None:
+    folder = checkpoint(study_file.parent / "small")
+    (folder / "model.safetensors").write_bytes(b"no weights at all")
+    path = study(study_file, "{pretrained: small}")
+    with pytest.raises(StudyError, match="is not a safetensors file") as refused:
+        model_specs(load_study(path))
+    assert refused.value.where is not None
+    assert "models[0].pretrained" in refused.value.where
