@@ -340,6 +340,7 @@ def _measured(
     lengths = np.array([len(each) for each in ids["train"]])
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
     a_piece = sum(_characters(train)) / max(1, lengths.sum())
+    letters = sum(map(len, train)) * worth_in_letters(train) / max(1, lengths.sum())
     text = f"{np.median(lengths):,.0f} tokens a text (median), "
     if share_unspaced(train) < FEW_UNSPACED:  # a word has no end to see, otherwise
         text += f"{lengths.sum() / max(1, sum(len(text.split()) for text in train)):.2f} a word, "
@@ -359,7 +360,7 @@ def _measured(
         text += f"; {cut:.2g} of the texts are longer than {limit} and {'are' if ready else 'will be'} cut"
         if cut > MANY_CUT:
             mends.append(f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + special)}")
-    if strange > MANY_UNKNOWN or a_piece * worth_in_letters(train) < FEW_LETTERS_A_PIECE:
+    if strange > MANY_UNKNOWN or letters < FEW_LETTERS_A_PIECE:
         mends.append("its vocabulary does not suit this text: a checkpoint of the text's language and field, or models "
                      "from scratch with a larger vocabulary, would read it better")  # fmt: skip
     elif unseen > MANY_UNSEEN:

@@ -204,6 +204,7 @@ def test_tokens_of_chinese_are_counted_without_the_spaces_that_join_them(tmp_pat
     rows = [json.loads(line) for line in (tmp_path / "实体.jsonl").read_text(encoding="utf-8").splitlines()]
     assert f"the longest has {max(len(row['tokens']) for row in rows)}" in told["lengths"]["found"]
     assert ", 1 character each" in told["tokens of bert-2600"]["found"]
+    assert "does not suit" not in told["tokens of bert-2600"]["mend"]
     assert told["first look"]["found"] == "none: there is no simple model for this task"
 
 
