@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import wrap
 from typing import Any
 
 from rayscale.equivalence import MARGIN
 from rayscale.report.fit_text import WIDTH, table_lines
-from rayscale.report.numbers import count, plural, shorten, significant
+from rayscale.report.numbers import count, plural, shorten, significant, wrap
 
 _SHOWN = 5  # cells named for each reason
 

@@ -6,10 +6,9 @@ Lines fit 60 columns where words allow and are plain text: they are read in pipe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from textwrap import wrap
 from typing import Any
 
-from rayscale.report.numbers import duration, number, padded, percent, plural, shorten, significant
+from rayscale.report.numbers import duration, number, padded, percent, plural, shorten, significant, wrap
 from rayscale.report.numbers import width as width_of
 from rayscale.report.verdict import ADVICE, spoken_outcome
 

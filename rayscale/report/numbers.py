@@ -156,6 +156,28 @@ def shorten(text: Any, limit: int) -> str:
     return f"{head}…{tail}"
 
 
+def wrap(text: str, columns: int, initial_indent: str = "", subsequent_indent: str = "") -> list[str]:
+    """Lines at most so many columns wide; one ends at a space or beside a wide letter, within a longer word else."""
+    lines, line, begun = list[str](), initial_indent, False
+    for word in text.split():
+        blank, rest = " " * begun, word
+        while width(line + blank + rest) > columns:
+            most = _beginning(rest, max(0, columns - width(line + blank)))
+            ends = (place for place in range(len(most), 0, -1) if _may_end(rest[place - 1 : place + 1]))
+            place = next(ends, 0 if begun else max(1, len(most)))
+            if place == len(rest):
+                break  # one sign that is wider than the room
+            lines.append(line + blank + rest[:place] if place else line)
+            line, blank, rest, begun = subsequent_indent, "", rest[place:], False
+        line, begun = line + blank + rest, True
+    return [*lines, line] if begun else lines
+
+
+def _may_end(sides: str) -> bool:
+    """Whether a line may end between these two signs: letters both, one of them wide."""
+    return len(sides) == 2 and sides.isalpha() and width(sides) > 2
+
+
 def _beginning(text: str, columns: int) -> str:
     kept = text[:columns]
     while width(kept) > columns:

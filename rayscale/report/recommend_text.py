@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import wrap
 from typing import Any
 
 from rayscale.report.fit_text import WIDTH, table_lines, warning_lines
-from rayscale.report.numbers import count, duration, percent, shorten, significant
+from rayscale.report.numbers import count, duration, percent, shorten, significant, wrap
 
 
 def recommend_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:

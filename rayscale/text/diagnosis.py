@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from rayscale.doctor import Finding
 from rayscale.errors import DataError
@@ -80,7 +79,8 @@ def diagnose(
     study: Study, found: Survey, specs: Sequence[TokenizerSpec], prepared: Mapping[str, Prepared]
 ) -> Diagnosis:
     """Look at a study's text; `specs` are its tokenizers, `prepared` (by name) those whose tokens are there."""
-    seen = first_look(found, study.task.type)
+    why_none = _why_no_look(study)
+    seen = None if why_none else first_look(found, study.task.type)
     return Diagnosis(
         (
             *_rows(found),
@@ -90,7 +90,7 @@ def diagnose(
             _lengths(found),
             _encoding(found),
             *of_tokenizers(study, found, specs, prepared),
-            *_curve(seen, study.grid.sizes),
+            *_curve(seen, why_none),
         ),
         seen,
     )
@@ -247,10 +247,17 @@ def _leaks(found: Survey) -> Finding:
 
 
 def _lengths(found: Survey) -> Finding:
-    lengths = pc.utf8_length(found.splits["train"]["text"].slice(0, 5 * LOOKED_AT)).to_numpy()
+    lengths = np.array(_characters(_some(found, "train", 5 * LOOKED_AT)))
     low, middle, high = np.quantile(lengths, (0.05, 0.5, 0.95))
     text = f"half of the training texts have {middle:,.0f} characters or fewer, 90% {low:,.0f} to {high:,.0f}"
     return Finding("lengths", "ok", f"{text}; the longest has {lengths.max():,}")
+
+
+def _characters(texts: Sequence[str]) -> list[int]:
+    """Characters of each text; where words have no spaces, the ones between tokens or words do not count."""
+    if share_unspaced(texts[:LOOKED_AT]) < FEW_UNSPACED:
+        return [len(text) for text in texts]
+    return [sum(map(len, text.split())) for text in texts]
 
 
 def _encoding(found: Survey) -> Finding:
@@ -332,11 +339,12 @@ def _measured(
     train = texts["train"]
     lengths = np.array([len(each) for each in ids["train"]])
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
-    a_piece = sum(map(len, train)) / max(1, lengths.sum())
+    a_piece = sum(_characters(train)) / max(1, lengths.sum())
+    letters = sum(map(len, train)) * worth_in_letters(train) / max(1, lengths.sum())
     text = f"{np.median(lengths):,.0f} tokens a text (median), "
     if share_unspaced(train) < FEW_UNSPACED:  # a word has no end to see, otherwise
         text += f"{lengths.sum() / max(1, sum(len(text.split()) for text in train)):.2f} a word, "
-    text += f"{a_piece:.2g} characters each"
+    text += f"{a_piece:.2g} {'character' if f'{a_piece:.2g}' == '1' else 'characters'} each"
     named = {number for name in ("[UNK]", "<unk>") if (number := tokenizer.token_to_id(name)) is not None}
     fallback = {number for piece, number in tokenizer.get_vocab().items() if _BYTE_PIECE.fullmatch(piece)}
     strange = unseen = 0.0
@@ -352,7 +360,7 @@ def _measured(
         text += f"; {cut:.2g} of the texts are longer than {limit} and {'are' if ready else 'will be'} cut"
         if cut > MANY_CUT:
             mends.append(f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + special)}")
-    if strange > MANY_UNKNOWN or a_piece * worth_in_letters(train) < FEW_LETTERS_A_PIECE:
+    if strange > MANY_UNKNOWN or letters < FEW_LETTERS_A_PIECE:
         mends.append("its vocabulary does not suit this text: a checkpoint of the text's language and field, or models "
                      "from scratch with a larger vocabulary, would read it better")  # fmt: skip
     elif unseen > MANY_UNSEEN:
@@ -360,15 +368,25 @@ def _measured(
     return Finding(f"{_TOKENS}{spec.name}", "warn" if mends else "ok", text, "; ".join(mends))
 
 
-def _curve(seen: FirstLook | None, sizes: Sequence[int]) -> Iterator[Finding]:
+def _why_no_look(study: Study) -> str:
+    """Why no simple model can say whether more of this text pays; empty where one can."""
+    form = find_form(study.task.type)
+    if not (form.one_class or form.packed):
+        return "there is no simple model for this task"
+    if study.task.text_pair is not None:
+        return "counts of words do not say how two texts go together"
+    return ""
+
+
+def _curve(seen: FirstLook | None, why_none: str) -> Iterator[Finding]:
     if seen is None:
-        yield Finding("first look", "ok", "none: too little text, or a task without a simple model")
+        yield Finding("first look", "ok", f"none: {why_none or 'too little text'}")
         return
     pays = seen.fall > LITTLE_GAIN
-    way = "falls" if seen.fall >= 0 else "rises"
+    way, ends = ("falls", (seen.low, seen.high)) if seen.fall >= 0 else ("rises", (-seen.high, -seen.low))
     text = (
         f"{'more data pays' if pays else 'more data hardly pays'}: the loss of {seen.model} {way} "
-        f"{abs(100 * seen.fall):.2g}% per doubling ({100 * seen.low:.2g} to {100 * seen.high:.2g}%), from "
+        f"{abs(100 * seen.fall):.2g}% per doubling ({100 * ends[0]:.2g} to {100 * ends[1]:.2g}%), from "
         f"{seen.losses[0]:.3g} at {seen.sizes[0]:,} {seen.unit} to {seen.losses[-1]:.3g} at {seen.sizes[-1]:,}"
     )
     mend = "look at labels and columns: a simple model learns nothing more from more of this text"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+import textwrap
 
 import numpy as np
 import pytest
@@ -74,3 +76,22 @@ def test_a_chinese_sign_takes_two_columns():
     assert all(numbers.width(numbers.shorten("模型-v2 base 大" * 4, limit)) <= limit for limit in range(4, 40))
     assert numbers.padded("大", 4) == "大  "
     assert numbers.padded("大", 4, right=True) == "  大"
+
+
+def test_lines_end_by_columns_and_within_text_without_spaces_beside_a_wide_letter():
+    text = "自动工单分类模型比较。第二个模型更好，因为它有更多的参数，mixed with bert-2x64 names"
+    lines = numbers.wrap(text, 20, subsequent_indent="  ")
+    assert all(numbers.width(line) <= 20 for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert not [line for line in lines if line.strip()[0] in "。，"]
+    assert lines[0] == "自动工单分类模型比"  # the next letter has a full stop behind it, which would begin a line
+
+
+def test_lines_of_letters_are_those_of_textwrap():
+    draw = random.Random(1)
+    for columns in range(20, 60, 4):
+        text = " ".join("x" * draw.randint(1, 12) for _ in range(60))
+        wanted = textwrap.wrap(text, columns, initial_indent="- ", subsequent_indent="  ")
+        assert numbers.wrap(text, columns, "- ", "  ") == wanted
+    assert numbers.wrap("y" * 50, 20) == ["y" * 20, "y" * 20, "y" * 10]
+    assert numbers.wrap("", 20) == []

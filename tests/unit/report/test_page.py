@@ -253,6 +253,13 @@ def test_row_6_labels_names_paths_and_errors_are_text_everywhere(written, simula
     assert [evil[:6] in "".join(ElementTree.fromstring(svg).itertext()) for svg in page.images()].count(True) > 2
 
 
+def test_names_of_any_direction_stand_apart_from_the_text_around_them(written, simulated):
+    table = simulated.trials(models={"نموذج": 81_000, "plain": 240_000, "third": 670_000}, failed=0)
+    page = written(table, study=simulated.study(name="عربي"))
+    assert "<h1><bdi>عربي</bdi></h1>" in page.source
+    assert '<th scope="row"><bdi>نموذج</bdi></th>' in page.source
+
+
 def test_without_a_fit_the_data_still_show(written):
     page = written(fit=None)
     assert "No law could be fitted" in page.text

@@ -196,3 +196,21 @@ def test_a_chinese_text_is_told_its_unknown_characters_by_split_and_suits_where_
     few = findings(draft_plan(load_study(path), MACHINE, Store.open(tmp_path / "run")).to_json())["tokens of bert-300"]
     assert few["level"] == "warn"
     assert "its vocabulary does not suit this text" in few["mend"]
+
+
+def test_tokens_of_chinese_are_counted_without_the_spaces_that_join_them(tmp_path: Path) -> None:
+    path = write_study(tmp_path, "实体", 700, vocabulary=2600, examples="[100]", sizes="[1x32]")
+    told = findings(draft_plan(load_study(path), MACHINE, Store.open(tmp_path / "run")).to_json())
+    rows = [json.loads(line) for line in (tmp_path / "实体.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert f"the longest has {max(len(row['tokens']) for row in rows)}" in told["lengths"]["found"]
+    assert ", 1 character each" in told["tokens of bert-2600"]["found"]
+    assert "does not suit" not in told["tokens of bert-2600"]["mend"]
+    assert told["first look"]["found"] == "none: there is no simple model for this task"
+
+
+def test_of_pairs_there_is_no_first_look_since_words_do_not_tell_how_two_texts_go_together(tmp_path: Path) -> None:
+    path = write_study(tmp_path, "问句", 700, vocabulary=2600, examples="[100]", sizes="[1x32]")
+    plan = draft_plan(load_study(path), MACHINE, Store.open(tmp_path / "run")).to_json()
+    told = findings(plan)["first look"]
+    assert (told["level"], told["mend"], plan["doctor"]["first_look"]) == ("ok", "", None)
+    assert told["found"] == "none: counts of words do not say how two texts go together"
