@@ -232,4 +232,4 @@ def test_weights_that_cannot_be_read_are_refused_at_the_line_of_the_study(study_
     with pytest.raises(StudyError, match="is not a safetensors file") as refused:
         model_specs(load_study(path))
     assert refused.value.where is not None
-    assert "models[0].pretrained" in refused.value.where
+    assert "models.0.pretrained" in refused.value.where
