@@ -216,7 +216,7 @@ def count_head(config: Mapping[str, Any], task_type: str, n_labels: int) -> int:
         return 0
     width = next((int(config[key]) for key in WIDTH_KEYS if config.get(key)), WIDTH)
     labels = 2 if task_type == "question-answering" else n_labels
-    kind, texts = config.get("model_type"), task_type in ("sequence-classification", "multi-label")
+    kind, texts = config.get("model_type"), find_kind(task_type).labels_texts
     if texts and kind in LABELLED_BY_LAST_STATE:
         return width * labels
     square = width**2 + width

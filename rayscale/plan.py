@@ -34,6 +34,7 @@ from rayscale.room import disk_bytes
 from rayscale.study import Ladder, Study
 from rayscale.study_checks import repeated
 from rayscale.sweeps import CELL
+from rayscale.tasks import find_kind
 from rayscale.tokenizer_files import check_tokenizer
 from rayscale.trial import ModelSpec, Trial, identified
 
@@ -168,8 +169,7 @@ def model_specs(study: Study) -> list[ModelSpec]:
 
 def _check_padding(found: Checkpoint, task_type: str, token_ids: Mapping[str, int]) -> None:
     """Raises InputError for a decoder that would read the class of a text off its last token, which it cannot find."""
-    texts = task_type in ("sequence-classification", "multi-label")
-    by_last = texts and found.config.get("model_type") in LABELLED_BY_LAST_STATE
+    by_last = find_kind(task_type).labels_texts and found.config.get("model_type") in LABELLED_BY_LAST_STATE
     if by_last and padding_of(found.config.get, token_ids) is None:
         raise no_padding(str(found.folder))
 

@@ -25,9 +25,9 @@ class Kind:
     identity although the task does not read them. `labels` is the key of the column that holds names of classes.
     `length` is the default of `max_length` in tokens, `families` the ladders that can do it, `models` what to give
     instead of a checkpoint that cannot. `aim` is the metric that people look at. `writes`: the head has an output for
-    each entry of the vocabulary. `windowed`: texts longer than `max_length` are read in windows instead of cut. `needs`
-    is a package of an extra, and the extra. `why_no_augment` says why rows have no augmented copies; None where they
-    may.
+    each entry of the vocabulary, `labels_texts` that it has one set of classes for a text. `windowed`: texts longer
+    than `max_length` are read in windows instead of cut. `needs` is a package of an extra, and the extra.
+    `why_no_augment` says why rows have no augmented copies; None where they may.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Kind:
     epochs: int = 3
     aim: str = "f1_macro"
     writes: bool = False
+    labels_texts: bool = False
     needs: tuple[str, str] | None = None
     windowed: bool = False
     why_no_augment: str | None = None
@@ -70,6 +71,7 @@ KINDS = {
             columns=("text", "text_pair", "label"),
             optional=("text_pair",),
             labels="label",
+            labels_texts=True,
             metrics=("eval_loss", "accuracy", *AVERAGES),
             families=("bert",),
             models=_CLASSIFIERS,
@@ -79,6 +81,7 @@ KINDS = {
             columns=("text", "labels"),
             others=("separator",),
             labels="labels",
+            labels_texts=True,
             metrics=("eval_loss", "exact_match", *AVERAGES),
             families=("bert",),
             models=_CLASSIFIERS,

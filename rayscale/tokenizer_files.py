@@ -48,13 +48,19 @@ def size_of(tokenizer: Tokenizer) -> int:
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
+def special_token(config: dict[str, Any], role: str) -> str | None:
+    """The token that tokenizer_config.json names for a role, by itself or with how it is matched; None without."""
+    token = config.get(f"{role}_token")
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
+
+
 def special_ids(tokenizer: Tokenizer, config: dict[str, Any]) -> dict[str, int]:
     """Ids of the special tokens by role: pad, unk, cls, sep, mask, bos, eos, as far as there are."""
     found = {}
     for role in ("pad", "unk", "cls", "sep", "mask", "bos", "eos"):
-        token = config.get(f"{role}_token")
-        content = token.get("content") if isinstance(token, dict) else token
-        number = tokenizer.token_to_id(content) if isinstance(content, str) else None
+        token = special_token(config, role)
+        number = tokenizer.token_to_id(token) if token is not None else None
         if number is not None:
             found[role] = number
     return found

@@ -207,7 +207,8 @@ def _attend(
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-    return _drop(torch.softmax(scores, -1), dropout_p) @ value
+    # PyTorch's own, too: with a sliding window padding may see no token at all, whose softmax would be NaN.
+    return _drop(torch._safe_softmax(scores, -1), dropout_p) @ value
 
 
 @cache

@@ -30,8 +30,9 @@ def evaluate(
 ) -> tuple[float, Score | None]:
     """(mean loss per target, metrics if `scored`) over `rows` of a split (None: all), the same on every rank.
 
-    `beat` is called after every batch. With `as_saved` the numbers are those of the model that is saved, in float32,
-    whatever precision it is trained in. The model is left in evaluation mode.
+    `beat` is called after every batch. With `as_saved` the numbers are those of the model that is saved, in float32
+    whatever precision it is trained in (on a GPU multiplied in TF32, unless fp32 was asked for). The model is
+    left in evaluation mode.
     """
     group, split = job.group, job.prepared.split(split_name)
     rows, lengths = np.arange(len(split)) if rows is None else rows, split.lengths

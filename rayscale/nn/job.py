@@ -25,6 +25,7 @@ from rayscale.nn.rates import resolve_adapter_rate, resolve_head_factor, resolve
 from rayscale.nn.recompute import recompute_layers
 from rayscale.nn.unpadded import can_unpad, is_encoder, pack, unpad
 from rayscale.nn.vocabulary import rest_unused
+from rayscale.tasks import find_kind
 
 if TYPE_CHECKING:
     from rayscale.text.prepared import Prepared, Split
@@ -199,7 +200,7 @@ def prepare_job(
         unpadded=unpadded,
         longest=longest,
         reads_padding=ready.model.config.model_type in READS_PADDING,
-        padded_left=ready.model.config.model_type in PADDED_LEFT and objective.reads_texts,
+        padded_left=ready.model.config.model_type in PADDED_LEFT and find_kind(task_type).labels_texts,
         width=longest if unpadded and group.device.type == "cuda" else 0,
     )
     return ready, job

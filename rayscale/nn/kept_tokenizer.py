@@ -22,7 +22,7 @@ from rayscale.errors import TrialError
 from rayscale.heads import positions_of
 from rayscale.nn.tasks.sequence_classification import TYPES, kinds_of
 from rayscale.tasks import find_kind
-from rayscale.tokenizer_files import NAMES
+from rayscale.tokenizer_files import NAMES, special_ids, special_token
 
 if TYPE_CHECKING:
     from rayscale.nn.job import Job
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 #: The class of transformers that takes tokenizer.json as it is; others may build a tokenizer of their own from it.
 AS_IT_IS = "PreTrainedTokenizerFast"
 _ROLES_FILE = "special_tokens_map.json"
-_ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 #: What a tokenizer is made of, beside what frames a text.
 _PARTS = ("model", "normalizer", "pre_tokenizer", "decoder", "added_tokens")
 
@@ -101,9 +100,8 @@ def _padding(config: dict[str, Any], tokenizer: Tokenizer, model: PreTrainedMode
     """The token that a batch is padded with: that of the model, by which a decoder finds the end of a text."""
     given = getattr(model.config, "pad_token_id", None)
     pad = given if isinstance(given, int) and given >= 0 else None
-    stated = config.get("pad_token")
-    content = stated.get("content") if isinstance(stated, dict) else stated
-    if isinstance(content, str) and (pad is None or tokenizer.token_to_id(content) == pad):
+    stated, content = config.get("pad_token"), special_token(config, "pad")
+    if content is not None and (pad is None or tokenizer.token_to_id(content) == pad):
         return stated
     if pad is not None:
         return tokenizer.id_to_token(pad) or stated
@@ -115,11 +113,7 @@ def _plain(config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
     kept = {name: value for name, value in config.items() if name in (
         "model_input_names", "model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces",
         "chat_template")}  # fmt: skip
-    for role in _ROLES:
-        token = config.get(role)
-        content = token.get("content") if isinstance(token, dict) else token
-        if isinstance(content, str) and tokenizer.token_to_id(content) is not None:
-            kept[role] = content
+    kept |= {f"{role}_token": special_token(config, role) for role in special_ids(tokenizer, config)}
     return {"tokenizer_class": AS_IT_IS, **kept}
 
 

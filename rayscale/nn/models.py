@@ -133,7 +133,7 @@ def _from_checkpoint(
         setattr(config, key, value)
     _cut(source, config, spec.layers)
     config.use_cache = False
-    if find_objective(task_type).reads_texts:
+    if find_kind(task_type).labels_texts:
         config.pad_token_id = heads.padding_of(lambda key: getattr(config, key, None), token_ids)
         if config.pad_token_id is None and config.model_type in LABELLED_BY_LAST_STATE:
             raise heads.no_padding(source)  # they find the last token of a padded row by it

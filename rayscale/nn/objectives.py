@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-import transformers
 from torch import nn
 
 from rayscale.parameters import training_flops
@@ -107,11 +106,6 @@ class Objective:
     flops: Callable[[Size, Split, np.ndarray], float] = plain_flops
     longest: Callable[[Split], int] = longest_row
     writing: Callable[[Prepared], dict[str, Any]] = _as_it_will
-
-    @property
-    def reads_texts(self) -> bool:
-        """Whether a text has one set of classes, read off one of its states."""
-        return self.head is transformers.AutoModelForSequenceClassification
 
     def pass_flops(self, size: Size, split: Split, rows: np.ndarray) -> float:
         """`flops` of one pass, frozen weights considered: 4 per parameter and token instead of 6.

@@ -23,7 +23,7 @@ from rayscale.augmenters import find_augmenter
 from rayscale.checkpoints import FILES, checkpoint_name
 from rayscale.study import Pretrained, Study, Transfer, load_study
 from rayscale.text import remote
-from rayscale.text.clean import find_files
+from rayscale.text.clean import BUILT_IN, find_files
 from rayscale.text.contents import look
 
 STAGED = "sent"  # the folder of a job's working directory in which everything lies
@@ -121,7 +121,7 @@ def _local_paths(study: Study) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """The keys of every path of this machine that the study names, and the path."""
     for role in ("train", "validation", "test"):
         given = getattr(study.data, role)
-        if given and given != "builtin" and not remote.is_remote(given):
+        if given and given != BUILT_IN and not remote.is_remote(given):
             yield ("data", role), given
     for place, entry in enumerate(study.data.augment):
         for step, settings in entry.items() if isinstance(entry, Mapping) else ():

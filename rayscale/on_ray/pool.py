@@ -86,13 +86,15 @@ class LanePool(LaneRules):
         of the trainers `placed` (None: of all)."""
         async with self._changed:
             now = self._now()
-            for lane in self._lanes.values() if placed is not None else ():
-                pending = lane.trainer is not None and lane.trainer not in (placed or ()) and not lane.up
+            for lane in self._lanes.values():
+                pending = lane.trainer is not None and placed is not None and lane.trainer not in placed and not lane.up
                 if lane.pending and not pending and not lane.up:
                     self._disturb(lane)
                 if pending or lane.pending:
                     lane.since = now  # its time to come up counts from its place on
                 lane.pending = pending
+                if pending and lane.closed:  # it would wait for ever
+                    self._withdraw(str(lane.trainer))
             room = slots if room is None else min(room, slots)
             if (slots, room) != (self._slots, self._room):
                 if slots != self._slots:

@@ -78,6 +78,7 @@ class LaneRules:
                 error = {"message": "a worker process died and the group was restarted", "code": "worker_died"}
                 self._fail(lane, error)
         lane.members[rank] = member
+        lane.pending = False  # whatever the last look at the cluster saw
         self._changed.notify_all()
 
     def _retire(self, lane: Lane) -> list[Any]:
@@ -99,7 +100,7 @@ class LaneRules:
         self._changed.notify_all()
 
     def _assign(self, lane: Lane) -> bool:
-        if self._stopped or lane.starting:
+        if self._stopped or not lane.up:
             return False
         cell = next((cell for cell in self._waiting if cell.gpus == lane.size), None)
         others = [other for other in self._lanes.values() if other is not lane]

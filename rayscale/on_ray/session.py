@@ -15,6 +15,7 @@ import ray
 from ray._private import auto_init_hook, services
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
+from ray.util import get_node_ip_address
 
 import rayscale
 from rayscale.errors import ClusterError, InputError
@@ -81,19 +82,25 @@ def connect(address: str, accelerator: str, hang_seconds: float, trials_per_gpu:
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong there reaches the driver as an error
-    # Also with log_to_driver=False Ray prints on stdout that a worker died; the run's events say it, with the reason.
-    ray_worker.print_to_stdstream = lambda *told, **how: None
-    wanted = accelerator, trials_per_gpu
-    if ray.is_initialized():
-        with _callers(address, wanted, hang_seconds) as it:
-            yield it
-        return
-    with _local(wanted, hang_seconds) if address == "local" else _joined(address, wanted, hang_seconds) as it:
+    join = _callers if ray.is_initialized() else _local if address == "local" else _joined
+    with _silent(), join(address, (accelerator, trials_per_gpu), hang_seconds) as it:
         yield it
 
 
 @contextmanager
-def _local(wanted: tuple[str, int], hang_seconds: float) -> Iterator[Session]:
+def _silent() -> Iterator[None]:
+    """Within, nothing that Ray prints of workers is shown."""
+    former = ray_worker.print_to_stdstream
+    # Also with log_to_driver=False Ray prints on stdout that a worker died; the run's events say it, with the reason.
+    ray_worker.print_to_stdstream = lambda *told, **how: None
+    try:
+        yield
+    finally:
+        ray_worker.print_to_stdstream = former
+
+
+@contextmanager
+def _local(address: str, wanted: tuple[str, int], hang_seconds: float) -> Iterator[Session]:
     with reaping(last_words()) as reaper:
         folder = reaper.folder
         # Without .pyc files every Ray process would compile its imports anew, at 2.6 times the cost.
@@ -134,13 +141,25 @@ def _unfindable(folder: str) -> Iterator[None]:
 def _callers(address: str, wanted: tuple[str, int], hang_seconds: float) -> Iterator[Session]:
     """The Ray that the caller's process has joined before, such as by `ray.init()` in a notebook: used, and left up."""
     there = ray.get_runtime_context().gcs_address
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and there.rpartition(":")[2] != port:
+    if address not in ("local", "auto") and not is_same(address, there):
         text = f"this process has joined the Ray at {there}; call ray.shutdown() first, or leave the address out"
         raise InputError(text, code="usage", where="address")
     machine, capacity = find_capacity(there, *wanted)
     nodes = sum(1 for node in ray.nodes() if node["Alive"])
     yield Session(machine, capacity, nodes, False, missing=settings(hang_seconds))
+
+
+def is_same(address: str, there: str) -> bool:
+    """Whether HOST:PORT is the address of the Ray at `there`, by whatever name of its host."""
+    (host, _, port), (other, _, other_port) = address.removeprefix("ray://").rpartition(":"), there.rpartition(":")
+    if host == other or port != other_port:
+        return port == other_port
+    try:
+        names = {str(found[4][0]) for found in socket.getaddrinfo(host.strip("[]"), None)}
+    except OSError:
+        return False
+    loopback = {"localhost", "127.0.0.1", "::1"}
+    return other in names or bool(names & loopback and other in {*loopback, get_node_ip_address()})
 
 
 @contextmanager

@@ -210,7 +210,7 @@ class _Driver:
             self.observer.say(each.told)
         self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
-            self.progress = Progress(plan, starts=self.executor != "inline")
+            self._look_anew()
             text = Path(path).read_bytes() if path else _as_yaml(self.study)
             recover(self.ledger, damaged)
             self.store.write("study.yaml", text)
@@ -325,7 +325,11 @@ class _Driver:
                 self.observer.say(each[1])
         self.pending = [left[each.trial.trial_id] for each in self.pending if each.trial.trial_id in left]
         self.outcomes.records = {i: record for i, record in self.outcomes.records.items() if i in left}
-        self.progress = Progress(self.plan)
+        self._look_anew()
+
+    def _look_anew(self) -> None:
+        """Follow the present plan."""
+        self.progress = Progress(self.plan, starts=self.executor != "inline")
 
     def _log(self, event: Mapping[str, Any]) -> None:
         log_event(self.store, **event)

@@ -33,7 +33,7 @@ from rayscale.run_folder import log_event
 from rayscale.signals import Stopped
 from rayscale.storage import PRIVATE, Store
 from rayscale.study import Run, Study, load_study
-from rayscale.text.clean import find_files
+from rayscale.text.clean import BUILT_IN, find_files
 from rayscale.text.contents import look
 from rayscale.text.remote import is_remote
 
@@ -84,19 +84,19 @@ def remote_place(study: Study) -> str:
     """
     storage = study.run.storage.rstrip("/")
     if storage != Run.model_fields["storage"].default:
-        return f"{storage.removeprefix('~/')}/{study.name}"
+        return f"{storage}/{study.name}".removeprefix("~/")
     digest = hashlib.sha256(study.task.model_dump_json().encode())
     settings = study.data.model_dump(mode="json", exclude={"train", "validation", "test", "reader", "augment"})
     digest.update(repr(sorted(settings.items())).encode())
     for role in ("train", "validation", "test"):
         given = getattr(study.data, role)
-        texts = [given] if not given or given == "builtin" or is_remote(given) else map(_content, find_files(given))
+        texts = (
+            [given]
+            if not given or given == BUILT_IN or is_remote(given)
+            else (look(file).digest for file in find_files(given))
+        )
         digest.update("\0".join([role, *map(str, texts)]).encode())
     return f"{RUNS}/{study.name}-{digest.hexdigest()[:8]}"
-
-
-def _content(file: str) -> str:
-    return look(file).digest
 
 
 def submit(
@@ -214,7 +214,8 @@ def _begin(client: Any, asked: Submission, say: Callable[[str], None]) -> str:
         kept = f"{RUNS}/.parts/{asked.files.digest[:16]}"
         for number, part in enumerate(asked.files.parts(folder)):
             say(f"  part {number + 1} ({part.stat().st_size / (1 << 20):,.0f} MiB) ...")
-            command = f'mkdir -p "$HOME"/{kept} && cp part "$HOME"/{kept}/{number:06d}'
+            left = f'rm -rf "$HOME"/{kept}; ' if not number else ""  # an attempt that broke off may have sent more
+            command = f'{left}mkdir -p "$HOME"/{kept} && cp part "$HOME"/{kept}/{number:06d}'
             job = _start(client, command, folder)
             _wait(client, job)
             if failure := _failure(client, job):

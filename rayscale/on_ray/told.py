@@ -28,9 +28,7 @@ def tell(event: Mapping[str, Any]) -> str | None:
         case "cells_cut":
             cells = event["cells"]
             return f"{cells} {'cell is' if cells == 1 else 'cells are'} not run: {event['reason']}."
-        case "checkpoints_off" | "checkpoints_left":
-            return str(event["reason"])
-        case "waiting_for_slots":
+        case "checkpoints_off" | "checkpoints_left" | "waiting_for_slots":
             return str(event["reason"])
         case "slots_free":
             return f"Slots came free: {event['room']} of {event['slots']}. The run goes on."

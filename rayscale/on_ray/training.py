@@ -15,8 +15,9 @@ from rayscale.errors import ClusterError
 from rayscale.estimate import Planned
 from rayscale.heads import check_positions
 from rayscale.on_ray.outcomes import Outcomes
-from rayscale.on_ray.wait import WAITING, Wait
+from rayscale.on_ray.wait import Wait
 from rayscale.plan import Plan
+from rayscale.report.terminal import WAITING
 from rayscale.savepoints import Saving
 from rayscale.storage import Store
 from rayscale.study import Study

@@ -8,9 +8,6 @@ from typing import Any
 
 from rayscale.errors import ClusterError
 from rayscale.on_ray.occupancy import waiting_text
-from rayscale.report.terminal import WAITING
-
-__all__ = ["WAITING", "Wait"]
 
 SAY_SECONDS = 30.0
 QUIET_SECONDS = 3.0  # slots change hands; a wait is worth a word from here on

@@ -144,6 +144,17 @@ def test_attention_that_drops_is_that_of_pytorch(masked: bool) -> None:
     assert float((half - plain).norm() / plain.norm()) > 0.3
 
 
+def test_padding_that_sees_no_token_has_numbers_too() -> None:
+    query, key, value = (torch.randn(2, 1, 4, 8, requires_grad=True) for _ in range(3))
+    mask = torch.ones(2, 1, 4, 4, dtype=torch.bool)
+    mask[0, 0, 3] = False
+    with by_row(Masks(keys(range(2)))):
+        found = functional.scaled_dot_product_attention(query, key, value, mask, 0.5)
+    found.sum().backward()
+    assert not found[0, 0, 3].any()
+    assert all(bool(each.grad.isfinite().all()) for each in (query, key, value) if each.grad is not None)
+
+
 def test_outside_a_pass_dropout_is_that_of_pytorch() -> None:
     before = functional.dropout, functional.scaled_dot_product_attention
     with by_row(Masks(keys([0]))):

@@ -137,7 +137,12 @@ def test_the_folder_there_tells_studies_of_one_name_apart_and_keeps_one_that_gro
         rows.write_text(f"text,label\n{data}\n")
         places.append(module.remote_place(load_study(study)))
     assert places[0] == places[1] != places[2]
-    for storage, place in {"/mnt/r": "/mnt/r/toy", "s3://b/r/": "s3://b/r/toy", "~/mine": "mine/toy"}.items():
+    for storage, place in {
+        "/mnt/r": "/mnt/r/toy",
+        "s3://b/r/": "s3://b/r/toy",
+        "~/mine": "mine/toy",
+        "~/": "toy",
+    }.items():
         study.write_text(f"{text}run: {{storage: '{storage}'}}\n")
         assert module.remote_place(load_study(study)) == place
 

@@ -280,3 +280,41 @@ def test_a_trainer_that_asks_for_places_when_its_lane_is_not_wanted_any_more_is_
         assert withdrawn == ["late"]
 
     played(play)
+
+
+def test_a_lane_that_is_closed_before_it_is_seen_to_wait_is_ended_too() -> None:
+    async def play() -> None:
+        withdrawn: list[str] = []
+        stage = Stage([cell("a", 1), cell("b", 1)])
+        stage.pool._withdraw = withdrawn.append
+        await asyncio.sleep(0)
+        await stage.pool.place(1, "trainer 1")
+        for _ in "ab":
+            serial, _ = await stage.hand_out(0, 1)
+            await stage.pool.finish(0, serial, {"status": "ok"})
+        assert withdrawn == []  # nothing is left for it, and nobody knows yet that it has no place
+        await stage.pool.resize(2, 1, placed=["trainer 0"])
+        assert withdrawn == ["trainer 1"]
+        stopped = asyncio.ensure_future(stage.pool.stop())
+        for lane_id in (0, 1):
+            await stage.pool.lane_ended(lane_id, None)
+        await stopped
+
+    played(play)
+
+
+def test_a_lane_that_was_without_a_place_runs_nothing_until_all_its_workers_are_there() -> None:
+    async def play() -> None:
+        stage = Stage([cell("a", 2)])
+        await asyncio.sleep(0)
+        await stage.pool.place(0, "its trainer")
+        await stage.pool.resize(2, 2, placed=[])
+        first = asyncio.ensure_future(stage.pool.next_trial(0, "g", 0, 0, "g0"))
+        await asyncio.sleep(0)
+        now = await stage.pool.snapshot()
+        assert (now["running"], now["lanes_starting"]) == ([], 1)
+        second = await stage.pool.next_trial(0, "g", 1, 0, "g1")
+        assert await first == second
+        assert second is not None
+
+    played(play)
