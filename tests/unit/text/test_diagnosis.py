@@ -13,6 +13,7 @@ import pytest
 
 from rayscale.draft import draft_plan, write_plan
 from rayscale.machine import Machine
+from rayscale.report.doctor_notes import doctor_lines
 from rayscale.report.terminal import plan_table
 from rayscale.run_folder import Run
 from rayscale.storage import Store
@@ -196,3 +197,11 @@ def test_a_chinese_text_is_told_its_unknown_characters_by_split_and_suits_where_
     few = findings(draft_plan(load_study(path), MACHINE, Store.open(tmp_path / "run")).to_json())["tokens of bert-300"]
     assert few["level"] == "warn"
     assert "its vocabulary does not suit this text" in few["mend"]
+
+
+def test_a_plan_names_the_scheme_of_tags_where_all_is_well() -> None:
+    said = [{"name": "rows", "level": "ok", "found": "all", "mend": ""},
+            {"name": "tags", "level": "ok", "found": "entities are marked by BMES", "mend": ""}]  # fmt: skip
+    lines = doctor_lines({"findings": said})
+    assert lines[0] == "Data (tags): entities are marked by BMES."
+    assert "tags" not in lines[1]
