@@ -29,7 +29,7 @@ PAIRS = (("text", "text_pair"), ("premise", "hypothesis"), ("sentence1", "senten
          ("question", "sentence"), ("query", "passage"),
          ("前提", "假设"), ("前提", "假設"), ("前提", "仮説"))  # fmt: skip
 #: Ends of two names that are alike but for them.
-NUMBERS = ("12", "１２", "一二", "甲乙", "ab")
+NUMBERS = (("1", "2"), ("１", "２"), ("一", "二"), ("甲", "乙"), ("a", "b"))
 
 #: The same for the columns of other tasks, by the key of the study's task.
 OTHERS = {
