@@ -239,7 +239,9 @@ def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[
             lost = ", ".join(f"{reason} {number}" for reason, number in dropped.items() if number) or "none"
             also = [split for split in ("test", "validation") if dropped.get(f"in_{split}")]
             mend = f"give more text{'' if name == 'train' else f', a larger {name}_fraction or another file'}"
-            if name == "train" and also:  # held-out text wins
+            if dropped.get("bad_row", 0) > sum(counts.values()):
+                mend = "leave data.on_bad_row: skip out, to see what is wrong with the first row that cannot be used"
+            elif name == "train" and also:  # held-out text wins
                 mend = (
                     f"the training rows are also in data.{also[0]}: give that another file, or leave it out for a split"
                 )

@@ -20,23 +20,29 @@ READ_ROWS = 2000
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 #: Names that say what a column holds, likeliest first.
-TEXTS = ("text", "sentence", "review", "content", "document", "message", "utterance", "query", "question", "body")
-LABELS = ("label", "labels", "category", "class", "target", "intent", "sentiment", "topic", "tag")
+TEXTS = ("text", "sentence", "review", "content", "document", "message", "utterance", "query", "question", "body",
+         "文本", "正文", "内容", "內容", "句子", "评论", "評論", "问题", "本文", "テキスト", "문장")  # fmt: skip
+LABELS = ("label", "labels", "category", "class", "target", "intent", "sentiment", "topic", "tag",
+          "标签", "標籤", "类别", "類別", "分类", "分類", "意图", "意圖", "情感", "ラベル", "라벨")  # fmt: skip
 
 PAIRS = (("text", "text_pair"), ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"),
-         ("question", "sentence"), ("query", "passage"))  # fmt: skip
+         ("question", "sentence"), ("query", "passage"),
+         ("前提", "假设"), ("前提", "假設"), ("前提", "仮説"))  # fmt: skip
+#: Ends of two names that are alike but for them.
+NUMBERS = (("1", "2"), ("１", "２"), ("一", "二"), ("甲", "乙"), ("a", "b"))
 
 #: The same for the columns of other tasks, by the key of the study's task.
 OTHERS = {
-    "labels": ("labels", "topics", "categories", "classes", "genres", "tags", "label"),
-    "tokens": ("tokens", "words"),
-    "tags": ("tags", "ner_tags", "labels", "pos_tags", "chunk_tags"),
-    "source": ("source", "src", "input", "document", "article", "text", "question", "en"),
-    "target": ("target", "tgt", "output", "summary", "highlights", "answer", "translation", "de", "fr"),
-    "question": ("question", "query"),
-    "context": ("context", "passage", "paragraph", "document"),
-    "answers": ("answers", "answer"),
-}
+    "labels": ("labels", "topics", "categories", "classes", "genres", "tags", "label", "标签", "標籤", "类别", "類別"),
+    "tokens": ("tokens", "words", "词", "字", "分词"),
+    "tags": ("tags", "ner_tags", "labels", "pos_tags", "chunk_tags", "标注", "标签", "標籤"),
+    "source": ("source", "src", "input", "document", "article", "text", "question", "en", "原文", "正文", "输入"),
+    "target": ("target", "tgt", "output", "summary", "highlights", "answer", "translation", "de", "fr",
+               "译文", "摘要", "输出"),
+    "question": ("question", "query", "问题", "問題", "質問"),
+    "context": ("context", "passage", "paragraph", "document", "上下文", "段落", "原文", "文章", "文脈"),
+    "answers": ("answers", "answer", "答案", "回答"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,22 @@ class Table:
     def pair(self) -> tuple[str, str] | None:
         """The columns of two texts that belong together, by their names; None if there are none."""
         found = ((_named((a,), list(self.columns)), _named((b,), list(self.columns))) for a, b in PAIRS)
-        return next(((a, b) for a, b in found if a and b), None)
+        return next(((a, b) for a, b in found if a and b), None) or self._numbered()
+
+    def _numbered(self) -> tuple[str, str] | None:
+        """Two columns of text whose names differ in a number at their end alone, where no column is called text."""
+        if _named(TEXTS, list(self.columns)):
+            return None
+        ends = [(f"{name[:-1]}{first}", f"{name[:-1]}{second}") for name in self.columns for first, second in NUMBERS
+                if name[-1:].casefold() == first]  # fmt: skip
+        found = ((_named((a.casefold(),), list(self.columns)), _named((b.casefold(),), list(self.columns)))
+                 for a, b in ends)  # fmt: skip
+        return next(((a, b) for a, b in found if a and b and self._varied(a) and self._varied(b)), None)
+
+    def _varied(self, name: str) -> bool:
+        """Whether a column holds text: strings that are no numbers, more than a few of them different."""
+        values = [value for value in self.columns[name] if isinstance(value, str) and value]
+        return len({*values}) > len(self.columns[name]) / 4 and not any(map(_is_number, values))
 
     def label(self, text: str) -> str | None:
         """The column of the classes: by its name, else the one with the fewest values that are no fractions.

@@ -130,7 +130,7 @@ def _rows(found: Survey) -> Iterator[Finding]:
     more = counts["bad_row_lines"] - lost["bad_row"]  # that were read as parts of rows
     text = (
         f"{counts['read']:,} read, {lost['duplicate']:,} duplicates, {lost['empty']:,} without text, "
-        f"{lost['bad_row']:,} that cannot be used" + (f" and take {counts['bad_row_lines']:,} lines" if more else "")
+        f"{lost['bad_row']:,} that cannot be used" + (f" ({counts['bad_row_lines']:,} lines)" if more else "")
     )
     many = sum(lost.values()) + more > 0.1 * (read + more)
     mend = "more than a tenth is lost: see where it comes from" + (f", first at {_first_bad(found)}" if more else "")
@@ -201,9 +201,9 @@ def _labels(found: Survey, task: str) -> Iterator[Finding]:
             f"{_exactly(raw)} ({number:,} rows) as {_exactly(label)}" for label, raw, number in written[:5]
         )
         text += f"; read without their blanks: {shown}{', ...' * (len(written) > 5)}"
-    if task == "token-classification":
-        text += f"; {scheme_text(found.labels)}"
     yield Finding("labels", "warn" if mends else "ok", text, "; ".join(mends))
+    if task == "token-classification":
+        yield Finding("tags", "ok", scheme_text(found.labels))
 
 
 def _alike(sizes: Mapping[str, int]) -> str:

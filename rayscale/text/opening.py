@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import os
@@ -64,14 +65,15 @@ def open_text(path: str, encoding: str = UTF_8) -> IO[str]:
     """
     file = open_bytes(path)
     with naming_damage(path):
-        wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
-        file.seek(0)
+        first = file.read(3)
+        wide = first[:2] in (b"\xff\xfe", b"\xfe\xff")
     if wide and not is_wide(encoding):
         file.close()
         text = "found UTF-16 text; write data: {encoding: utf-16}, or save the file as UTF-8"
         raise DataError(text, code="bad_encoding", where=f"{path}:1")
-    codec = "utf-8-sig" if encoding == UTF_8 else encoding
-    return io.TextIOWrapper(file, encoding=codec, errors="surrogateescape", newline="")
+    if first != codecs.BOM_UTF8:  # which some programs write before text of any encoding
+        file.seek(0)
+    return io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ _AS_1252 = {bytes([byte]).decode("cp1252", "replace"): bytes([byte]) for byte in
 _AS_1252.pop("\ufffd")
 #: What replacement characters become where they are read as GBK, and memory that was never written.
 _LOST = re.compile("锟斤拷|烫烫烫|屯屯屯")
-LEAST_BYTES, LEAST_MEANT, CERTAIN = 6, 3, 1.15
+LEAST_BYTES, LEAST_MEANT, CERTAIN = 6, 4, 1.15
 _AROUND = 20
 
 
@@ -62,6 +62,8 @@ def _from_western(content: bytes) -> str | None:
 def _from_asian(text: str) -> str | None:
     for name in ("gb18030", "cp932", "big5", "cp949"):
         content = text.encode(name, "ignore")
+        if len(content.decode(name)) < 0.9 * len(text):  # then the text was never read in this encoding
+            continue
         meant = content.decode("utf-8", "ignore")
         beyond = [c for c in meant if not c.isascii()]
         taken = sum(len(c.encode()) for c in beyond)

@@ -13,6 +13,7 @@ import pytest
 
 from rayscale.draft import draft_plan, write_plan
 from rayscale.machine import Machine
+from rayscale.report.doctor_notes import doctor_lines
 from rayscale.report.terminal import plan_table
 from rayscale.run_folder import Run
 from rayscale.storage import Store
@@ -214,3 +215,11 @@ def test_of_pairs_there_is_no_first_look_since_words_do_not_tell_how_two_texts_g
     told = findings(plan)["first look"]
     assert (told["level"], told["mend"], plan["doctor"]["first_look"]) == ("ok", "", None)
     assert told["found"] == "none: counts of words do not say how two texts go together"
+
+
+def test_a_plan_names_the_scheme_of_tags_where_all_is_well() -> None:
+    said = [{"name": "rows", "level": "ok", "found": "all", "mend": ""},
+            {"name": "tags", "level": "ok", "found": "entities are marked by BMES", "mend": ""}]  # fmt: skip
+    lines = doctor_lines({"findings": said})
+    assert lines[0] == "Data (tags): entities are marked by BMES."
+    assert "tags" not in lines[1]

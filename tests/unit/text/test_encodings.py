@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from rayscale.errors import DataError, StudyError
-from rayscale.study import Data, load_study
+from rayscale.study import Data, Task, load_study
 from rayscale.text import clean, pieces, sources
+from rayscale.text.assembly import _check_splits
 from rayscale.text.columns import read_table
 from rayscale.text.conll import read_conll
 from rayscale.text.encodings import guess, proposal
@@ -202,3 +203,20 @@ def test_a_row_of_half_a_character_needs_its_other_half() -> None:
     assert isinstance(bad, BadRow)
     assert (bad.line, bad.undecoded) == (3, False)
     assert "half a character" in bad.found
+
+
+def test_short_right_text_is_not_taken_for_text_read_in_an_encoding_that_lacks_its_characters() -> None:
+    assert written_as("我心天很错现心发。390") is None
+
+
+def test_a_mark_of_utf8_before_text_of_another_encoding_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + "文本,标签\n天气很好,好\n天气很坏,坏\n".encode("gbk"))
+    table = read_table(path, "gb18030")
+    assert table is not None
+    assert list(table.columns) == ["文本", "标签"]
+
+
+def test_a_file_whose_rows_all_are_in_another_encoding_is_not_told_to_give_more_text() -> None:
+    with pytest.raises(DataError, match="on_bad_row: skip out"):
+        _check_splits({"train": 0, "validation": 0, "test": 0}, {"bad_row": 400}, None, Task(type="multi-label"))

@@ -47,7 +47,7 @@ def test_a_quote_that_is_not_closed_tells_how_many_lines_it_takes(tmp_path: Path
     assert (found.counts["read"], found.counts["dropped"]["bad_row"], found.counts["bad_row_lines"]) == (51, 1, 350)
     said, *_ = _rows(found)
     assert said.level == "warn"
-    assert "1 that cannot be used and take 350 lines" in said.found
+    assert "1 that cannot be used (350 lines)" in said.found
     assert "first at rows.csv:52" in said.mend
     assert "The rows that cannot be used take 350 lines of their files with them." in row_notes(found.counts)
 

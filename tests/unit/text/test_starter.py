@@ -12,7 +12,7 @@ from rayscale.errors import InputError
 from rayscale.machine import Machine
 from rayscale.storage import Store
 from rayscale.study import Study, load_study
-from rayscale.text.columns import is_header
+from rayscale.text.columns import Table, is_header
 from rayscale.text.starter import write_starter
 
 MACHINE = Machine("cpu", 2, "x", "this machine")
@@ -122,3 +122,22 @@ def test_the_built_in_corpus_serves_both_tasks(tmp_path: Path) -> None:
     for task in ("sequence-classification", "causal-lm"):
         write_starter(task, None, tmp_path / f"{task}.yaml")
         assert load_study(tmp_path / f"{task}.yaml").task.type == task
+
+
+@pytest.mark.parametrize("names", ["句子一 句子二", "文本1 文本2", "Text_A Text_B", "前提 假设", "sentence1 sentence2"])
+def test_two_texts_are_found_by_their_names(names: str) -> None:
+    first, second = names.split()
+    rows = [f"文{place}" for place in range(40)]
+    table = Table({"标签": ["甲", "乙"] * 20, first: rows, second: rows[::-1]}, header=True)
+    assert table.pair() == (first, second)
+
+
+def test_numbered_columns_beside_a_text_or_without_one_are_no_pair() -> None:
+    rows, numbers = [f"文{place}" for place in range(40)], [str(place) for place in range(40)]
+    assert Table({"文本": rows, "备注1": rows, "备注2": rows}, header=True).pair() is None
+    assert Table({"x1": numbers, "x2": numbers, "words": rows}, header=True).pair() is None
+
+
+def test_a_label_is_found_by_its_chinese_name_where_another_column_has_fewer_values() -> None:
+    table = Table({"来源": ["网页", "手机"] * 20, "文本": ["文"] * 40, "标签": [*"甲乙丙丁"] * 10}, header=True)
+    assert table.label(table.text()) == "标签"
