@@ -373,7 +373,10 @@ def submit(
     executor: Executor = None,
     json_: Json = False,
 ) -> None:
-    """Run a study on a cluster as a Ray job, and fetch the results; again: follow the job that runs it."""
+    """Run a study on a cluster as a Ray job; again: follow it.
+
+    The results come back when it ends.
+    """
     from rayscale.draft import run_store
     from rayscale.on_ray.submit import submit as submit_study
     from rayscale.run_folder import remove_unused

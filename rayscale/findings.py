@@ -37,13 +37,13 @@ def findings(
     loose = [j for j in pure if np.ptp(tied[:, j]) > several[j] or _is_wide(law.parameters[j], pairs[:, j])]
     if is_many(groups, len(theta)):
         loose += [j for j in _ridges(estimate.coordinates, seen, linked, theta, pure) if j not in loose]
-    names = ", ".join(law.names[j] for j in sorted(loose))
+    names, them = ", ".join(law.names[j] for j in sorted(loose)), "them" if len(bound) > 1 else "it"
     waves = _misses_alike(seen, estimate.coordinates.linked(theta, seen.inputs) - linked)
     few = [seen.columns[role] for role, values in seen.inputs.items() if len(np.unique(values)) == 2]
     said = (
         (few, "few_sizes", f"two values of {', '.join(few)}: three or more tell a power law from other curves"),
         (m < 2 * len(theta), "few_points", f"{m} configurations for {len(theta)} parameters: hence wide intervals"),
-        (bound, "at_bound", f"{', '.join(bound)} ended at the edge of the search: the table does not determine it"),
+        (bound, "at_bound", f"{', '.join(bound)} ended at the edge of the search: the table does not determine {them}"),
         (loose, "flat_ridge", f"{names} could be several times as large or small: no number to quote"),
         (misfits, "misspecified", "configurations miss the law by more than seeds explain; the intervals allow for it"),
         (

@@ -112,7 +112,7 @@ def _by_model(models: Sequence[Facts]) -> str:
         for each in (least, most)
     )
     own = f"; {number(largest['value'])} for {largest['model']}, the largest" if largest not in (least, most) else ""
-    return f" Models differ, from {low} to {high}{own}."
+    return f" Models differ, from {low}{',' * (least is largest)} to {high}{own}."
 
 
 def quality_text(change: Facts | None) -> str:

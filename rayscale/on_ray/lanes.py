@@ -11,6 +11,7 @@ import gc
 import re
 import socket
 import tempfile
+import time
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ RESTARTS_PER_LANE = 20  # a trial has its own, smaller limit; this one ends a la
 HOST_RESTARTS = 20
 PROBE_SECONDS = 1.0
 TIDY_ROUNDS = 20
+CLOSING_ROUNDS = 4
 COLLECTIVE_SECONDS = 15.0  # that a collective may take longer than a rank may be silent
 
 
@@ -93,6 +95,15 @@ def open_pool(
     pool: Any = actor.remote(list(cells), slots, retries, trials_per_lane, settings, host)
     pool.watch.remote()
     return pool
+
+
+def end_lanes(pool: Any, host: Any) -> None:
+    """End all lanes at once, for a run that stops: a caller's Ray stays up, and they would go on holding its slots."""
+    for actor in (pool, host):
+        ray.kill(actor)
+    for _ in range(CLOSING_ROUNDS):  # Ray tells late of a process that it has ended
+        time.sleep(PROBE_SECONDS)
+        remove_left_groups()
 
 
 def _this_node() -> Any:

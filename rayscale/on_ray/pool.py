@@ -64,6 +64,8 @@ class LanePool(LaneRules):
 
     async def snapshot(self, known_events: int = 0) -> dict[str, Any]:
         """What runs now: for each lane at work its trial, its progress and for how long; and the events since."""
+        if self._watch_error is not None:
+            raise RuntimeError("nobody looks after the lanes any more") from self._watch_error
         running = [lane.current for lane in self._lanes.values() if lane.current]
         return {
             "running": [
@@ -236,10 +238,14 @@ class LanePool(LaneRules):
     # ---- the watch
 
     async def watch(self) -> None:
-        """Look after the lanes for ever."""
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            await self.look()
+        """Look after the lanes for ever; what ends that is raised where the driver looks next."""
+        try:
+            while True:
+                await asyncio.sleep(WATCH_SECONDS)
+                await self.look()
+        except Exception as error:
+            self._watch_error = error
+            raise
 
     async def look(self) -> None:
         """End what hangs: groups with a silent rank, lanes that do not come up, cells that fit nowhere any more."""

@@ -67,6 +67,7 @@ class LaneRules:
         self._rows: dict[str, Any] = {}  # what is told of those that are durable
         self._changed = asyncio.Condition()
         self._stopped = False
+        self._watch_error: Exception | None = None  # what ended the watch over the lanes
 
     def _join(self, lane: Lane, group: str, rank: int, member: Any) -> None:
         if group in lane.retired:

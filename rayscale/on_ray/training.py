@@ -98,7 +98,7 @@ class Training:
         """In lanes that last, or in one per trial; `host` holds their trainers. Raises ClusterError."""
         import ray
 
-        from rayscale.on_ray.lanes import LaneSettings, open_pool
+        from rayscale.on_ray.lanes import LaneSettings, end_lanes, open_pool
         from rayscale.on_ray.tune import run_grid
 
         run, slots = self.study.run, self.plan.machine.slots
@@ -122,6 +122,10 @@ class Training:
             session.guard.check()
             reason = str(error).strip().splitlines()[-1].partition(" Some common causes")[0]
             raise ClusterError(f"the process that hands out the trials died: {reason}", code="pool_died") from error
+        except BaseException:
+            if not session.local:
+                end_lanes(pool, host)
+            raise
         finally:
             grid.interrupt()
         ray.wait([pool.stop.remote()], timeout=0.0 if session.local else 30.0)  # a Ray of our own ends anyway

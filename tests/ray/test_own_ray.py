@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -11,6 +12,7 @@ from ray._private.services import find_gcs_addresses
 
 from rayscale.errors import InputError
 from rayscale.on_ray import run_study
+from rayscale.on_ray.observer import Silent
 from rayscale.on_ray.session import connect
 from tests.ray.conftest import STUDY, write_study
 
@@ -36,6 +38,24 @@ def test_row_45_a_callers_ray_is_used_and_left_up(tmp_path: Path, theirs: str) -
     with pytest.raises(InputError, match=r"has joined the Ray at .*; call ray.shutdown\(\) first"):
         run_study(write_study(tmp_path, ONE), out=str(tmp_path / "other"), address="127.0.0.1:1")
     assert ray.is_initialized()
+
+
+class Impatient(Silent):
+    """Stops the run as soon as a trial is at work."""
+
+    def show(self, progress: Any) -> None:
+        if progress.running:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.faults
+def test_row_45_a_run_that_is_stopped_gives_the_slots_of_a_callers_ray_back(tmp_path: Path, theirs: str) -> None:
+    long = ONE.replace("epochs: 1", "epochs: 500")
+    with pytest.raises(KeyboardInterrupt):
+        run_study(write_study(tmp_path, long), out=str(tmp_path / "run"), observer=Impatient())
+    assert ray.is_initialized()
+    seat = ray.remote(num_cpus=0, resources={"slot": 1})(lambda: 7).remote()
+    assert ray.get(seat, timeout=60) == 7
 
 
 @pytest.mark.faults
