@@ -101,7 +101,7 @@ def test_row_43_a_wait_with_a_limit_ends_without_a_record_and_goes_on_when_slots
 def test_row_44_a_cluster_that_grows_from_two_slots_to_five_has_all_of_them_used(
     tmp_path: Path, cluster: Cluster
 ) -> None:
-    cells = LONG.replace("gpus: [2]", "gpus: [1], seeds: 9").replace("epochs: 1500", "epochs: 150")
+    cells = LONG.replace("gpus: [2]", "gpus: [1], seeds: 12").replace("epochs: 1500", "epochs: 100")
     study, out = write_study(tmp_path, cells), tmp_path / "run"
 
     def at_once() -> int:
