@@ -66,7 +66,7 @@ def test_a_study_runs_to_a_report_resumes_and_is_read_by_tune_and_pandas(tmp_pat
 
 
 def test_a_trial_that_raises_is_a_failed_record_and_the_others_go_on(tmp_path: Path) -> None:
-    # A checkpoint whose weights are not of the shapes that its config tells: that cell fails, the ladder goes on.
+    # A checkpoint without most of its weights: that cell fails, the ladder goes on.
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text(json.dumps({
@@ -87,7 +87,7 @@ def test_a_trial_that_raises_is_a_failed_record_and_the_others_go_on(tmp_path: P
     trials = run.trials
     assert set(trials.status[trials.model == "broken"]) == {"failed"}
     assert set(trials.status[trials.model != "broken"]) == {"ok"}
-    assert trials.error[trials.model == "broken"].str.contains("400, 16").all()
+    assert trials.error[trials.model == "broken"].str.contains("lacks .* weights").all()
     for trial_id in trials.trial_id[trials.status == "failed"]:
         assert "Traceback" in (tmp_path / "run" / "logs" / f"{trial_id}.log").read_text()
 
