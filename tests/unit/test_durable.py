@@ -275,7 +275,7 @@ def arguments(study: Path, run: Path) -> list[str]:
     return [sys.executable, "-m", "rayscale.cli", "run", str(study), "--simulate", PLANTED, "--yes", "--out", str(run)]
 
 
-@pytest.mark.row
+@pytest.mark.faults
 def test_row_21_a_killed_driver_loses_and_repeats_nothing(study_file: Path, tmp_path: Path) -> None:
     clean, run = tmp_path / "clean", tmp_path / "run"
     assert command(study_file, clean).returncode == 0

@@ -116,6 +116,7 @@ def sandbox(tmp_path: Path) -> Sandbox:
     return Sandbox(tmp_path)
 
 
+@pytest.mark.faults
 def test_row_6_a_planted_run_writes_into_its_folder_only_and_tells_no_secret(sandbox: Sandbox) -> None:
     before, out = sandbox.files(), sandbox.work / ODD / "run"
     place = str(out.relative_to(sandbox.work))
