@@ -118,17 +118,6 @@ def test_ports_of_ray_open_to_others_need_a_token() -> None:
     assert "no port of Ray" in of(doctor.judge_listening([22], token=False))["listening"][1]
 
 
-def test_a_token_that_others_may_read_is_a_token(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    environment = {"RAY_AUTH_TOKEN_PATH": str(file)}
-    assert not doctor.has_token_auth(environment)
-    file.write_text("secret")
-    file.chmod(0o644)
-    assert doctor.has_token_auth(environment)
-    assert of([doctor.find_token(environment)])["auth"][0] == "warn"
-    assert not doctor.has_token_auth({**environment, "RAY_AUTH_MODE": "disabled"})
-
-
 def test_ports_that_listen_on_loopback_are_not_open() -> None:
     head = "  sl  local_address rem_address   st\n"
     listens, connected = "00000000:0000 0A\n", "00000000:0000 01\n"
