@@ -27,6 +27,7 @@ from rayscale.on_ray.reaper import Reaper, reaping
 from rayscale.signals import came, check, deferred, last_words
 
 START_ATTEMPTS = 3
+RAYLET = "rayscale-node"  # the raylet of a run's own Ray: see _unfindable
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _unfindable(folder: str) -> Iterator[None]:
     """Within, Ray starts its raylet under another name: whoever asks for address="auto" on this machine looks for
     processes named raylet, and would join a Ray that is this run's alone."""
     former = services.RAYLET_EXECUTABLE
-    alias = Path(folder, "rayscale-node")
+    alias = Path(folder, RAYLET)
     if not alias.is_symlink():
         alias.symlink_to(former)
     services.RAYLET_EXECUTABLE = str(alias)  # type: ignore[misc,unused-ignore]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rayscale.on_ray.session import Session, connect
+from tests.ray.started import Started
 
 WORDS = ("the", "a", "cat", "dog", "bird", "runs", "sleeps", "eats", "fast", "slow", "red", "blue", "big", "house")
 
@@ -33,6 +34,15 @@ def write_study(folder: Path, text: str = STUDY) -> Path:
     path = folder / "study.yaml"
     path.write_text(text)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs_on() -> Iterator[None]:
+    """A test that fails leaves no command running that would fail the next."""
+    yield
+    for command in Started.started:
+        command.process.kill()
+    Started.started.clear()
 
 
 @pytest.fixture(scope="class")

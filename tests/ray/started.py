@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from rayscale.on_ray import reap
 
@@ -18,6 +19,8 @@ REAPER_SECONDS = 60.0  # on a machine that others share
 
 class Started:
     """A running command; its output is in `log`."""
+
+    started: ClassVar[list[Started]] = []  # by the test that runs
 
     def __init__(self, *words: str, log: Path, env: dict[str, str] | None = None, terminal: int | None = None) -> None:
         """`terminal` is the file descriptor of a pseudo-terminal's lower end, to be the command's own."""
@@ -32,6 +35,7 @@ class Started:
                 stdout=file if terminal is None else terminal, stderr=file if terminal is None else terminal,
                 preexec_fn=None if terminal is None else _own_terminal,
             )  # fmt: skip
+        Started.started.append(self)
 
     @property
     def told(self) -> str:

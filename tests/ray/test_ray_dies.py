@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import rayscale as rs
+from rayscale.on_ray import session
 from tests.ray.conftest import STUDY, write_study
 from tests.ray.started import Started
 from tests.ray.test_signals import GO_ON, begun, start
@@ -18,7 +19,8 @@ TWO = STUDY.replace("[40, 80, 160]", "[150, 300]").replace("[1x32, 2x32]", "[1x3
 
 
 def kill_server(command: Started, name: str) -> None:
-    pid = next(pid for pid, words in command.processes().items() if words.split(" ")[0].endswith(f"/{name}"))
+    program = session.RAYLET if name == "raylet" else name
+    pid = next(pid for pid, words in command.processes().items() if words.split(" ")[0].endswith(f"/{program}"))
     os.kill(pid, signal.SIGKILL)
 
 
