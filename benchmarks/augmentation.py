@@ -71,7 +71,7 @@ def lay_out_nltk(folder: Path, wordnet: Path, tagger: Path | None) -> None:
 
 def stub_tagger() -> Callable[[list[str]], list[tuple[str, str]]]:
     """Words to Penn tags by WordNet's most frequent part of speech."""
-    from rayscale.text.wordnet import find_wordnet, open_wordnet
+    from rayscale.text.augment.wordnet import find_wordnet, open_wordnet
 
     net, tags = open_wordnet(str(find_wordnet())), {"noun": "NN", "verb": "VB", "adj": "JJ", "adv": "RB"}
 
@@ -83,7 +83,7 @@ def stub_tagger() -> Callable[[list[str]], list[tuple[str, str]]]:
 
 def open_rival(rival: Path, tagger: Path | None) -> Callable[[Sequence[str]], list[str]]:
     """nlpaug's synonym augmenter."""
-    from rayscale.text.wordnet import find_wordnet
+    from rayscale.text.augment.wordnet import find_wordnet
 
     data = Path(tempfile.mkdtemp(prefix="nltk-data-"))
     lay_out_nltk(data, find_wordnet(), tagger)
@@ -113,9 +113,9 @@ def open_rival(rival: Path, tagger: Path | None) -> Callable[[Sequence[str]], li
 
 def open_ours() -> Callable[[Sequence[str]], list[str]]:
     """This package's synonyms."""
-    from rayscale.augmenters import Example
-    from rayscale.text.draws import Draws
-    from rayscale.text.synonyms import SYNONYMS, SynonymSettings
+    from rayscale.study.augmenters import Example
+    from rayscale.text.augment.seeded_random import Draws
+    from rayscale.text.augment.synonyms import SYNONYMS, SynonymSettings
 
     step, draws = SYNONYMS.make(SYNONYMS.locate(SynonymSettings(share=SHARE))), Draws(0)
     return lambda texts: [row.text for row in step([Example(text, draws.below(2**32)) for text in texts])]
@@ -125,8 +125,8 @@ class Judge:
     """Whether a word may stand for another: by WordNet's synsets, parts of speech and forms, the same for both."""
 
     def __init__(self, in_context: bool) -> None:
-        from rayscale.text.inflect import Inflector
-        from rayscale.text.wordnet import find_wordnet, open_wordnet
+        from rayscale.text.augment.inflection import Inflector
+        from rayscale.text.augment.wordnet import find_wordnet, open_wordnet
 
         self._net = open_wordnet(str(find_wordnet()))
         self._inflector = Inflector(self._net)
@@ -167,7 +167,7 @@ class Judge:
         """Shares of words replaced, of replacements that are valid, and of texts that changed."""
         from difflib import SequenceMatcher
 
-        from rayscale.text.synonyms import TOKEN
+        from rayscale.text.augment.synonyms import TOKEN
 
         words = replaced = valid = changed = fitting = 0
         for text, child in zip(texts, made, strict=True):
@@ -223,11 +223,11 @@ def compare_models(count: int) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "nn"))
     from made_checkpoints import make_marian, make_masked, sentences
 
-    from rayscale.nn import rows as nn_rows
-    from rayscale.study import Data, Grid, Ladder, Study, Task
-    from rayscale.text import children
-    from rayscale.text.prepare import Here, prepare
-    from rayscale.text.tokenise import TokenizerSpec
+    from rayscale.nn.augment import batches as nn_rows
+    from rayscale.study.study import Data, Grid, Ladder, Study, Task
+    from rayscale.text.augment import children
+    from rayscale.text.preparation import Here, prepare
+    from rayscale.text.tokens.encode import TokenizerSpec
 
     folder = Path(tempfile.mkdtemp(prefix="augmentation-"))
     there, back = make_marian(folder / "en-de", "en", "de"), make_marian(folder / "de-en", "de", "en")

@@ -31,9 +31,9 @@ KILLS_AT_THE_END = 3  # of one study, once all its records are durable
 LIMIT_SECONDS = 300  # of one driver
 DRIVER = """\
 import sys
-from rayscale.console import Terminal
-from rayscale.planted import run_planted
-run_planted(sys.argv[1], sys.argv[2], out=sys.argv[3], observer=Terminal(json=False, yes=True),
+from rayscale.cli.terminal import Terminal
+from rayscale.plan.simulated_run import run_simulated
+run_simulated(sys.argv[1], sys.argv[2], out=sys.argv[3], observer=Terminal(json=False, yes=True),
             seconds_a_trial=float(sys.argv[4]))
 """
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from rayscale.on_ray import reap, reaper
+from rayscale.on_ray.session import cleanup, cleanup_process
 
 MARK = "RAYSCALE_CHAOS_MARK"
 END_SECONDS = 60  # for a driver whose Ray has died, or that is asked to stop
@@ -54,7 +54,7 @@ class Driver:
         self._printed = told.stat().st_size if told.exists() else 0
         with told.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rayscale.cli", *words],
+                [sys.executable, "-m", "rayscale", *words],
                 start_new_session=True, preexec_fn=_die_with_parent,
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             )  # fmt: skip
@@ -89,7 +89,7 @@ class Driver:
 
 def processes() -> dict[int, str]:
     """The processes that inherited this one's mark: their command lines by number."""
-    return reap.bearers(f"{MARK}={os.environ[MARK]}")
+    return cleanup_process.bearers(f"{MARK}={os.environ[MARK]}")
 
 
 def strike(fault: str, driver: Driver, nodes: Nodes | None, chance: Random) -> dict[str, Any] | None:
@@ -139,7 +139,7 @@ def _gcs(found: Mapping[int, str], chance: Random) -> list[int]:
 @contextmanager
 def cluster() -> Iterator[Nodes]:
     """A cluster whose processes go at the end, however this process ends."""
-    with reaper.reaping("the cluster of chaos.py has gone with it") as its:
+    with cleanup.reaping("the cluster of chaos.py has gone with it") as its:
         found = Nodes(its.folder, its.environment)
         try:
             yield found

@@ -23,11 +23,11 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from rayscale.coordinates import Coordinates
-from rayscale.fit import fit_law
-from rayscale.fitted import Z95, Fit
-from rayscale.huber import minimise
-from rayscale.laws import Law, find_law
+from rayscale.laws.fit import fit_law
+from rayscale.laws.fitting.coordinates import Coordinates
+from rayscale.laws.fitting.huber import minimise
+from rayscale.laws.fitting.result import Z95, Fit
+from rayscale.laws.law import Law, find_registered
 
 SEEDS, REACH = 3, 4.0
 GRIDS = {6: (2, 3), 9: (3, 3), 16: (4, 4)}
@@ -151,7 +151,7 @@ def main() -> None:
     print(f"{'law':15s} {'m':>3s}  {'method':10s} {'mean':>6s} {'width':>6s}   {'new run':>6s} {'width':>5s}")
     for name in args.law:
         for configurations in args.configurations:
-            print("\n".join(cover(find_law(name), configurations, args)), flush=True)
+            print("\n".join(cover(find_registered(name), configurations, args)), flush=True)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from rayscale.fit import fit_law
-from rayscale.fitted import Fit
+from rayscale.laws.fit import fit_law
+from rayscale.laws.fitting.result import Fit
 
 TABLE = Path(__file__).parents[1] / "../shared/data/laws/chinchilla_epoch.csv"
 DELTA, ALL_STARTS, BOOTSTRAPS = 1e-3, 4500, 4000

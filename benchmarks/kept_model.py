@@ -23,11 +23,11 @@ import torch
 import transformers
 from training_speed import Made, minilm
 
-from rayscale.machine import cpu_name
-from rayscale.nn.kept_model import KeptModel
-from rayscale.nn.train import train_trial
+from rayscale.nn.training.kept_model import KeptModel
+from rayscale.nn.training.train import train_trial
+from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.system.machine import cpu_name
 from rayscale.text.prepared import Split
-from rayscale.trial import ModelSpec, Trial
 
 VOCABULARY, LABELS, LONGEST, HELD_OUT = 30522, 77, 128, 4
 MODELS = ("bert-2x128", "minilm", "bert-base")

@@ -29,12 +29,12 @@ import torch
 from scipy.stats import t as student
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from rayscale.machine import cpu_name
-from rayscale.nn.train import train_trial
-from rayscale.text.corpus import ensure_corpus
+from rayscale.nn.training.train import train_trial
+from rayscale.plan.rate_transfer import Best, best_rate, fit_optimum
+from rayscale.runs.trial import TRAINING_VERSION, ModelSpec, Trial
+from rayscale.system.machine import cpu_name
 from rayscale.text.prepared import Split
-from rayscale.transfer import Best, best_rate, fit_optimum
-from rayscale.trial import TRAINING_VERSION, ModelSpec, Trial
+from rayscale.text.sources.corpus import ensure_corpus
 
 VOCABULARY, WINDOW = 1024, 64
 HELD_OUT_WINDOWS, VALIDATION_ROWS, TEST_ROWS = 400, 1000, 1100

@@ -29,15 +29,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rayscale.machine import cpu_name
+from rayscale.system.machine import cpu_name
 
 OURS = """
 import json, sys, time
 from rayscale.on_ray.data import prepare
-from rayscale.on_ray.session import connect
-from rayscale.study import Data, Grid, Pretrained, Study, Task
-from rayscale.text.children import find_all
-from rayscale.text.tokenise import TokenizerSpec
+from rayscale.on_ray.session.session import connect
+from rayscale.study.study import Data, Grid, Pretrained, Study, Task
+from rayscale.text.augment.children import find_all
+from rayscale.text.tokens.encode import TokenizerSpec
 path, model, near = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 study = Study(name="b", task=Task(type="sequence-classification", max_length=128),
               data=Data(train=path, near_duplicates=near), models=(Pretrained(pretrained=model),),

@@ -35,13 +35,14 @@ import pyarrow.parquet as pq
 import yaml
 
 import rayscale
-from rayscale.machine import cpu_name, physical_cores
-from rayscale.parameters import family_config
-from rayscale.study import load_study
-from rayscale.text.corpus import ensure_corpus
-from rayscale.text.prepared import SPLITS, clean_folder, find_prepared
+from rayscale.plan.parameters import family_config
+from rayscale.study.study import load_study
+from rayscale.system.machine import cpu_name, physical_cores
+from rayscale.text.folders import clean_folder
+from rayscale.text.prepared import SPLITS, find_prepared
 from rayscale.text.shards import read_table
-from rayscale.text.tokenise import TokenizerSpec
+from rayscale.text.sources.corpus import ensure_corpus
+from rayscale.text.tokens.encode import TokenizerSpec
 
 SIDES = ("rayscale", "tutorial", "trainer")
 NAMES = {"rayscale": "rayscale run", "tutorial": "Tune + TorchTrainer + tutorial's loop",

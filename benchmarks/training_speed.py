@@ -38,13 +38,15 @@ import torch
 import transformers
 from torch.utils.data import DataLoader
 
-from rayscale.machine import cpu_name
-from rayscale.nn import devices, pulse, train
-from rayscale.nn.batches import order_rows, pad_rows
-from rayscale.nn.models import measure_size, open_pooler
-from rayscale.nn.objectives import plain_flops
+from rayscale.nn import devices
+from rayscale.nn.models.build import open_pooler
+from rayscale.nn.models.objectives import plain_flops
+from rayscale.nn.models.size import measure_size
+from rayscale.nn.training import heartbeat, train
+from rayscale.nn.training.batches import order_rows, pad_rows
+from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.system.machine import cpu_name
 from rayscale.text.prepared import Split
-from rayscale.trial import ModelSpec, Trial
 
 STRETCH, TURN, HELD_OUT = 50, 10, 400
 RATES = {"bert-tiny": 2e-3, "minilm": 2e-4, "bert-base": 5e-5, "bert-large": 2e-5}
@@ -346,7 +348,7 @@ def ours(turns: Turns, me: str, race: Race, changed: dict[str, Any]) -> tuple[li
             told = what["step"]
             turns.step(me)
 
-    pulse.PROGRESS_SECONDS = 0.0
+    heartbeat.PROGRESS_SECONDS = 0.0
     return train_alone(race, trial, f"rayscale-{len(changed)}", progress)
 
 

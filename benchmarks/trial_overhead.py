@@ -20,16 +20,16 @@ from typing import Any
 import ray
 
 import rayscale
-from rayscale.draft import draft_plan
-from rayscale.machine import cpu_name, this_machine
-from rayscale.on_ray.data import prepare
-from rayscale.on_ray.lane import Cell
-from rayscale.on_ray.lanes import Handed, LaneSettings, open_host, open_pool
-from rayscale.on_ray.parcels import wrap
-from rayscale.on_ray.session import connect
-from rayscale.storage import Store
-from rayscale.study import load_study
-from rayscale.text.tokenise import spec_of
+from rayscale.on_ray.data.parcels import wrap
+from rayscale.on_ray.data.prepare import prepare
+from rayscale.on_ray.lanes.lane import Cell
+from rayscale.on_ray.lanes.worker import Handed, LaneSettings, open_host, open_pool
+from rayscale.on_ray.session.session import connect
+from rayscale.plan.draft import draft_plan
+from rayscale.study.study import load_study
+from rayscale.system.machine import cpu_name, this_machine
+from rayscale.system.storage import Store
+from rayscale.text.tokens.encode import spec_of
 
 BLOCK = {"lane": 6, "isolated": 2}  # trials in a block
 SETTLE_SECONDS = 6.0  # after each block: processes that end late count for the block that started them

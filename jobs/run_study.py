@@ -15,10 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rayscale.cli import main
+from rayscale.cli.verbs import main
 from rayscale.errors import InputError
-from rayscale.on_ray.submit import remote_place
-from rayscale.study import load_study
+from rayscale.on_ray.submission import remote_place
+from rayscale.study.study import load_study
 
 
 def command(arguments: Sequence[str]) -> list[str]:

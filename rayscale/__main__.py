@@ -1,6 +1,6 @@
 """`python -m rayscale`: the command line."""
 
-from rayscale.cli import main
+from rayscale.cli.verbs import main
 
 if __name__ == "__main__":
     main()

@@ -17,8 +17,6 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from rayscale.redaction import redact
-
 
 class RayscaleError(Exception):
     """Base of all errors; `code` is a stable word for machines, `where` the place (file:line: field) if any."""
@@ -40,10 +38,6 @@ class RayscaleError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own reduce would call __init__ without the keywords; errors travel between Ray processes.
         return _rebuild, (type(self), self.message, self.__dict__.copy())
-
-    def to_json(self) -> dict[str, Any]:
-        """The `error` object of `--json`."""
-        return {"code": self.code, "message": redact(str(self)), "where": self.where and redact(self.where)}
 
 
 class TrialError(RayscaleError):
@@ -133,25 +127,3 @@ def nearest(word: str, known: list[str]) -> str:
     close = get_close_matches(word, known, n=1, cutoff=0.6)
     close = close or [name for name in known if len(word) > 1 and name.startswith(word)]
     return f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
-
-
-def describe(failure: BaseException) -> dict[str, Any]:
-    """An exception as plain values: message, code, whether a retry is pointless, traceback. Secrets are taken out."""
-    ours = isinstance(failure, RayscaleError)
-    message = str(failure).strip() or type(failure).__name__ if ours else f"{type(failure).__name__}: {failure}"
-    return {
-        "message": redact(message),
-        "code": getattr(failure, "code", "exception"),
-        "type": type(failure).__name__,
-        "micro_batch": getattr(failure, "micro_batch", None),
-        "permanent": bool(getattr(failure, "permanent", False)) or getattr(failure, "exit_code", 1) == 2,
-        "traceback": traceback_of(failure),
-        **({"step": failure.step} if hasattr(failure, "step") else {}),  # put there by `train_trial`
-    }
-
-
-def traceback_of(failure: BaseException) -> str:
-    """The traceback as text, without secrets."""
-    import traceback
-
-    return redact("".join(traceback.format_exception(failure)))

@@ -20,7 +20,7 @@ def page() -> str:
 
 
 def _help(*verb: str) -> str:
-    code = "import sys; sys.argv[0] = 'rayscale'; from rayscale.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'rayscale'; from rayscale.cli.verbs import main; main()"
     environment = {**os.environ, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
     command = [sys.executable, "-c", code, *verb, "--help"]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout

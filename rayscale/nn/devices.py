@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from rayscale.errors import TrialError
-from rayscale.nn.group import Group
+from rayscale.nn.ranks import Group
 
 # Dense peak FLOP/s (bf16, tf32, fp32) from NVIDIA's data sheets; the first name contained in the device's name counts.
 PEAK_FLOPS = {

@@ -1,18 +1,21 @@
-"""The roof: the only place that imports Ray. `run_study` trains a study; the import states the cost."""
+"""The only room that imports Ray: the driver of a run, its lanes, its data and its session.
+
+    from rayscale.on_ray import run_study
+    run = run_study("study.yaml")
+
+`lanes` keep worker groups up between trials, `data` prepares text as Ray Data plans, `session` starts Ray or joins it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rayscale.system.lazy import lazy
 
 if TYPE_CHECKING:
-    from rayscale.on_ray.study_run import run_study
+    from rayscale.on_ray.driver import run_study
+    from rayscale.on_ray.submission import submit
 
-__all__ = ["run_study"]
+__all__ = ["run_study", "submit"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "run_study":
-        from rayscale.on_ray.study_run import run_study
-
-        return run_study
-    raise AttributeError(f"module 'rayscale.on_ray' has no attribute '{name}'")
+__getattr__ = lazy(__name__, run_study="driver", submit="submission")

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayscale.doctor import Finding, installed
 from rayscale.errors import ClusterError
-from rayscale.machine import Machine
-from rayscale.storage import Store
+from rayscale.system.doctor import Finding, installed
+from rayscale.system.machine import Machine
+from rayscale.system.storage import Store
 
 if TYPE_CHECKING:
-    from rayscale.study import Study
+    from rayscale.study.study import Study
 
 ANSWER_SECONDS = 60.0
 PACKAGES = ("python", "ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
@@ -40,7 +40,7 @@ class Node:
 
 def examine_cluster(address: str, study: Study | None) -> tuple[list[Finding], Machine | None]:
     """Connect, ask every node, and leave again; the machine is what the cluster offers, None if it gave no answer."""
-    from rayscale.on_ray.session import connect
+    from rayscale.on_ray.session.session import connect
 
     run = study.run if study else None
     wanted = (run.accelerator, run.hang_seconds, run.trials_per_gpu) if run else ("auto", 60.0)
@@ -120,7 +120,7 @@ def _offered(resources: Mapping[str, float]) -> dict[str, float]:
 
 def _marker(storage: Path | None) -> Path | None:
     """A file that nodes look for, in the nearest folder of the storage that is here."""
-    from rayscale.machine import nearest_folder
+    from rayscale.system.machine import nearest_folder
 
     if storage is None:
         return None

@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rayscale.checkpoints import find_checkpoint
-from rayscale.errors import RayscaleError, describe
-from rayscale.on_ray.place import place
-from rayscale.retry import halves, micro_batch_after
-from rayscale.savepoints import Saving
+from rayscale.errors import RayscaleError
+from rayscale.on_ray.lanes.retry import halves, micro_batch_after
+from rayscale.runs.provenance import provenance
+from rayscale.runs.savepoints import Saving
+from rayscale.runs.trial import Trial
+from rayscale.study.checkpoints import find_checkpoint
+from rayscale.system.failures import describe
 from rayscale.text.prepared import Prepared
-from rayscale.trial import Trial
 
 
 def run_here(
@@ -63,7 +64,7 @@ def _attempt(
     let_raise: bool,
     micro_batch: int | None,
 ) -> dict[str, Any]:
-    from rayscale.nn.train import train_trial
+    from rayscale.nn.training.train import train_trial
 
     started = datetime.now(UTC)
     try:
@@ -82,12 +83,12 @@ def _attempt(
             if isinstance(error, RayscaleError):
                 error.show_traceback = True
             raise
-        return {"status": "failed", "error": failure, "measured": place(started, trial.gpus)}
-    measured |= place(started, trial.gpus)
+        return {"status": "failed", "error": failure, "measured": provenance(started, trial.gpus)}
+    measured |= provenance(started, trial.gpus)
     return {"status": measured["status"], "measured": measured, "model": [files] if files else []}
 
 
 def _files(folder: Path) -> dict[str, Any]:
-    from rayscale.on_ray.parcels import read_files
+    from rayscale.on_ray.data.parcels import read_files
 
     return read_files(folder)

@@ -19,12 +19,12 @@ from typing import Any
 
 import yaml
 
-from rayscale.augmenters import find_augmenter
-from rayscale.checkpoints import FILES, checkpoint_name
-from rayscale.study import Pretrained, Study, Transfer, load_study
-from rayscale.text import remote
-from rayscale.text.clean import BUILT_IN, find_files
-from rayscale.text.contents import look
+from rayscale.study.augmenters import find_augmenter
+from rayscale.study.checkpoints import FILES, checkpoint_name
+from rayscale.study.study import Pretrained, Study, Transfer, load_study
+from rayscale.text.rows.clean import BUILT_IN, find_files
+from rayscale.text.sources import remote
+from rayscale.text.sources.digests import look
 
 STAGED = "sent"  # the folder of a job's working directory in which everything lies
 STUDY = "study.yaml"

@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rayscale.counted import with_guesses
-from rayscale.forecast import law_line
-from rayscale.ledger import TrialRecord, table
-from rayscale.plan import Plan
-from rayscale.report.terminal import RunningTrial, Snapshot
-from rayscale.standing import stand
+from rayscale.plan.plan import Plan
+from rayscale.report.terminal.run import RunningTrial, Snapshot
+from rayscale.runs.fit_rows import with_guesses
+from rayscale.runs.ledger import TrialRecord, table
+from rayscale.runs.status import count_status
+from rayscale.verdict.verdict import law_line
 
 LAW_EVERY_SECONDS = 15.0  # fitting takes CPU from the trials
 
@@ -40,7 +40,7 @@ class Progress:
         self._earlier = len(records) if self._earlier < 0 else self._earlier
         self._starting = self._starting and not running and len(records) == self._earlier
         since = time.monotonic() - self._started if self._starting else None
-        standing = stand(self._rows, records, seconds, self._slots, shares, since)
+        standing = count_status(self._rows, records, seconds, self._slots, shares, since)
         return Snapshot(
             done=standing.done,
             failed=standing.failed,

@@ -10,30 +10,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayscale.checkpoints import read_config
 from rayscale.errors import ClusterError
-from rayscale.estimate import Planned
-from rayscale.heads import check_positions
-from rayscale.on_ray.outcomes import Outcomes
-from rayscale.on_ray.wait import Wait
-from rayscale.plan import Plan
-from rayscale.report.terminal import WAITING
-from rayscale.savepoints import Saving
-from rayscale.storage import Store
-from rayscale.study import Study
-from rayscale.text.children import name_of
+from rayscale.on_ray.session.waiting import Wait
+from rayscale.plan.estimate import Planned
+from rayscale.plan.heads import check_positions
+from rayscale.plan.plan import Plan
+from rayscale.report.terminal.run import WAITING
+from rayscale.runs.outcomes import Outcomes
+from rayscale.runs.savepoints import Saving
+from rayscale.study.checkpoints import read_config
+from rayscale.study.study import Study
+from rayscale.system.storage import Store
+from rayscale.text.augment.children import name_of
 from rayscale.text.prepared import Prepared
-from rayscale.text.tokenise import spec_of
+from rayscale.text.tokens.encode import spec_of
 
 if TYPE_CHECKING:
-    from rayscale.on_ray.session import Session
+    from rayscale.on_ray.session.session import Session
 
 POLL_SECONDS = 0.5
 INTERRUPT_SECONDS = 2.0  # Tune looks at its trials every 0.1 s
 
 
 @dataclass(frozen=True)
-class Training:
+class TrialRunner:
     """The trials to run, their prepared text by name, and where their outcomes go.
 
     `log` takes an event of the run; `show` what runs now and the phase, twice a second, and raises when the run is to
@@ -98,7 +98,7 @@ class Training:
         """In lanes that last, or in one per trial; `host` holds their trainers. Raises ClusterError."""
         import ray
 
-        from rayscale.on_ray.lanes import LaneSettings, end_lanes, open_pool
+        from rayscale.on_ray.lanes.worker import LaneSettings, end_lanes, open_pool
         from rayscale.on_ray.tune import run_grid
 
         run, slots = self.study.run, self.plan.machine.slots
@@ -133,9 +133,9 @@ class Training:
             raise ClusterError(f"Ray Tune ended with an error: {grid.error}") from grid.error
 
     def _cells(self, session: Session) -> list[Any]:
-        from rayscale.on_ray import parcels, stream
-        from rayscale.on_ray.lane import Cell
-        from rayscale.on_ray.lanes import Handed
+        from rayscale.on_ray.data import parcels, stream
+        from rayscale.on_ray.lanes.lane import Cell
+        from rayscale.on_ray.lanes.worker import Handed
 
         several = session.nodes > 1 or not session.local
         streamed = self.study.data.reader == "stream"

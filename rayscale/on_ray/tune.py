@@ -15,9 +15,9 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from rayscale.errors import ClusterError
-from rayscale.estimate import Planned
-from rayscale.on_ray.session import environment
-from rayscale.storage import Store
+from rayscale.on_ray.session.session import environment
+from rayscale.plan.estimate import Planned
+from rayscale.system.storage import Store
 
 FOLDER = "tune"
 ID = "rayscale_trial_id"  # a cell's id in the ledger; "trial_id" is Tune's own, which it writes over any other

@@ -1,19 +1,18 @@
-"""The one-file HTML report (`write_report`) and what the terminal shows (`report.terminal`)."""
+"""From facts to words and pictures: the HTML page, the terminal's text, and fit.json rebuilt from the ledger.
+
+`page` is the report, `figures` are its pictures, `terminal` is what commands print.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rayscale.system.lazy import lazy
 
 if TYPE_CHECKING:
-    from rayscale.report.page import write_report
+    from rayscale.report.page.page import write_report
+    from rayscale.report.rebuild import rebuild_report
 
-__all__ = ["write_report"]
+__all__ = ["rebuild_report", "write_report"]
 
-
-def __getattr__(name: str) -> Any:
-    # The page needs matplotlib, seconds to import; the terminal's views in the same package do not.
-    if name == "write_report":
-        from rayscale.report.page import write_report
-
-        return write_report
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy(__name__, rebuild_report="rebuild", write_report="page.page")

@@ -10,7 +10,6 @@ at all, and hold neither times nor paths: the same input gives the same bytes.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,23 +20,17 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.errors import DataError
-from rayscale.machine import cache_root
-from rayscale.text import clean, tokenise
-from rayscale.text.publish import publish_file
+from rayscale.system.atomic import publish_file
+from rayscale.text.folders import _read_manifest, clean_folder, is_whole, real_rows, tokens_folder
 from rayscale.text.shards import read_table
 from rayscale.text.split import SPLITS, permutation
-from rayscale.text.tokenise import TokenizerSpec
+from rayscale.text.tokens.encode import TokenizerSpec
 
 if TYPE_CHECKING:
-    from rayscale.study import Study
+    from rayscale.study.study import Study
 
 T = TypeVar("T")
 
-#: Layout of the folders; one of another layout is made again.
-LAYOUT = 2
-
-#: Lists of rows that are kept beside clean rows, as <name>.txt.
-LISTS = ("bad_rows", "near_duplicates")
 
 #: In folders with augmented rows: where the children of each real training row begin among all children.
 CHILDREN_INDEX = "children.npy"
@@ -187,22 +180,6 @@ class Prepared:
         return np.concatenate([rows, real_rows(self.manifest) + np.repeat(starts[rows], counts) + within])
 
 
-def real_rows(manifest: dict[str, Any]) -> int:
-    """Training rows (windows) of tokenised data that are no augmented copies."""
-    train = manifest["splits"]["train"]
-    return int(train.get("real_rows", train["rows"]))
-
-
-def clean_folder(study: Study) -> Path:
-    """Where the clean rows of a study belong. Reads the source files, for their hash."""
-    return cache_root() / "prepared" / clean.fingerprint(study)
-
-
-def tokens_folder(cleaned: Path, spec: TokenizerSpec, max_length: int) -> Path:
-    """Where the tokens of one tokenizer belong."""
-    return cleaned / f"tokens-{tokenise.fingerprint(spec, max_length)}"
-
-
 def find_prepared(study: Study, spec: TokenizerSpec, seeds: Iterable[int]) -> Prepared | None:
     """The prepared data if it is there, whole, with an index for every seed."""
     return find_tokens(clean_folder(study), spec, study.task.length, seeds)
@@ -220,28 +197,6 @@ def find_whole(folder: Path, seeds: Iterable[int]) -> Prepared | None:
     return Prepared.open(folder)
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether the folder is of this layout and its files have the sizes that the manifest gives."""
-    try:
-        _read_manifest(folder)
-    except DataError:
-        return False
-    return True
-
-
-def read_clean_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of clean rows. Raises DataError as `Prepared.open` does."""
-    return _read_manifest(folder)
-
-
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a folder, last of all: it lists every file that is there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    content = {"layout": LAYOUT, **manifest, "files": sizes}
-    (folder / "manifest.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
 def add_indices(folder: Path, seeds: Iterable[int]) -> None:
     """Write the permutation of each seed that has none yet."""
     real = None
@@ -257,24 +212,6 @@ def add_indices(folder: Path, seeds: Iterable[int]) -> None:
 
 def _index_path(folder: Path, seed: int) -> Path:
     return folder / "index" / f"seed-{seed}.npy"
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        wrong = [name for name, size in manifest["files"].items() if (folder / name).stat().st_size != size]
-        layout = manifest["layout"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"no whole prepared data here ({error}); run the study again, which prepares it",
-            code="not_prepared",
-            where=str(folder),
-        ) from error
-    if wrong or layout != LAYOUT:
-        reason = f"{', '.join(wrong)} cut short" if wrong else f"layout {layout} where this version reads {LAYOUT}"
-        raise DataError(f"{reason}; run the study again, which prepares it", code="not_prepared", where=str(folder))
-    return manifest
 
 
 def _read_split(path: Path) -> Split:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from rayscale.checkup import check_up
+from rayscale.cli.doctor import check_up
 from tests.ray.conftest import write_study
 
 
@@ -41,7 +41,7 @@ def test_every_node_is_asked_and_the_plan_is_held_against_the_cluster(
 
 
 def test_a_cluster_that_does_not_answer_is_a_finding_with_exit_code_1(tmp_path: Path) -> None:
-    asked = [sys.executable, "-m", "rayscale.cli", "doctor", "--address", "127.0.0.1:1"]
+    asked = [sys.executable, "-m", "rayscale", "doctor", "--address", "127.0.0.1:1"]
     done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert done.returncode == 1
     assert "fail cluster: no Ray cluster at 127.0.0.1:1" in done.stdout

@@ -15,11 +15,12 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from rayscale.errors import InputError, StudyError
-from rayscale.on_ray import parcels, run_study, saves
-from rayscale.on_ray.saves import blind_nodes
-from rayscale.on_ray.session import connect
-from rayscale.savepoints import Saving, mark
-from rayscale.storage import Store
+from rayscale.on_ray import driver_savepoints, run_study
+from rayscale.on_ray.data import parcels
+from rayscale.on_ray.driver_savepoints import blind_nodes
+from rayscale.on_ray.session.session import connect
+from rayscale.runs.savepoints import Saving, mark
+from rayscale.system.storage import Store
 from tests.ray.conftest import STUDY, write_study
 
 SHORT = (
@@ -148,7 +149,7 @@ def test_a_run_folder_that_a_node_does_not_see_is_refused_before_anything_is_pre
         saving = Saving(store, mark(store), 300.0, 15.0)
         assert blind_nodes(saving, session.worker_resources) == []
         assert len(blind_nodes(replace(saving, token="another"), session.worker_resources)) == 1  # the head takes none
-    monkeypatch.setattr(saves, "mark", lambda store: "another")
+    monkeypatch.setattr(driver_savepoints, "mark", lambda store: "another")
     with pytest.raises(InputError, match=r"run is not seen by 1 node \(.*\); 4 of the trials") as told:
         run_study(study, out=str(tmp_path / "run"), address=cluster.address)
     assert (told.value.code, told.value.exit_code) == ("storage_not_shared", 2)

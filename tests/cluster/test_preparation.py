@@ -12,13 +12,14 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from rayscale.on_ray.data import RayWorkers
-from rayscale.on_ray.session import connect
-from rayscale.study import Data, Grid, Ladder, Study, Task
-from rayscale.text import contents, shards
-from rayscale.text.prepare import Here, prepare
+from rayscale.on_ray.data.prepare import RayWorkers
+from rayscale.on_ray.session.session import connect
+from rayscale.study.study import Data, Grid, Ladder, Study, Task
+from rayscale.text import shards
+from rayscale.text.preparation import Here, prepare
 from rayscale.text.shards import Blocks
-from rayscale.text.tokenise import TokenizerSpec
+from rayscale.text.sources import digests
+from rayscale.text.tokens.encode import TokenizerSpec
 
 BERT = TokenizerSpec("trained", "bert", 512)
 STEPS = {"name": "mixed", "swap": {"share": 0.3}}
@@ -51,7 +52,7 @@ def test_one_worker_and_four_on_two_nodes_prepare_the_same_shards(
         models=(Ladder(family="bert", sizes=("1x64",)),),
         grid=Grid(examples=(100,)),
     )
-    monkeypatch.setattr(contents, "BLOCK_BYTES", 9000)
+    monkeypatch.setattr(digests, "BLOCK_BYTES", 9000)
     monkeypatch.setattr(shards, "BATCH_ROWS", 100)
     folders = {}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": False})

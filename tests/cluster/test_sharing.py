@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 
 from rayscale.errors import ClusterError
 from rayscale.on_ray import run_study
-from rayscale.run_folder import load
+from rayscale.runs.folder import load
 from tests.ray.conftest import STUDY, write_study
 from tests.ray.started import Started
 

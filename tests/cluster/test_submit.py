@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 import rayscale as rs
-from rayscale.on_ray import reap
-from rayscale.on_ray.submit import pack, unpack
+from rayscale.on_ray.session import cleanup_process
+from rayscale.on_ray.submission import pack, unpack
 from tests.ray.conftest import STUDY, write_study
 from tests.ray.started import Started
 
@@ -51,7 +51,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_TMPDIR": servers,
-        reap.VARIABLE: servers,
+        cleanup_process.VARIABLE: servers,
         "RAY_USAGE_STATS_ENABLED": "0",
         "HOME": str(folder),
         "RAYSCALE_CACHE": str(folder / "cache"),
@@ -65,7 +65,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         env=environment, check=True, capture_output=True, timeout=120,
     )  # fmt: skip
     yield f"http://127.0.0.1:{dashboard}", environment
-    reap.kill(servers, os.getpid())  # `ray stop` would end every other Ray of this machine, too
+    cleanup_process.kill(servers, os.getpid())  # `ray stop` would end every other Ray of this machine, too
 
 
 def there(environment: dict[str, str], name: str) -> Path:
@@ -93,7 +93,7 @@ def test_submit_brings_the_results_back_and_a_second_one_repeats_nothing(
     address, environment = head
     study = write_study(tmp_path, SMALL.replace("name: toy", "name: sent"))
     out = tmp_path / "results"
-    arguments = [sys.executable, "-m", "rayscale.cli", "submit", str(study), "--address", address, "--out", str(out),
+    arguments = [sys.executable, "-m", "rayscale", "submit", str(study), "--address", address, "--out", str(out),
                  "--name", "sent"]  # fmt: skip
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -142,7 +142,7 @@ def test_row_41_a_submission_interrupted_here_goes_on_there_and_ray_job_stop_end
     assert stop, here.told
     place = there(environment, name)
     assert "run_stopped" not in said(environment, name)
-    other = subprocess.run([sys.executable, "-m", "rayscale.cli", *words, "--retry-failed"], env=environment,
+    other = subprocess.run([sys.executable, "-m", "rayscale", *words, "--retry-failed"], env=environment,
                            capture_output=True, text=True, timeout=400)  # fmt: skip
     assert other.returncode == 2
     assert f"job {stop[2]} runs" in other.stderr
@@ -156,7 +156,7 @@ def test_row_41_a_submission_interrupted_here_goes_on_there_and_ray_job_stop_end
     info = subprocess.run([command("ray"), "job", "status", stop[1].split()[3], "--address", address],
                           env=environment, capture_output=True, text=True, timeout=60)  # fmt: skip
     assert "was stopped" in info.stdout + info.stderr
-    again = subprocess.run([sys.executable, "-m", "rayscale.cli", *words], env=environment, capture_output=True,
+    again = subprocess.run([sys.executable, "-m", "rayscale", *words], env=environment, capture_output=True,
                            text=True, timeout=400)  # fmt: skip
     assert again.returncode == 0, again.stdout + again.stderr
     assert set(rs.load(out).trials.status) == {"ok"}
@@ -182,7 +182,7 @@ submit.submit(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), print, options=
 def test_what_one_request_cannot_take_goes_in_parts(tmp_path: Path, head: tuple[str, dict[str, str]]) -> None:
     address, environment = head
     study, out = write_study(tmp_path, SMALL.replace("name: toy", "name: parts")), tmp_path / "results"
-    planned = subprocess.run([sys.executable, "-m", "rayscale.cli", "plan", str(study), "--json"], env=environment,
+    planned = subprocess.run([sys.executable, "-m", "rayscale", "plan", str(study), "--json"], env=environment,
                              capture_output=True, text=True, timeout=100, check=True)  # fmt: skip
     trial = json.loads(planned.stdout)["trials"][0]["trial_id"]
     done = subprocess.run([sys.executable, "-c", IN_PARTS, str(study), address, str(out), trial], env=environment,
@@ -196,7 +196,7 @@ def test_what_one_request_cannot_take_goes_in_parts(tmp_path: Path, head: tuple[
 def test_a_study_that_the_cluster_refuses_is_refused_here(tmp_path: Path, head: tuple[str, dict[str, str]]) -> None:
     address, environment = head
     study = write_study(tmp_path, SMALL.replace("name: toy", "name: wide").replace("gpus: [1]", "gpus: [64]"))
-    arguments = [sys.executable, "-m", "rayscale.cli", "submit", str(study), "--address", address]
+    arguments = [sys.executable, "-m", "rayscale", "submit", str(study), "--address", address]
     done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "refused on the cluster" in done.stderr

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from tokenizers import Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 
+from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.system.atomic import publish_file
 from rayscale.text.prepared import Ragged, Split
-from rayscale.text.publish import publish_file
-from rayscale.trial import ModelSpec, Trial
 
 VOCABULARY = 40
 LABELS = ("cat", "dog", "owl")
@@ -118,6 +119,19 @@ def make_language(folder: Path, ragged: bool = False) -> Made:
         return make_split(rows)
 
     return _with_tokenizer(Made(folder, {"train": make(300), "validation": make(20), "test": make(31)}, []))
+
+
+def make_pairs(folder: Path) -> Made:
+    """Windows of a chain, and what follows on their first tokens, to be written."""
+    made = make_language(folder)
+    splits = {}
+    for name, split in made.splits.items():
+        rows = split.rows(range(len(split)))
+        targets = Ragged(np.concatenate([row[:4] for row in rows]), 4 * np.arange(len(rows) + 1))
+        splits[name] = replace(
+            split, lists={"targets": targets}, texts={"reference": pa.chunked_array([["c"] * len(rows)])}
+        )
+    return made.having(**splits)
 
 
 def _with_tokenizer(made: Made) -> Made:

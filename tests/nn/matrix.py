@@ -14,15 +14,15 @@ import transformers
 from made_architectures import ADDED, EOS, HEADS, WORDS, WRITERS, Case, save_checkpoint
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from rayscale import heads
-from rayscale.checkpoints import read_config
-from rayscale.estimate import Supply
-from rayscale.machine import Machine
-from rayscale.nn.train import train_trial
-from rayscale.plan import _parameters, make_plan, model_specs
-from rayscale.study import load_study
-from rayscale.text.prepare import Here, prepare
-from rayscale.text.tokenise import spec_of
+from rayscale.nn.training.train import train_trial
+from rayscale.plan import heads
+from rayscale.plan.estimate import Supply
+from rayscale.plan.plan import _parameters, make_plan, model_specs
+from rayscale.study.checkpoints import read_config
+from rayscale.study.study import load_study
+from rayscale.system.machine import Machine
+from rayscale.text.preparation import Here, prepare
+from rayscale.text.tokens.encode import spec_of
 
 LABELS = ("cat", "dog", "owl")
 LENGTH = 24

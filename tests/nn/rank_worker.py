@@ -12,9 +12,9 @@ from typing import Any
 import torch.distributed as dist
 from made import Made, make_classification, make_language, make_tagged, make_topics, make_trial
 
-from rayscale.lora import Lora
-from rayscale.nn.train import train_trial
-from rayscale.trial import ModelSpec, Trial
+from rayscale.nn.training.train import train_trial
+from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.study.lora import Lora
 
 
 def cases(folder: Path) -> Iterator[tuple[str, Trial, Made]]:

@@ -16,10 +16,10 @@ from unittest import mock
 import torch.distributed as dist
 from made import LENGTH, Made, make_classification, make_language, make_trial
 
-from rayscale.nn import rhythm, train
-from rayscale.savepoints import Saving, mark
-from rayscale.storage import Store
-from rayscale.trial import Trial
+from rayscale.nn.training import keeper, train
+from rayscale.runs.savepoints import Saving, mark
+from rayscale.runs.trial import Trial
+from rayscale.system.storage import Store
 
 
 class InterruptedTrialError(Exception):
@@ -35,7 +35,7 @@ def saving(folder: Path, say: Callable[[dict[str, Any]], None], token: str | Non
 @contextmanager
 def saved_after(*steps: int) -> Iterator[None]:
     """Savepoints after these steps, whatever the clock says."""
-    with mock.patch.object(rhythm.Rhythm, "due", lambda self, step, busy: step in steps):
+    with mock.patch.object(keeper.Rhythm, "due", lambda self, step, busy: step in steps):
         yield
 
 

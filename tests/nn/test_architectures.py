@@ -15,8 +15,8 @@ from transformers import AutoModel
 from transformers.models.auto import modeling_auto
 from transformers.utils import logging as transformers_logging
 
-from rayscale import heads
 from rayscale.errors import InputError, StudyError
+from rayscale.plan import heads
 
 TEXTS, TOKENS, ANSWERS = "sequence-classification", "token-classification", "question-answering"
 MOST = 1e-6  # between record and kept model: float32 on one CPU, in batches of another shape

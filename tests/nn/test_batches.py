@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import make_split
 
-from rayscale.nn.batches import cut_evaluation, cut_global_batches, move_right, order_rows, pad_rows, share_global_batch
+from rayscale.nn.training.batches import (
+    cut_evaluation,
+    cut_global_batches,
+    move_right,
+    order_rows,
+    pad_rows,
+    share_global_batch,
+)
 
 
 def test_order_depends_on_seed_and_epoch_only() -> None:

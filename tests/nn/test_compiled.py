@@ -10,8 +10,8 @@ from torch.testing import assert_close
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rayscale.errors import TrialError
-from rayscale.nn.compiled import compile_layers, explain
-from rayscale.nn.train import train_trial
+from rayscale.nn.models.layers import compile_layers, explain
+from rayscale.nn.training.train import train_trial
 
 
 def test_compiled_layers_compute_the_same() -> None:

@@ -13,13 +13,14 @@ import transformers
 from made import LABELS, encoder_sizes
 
 from rayscale.errors import InputError
-from rayscale.lora import Lora
-from rayscale.nn.models import build_model, count_params
-from rayscale.nn.objectives import find_objective
-from rayscale.parameters import LABELLED_BY_LAST_STATE
-from rayscale.plan import _parameters
-from rayscale.tasks import find_kind
-from rayscale.trial import ModelSpec
+from rayscale.nn.models.build import build_model
+from rayscale.nn.models.objectives import find_objective
+from rayscale.nn.models.size import count_params
+from rayscale.plan.parameters import LABELLED_BY_LAST_STATE
+from rayscale.plan.plan import _parameters
+from rayscale.runs.trial import ModelSpec
+from rayscale.study.lora import Lora
+from rayscale.study.tasks import find_kind
 
 WORDS, LENGTH, WIDTH = 40, 16, 16
 SEQUENCES, TOKENS, QUESTIONS = "sequence-classification", "token-classification", "question-answering"

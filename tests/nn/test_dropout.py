@@ -13,11 +13,21 @@ from made import Made, encoder_sizes, make_trial
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rayscale.nn import job
-from rayscale.nn.dropout import FLAT, NOT_BY_ROW, Lines, Masks, by_row, may_drop, row_keys, step_key, window_keys
-from rayscale.nn.train import train_trial
-from rayscale.nn.unpadded import LAYERS, pack, unpad
-from rayscale.trial import ModelSpec
+from rayscale.nn.attention.dropout import (
+    FLAT,
+    NOT_BY_ROW,
+    Lines,
+    Masks,
+    by_row,
+    may_drop,
+    row_keys,
+    step_key,
+    window_keys,
+)
+from rayscale.nn.attention.unpadded import LAYERS, pack, unpad
+from rayscale.nn.training import job
+from rayscale.nn.training.train import train_trial
+from rayscale.runs.trial import ModelSpec
 
 LENGTHS = np.array([5, 9, 12, 9, 3, 7])
 DROPPED = dict.fromkeys(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from rayscale.nn.group import Group
-from rayscale.nn.objectives import IGNORED, Inputs, find_objective
-from rayscale.text.entities import SCHEMES, entities, scheme_of, scheme_text, signature
+from rayscale.nn.models.objectives import IGNORED, Inputs, find_objective
+from rayscale.nn.ranks import Group
+from rayscale.text.tasks.entities import SCHEMES, entities, scheme_of, scheme_text, signature
 
 TAGS = ["O", *(f"{mark}-{kind}" for mark in "BIES" for kind in ("PER", "LOC", "A-B"))]
 

@@ -12,14 +12,14 @@ from made import LENGTH, Made, encoder_sizes, make_trial
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from rayscale.lora import Lora
-from rayscale.nn import recording, train
-from rayscale.nn.kept_model import KeptModel
-from rayscale.nn.objectives import Inputs
-from rayscale.nn.recording import Recorder
-from rayscale.nn.train import train_trial
-from rayscale.nn.unpadded import LAYERS, unpad
-from rayscale.trial import ModelSpec
+from rayscale.nn.attention.unpadded import LAYERS, unpad
+from rayscale.nn.models.objectives import Inputs
+from rayscale.nn.training import cuda_graphs, train
+from rayscale.nn.training.cuda_graphs import Recorder
+from rayscale.nn.training.kept_model import KeptModel
+from rayscale.nn.training.train import train_trial
+from rayscale.runs.trial import ModelSpec
+from rayscale.study.lora import Lora
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU that torch can use")
 
@@ -62,8 +62,8 @@ def test_recorded_steps_are_the_steps(
     classification: Made, language: Made, task: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     played: list[int] = []
-    play = recording._Recording.play
-    monkeypatch.setattr(recording._Recording, "play", lambda *given: played.append(1) or play(*given))
+    play = cuda_graphs._Recording.play
+    monkeypatch.setattr(cuda_graphs._Recording, "play", lambda *given: played.append(1) or play(*given))
     made, family = (language, "gpt2") if task == "causal-lm" else (classification, "bert")
     settings = {"task_type": task, "model": wide(family), "data_requested": 12 * 53 if task == "causal-lm" else 53}
     results = []

@@ -10,42 +10,28 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 import transformers
-from made import LABELS, LENGTH, Made, make_classification, make_language, make_split, make_trial
+from made import LABELS, LENGTH, Made, make_classification, make_language, make_pairs, make_split, make_trial
 from resume_worker import InterruptedTrialError, interrupted_in, saved_after, saving
 from test_resume import timeless
 
 from rayscale.errors import MemoryTrialError
-from rayscale.lora import Lora
-from rayscale.nn import job, kept_model, models, recording
-from rayscale.nn import train as train_module
-from rayscale.nn.kept_model import KeptModel
-from rayscale.nn.objectives import Inputs
-from rayscale.nn.recording import Recorder
-from rayscale.nn.train import train_trial
-from rayscale.nn.vocabulary import UsedRows
-from rayscale.on_ray.lanes import _Worker
-from rayscale.on_ray.told import tell
-from rayscale.text.prepared import Ragged
-from rayscale.trial import ModelSpec, Trial
+from rayscale.nn.models import build as models
+from rayscale.nn.models.objectives import Inputs
+from rayscale.nn.models.used_rows import UsedRows
+from rayscale.nn.training import cuda_graphs, job, kept_model
+from rayscale.nn.training import train as train_module
+from rayscale.nn.training.cuda_graphs import Recorder
+from rayscale.nn.training.kept_model import KeptModel
+from rayscale.nn.training.train import train_trial
+from rayscale.on_ray.event_text import event_text
+from rayscale.on_ray.lanes.worker import _Worker
+from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.study.lora import Lora
 
 WORDS = 60  # of which the texts use so few that the others rest
-
-
-def make_pairs(folder: Path) -> Made:
-    """Windows of a chain, and what follows on their first tokens, to be written."""
-    made = make_language(folder)
-    splits = {}
-    for name, split in made.splits.items():
-        rows = split.rows(range(len(split)))
-        targets = Ragged(np.concatenate([row[:4] for row in rows]), 4 * np.arange(len(rows) + 1))
-        splits[name] = replace(
-            split, lists={"targets": targets}, texts={"reference": pa.chunked_array([["c"] * len(rows)])}
-        )
-    return made.having(**splits)
 
 
 def make_checkpoint(folder: Path) -> Path:
@@ -150,7 +136,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     numbers: list[int] = []
 
     def record(self: Recorder, inputs: Any) -> Any:
-        run, held, factor = self._run, recording._copied(inputs), torch.zeros(())
+        run, held, factor = self._run, cuda_graphs._copied(inputs), torch.zeros(())
         model, loss = inspect.getclosurevars(run).nonlocals["parallel"], torch.zeros(())
 
         def places() -> list[Any]:
@@ -164,7 +150,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         numbers.append(1)
         graph: Any = SimpleNamespace(replay=replay)
-        return recording._Recording(graph, list(recording._tensors(held)), factor, loss, 1000)
+        return cuda_graphs._Recording(graph, list(cuda_graphs._tensors(held)), factor, loss, 1000)
 
     monkeypatch.setattr(train_module, "can_record", lambda job, model_type: True)
     monkeypatch.setattr(job, "can_unpad", lambda model: False)  # what is packed for a CPU has other sizes than tensors'
@@ -210,11 +196,11 @@ def test_a_recording_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     assert not kept.holds
     told = [event for event in events if event["event"] == "steps_not_recorded"]
     assert [event["reason"] for event in told] == ["operation not permitted"]
-    assert "could not be recorded as CUDA graphs: operation not permitted." in str(tell(told[0]))
+    assert "could not be recorded as CUDA graphs: operation not permitted." in str(event_text(told[0]))
 
 
 def test_recordings_that_no_trial_plays_make_room(recorded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "MOST", 2)
+    monkeypatch.setattr(cuda_graphs, "MOST", 2)
     parallel = torch.nn.Linear(1, 1)
 
     def run(inputs: Inputs, factor: Any) -> torch.Tensor:

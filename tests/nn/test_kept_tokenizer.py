@@ -17,12 +17,12 @@ import transformers
 from test_tasks import MACHINE, _asked, _pairs, _turned
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from rayscale.draft import draft_plan
-from rayscale.nn.train import train_trial
-from rayscale.storage import Store
-from rayscale.study import load_study
-from rayscale.text.prepare import Here, prepare
-from rayscale.text.tokenise import spec_of
+from rayscale.nn.training.train import train_trial
+from rayscale.plan.draft import draft_plan
+from rayscale.study.study import load_study
+from rayscale.system.storage import Store
+from rayscale.text.preparation import Here, prepare
+from rayscale.text.tokens.encode import spec_of
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
          "max_position_embeddings": 64}  # fmt: skip

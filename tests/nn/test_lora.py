@@ -16,15 +16,16 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from rayscale.errors import InputError
-from rayscale.lora import Lora
-from rayscale.nn import job, train
-from rayscale.nn.group import Group
-from rayscale.nn.lora import adapter_parameters, merge
-from rayscale.nn.models import build_model, count_params, measure_size
-from rayscale.nn.objectives import find_objective
-from rayscale.nn.optimizers import make_optimizer
-from rayscale.parameters import count_adapters
-from rayscale.trial import ModelSpec, Trial
+from rayscale.nn.models.build import build_model
+from rayscale.nn.models.lora import adapter_parameters, merge
+from rayscale.nn.models.objectives import find_objective
+from rayscale.nn.models.size import count_params, measure_size
+from rayscale.nn.ranks import Group
+from rayscale.nn.training import job, train
+from rayscale.nn.training.optimizers import make_optimizer
+from rayscale.plan.parameters import count_adapters
+from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.study.lora import Lora
 
 LORA = Lora(rank=2)
 CLASSIFIER = {"classifier.weight", "classifier.bias"}

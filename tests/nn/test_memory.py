@@ -13,13 +13,13 @@ import torch
 from made import make_classification, make_trial
 from resume_worker import saved_after, saving
 
-from rayscale.nn import train
-from rayscale.on_ray import lanes
+from rayscale.nn.training import train
 from rayscale.on_ray.inline import run_here
-from rayscale.on_ray.lane import Cell
-from rayscale.on_ray.pool import LanePool
-from rayscale.retry import why_not_again
-from rayscale.trial import ModelSpec, Trial
+from rayscale.on_ray.lanes import worker as lanes
+from rayscale.on_ray.lanes.lane import Cell
+from rayscale.on_ray.lanes.pool import LanePool
+from rayscale.on_ray.lanes.retry import why_not_again
+from rayscale.runs.trial import ModelSpec, Trial
 
 pytestmark = pytest.mark.row
 TRIAL = make_trial(data_requested=120, trial_id="hungry", training={"global_batch": 8})

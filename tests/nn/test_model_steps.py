@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from made_checkpoints import PAIRS, make_marian, make_masked, sentences
 
-from rayscale.augmenters import Example
 from rayscale.errors import InputError
-from rayscale.nn import rows as nn_rows
-from rayscale.study_augment import read
-from rayscale.text.chain import Chain, fingerprint
+from rayscale.nn.augment import batches as nn_rows
+from rayscale.study.augment_key import read
+from rayscale.study.augmenters import Example
+from rayscale.text.augment.chain import Chain, fingerprint
 from rayscale.text.normalise import keys_of
 
 pytest.importorskip("sentencepiece", reason="the tokenizer of Marian needs the extra `augment`")

@@ -15,13 +15,14 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from rayscale import heads
 from rayscale.errors import InputError
-from rayscale.nn import models
-from rayscale.nn.models import build_model, count_params, measure_size
-from rayscale.nn.objectives import find_objective
-from rayscale.parameters import count, count_from_header, family_config
-from rayscale.trial import ModelSpec
+from rayscale.nn.models import build as models
+from rayscale.nn.models.build import build_model
+from rayscale.nn.models.objectives import find_objective
+from rayscale.nn.models.size import count_params, measure_size
+from rayscale.plan import heads
+from rayscale.plan.parameters import count, count_from_header, family_config
+from rayscale.runs.trial import ModelSpec
 
 CLASSIFY, CONTINUE = "sequence-classification", "causal-lm"
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from rayscale.errors import TrialError
-from rayscale.nn.group import Group
+from rayscale.nn.ranks import Group
 
 CASES = ["classify-49", "classify-53", "drop", "tag", "topics", "adapt", "continue"]
 SIZES = (2, 4)

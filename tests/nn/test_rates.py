@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rayscale.errors import InputError
-from rayscale.nn.rates import resolve_adapter_rate, resolve_head_factor, resolve_rate, schedule_factor
+from rayscale.plan.learning_rates import resolve_adapter_rate, resolve_head_factor, resolve_rate, schedule_factor
 
 
 def factors(schedule: str, steps: int = 20, warmup: float = 0.2) -> list[float]:

@@ -15,11 +15,11 @@ from made import make_trial
 from resume_worker import InterruptedTrialError, cases, interrupted_in, run, saved_after, saving
 from safetensors.torch import load_file
 
-from rayscale.attempts import Attempt, earlier_attempts, earlier_drivers
 from rayscale.errors import MemoryTrialError
-from rayscale.nn import train
-from rayscale.savepoints import DamagedError, Savepoints, forget
-from rayscale.storage import Store
+from rayscale.nn.training import train
+from rayscale.runs.attempts import Attempt, earlier_attempts, earlier_drivers
+from rayscale.runs.savepoints import DamagedError, Savepoints, forget
+from rayscale.system.storage import Store
 
 #: What two runs of a trial may not share: times, what is made of them, and the memory of a process that did more.
 TIMES = {"train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second", "mfu", "peak_memory_bytes"}
@@ -112,8 +112,8 @@ def test_the_savepoint_of_another_trial_is_not_taken(tmp_path: Path) -> None:
 
 SAVES = """
 import sys
-from rayscale.savepoints import Savepoints
-from rayscale.storage import Store
+from rayscale.runs.savepoints import Savepoints
+from rayscale.system.storage import Store
 kept = Savepoints(Store.open(sys.argv[1]), "one", {"seed": 0})
 print("ready", flush=True)
 for step in range(1, 1_000_000):

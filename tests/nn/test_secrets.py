@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from rayscale.nn import train
+from rayscale.nn.training import train
 from rayscale.on_ray import run_study
-from rayscale.study import load_study
-from rayscale.text.prepare import Here, prepare
-from rayscale.text.tokenise import TokenizerSpec
+from rayscale.study.study import load_study
+from rayscale.text.preparation import Here, prepare
+from rayscale.text.tokens.encode import TokenizerSpec
 from tests.unit.conftest import STUDY
-from tests.unit.test_redaction import CANARY, SECRETS, Sandbox, leaks
+from tests.unit.system.test_redaction import CANARY, SECRETS, Sandbox, leaks
 
 
 @pytest.mark.row

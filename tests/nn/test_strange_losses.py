@@ -12,9 +12,9 @@ import pytest
 from made import Made, make_trial
 
 import rayscale as rs
-from rayscale.ledger import make_record
-from rayscale.nn import job, train
-from rayscale.nn.objectives import Objective
+from rayscale.nn.models.objectives import Objective
+from rayscale.nn.training import job, train
+from rayscale.runs.ledger import make_record
 
 pytestmark = pytest.mark.row
 

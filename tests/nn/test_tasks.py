@@ -13,14 +13,14 @@ import numpy as np
 import plainly
 import pytest
 
-from rayscale.draft import draft_plan
-from rayscale.machine import Machine
-from rayscale.nn.train import train_trial
-from rayscale.storage import Store
-from rayscale.study import load_study
-from rayscale.text.prepare import Here, prepare
-from rayscale.text.starter import write_starter
-from rayscale.text.tokenise import spec_of
+from rayscale.nn.training.train import train_trial
+from rayscale.plan.draft import draft_plan
+from rayscale.plan.starter import write_starter
+from rayscale.study.study import load_study
+from rayscale.system.machine import Machine
+from rayscale.system.storage import Store
+from rayscale.text.preparation import Here, prepare
+from rayscale.text.tokens.encode import spec_of
 
 MACHINE = Machine("cpu", 2, "x", "this machine")
 ANIMALS = ("cat", "dog", "owl", "fox")

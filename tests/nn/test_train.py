@@ -17,10 +17,11 @@ from resume_worker import InterruptedTrialError, interrupted_in, saved_after, sa
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rayscale.errors import DataError, TrialError
-from rayscale.nn import grouped_attention, job, speed, train
-from rayscale.nn.train import train_trial
+from rayscale.nn.attention import grouped
+from rayscale.nn.training import course, job, train
+from rayscale.nn.training.train import train_trial
+from rayscale.runs.trial import ModelSpec
 from rayscale.text.prepared import Ragged
-from rayscale.trial import ModelSpec
 
 CLOCKED = {"train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes"}
 
@@ -127,7 +128,7 @@ def test_speed_leaves_out_the_first_steps_and_the_pauses(language: Made, monkeyp
     steps: list[int] = []
     original_step, original_evaluate = train.take_step, train.evaluate
     monkeypatch.setattr(train, "time", Clock())
-    monkeypatch.setattr(speed, "time", Clock())
+    monkeypatch.setattr(course, "time", Clock())
     monkeypatch.setattr(train, "take_step", step)
     monkeypatch.setattr(train, "evaluate", slow_evaluate)
     result = train_trial(make_trial("causal-lm"), language)
@@ -169,7 +170,7 @@ def test_checkpointing_computes_layers_twice_and_changes_nothing(
         return attend(*given, **more)
 
     classifies = task == "sequence-classification"
-    owner, name = (grouped_attention, "attend") if classifies else (torch.nn.functional, "scaled_dot_product_attention")
+    owner, name = (grouped, "attend") if classifies else (torch.nn.functional, "scaled_dot_product_attention")
     attend = getattr(owner, name)
     monkeypatch.setattr(owner, name, count)
     family = "bert" if classifies else "gpt2"
@@ -193,7 +194,7 @@ def test_row_15_a_loss_that_is_no_number_is_a_result_of_its_own_kind(language: M
 
 
 def test_progress(language: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rayscale.nn.pulse.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("rayscale.nn.training.heartbeat.PROGRESS_SECONDS", 0.0)
     told: list[dict[str, Any]] = []
     train_trial(make_trial("causal-lm"), language, progress=told.append)
     assert list(dict.fromkeys(each["phase"] for each in told)) == ["load", "train", "validation", "test"]

@@ -13,14 +13,15 @@ from made import Made, encoder_sizes, make_trial
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from rayscale.nn import job, vocabulary
-from rayscale.nn.batches import cut_bucketed_batches, cut_global_batches
-from rayscale.nn.dropout import Lines
-from rayscale.nn.grouped_attention import Rows, attend
-from rayscale.nn.key_masks import leave_out_masks, spread_masks
-from rayscale.nn.train import train_trial
-from rayscale.nn.unpadded import LAYERS, pack, unpad
-from rayscale.trial import ModelSpec
+from rayscale.nn.attention.dropout import Lines
+from rayscale.nn.attention.grouped import Rows, attend
+from rayscale.nn.attention.masks import leave_out_masks, spread_masks
+from rayscale.nn.attention.unpadded import LAYERS, pack, unpad
+from rayscale.nn.models import used_rows
+from rayscale.nn.training import job
+from rayscale.nn.training.batches import cut_bucketed_batches, cut_global_batches
+from rayscale.nn.training.train import train_trial
+from rayscale.runs.trial import ModelSpec
 
 SIZES = encoder_sizes(16, 2, 40, 20)
 LENGTHS = (3, 9, 5, 9, 1, 3)
@@ -107,7 +108,7 @@ def test_a_trial_is_the_same_padded_with_its_whole_vocabulary(
 ) -> None:
     words = classification.split("train").values
     assert len(np.unique(words)) / 40 < 0.81  # some tokens occur nowhere
-    monkeypatch.setattr(vocabulary, "LARGEST_SHARE", 0.9 if rest else 0.0)
+    monkeypatch.setattr(used_rows, "LARGEST_SHARE", 0.9 if rest else 0.0)
     trial = make_trial(model=ModelSpec("tiny", "pretrained", "bert", 2, path=str(tiny_bert)))
     here = train_trial(trial, classification, save_to=classification.path / "here")
     monkeypatch.setattr(job, "can_unpad", lambda model: False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rayscale.on_ray.session import Session, connect
+from rayscale.on_ray.session.session import Session, connect
 from tests.ray.started import Started
 
 WORDS = ("the", "a", "cat", "dog", "bird", "runs", "sleeps", "eats", "fast", "slow", "red", "blue", "big", "house")

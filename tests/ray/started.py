@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from rayscale.on_ray import reap
+from rayscale.on_ray.session import cleanup_process
 
 MARK = "RAYSCALE_TEST_MARK"
 REAPER_SECONDS = 60.0  # on a machine that others share
@@ -29,7 +29,7 @@ class Started:
         environment.pop("RAY_ADDRESS", None)
         with open(log, "wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rayscale.cli", *words],
+                [sys.executable, "-m", "rayscale", *words],
                 env=environment, start_new_session=True,
                 stdin=subprocess.DEVNULL if terminal is None else terminal,
                 stdout=file if terminal is None else terminal, stderr=file if terminal is None else terminal,
@@ -60,13 +60,13 @@ class Started:
 
     def processes(self) -> dict[int, str]:
         """The processes that it started, and itself while it lives: their command lines by number."""
-        return reap.bearers(f"{MARK}={self.mark}")
+        return cleanup_process.bearers(f"{MARK}={self.mark}")
 
     def orphans(self, seconds: float = 5) -> dict[int, str]:
         """What is left of it that does not go within some seconds, once the small process that clears up has gone."""
         give_up = time.monotonic() + REAPER_SECONDS
         while (left := self.processes()) and time.monotonic() < give_up:
-            if not any(reap.__file__ in words for words in left.values()):
+            if not any(cleanup_process.__file__ in words for words in left.values()):
                 give_up = min(give_up, time.monotonic() + seconds)
             time.sleep(0.05)
         return left

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rayscale.on_ray.data import RayWorkers
-from rayscale.on_ray.study_run import run_study
-from rayscale.study import load_study
-from rayscale.text import children
-from rayscale.text import prepare as steps
-from rayscale.text.tokenise import TokenizerSpec
+from rayscale.on_ray.data.prepare import RayWorkers
+from rayscale.on_ray.driver import run_study
+from rayscale.study.study import load_study
+from rayscale.text import preparation as steps
+from rayscale.text.augment import children
+from rayscale.text.tokens.encode import TokenizerSpec
 from tests.ray.conftest import write_study
 
 BERT = TokenizerSpec("trained", "bert", 400)

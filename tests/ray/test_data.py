@@ -13,13 +13,14 @@ import pytest
 from tokenizers import Tokenizer
 
 from rayscale.errors import DataError, InputError
-from rayscale.on_ray import data as on_ray_data
-from rayscale.on_ray.data import RayWorkers, prepare
-from rayscale.on_ray.session import connect
-from rayscale.study import Data, Grid, Ladder, Study, Task
-from rayscale.text import prepare as steps
-from rayscale.text import prepared, shards, tokens
-from rayscale.text.tokenise import TokenizerSpec
+from rayscale.on_ray.data import prepare as on_ray_data
+from rayscale.on_ray.data.prepare import RayWorkers, prepare
+from rayscale.on_ray.session.session import connect
+from rayscale.study.study import Data, Grid, Ladder, Study, Task
+from rayscale.text import folders, prepared, shards
+from rayscale.text import preparation as steps
+from rayscale.text.tokens import token_files
+from rayscale.text.tokens.encode import TokenizerSpec
 
 BERT = TokenizerSpec("trained", "bert", 512)
 GPT2 = TokenizerSpec("trained", "gpt2", 512)
@@ -137,7 +138,7 @@ def test_blocks_are_small_enough_to_spread(local_ray, texts, tmp_path, monkeypat
     monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(shards, "BATCH_ROWS", 100)
     cleaned = prepare(make_study(texts), [BERT], [0])[BERT.name].path.parent
-    blocks, starts = tokens.blocks_of(cleaned)
+    blocks, starts = token_files.blocks_of(cleaned)
     assert max(len(block) for block in blocks) <= 100
-    counts = prepared.read_clean_manifest(cleaned)["rows"]
+    counts = folders.read_clean_manifest(cleaned)["rows"]
     assert sum(len(block) for block in blocks) == starts[-1] == sum(counts[name] for name in prepared.SPLITS)

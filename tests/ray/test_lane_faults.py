@@ -12,18 +12,18 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table
 
-from rayscale.draft import draft_plan
-from rayscale.machine import this_machine
-from rayscale.on_ray.data import prepare
-from rayscale.on_ray.lane import Cell
-from rayscale.on_ray.lanes import Handed, LaneSettings, open_host, open_pool
-from rayscale.on_ray.parcels import wrap
-from rayscale.on_ray.reap import VARIABLE, users
-from rayscale.on_ray.session import Session
-from rayscale.storage import Store
-from rayscale.study import load_study
-from rayscale.text.tokenise import spec_of
-from rayscale.trial import Trial
+from rayscale.on_ray.data.parcels import wrap
+from rayscale.on_ray.data.prepare import prepare
+from rayscale.on_ray.lanes.lane import Cell
+from rayscale.on_ray.lanes.worker import Handed, LaneSettings, open_host, open_pool
+from rayscale.on_ray.session.cleanup_process import VARIABLE, users
+from rayscale.on_ray.session.session import Session
+from rayscale.plan.draft import draft_plan
+from rayscale.runs.trial import Trial
+from rayscale.study.study import load_study
+from rayscale.system.machine import this_machine
+from rayscale.system.storage import Store
+from rayscale.text.tokens.encode import spec_of
 from tests.ray.conftest import STUDY, write_study
 from tests.ray.test_lanes import numbers
 

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 import ray
 
-from rayscale.draft import draft_plan
-from rayscale.machine import Machine, this_machine
 from rayscale.nn.metrics import METRICS
-from rayscale.on_ray.capacity import local_capacity
-from rayscale.on_ray.data import prepare
-from rayscale.on_ray.lane import Cell
-from rayscale.on_ray.lanes import Handed, LaneSettings, open_host, open_pool
-from rayscale.on_ray.parcels import wrap
-from rayscale.on_ray.session import Session, connect
-from rayscale.plan import Plan
-from rayscale.storage import Store
-from rayscale.study import load_study
-from rayscale.text.tokenise import spec_of
-from rayscale.trial import Trial
+from rayscale.on_ray.data.parcels import wrap
+from rayscale.on_ray.data.prepare import prepare
+from rayscale.on_ray.lanes.lane import Cell
+from rayscale.on_ray.lanes.worker import Handed, LaneSettings, open_host, open_pool
+from rayscale.on_ray.session.capacity import local_capacity
+from rayscale.on_ray.session.session import Session, connect
+from rayscale.plan.draft import draft_plan
+from rayscale.plan.plan import Plan
+from rayscale.runs.trial import Trial
+from rayscale.study.study import load_study
+from rayscale.system.machine import Machine, this_machine
+from rayscale.system.storage import Store
+from rayscale.text.tokens.encode import spec_of
 from tests import made_studies
 from tests.ray.conftest import write_study
 

@@ -12,8 +12,8 @@ from ray._private.services import find_gcs_addresses
 
 from rayscale.errors import InputError
 from rayscale.on_ray import run_study
-from rayscale.on_ray.observer import Silent
-from rayscale.on_ray.session import connect
+from rayscale.on_ray.session.session import connect
+from rayscale.plan.observer import Silent
 from tests.ray.conftest import STUDY, write_study
 
 ONE = STUDY.replace("[40, 80, 160]", "[40]").replace("[1x32, 2x32]", "[1x32]").replace("[1, 2]", "[1]")

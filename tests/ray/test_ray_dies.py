@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import rayscale as rs
-from rayscale.on_ray import session
+from rayscale.on_ray.session import session
 from tests.ray.conftest import STUDY, write_study
 from tests.ray.started import Started
 from tests.ray.test_signals import GO_ON, begun, start

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rayscale.nn.batches import pad_rows
-from rayscale.on_ray import run_study, stream
-from rayscale.on_ray.session import Session
-from rayscale.study import load_study
-from rayscale.text.prepare import Here, prepare
-from rayscale.text.tokenise import TokenizerSpec
+from rayscale.nn.training.batches import pad_rows
+from rayscale.on_ray import run_study
+from rayscale.on_ray.data import stream
+from rayscale.on_ray.session.session import Session
+from rayscale.study.study import load_study
+from rayscale.text.preparation import Here, prepare
+from rayscale.text.tokens.encode import TokenizerSpec
 from tests.ray.conftest import STUDY, write_study
 
 SPEC = TokenizerSpec("trained", "bert", 400)

@@ -12,10 +12,10 @@ from ray.tune import ExperimentAnalysis
 from safetensors.numpy import save_file
 
 import rayscale as rs
-from rayscale.ledger import COLUMNS
-from rayscale.machine import physical_cores
 from rayscale.on_ray import run_study
-from rayscale.run_folder import status
+from rayscale.runs.ledger import COLUMNS
+from rayscale.runs.status import read_status
+from rayscale.system.machine import physical_cores
 from tests.ray.conftest import STUDY, write_study
 
 pytestmark = pytest.mark.skipif(physical_cores() < 2, reason="the study wants two worker slots")
@@ -36,7 +36,7 @@ def test_a_study_runs_to_a_report_resumes_and_is_read_by_tune_and_pandas(tmp_pat
     assert json.loads((out / "fit.json").read_text())["verdict"]["sentences"]
     assert "<html" in (out / "report.html").read_text()
     assert len(run.curves(trials.trial_id[0])) > 0
-    assert status(run)["done"] == 12
+    assert read_status(run)["done"] == 12
 
     analysis = ExperimentAnalysis(str(out / "tune"))
     frame = analysis.dataframe()

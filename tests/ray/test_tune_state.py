@@ -11,7 +11,7 @@ import pytest
 from ray.tune import ExperimentAnalysis
 
 from rayscale.on_ray import run_study
-from rayscale.run_folder import load
+from rayscale.runs.folder import load
 from tests.ray.conftest import STUDY, write_study
 
 

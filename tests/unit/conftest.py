@@ -20,6 +20,12 @@ run: {accelerator: cpu}
 """
 
 
+def write_rows(folder: Path) -> None:
+    """200 short rows of two classes."""
+    rows = [f"row number {i} about {'cats' if i % 2 else 'dogs'},{'cat' if i % 2 else 'dog'}" for i in range(200)]
+    (folder / "rows.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+
+
 def write_tokenizer(folder: Path, size: int) -> None:
     """The two files of a tokenizer of words, with so many tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -32,9 +38,8 @@ def write_tokenizer(folder: Path, size: int) -> None:
 
 @pytest.fixture
 def study_file(tmp_path: Path) -> Path:
-    """A study file beside its data: 200 short rows of two classes."""
-    rows = [f"row number {i} about {'cats' if i % 2 else 'dogs'},{'cat' if i % 2 else 'dog'}" for i in range(200)]
-    (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    """A study file beside its data."""
+    write_rows(tmp_path)
     path = tmp_path / "study.yaml"
     path.write_text(STUDY)
     return path

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from rayscale.ledger import COLUMNS, SCHEMA, Ledger, TrialRecord
-from rayscale.storage import Store
+from rayscale.runs.ledger import COLUMNS, SCHEMA, Ledger, TrialRecord
+from rayscale.system.storage import Store
 
 MODELS = {"tiny": 1e5, "small": 3e5, "base": 1e6, "large": 3e6}
 SIZES = (500, 1000, 2000, 4000, 8000)

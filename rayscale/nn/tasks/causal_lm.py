@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from rayscale.nn.objectives import IGNORED, Inputs, Objective, Score
+from rayscale.nn.models.objectives import IGNORED, Inputs, Objective, Score
 
 if TYPE_CHECKING:
-    from rayscale.nn.group import Group
+    from rayscale.nn.ranks import Group
     from rayscale.text.prepared import Prepared, Split
 
 LARGEST_EXPONENT = 700.0

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rayscale.nn.metrics import averages, class_table
-from rayscale.nn.objectives import Inputs, Objective, Score, one_per_row
+from rayscale.nn.models.objectives import Inputs, Objective, Score, one_per_row
 from rayscale.nn.tasks.rows import pad_lists
 
 if TYPE_CHECKING:
-    from rayscale.nn.group import Group
+    from rayscale.nn.ranks import Group
     from rayscale.text.prepared import Prepared, Split
 
 _NONE = -1

@@ -11,15 +11,14 @@ import transformers
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from rayscale.nn.models import padding_token
-from rayscale.nn.objectives import OWNERS, WINDOWS, Inputs, Objective, Score, bare
+from rayscale.nn.models.build import padding_token
+from rayscale.nn.models.objectives import OWNERS, TYPES, WINDOWS, Inputs, Objective, Score, bare, kinds_of
 from rayscale.nn.tasks.answers import SIGNATURE, exact_match, f1
-from rayscale.nn.tasks.sequence_classification import TYPES, kinds_of
-from rayscale.parameters import training_flops
+from rayscale.plan.parameters import training_flops
 
 if TYPE_CHECKING:
-    from rayscale.nn.group import Group
-    from rayscale.nn.models import Size
+    from rayscale.nn.models.size import Size
+    from rayscale.nn.ranks import Group
     from rayscale.text.prepared import Prepared, Split
 
 #: Tokens of an answer at most, as in the scripts of BERT (Devlin et al. 2019, run_squad.py).

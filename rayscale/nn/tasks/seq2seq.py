@@ -12,14 +12,14 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from rayscale.nn.objectives import IGNORED, Inputs, Objective, Score, bare
+from rayscale.nn.models.objectives import IGNORED, Inputs, Objective, Score, bare
 from rayscale.nn.tasks.rows import pad_lists
-from rayscale.parameters import training_flops
-from rayscale.text.bleu import bleu_tokenizer
+from rayscale.plan.parameters import training_flops
+from rayscale.text.tasks.seq2seq import bleu_tokenizer
 
 if TYPE_CHECKING:
-    from rayscale.nn.group import Group
-    from rayscale.nn.models import Size
+    from rayscale.nn.models.size import Size
+    from rayscale.nn.ranks import Group
     from rayscale.text.prepared import Prepared, Split
 
 

@@ -12,14 +12,11 @@ from torch.nn.functional import cross_entropy
 
 from rayscale.errors import InputError
 from rayscale.nn.metrics import class_table, classification_metrics
-from rayscale.nn.objectives import Inputs, Objective, Score, bare, one_per_row
+from rayscale.nn.models.objectives import TYPES, Inputs, Objective, Score, kinds_of, one_per_row
 
 if TYPE_CHECKING:
-    from rayscale.nn.group import Group
+    from rayscale.nn.ranks import Group
     from rayscale.text.prepared import Prepared, Split
-
-
-TYPES = "token_type_ids"
 
 
 def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
@@ -29,11 +26,6 @@ def extra(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
     places, ends = np.arange(width), split.lengths[rows]
     inside = (places >= split.numbers["second"][rows][:, None]) & (places < ends[:, None])
     return {TYPES: inside.astype(np.int64)}
-
-
-def kinds_of(model: nn.Module) -> int:
-    """How many kinds of tokens (texts of a pair) the model tells apart; 0 if it has no table for them."""
-    return int(getattr(bare(model).config, "type_vocab_size", 0) or 0)
 
 
 def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:

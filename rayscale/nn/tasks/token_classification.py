@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from rayscale.nn.metrics import averages, class_table
-from rayscale.nn.objectives import IGNORED, Inputs, Objective, Score
+from rayscale.nn.models.objectives import IGNORED, Inputs, Objective, Score
 from rayscale.nn.tasks.rows import count_lists, pad_lists
-from rayscale.text.entities import entities, kind_of, scheme_of, signature
+from rayscale.text.tasks.entities import entities, kind_of, scheme_of, signature
 
 if TYPE_CHECKING:
-    from rayscale.nn.group import Group
+    from rayscale.nn.ranks import Group
     from rayscale.text.prepared import Prepared, Split
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rayscale.text.form import Form
 from rayscale.text.normalise import normalise
-from rayscale.text.sources import BadRow, Row, checked_text
-from rayscale.text.tasks.form import Form
+from rayscale.text.sources.readers import BadRow, Row, checked_text
 
 if TYPE_CHECKING:
-    from rayscale.study import Task
+    from rayscale.study.study import Task
 
 
 def check(row: Row, task: Task) -> tuple[str, None] | BadRow:

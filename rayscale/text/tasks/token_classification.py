@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from rayscale.text import tokenise
+from rayscale.text.form import EncodingOptions, Form
 from rayscale.text.normalise import normalise
-from rayscale.text.opening import short
 from rayscale.text.shards import list_array
-from rayscale.text.sources import BadRow, Row, checked_text
-from rayscale.text.tasks.form import Asked, Form
+from rayscale.text.sources.opening import short
+from rayscale.text.sources.readers import BadRow, Row, checked_text
+from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from rayscale.study import Task
+    from rayscale.study.study import Task
 
 #: The target of a piece that carries no tag, which losses leave out.
 UNTAGGED = -100
@@ -66,7 +66,7 @@ def _listed(row: Row, place: int, column: str) -> list[str] | BadRow:
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: Asked
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
 ) -> dict[str, pa.Array]:
     """Sentences with a space between tokens; `targets`: the tag of each piece that begins a token, else UNTAGGED.
 

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from rayscale import cli
+from rayscale.cli.verbs import main
 from rayscale.errors import InputError, RayscaleError, TrialError
-from rayscale.on_ray import run_study, study_run
-from rayscale.on_ray.observer import Silent
-from rayscale.run_folder import Run, load, status
-from rayscale.study import load_study
-from tests.unit.test_checkpoints import LADDER, checkpoint
+from rayscale.on_ray import driver as study_run
+from rayscale.on_ray import run_study
+from rayscale.plan.observer import Silent
+from rayscale.runs.folder import Run, load
+from rayscale.runs.status import read_status
+from rayscale.study.study import load_study
+from tests.unit.study.test_checkpoints import LADDER, checkpoint
 
 
 @pytest.fixture
@@ -34,9 +36,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             "eval_seconds": 0.5, "examples": trial.data_requested, "curve": [{"step": 1, "train_loss": 1.0}],
         }  # fmt: skip
 
-    module = ModuleType("rayscale.nn.train")
+    module = ModuleType("rayscale.nn.training.train")
     module.train_trial = train_trial  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "rayscale.nn.train", module)
+    monkeypatch.setitem(sys.modules, "rayscale.nn.training.train", module)
 
     def prepare_here(driver: Any) -> bool:
         splits = {"train": {"rows": 109, "longest": 32, "truncated_rows": 1}, "test": {"rows": 9, "longest": 20}}
@@ -46,7 +48,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return True
 
     monkeypatch.setattr(study_run._Driver, "prepare_here", prepare_here)
-    monkeypatch.setattr("rayscale.draft.write_plan", lambda *given: None, raising=False)
+    monkeypatch.setattr("rayscale.plan.draft.write_plan", lambda *given: None, raising=False)
     monkeypatch.setattr(study_run, "write_plan", lambda *given: None, raising=False)
     return seen
 
@@ -75,7 +77,7 @@ def test_a_trial_that_raises_is_a_failed_record_and_the_others_go_on(
     assert (failed.device_seconds >= 0).all()
     for trial_id in failed.trial_id:
         assert "Traceback" in run.store.read(f"logs/{trial_id}.log").decode()
-    assert (status(run)["ok"], status(run)["failed"]) == (4, 4)
+    assert (read_status(run)["ok"], read_status(run)["failed"]) == (4, 4)
 
     # As with every executor: what failed is left as it is, and run again only when asked.
     trained.clear()
@@ -126,7 +128,7 @@ def test_the_command_line_prints_the_traceback_of_the_one_trial(
     words = ["rayscale", "run", str(inline), "--out", str(inline.parent / "other"), "--yes", "--only", trial_id]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     told = capsys.readouterr().err
     assert ended.value.code == 1
     assert "Traceback" in told
@@ -135,7 +137,7 @@ def test_the_command_line_prints_the_traceback_of_the_one_trial(
 
     monkeypatch.setattr(sys, "argv", [*words[:-1], "no-such-trial"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     assert ended.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
 
@@ -155,9 +157,9 @@ def test_small_text_is_prepared_here_without_ray(inline: Path, monkeypatch: pyte
         return {"status": "ok", "eval_loss": 1.0, "validation_loss": 1.0, "params": 5, "train_seconds": 1.0,
                 "eval_seconds": 0.5, "examples": trial.data_requested, "curve": []}  # fmt: skip
 
-    module = ModuleType("rayscale.nn.train")
+    module = ModuleType("rayscale.nn.training.train")
     module.train_trial = train_trial  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "rayscale.nn.train", module)
+    monkeypatch.setitem(sys.modules, "rayscale.nn.training.train", module)
     monkeypatch.setattr(study_run._Driver, "connect", lambda *given: pytest.fail("Ray was started"))
     run = run_study(inline, out=str(inline.parent / "run"))
     assert run is not None
@@ -173,7 +175,8 @@ def test_small_text_is_prepared_here_without_ray(inline: Path, monkeypatch: pyte
 
 def test_an_inline_run_does_not_even_import_ray() -> None:
     code = (
-        "import sys, rayscale.on_ray.study_run, rayscale.on_ray.data, rayscale.on_ray.inline, rayscale.on_ray.parcels\n"
+        "import sys, rayscale.on_ray.driver, rayscale.on_ray.inline\n"
+        "import rayscale.on_ray.data.prepare, rayscale.on_ray.data.parcels\n"
         "assert 'ray' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

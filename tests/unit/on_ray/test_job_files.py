@@ -10,7 +10,7 @@ import pytest
 
 from rayscale.on_ray import job_files
 from rayscale.on_ray.job_files import STAGED, gather
-from rayscale.study import load_study
+from rayscale.study.study import load_study
 
 STUDY = """\
 # which tickets

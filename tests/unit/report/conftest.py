@@ -38,7 +38,7 @@ def make_trials(
     noise: float = 0.012,
 ) -> pd.DataFrame:
     """One row per cell with every column of the trial table; the first `failed` rows have failed."""
-    from rayscale.ledger import COLUMNS
+    from rayscale.runs.ledger import COLUMNS
 
     rows = []
     for model, params in (models or LADDERS[task]).items():

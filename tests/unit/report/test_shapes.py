@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from rayscale.errors import InputError
-from rayscale.forecast import conclude, law_line
-from rayscale.ledger import COLUMNS, SCHEMA
-from rayscale.prediction import predict
-from rayscale.report.page import render
-from rayscale.report.terminal import verdict_lines
-from rayscale.report.verdict import sentences
-from rayscale.tasks import KINDS
+from rayscale.report.page.page import render
+from rayscale.report.terminal.run import verdict_lines
+from rayscale.report.wording import sentences
+from rayscale.runs.ledger import COLUMNS, SCHEMA
+from rayscale.study.tasks import KINDS
+from rayscale.verdict.prediction import predict
+from rayscale.verdict.verdict import conclude, law_line
 
 SIZES = (40, 160, 640, 2560, 10240)
 PARAMS = (31_874, 90_370, 140_354, 684_000, 1_200_000, 2_400_000)

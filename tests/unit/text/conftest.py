@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rayscale.study import Data, Grid, Ladder, Study, Task
+from rayscale.study.study import Data, Grid, Ladder, Study, Task
 
 MakeStudy = Callable[..., Study]
 

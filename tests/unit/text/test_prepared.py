@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from rayscale.errors import DataError
-from rayscale.text import prepare as steps
-from rayscale.text.prepare import Here, prepare
-from rayscale.text.prepared import Prepared, clean_folder, find_prepared
-from rayscale.text.survey import survey
-from rayscale.text.tokenise import TokenizerSpec
+from rayscale.text import preparation as steps
+from rayscale.text.folders import clean_folder
+from rayscale.text.preparation import Here, prepare
+from rayscale.text.prepared import Prepared, find_prepared
+from rayscale.text.review.survey import survey
+from rayscale.text.tokens.encode import TokenizerSpec
 
 BERT = TokenizerSpec("trained", "bert", 400)
 GPT2 = TokenizerSpec("trained", "gpt2", 400)

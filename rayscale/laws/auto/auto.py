@@ -1,0 +1,297 @@
+"""`--law auto`: all suited laws fitted to all groups of a table, weighed by rolling hold-out, and combined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from rayscale.laws.auto.blend import AUTO, Blend, Mixture, blended
+from rayscale.laws.auto.panel import NOISE_PSEUDO, POPULATION, Panel, PanelFit, draw, fit_panel
+from rayscale.laws.auto.weights import Choice, choose, suited, trends
+from rayscale.laws.catalogue import SUFFIX
+from rayscale.laws.fitting.bootstrap import SAVED_DRAWS, spread
+from rayscale.laws.fitting.coordinates import Array, link
+from rayscale.laws.fitting.held_out import beside_held_out, explains_less
+from rayscale.laws.fitting.huber import huber_sum
+from rayscale.laws.fitting.observations import Observations, count_text, observe, refusals, usual_columns
+from rayscale.laws.fitting.result import Z95, Estimate, Fit, score
+from rayscale.laws.law import Law
+
+FEWEST_ALONE = 5  # configurations of a curve without a population, or two more than the simplest law's parameters
+FEWEST = 2  # sizes from which a curve can be fitted among others of its kind
+DRAWN_VALUES = 1_000_000  # rows x draws, at most, but with FEWEST_DRAWS draws or more
+FEWEST_DRAWS = 200
+STATEABLE = (1e-100, 1e100)
+WIDE = 10.0  # an exponent whose interval spans this many times is no number to quote
+
+
+@np.errstate(all="ignore")  # absurd sizes and far steps overflow; what is not finite in the end is refused as failed
+def fit_auto(
+    table: pd.DataFrame,
+    groups: Sequence[NDArray[np.int64]],
+    given: Mapping[str, str | None],
+    *,
+    target: str,
+    excluded: NDArray[np.bool_],
+    held: NDArray[np.bool_],
+    draws: int,
+    seed: int,
+) -> list[Blend]:
+    """One blend per group (rows of the table by position), the laws weighed on all groups together.
+
+    `given`: role -> column as the caller named them; where none is named the usual names are looked for. A size that
+    is the same within every group is left out: within a group it changes nothing. `excluded` and `held` are (rows,).
+    A curve too short to be fitted alone borrows from the others, if there are enough of these.
+    """
+    began = perf_counter()
+    columns = usual_columns(table, given)
+    columns = _varying(table, groups, columns, target, excluded | held)
+    rows = [_observe(table, each, columns, target, excluded, held) for each in groups]
+    known = [seen.target for seen in rows if len(seen.target)]
+    below_one = bool(known) and max(each.max() for each in known) < 1
+    trend = trends([(seen.inputs, seen.target) for seen in rows if len(seen.target)])
+    laws = suited(list(columns), below_one, trend)
+    if len(columns) == 1:  # a law in data serves any one size
+        role = laws[0].inputs[0]
+        columns = {role: next(iter(columns.values()))}
+        rows = [replace(seen, inputs={role: next(iter(seen.inputs.values()))}, columns=columns) for seen in rows]
+    simplest = min(laws, key=lambda law: len(law.names))
+    reasons = [refusals(seen, simplest) for seen in rows]
+    shared = sum(not why for why in reasons) >= POPULATION
+    if shared:
+        reasons = [[] if _can_borrow(seen) else why for seen, why in zip(rows, reasons, strict=True)]
+    else:
+        whole = min((law for law in laws if not law.name.endswith(SUFFIX)), key=lambda law: len(law.names))
+        reasons = [why or _too_few(seen, whole) for seen, why in zip(rows, reasons, strict=True)]
+    if rising := _rising(trend, columns, target, below_one, laws):
+        reasons = [[*why, rising] for why in reasons]
+    sound = [index for index, why in enumerate(reasons) if not why]
+    found = [_refused(seen, target, why) for seen, why in zip(rows, reasons, strict=True)]
+    if not sound:
+        return found
+    panel = Panel.of(laws[0], [_curve(rows[index]) for index in sound])
+    members = [member for law in laws if _is_finite(member := fit_panel(panel, law))]
+    if not members:
+        return [_failed(each) if index in sound else each for index, each in enumerate(found)]
+    noise = np.min([_log_noise(panel, each) for each in members], axis=0)
+    choice = choose(panel, [member.law for member in members], list(columns), noise)
+    for place, index in enumerate(sound):
+        found[index] = _blend(rows[index], found[index], panel, place, members, choice, draws, seed)
+    seconds = (perf_counter() - began) / len(sound)
+    found = [replace(each, seconds=seconds if each.members else 0.0) for each in found]
+    return [_foretell(each, seen) if held.any() else each for each, seen in zip(found, rows, strict=True)]
+
+
+def _is_finite(member: PanelFit) -> bool:
+    return all(np.isfinite(each).all() for each in (member.theta, member.covariance, member.noise, member.prior))
+
+
+def _failed(refused: Blend) -> Blend:
+    text = {"code": "flat_ridge", "message": "no law reached a finite minimum; check the table's largest values"}
+    return replace(refused, outcome="failed", warnings=(text, *refused.warnings))
+
+
+def _varying(
+    table: pd.DataFrame,
+    groups: Sequence[NDArray[np.int64]],
+    columns: dict[str, str],
+    target: str,
+    out: NDArray[np.bool_],
+) -> dict[str, str]:  # fmt: skip
+    """The columns without those of one size in every group; all of them where none varies."""
+    seen = [_observe(table, each, columns, target, out, np.zeros(len(table), dtype=bool)) for each in groups]
+    varies = {role: any(len(np.unique(one.inputs[role])) > 1 for one in seen) for role in columns}
+    return {role: column for role, column in columns.items() if varies[role]} or columns
+
+
+def _observe(
+    table: pd.DataFrame, rows: NDArray[np.int64], columns: Mapping[str, str], target: str,
+    excluded: NDArray[np.bool_], held: NDArray[np.bool_],
+) -> Observations:  # fmt: skip
+    law = replace(AUTO, inputs=tuple(columns))
+    part = table.iloc[rows]
+    seen = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows])
+    # A dropped row is named by its place in the table that was given, not in its group.
+    return replace(seen, dropped=tuple({**each, "row": int(rows[each["row"]])} for each in seen.dropped))
+
+
+def _can_borrow(seen: Observations) -> bool:
+    varied = all(len(np.unique(values)) >= FEWEST for values in seen.inputs.values())
+    return varied and len(seen.target) > 0 and float(np.ptp(seen.target)) > 0
+
+
+def _rising(
+    trend: Mapping[str, int], columns: Mapping[str, str], target: str, below_one: bool, laws: Sequence[Law]
+) -> dict[str, str] | None:  # fmt: skip
+    """Why a target of 1 and more that only rises is not fitted: laws of a loss fall, a metric's are of fractions."""
+    # Without rows there is no trend either.
+    up = [column for column, sign in zip(columns.values(), trend.values(), strict=False) if sign > 0]
+    if not up or min(trend.values()) < 0 or below_one or not all(law.target == "loss" for law in laws):
+        return None
+    text = f"{target} rises with {', '.join(up)}, and laws of a loss fall; write a metric in percent as a fraction"
+    return {"code": "misspecified", "message": f"{text} (0.87, not 87), or name a law"}
+
+
+def _too_few(seen: Observations, simplest: Law) -> list[dict[str, str]]:
+    """Why a curve that has none to borrow from is too short to choose laws by, where it is."""
+    need = min(FEWEST_ALONE, len(simplest.names) + 2)
+    if (count := _count(seen)) >= need:
+        return []
+    text = f"auto needs {need} to choose among laws; {simplest.name} alone needs {len(simplest.names) + 1}"
+    return [{"code": "few_points", "message": f"{count_text(count)}; {text}"}]
+
+
+def _count(seen: Observations) -> int:
+    """How many different configurations there are."""
+    return int(seen.configurations.max()) + 1
+
+
+def _refused(seen: Observations, target: str, why: list[dict[str, str]]) -> Blend:
+    ranges = {role: (float(v.min()), float(v.max())) for role, v in seen.inputs.items() if len(v)}
+    return Blend(replace(AUTO, inputs=tuple(seen.columns)), target, seen.columns, outcome="not_identifiable",
+                 rows_used=len(seen.target), rows_dropped=seen.dropped, data_range=ranges,
+                 warnings=(*why, *seen.warnings()))  # fmt: skip
+
+
+def _curve(seen: Observations) -> tuple[Mapping[str, Array], Array, Array]:
+    """The rows of one group for a panel. A row given several times is one measurement: its copies share its weight."""
+    stacked = np.stack([*seen.inputs.values(), seen.target], axis=1)
+    _, which, count = np.unique(stacked, axis=0, return_inverse=True, return_counts=True)
+    return seen.inputs, seen.target, 1 / count[which.ravel()]
+
+
+def _log_noise(panel: Panel, member: PanelFit) -> Array:
+    """The deviation of a row's log target by one law, (curves,), whatever scale the law is fitted on."""
+    if member.law.link != "logit":
+        return member.noise
+    return np.asarray(member.noise * (1 - np.exp(panel.level)))
+
+
+def _blend(
+    seen: Observations, refused: Blend, panel: Panel, place: int, members: Sequence[PanelFit], choice: Choice,
+    draws: int, seed: int,
+) -> Blend:  # fmt: skip
+    shares = np.array([choice.weights[member.law.name] for member in members])
+    # In absurd units some law's parameters are beyond what a number can hold; the others then do without it.
+    # A law with as many parameters as a lone curve has configurations fits anything and says nothing.
+    most = np.inf if len(panel.level) >= POPULATION else _count(seen)
+    usable = [_is_stateable(panel, place, member) and len(member.law.names) < most for member in members]
+    if not (shares * usable).any():
+        return _failed(refused)
+    shares = shares * usable / (shares * usable).sum()
+    # Of laws that weigh the same, the one of fewest parameters comes first.
+    sizes = [len(member.law.names) for member in members]
+    order = [int(j) for j in np.lexsort((sizes, -shares)) if shares[j] > 0]
+    rows = float(panel.weights[place].sum())
+    degrees = max(3, round(rows + NOISE_PSEUDO - np.sum(shares * [len(member.law.names) for member in members])))
+    rng = np.random.default_rng(seed)
+    count = min(draws, SAVED_DRAWS, max(FEWEST_DRAWS, int(DRAWN_VALUES / rows)))
+    counts = {j: max(2, round(count * shares[j])) for j in order}
+    fits = [_member(seen, refused, panel, place, members[j], counts[j], degrees, rng) for j in order]
+    noise = float(np.sum(shares * [_log_noise(panel, member)[place] for member in members]))
+    widening = float(stats.t.ppf(0.975, degrees)) / Z95
+    mixture = Mixture(tuple(each.known_estimate() for each in fits), tuple(shares[order].tolist()),
+                      refused.data_range, choice.drift, noise, degrees, widening)  # fmt: skip
+    heaviest, weights = fits[0], dict(zip((member.law.name for member in members), shares.tolist(), strict=True))
+    return replace(
+        refused,
+        law=blended(heaviest.law, weights, list(seen.columns)),
+        outcome=heaviest.outcome,
+        params=heaviest.params,
+        standard_errors=heaviest.standard_errors,
+        intervals=heaviest.intervals,
+        covariance=heaviest.covariance,
+        objective=heaviest.objective,
+        starts=heaviest.starts,
+        starts_at_best=heaviest.starts_at_best,
+        estimate=cast(Estimate, mixture),
+        weights=weights,
+        members=tuple(fits),
+        warnings=(*_warnings(seen, heaviest, choice, place), *refused.warnings),
+    )
+
+
+def _is_stateable(panel: Panel, place: int, member: PanelFit) -> bool:
+    """Whether the parameters and their squares, in the table's units, are numbers, with room for their intervals."""
+    coordinates = panel.coordinates(member.law, place)
+    with np.errstate(all="ignore"):
+        natural = coordinates.natural(member.theta[place])[coordinates.is_log]
+    return bool(np.all((natural > STATEABLE[0]) & (natural < STATEABLE[1])))
+
+
+def _member(
+    seen: Observations, refused: Blend, panel: Panel, place: int, member: PanelFit, draws: int, degrees: int,
+    rng: np.random.Generator,
+) -> Fit:  # fmt: skip
+    """One law on one curve as a Fit: its draws are from the posterior, in which the other curves have their say."""
+    law, coordinates = member.law, panel.coordinates(member.law, place)
+    theta, (low, high) = member.theta[place], coordinates.bounds()
+    sample = draw(panel, member, place, draws, rng)
+    widening = float(stats.t.ppf(0.975, degrees)) / Z95
+    estimate = Estimate(coordinates, theta, np.round(sample, 7), float(member.noise[place]), degrees, widening)
+    point, cloud, logs = coordinates.natural(theta), coordinates.natural(sample), coordinates.is_log
+    placed, clouds = (np.where(logs, np.log(np.where(logs, each, 1.0)), each) for each in (point, cloud))
+    pairs = np.array(estimate.interval(placed, clouds))
+    limits = np.array([[each.low, each.high] for each in law.parameters]).T
+    # Student's t may move an exponent's interval beyond the law's own bounds, where it means nothing.
+    pairs = np.where(logs, np.exp(np.clip(pairs, -700, 700)), np.clip(pairs, *limits))
+    covariance = spread(cloud)
+    missed = coordinates.linked(theta, seen.inputs) - link(law.link, seen.target)
+    bound = ", ".join(law.names[j] for j in np.flatnonzero((theta <= low + 1e-9) | (theta >= high - 1e-9)))
+    loose = ", ".join(
+        each.name
+        for each, pair in zip(law.parameters, pairs.T, strict=True)
+        if each.kind == "exponent" and pair[0] > 0 and pair[1] > WIDE * pair[0]
+    )
+    said = (
+        (bound, "at_bound", f"{bound} of {law.name} at the edge of the search: the table does not determine it"),
+        (loose, "flat_ridge", f"{loose} of {law.name} could be several times as large or small: no number to quote"),
+    )
+    return Fit(
+        law,
+        refused.target,
+        {role: seen.columns[role] for role in law.inputs},
+        outcome="at_bound" if bound else "flat" if loose else "converged",
+        rows_used=refused.rows_used,
+        rows_dropped=(),
+        data_range={role: refused.data_range[role] for role in law.inputs},
+        warnings=tuple({"code": code, "message": message} for true, code, message in said if true),
+        params=dict(zip(law.names, point.tolist(), strict=True)),
+        standard_errors=dict(zip(law.names, np.sqrt(np.diag(covariance)).tolist(), strict=True)),
+        intervals=dict(zip(law.names, map(tuple, pairs.T.tolist()), strict=True)),
+        covariance=tuple(map(tuple, covariance.tolist())),
+        objective=float(huber_sum(missed)),
+        starts=member.polished,
+        starts_at_best=int(member.at_best[place]),
+        estimate=estimate,
+    )
+
+
+def _warnings(seen: Observations, heaviest: Fit, choice: Choice, place: int) -> list[dict[str, str]]:
+    groups = seen.configurations
+    configurations, need = int(groups.max()) + 1, 2 * len(heaviest.law.names)
+    few = [seen.columns[role] for role, values in seen.inputs.items() if len(np.unique(values)) == FEWEST]
+    skill = choice.skill[place]
+    said = (
+        (few, "few_sizes", f"two values of {', '.join(few)}: three or more tell a power law from other curves"),
+        (not choice.cuts, "few_sizes", "too few sizes to hold any out: laws are weighed by how they fit"),
+        (configurations < need, "few_points", f"{configurations} configurations for {need // 2} parameters"),
+        (configurations == len(groups), "no_replicates", "no configuration was run twice: noise is that of residuals"),
+    )
+    found = [{"code": code, "message": message} for true, code, message in said if true] + list(heaviest.warnings)
+    return [*found, explains_less(float(skill), "where larger sizes were held out")] if skill >= 1 else found
+
+
+def _foretell(found: Blend, seen: Observations) -> Blend:
+    """The blend with its predictions of the held-out rows and their score."""
+    if found.estimate is None:
+        return found
+    predictions = pd.concat([seen.held_out, found.predict(seen.held_out)], axis=1)
+    return beside_held_out(replace(found, held_out=score(predictions, found.target), predictions=predictions), seen)

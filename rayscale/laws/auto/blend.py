@@ -1,0 +1,145 @@
+"""Several laws as one: their weighted mean in log target, with intervals that know how far the laws are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from rayscale.errors import InputError
+from rayscale.laws.fitting.result import Estimate, Fit
+from rayscale.laws.law import Law
+
+Inputs = Mapping[str, NDArray[np.float64]]
+
+
+class Part(Protocol):
+    """One law's estimate: its log target at inputs (n,), of the point (n,) and of its draws (draws, n)."""
+
+    def log_values(self, inputs: Inputs) -> tuple[NDArray[Any], NDArray[Any]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """The estimate of a blend: predicts and is widened as a single law's estimate is, on the scale of log target.
+
+    The point is the weighted mean of the parts. Its draws are the parts' draws together, each part having drawn in
+    proportion to its share: between-law spread is then in every interval. `drift`: what the laws, all together, miss
+    beyond the data, as deviation of log target at one e-fold of reach; it grows with the square of the log reach, as
+    what an unknown curvature makes of an extrapolation. Every draw has one such curvature.
+    `noise` and `degrees` as in Estimate; `widening` is Student's t over the normal.
+    `ranges`: role -> least and most size of the data, from where the reach counts.
+    """
+
+    parts: tuple[Part, ...]
+    shares: tuple[float, ...]
+    ranges: Mapping[str, tuple[float, float]]
+    drift: float
+    noise: float
+    degrees: int
+    widening: float
+
+    def interval(self, point: Any, drawn: Any) -> tuple[Any, Any]:
+        """95% interval around `point` from `drawn` (draws first): percentiles, moved out for few rows."""
+        low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+        below, above = np.maximum(point - low, 0.0), np.maximum(high - point, 0.0)
+        return point - self.widening * below, point + self.widening * above
+
+    def log_values(self, inputs: Inputs) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Log target at the inputs: of the blend (n,) and of every draw (draws, n)."""
+        each = [part.log_values(inputs) for part in self.parts]
+        point = np.einsum("l,ln->n", self.shares, np.array([mean for mean, _ in each]))
+        drawn = np.concatenate([draws for _, draws in each])
+        return point, drawn + np.outer(_bends(len(drawn)), self.drift * reach(inputs, self.ranges) ** 2)
+
+    linked_values = log_values
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` needs beside the parts, which are saved as fits of their own."""
+        names = ("shares", "drift", "noise", "degrees", "widening")
+        return {name: value if not isinstance(value := getattr(self, name), tuple) else list(value) for name in names}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any], parts: Sequence[Part], ranges: Mapping[str, Any]) -> Mixture:
+        """The mixture of `parts` that `to_json` wrote; KeyError where something is missing."""
+        numbers = {name: saved[name] for name in ("drift", "noise", "degrees", "widening")}
+        return cls(tuple(parts), tuple(saved["shares"]), ranges, **numbers)
+
+
+def reach(inputs: Inputs, ranges: Mapping[str, tuple[float, float]]) -> NDArray[np.float64]:
+    """How far beyond the data each row lies, (n,): the log of the times above the most or below the least size."""
+    beyond = [
+        np.maximum(0.0, np.maximum(np.log(np.maximum(inputs[role], 1e-300) / most), np.log(least / inputs[role])))
+        for role, (least, most) in ranges.items()
+        if role in inputs
+    ]
+    return np.asarray(np.max(beyond, axis=0))
+
+
+def _bends(count: int) -> NDArray[np.float64]:
+    """A standard normal number for every draw, always the same ones: the quantiles, in a fixed random order."""
+    quantiles = stats.norm.ppf((np.arange(count) + 0.5) / max(count, 1))
+    return np.asarray(np.random.default_rng(0).permutation(quantiles))
+
+
+def blended(heaviest: Law, weights: Mapping[str, float], roles: Sequence[str]) -> Law:
+    """The law named auto, over these inputs: a value to show; predictions come from the Mixture."""
+    listed = sorted(weights.items(), key=lambda item: -item[1])
+    shares = ", ".join(f"{share:.2f} {name}" for name, share in listed if share)
+    return replace(AUTO, formula=f"{AUTO.formula}: {shares}", parameters=heaviest.parameters, inputs=tuple(roles),
+                   units=heaviest.units)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Blend(Fit):
+    """What `--law auto` finds: a Fit whose law is named auto and whose predictions are those of a Mixture.
+
+    `weights`: law -> share, of all that were weighed; `members`: the fits of those with a share, the heaviest first.
+    params, standard_errors, intervals, covariance, objective and outcome are the heaviest's.
+    """
+
+    members: tuple[Fit, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The blend as one JSON object without NaN, its members under `members`; `from_json` reads it back."""
+        found = replace(self, estimate=None)._bare()
+        if isinstance(self.estimate, Mixture):
+            found["estimate"] = self.estimate.to_json()
+        return {**found, "members": [each.to_json() for each in self.members]}
+
+    def _bare(self) -> dict[str, Any]:
+        return super().to_json()
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Blend:
+        """The blend that `to_json` wrote; raises InputError for anything else."""
+        try:
+            members = tuple(Fit.from_json(each) for each in saved["members"])
+            kept, ranges = saved.get("estimate"), {role: tuple(pair) for role, pair in saved["data_range"].items()}
+            law = blended(members[0].law if members else AUTO, saved["weights"] or {}, list(saved["columns"]))
+            estimate = kept and Mixture.from_json(kept, [each.known_estimate() for each in members], ranges)
+            names = "outcome params standard_errors objective starts starts_at_best rows_used held_out weights seconds"
+            return cls(
+                law,
+                saved["target"],
+                saved["columns"],
+                intervals={name: (low, high) for name, (low, high) in saved["intervals"].items()},
+                covariance=tuple(map(tuple, saved["covariance"])),
+                rows_dropped=tuple(saved["rows_dropped"]),
+                warnings=tuple(saved["warnings"]),
+                data_range=ranges,
+                estimate=cast(Estimate, estimate),
+                by=saved.get("by"),
+                members=members,
+                **{name: saved[name] for name in names.split()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"this is no fit that rayscale saved: {error!r}", code="not_a_fit") from error
+
+
+# So that a saved blend is read back by its law's name, as every saved fit is; fit_law fits `auto` over all groups.
+AUTO = Law("auto", "weighted mean of log predictions", lambda inputs, parameters: 0.0, (), (), "loss", "", result=Blend)

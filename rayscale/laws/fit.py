@@ -1,0 +1,216 @@
+"""Fit a law to a table: a robust minimum from many starts, intervals by bootstrap over configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import isfinite
+from time import perf_counter
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rayscale.errors import InputError, TableError
+from rayscale.laws.auto.auto import fit_auto
+from rayscale.laws.fitting.bootstrap import resample, spread
+from rayscale.laws.fitting.coordinates import Coordinates, link
+from rayscale.laws.fitting.held_out import beside_held_out
+from rayscale.laws.fitting.huber import DELTA, Array, huber_sum, minimise
+from rayscale.laws.fitting.observations import (
+    Observations,
+    dropped_rows,
+    input_columns,
+    name_copies,
+    observe,
+    refusals,
+    require_columns,
+    select,
+    without_constants,
+)
+from rayscale.laws.fitting.outcome import few_resamples, findings
+from rayscale.laws.fitting.result import FORETOLD, Fit, GroupedFit, score
+from rayscale.laws.fitting.starts import grid
+from rayscale.laws.formula import find_law
+from rayscale.laws.law import Law
+
+POLISHED = (24, 12, 12)  # how many starts go on to each delta
+TOLERANCES = (1e-4, 1e-4, 1e-9)  # only the last must be exact
+DELTAS = (0.1, 0.01, DELTA)  # from near least squares to the objective: more starts end at the best
+
+
+def fit_law(
+    table: pd.DataFrame,
+    law: str | Law,
+    *,
+    target: str,
+    params: str | None = None,
+    data: str | None = None,
+    unique: str | None = None,
+    compute: str | None = None,
+    gpus: str | None = None,
+    loss: str | None = None,
+    copies: str | None = None,
+    by: str | list[str] | None = None,
+    where: str | None = None,
+    holdout: str | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> Fit | GroupedFit:
+    """Fit `law` to the columns `params` and `data` (sizes, any unit) and `target` (positive) of a table.
+
+    `unique` (distinct data among `data`), `compute`, `gpus`, `loss` and `copies` (augmented ones of each example) name
+    the columns of laws that need them.
+    `where` says which rows to use at all, `holdout` which of these to keep out and predict, both as pandas queries.
+    With `by` (columns) the result is a GroupedFit, one fit per group. The law `auto` is a Blend of all suited laws,
+    weighed by how each foretells the largest sizes within the training rows; its groups borrow from each other.
+    `bootstrap` is the number of resamples; the same `seed` gives the same result, whatever the order of the rows.
+
+    A table that cannot identify the law gives outcome `not_identifiable` and says why in `warnings`. Raises TableError
+    for a missing or non-numeric column and a bad query, InputError for an unknown law, fewer than two resamples and a
+    seed that is no whole number from 0.
+    """
+    _check(table, by=by, holdout=holdout, bootstrap=bootstrap, seed=seed)
+    law = find_law(law)
+    given: dict[str, str | None] = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus,
+                                    "loss": loss, "copies": copies}  # fmt: skip
+    excluded = ~select(table, where, "where") if where else np.zeros(len(table), dtype=bool)
+    held = select(table, holdout, "holdout") if holdout else np.zeros(len(table), dtype=bool)
+    places, names = _groups(table, by)
+    if law.name != "auto":  # auto chooses by itself which sizes matter
+        given = without_constants(table, law, given, [rows[~excluded[rows]] for rows in places])
+    columns = {} if law.name == "auto" else input_columns(table, law, given)
+
+    def fit_rows(rows: NDArray[np.int64]) -> Fit:
+        part = table.iloc[rows]
+        if law.result is not None:
+            chosen = {**columns, **{role: column for role, column in given.items() if column}}
+            own = law.result.fit(part, target=target, columns=chosen, excluded=excluded[rows],
+                                 held=held[rows] if holdout else None, bootstrap=bootstrap, seed=seed)  # fmt: skip
+            dropped = tuple({**each, "row": int(rows[each["row"]])} for each in own.rows_dropped)
+            return replace(own, rows_dropped=dropped)
+        seen = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows])
+        # A dropped row is named by its place in the table that was given, not in its group.
+        dropped = tuple({**each, "row": int(rows[each["row"]])} for each in seen.dropped)
+        found = _fit(replace(seen, dropped=dropped), law, target, bootstrap, seed)
+        if holdout is None or found.estimate is None:
+            return found
+        predictions = pd.concat([seen.held_out, found.predict(seen.held_out)], axis=1)
+        return beside_held_out(replace(found, held_out=score(predictions, target), predictions=predictions), seen)
+
+    def fit_groups(groups: list[NDArray[np.int64]]) -> list[Any]:
+        if law.name != "auto":
+            found = [fit_rows(rows) for rows in groups]
+        else:
+            found = list(fit_auto(table, groups, given, target=target, excluded=excluded, held=held, draws=bootstrap,
+                                  seed=seed))  # fmt: skip
+        found = [_count_unpredicted(each, rows[held[rows]]) for each, rows in zip(found, groups, strict=True)]
+        few = few_resamples(bootstrap)
+        return [replace(each, rows_dropped=name_copies(table, each.rows_dropped),
+                        warnings=(*each.warnings, *(few if each.params else []))) for each in found]  # fmt: skip
+
+    if by is None:
+        return cast(Fit, fit_groups(places)[0])
+    groups = [replace(fit, by=name) for fit, name in zip(fit_groups(places), names, strict=True)]
+    foretold = [each.predictions for each in groups if each.predictions is not None]
+    predictions = pd.concat(foretold) if foretold else None
+    return GroupedFit(tuple(groups), None if predictions is None else score(predictions, target), predictions)
+
+
+def _groups(table: pd.DataFrame, by: str | list[str] | None) -> tuple[list[NDArray[np.int64]], list[dict[str, Any]]]:
+    """The rows of every group, by position, and the group's name, column -> value; one group of all without `by`."""
+    if by is None:
+        return [np.arange(len(table))], [{}]
+    keys = [by] if isinstance(by, str) else list(by)
+    require_columns(table, keys)
+    places, names = [], []
+    for key, group in table[keys].reset_index(drop=True).groupby(keys, sort=True, dropna=False):
+        plain = (value.item() if isinstance(value, np.generic) else value for value in key)
+        found = [value if isinstance(value, int | float) and isfinite(value) else str(value) for value in plain]
+        names.append(dict(zip(keys, found, strict=True)))
+        places.append(group.index.to_numpy())
+    return places, names
+
+
+def _count_unpredicted(found: Any, held: NDArray[np.int64]) -> Any:
+    """The fit; if it is a refusal, with its held-out rows (positions) among the dropped, so that no row vanishes."""
+    known = {each["row"] for each in found.rows_dropped}
+    left = [int(row) for row in held if int(row) not in known]
+    if found.params or not left:
+        return found
+    dropped = [*found.rows_dropped, *({"row": row, "reason": "held out, and no fit predicts it"} for row in left)]
+    others = [each for each in found.warnings if each["code"] != "dropped_rows"]
+    return replace(found, rows_dropped=tuple(sorted(dropped, key=lambda each: each["row"])),
+                   warnings=(*others, *dropped_rows(dropped)))  # fmt: skip
+
+
+def _check(table: Any, *, by: Any, holdout: str | None, bootstrap: Any, seed: Any) -> None:
+    """Raises TableError or InputError for arguments that no law can be fitted by."""
+    if not isinstance(table, pd.DataFrame):
+        raise TableError(f"found {type(table).__name__}; a law is fitted to a pandas DataFrame, one row per run")
+    if not isinstance(bootstrap, int | np.integer) or bootstrap < 2:
+        raise InputError(f"bootstrap is {bootstrap}; an interval needs 2 resamples or more", where="bootstrap")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed is {seed}; it must be a whole number, 0 or more", where="seed")
+    if by is not None and not len(by):
+        raise InputError("names no column; name one or leave it out", where="by")
+    if holdout and (clash := [name for name in FORETOLD if name in table.columns]):
+        message = f"the table has a column '{clash[0]}' of its own, where the predictions go; rename it"
+        raise TableError(message, code="ambiguous_column", where="holdout")
+
+
+def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -> Fit:
+    """The fit of the used rows, or the refusal of them."""
+    began, warnings = perf_counter(), refusals(seen, law)
+    ranges = {role: (float(v.min()), float(v.max())) for role, v in seen.inputs.items() if len(v)}
+    refused = Fit(law, target, seen.columns, outcome="not_identifiable", data_range=ranges, rows_dropped=seen.dropped,
+                  rows_used=len(seen.target), warnings=(*warnings, *seen.warnings()))  # fmt: skip
+    if warnings:
+        return replace(refused, seconds=perf_counter() - began)
+    linked = link(law.link, seen.target)
+    coordinates = Coordinates.of(law, seen.inputs, seen.target)
+    with np.errstate(all="ignore"):  # far steps may overflow; whatever is not finite in the end is refused below
+        ends, objective, settled = search(coordinates, seen.inputs, seen.target)
+        best = int(np.argmin(objective))
+        at_best = ends[objective <= objective[best] * 1.001 + 1e-12]
+        estimate, draws, misfits = resample(coordinates, seen, linked, ends[best], at_best, bootstrap, seed)
+        natural, sample = coordinates.natural(ends[best]), coordinates.natural(draws)
+        is_log = coordinates.is_log
+        point, cloud = (np.where(is_log, np.log(each), each) for each in (natural, sample))
+        pairs = np.array(estimate.interval(point, cloud))
+        pairs = np.where(is_log, np.exp(pairs), pairs)
+        covariance = spread(sample)
+        outcome, said = findings(estimate, seen, linked, at_best, pairs, misfits)
+    if not (settled[best] and all(np.isfinite(each).all() for each in (natural, pairs, covariance))):
+        text = {"code": "flat_ridge", "message": "no start reached a finite minimum; check the table's largest values"}
+        return replace(refused, outcome="failed", warnings=(*refused.warnings, text))
+    return replace(
+        refused,
+        outcome=outcome,
+        params=dict(zip(law.names, natural.tolist(), strict=True)),
+        standard_errors=dict(zip(law.names, np.sqrt(np.diag(covariance)).tolist(), strict=True)),
+        intervals=dict(zip(law.names, map(tuple, pairs.T.tolist()), strict=True)),
+        covariance=tuple(map(tuple, covariance.tolist())),
+        objective=float(objective[best]),
+        starts=len(ends),
+        starts_at_best=len(at_best),
+        warnings=(*refused.warnings, *said),
+        estimate=estimate,
+        seconds=perf_counter() - began,
+    )
+
+
+def search(
+    coordinates: Coordinates, inputs: Mapping[str, Array], target: Array
+) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Where the best few starts end, (starts, p), their objective (infinite if it is not finite), and which settled."""
+    linked, ends = link(coordinates.law.link, target), grid(coordinates, inputs, target)
+    for rank, delta in enumerate(DELTAS):
+        here = huber_sum(coordinates.linked(ends, inputs) - linked, 1.0, delta)
+        here = np.where(np.isfinite(here), here, np.inf)
+        ends = ends[np.argsort(here, kind="stable")[: POLISHED[rank]]]
+        ends, objective, settled = minimise(
+            coordinates, inputs, ends, linked, np.ones(1), delta=delta, tolerance=TOLERANCES[rank]
+        )
+    return ends, np.where(np.isfinite(objective), objective, np.inf), settled

@@ -1,0 +1,120 @@
+"""The well-conditioned coordinates in which a law is fitted, and its derivatives there, by a complex step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayscale.laws.law import Law, Parameter, Values
+
+Array = NDArray[np.float64]
+
+
+def link(kind: str, value: Any) -> Any:
+    """The scale of residuals: the logarithm, or the log odds of a value between 0 and 1."""
+    return np.log(value) - np.log1p(-value) if kind == "logit" else np.log(value)
+
+
+def unlink(kind: str, linked: Any) -> Any:
+    """From the scale of residuals back to the target's unit; finite for whatever is not NaN."""
+    # Clipped at e**700, so that an absurdly wide interval stays a finite number.
+    grown = np.exp(np.clip(linked, -700, 700))
+    return grown / (1 + grown) if kind == "logit" else grown
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The well-conditioned coordinates in which a law is fitted to one table.
+
+    Inputs are divided by their geometric means (`centre`: role -> log of it), coefficients are logarithms. This takes
+    the condition number of the five-parameter problem from 1e11 to about 10, and a change of units changes nothing.
+    `level` is the median log target, against which coefficients' bounds and starts are stated.
+    """
+
+    law: Law
+    centre: Mapping[str, float]
+    level: float
+
+    @classmethod
+    def of(cls, law: Law, inputs: Mapping[str, Array], target: Array) -> Coordinates:
+        """The coordinates for a table: inputs role -> (n,), positive or 0 where the law allows it; target (n,) > 0."""
+        centre = dict.fromkeys(law.inputs, 0.0)
+        for role in law.inputs:
+            positive = inputs[role][inputs[role] > 0]
+            if role not in law.unscaled and len(positive):
+                centre[role] = float(np.log(positive).mean())
+        if "unique" in centre and "data" in centre:
+            centre["unique"] = centre["data"]  # both count the same thing, and a law may divide one by the other
+        return cls(law, centre, float(np.median(np.log(target))))
+
+    @property
+    def is_log(self) -> NDArray[np.bool_]:
+        return np.array([parameter.kind != "exponent" for parameter in self.law.parameters])
+
+    def place(self, parameter: Parameter, value: float) -> float:
+        """A bound or start of a parameter in these coordinates."""
+        if parameter.kind == "exponent":
+            return value
+        return float(np.log(value)) + (self.level if parameter.kind == "coefficient" else 0.0)
+
+    def bounds(self) -> tuple[Array, Array]:
+        """Lower and upper bounds, each (p,)."""
+        parameters = self.law.parameters
+        return (
+            np.array([self.place(each, each.low) for each in parameters]),
+            np.array([self.place(each, each.high) for each in parameters]),
+        )
+
+    def starts(self) -> Array:
+        """Every combination of the parameters' starts, (starts, p)."""
+        return np.array(list(product(*[[self.place(p, value) for value in p.starts] for p in self.law.parameters])))
+
+    def value(self, theta: Array, inputs: Values) -> Array:
+        """The law at theta (..., p) and inputs in natural units (n,): (..., n), in the target's unit."""
+        return np.asarray(self.law.function(self._scaled(inputs), self._columns(theta)))
+
+    def _scaled(self, inputs: Values) -> dict[str, Any]:
+        return {role: inputs[role] / np.exp(self.centre[role]) for role in self.law.inputs}
+
+    def _columns(self, theta: Array) -> dict[str, Any]:
+        columns = np.moveaxis(theta, -1, 0)[..., None]
+        named = zip(self.law.names, columns, self.is_log, strict=True)
+        return {name: np.exp(column) if log else column for name, column, log in named}
+
+    def linked(self, theta: Array, inputs: Values) -> Array:
+        """The law on the scale of residuals, (..., n)."""
+        return np.asarray(link(self.law.link, self.value(theta, inputs)))
+
+    def jacobian(self, theta: Array, inputs: Values) -> tuple[Array, Array]:
+        """The law on the scale of residuals, (..., n), and its derivative, (..., n, p), exact by a complex step."""
+        scaled, columns = self._scaled(inputs), self._columns(theta)
+        value = np.asarray(self.law.function(scaled, columns))
+        slope = 1e20 / (value * (1 - value)) if self.law.link == "logit" else 1e20 / value
+        derivative = np.empty((*value.shape, theta.shape[-1]))
+        for j, (name, log) in enumerate(zip(self.law.names, self.is_log, strict=True)):
+            # Only this parameter is complex: what the law computes from the others stays real and several times faster.
+            step = columns[name] * 1e-20j if log else 1e-20j
+            shifted = np.asarray(self.law.function(scaled, {**columns, name: columns[name] + step}))
+            derivative[..., j] = shifted.imag * slope
+        return np.asarray(link(self.law.link, value)), derivative
+
+    def _exponent(self, theta: Array, exponent: str | float | Callable[[Values], Any]) -> Any:
+        if callable(exponent):
+            return exponent(dict(zip(self.law.names, np.moveaxis(theta, -1, 0), strict=True)))
+        if not isinstance(exponent, str):
+            return exponent
+        value = theta[..., self.law.names.index(exponent.removeprefix("-"))]
+        return -value if exponent.startswith("-") else value
+
+    def natural(self, theta: Array) -> Array:
+        """Parameters in the units of the table, (..., p), from theta (..., p)."""
+        found = theta.copy()
+        for j, parameter in enumerate(self.law.parameters):
+            for role, exponent in parameter.unit:
+                found[..., j] += self._exponent(theta, exponent) * self.centre[role]
+        return np.where(self.is_log, np.exp(np.where(self.is_log, found, 0.0)), found)

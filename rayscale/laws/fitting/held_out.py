@@ -1,0 +1,65 @@
+"""What held-out rows say of a law, and the rival that it must beat there: the last value, kept constant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+
+from rayscale.laws.fitting.coordinates import Array
+from rayscale.laws.fitting.observations import Observations, numbers
+from rayscale.laws.fitting.result import Fit, far
+
+F = TypeVar("F", bound=Fit)
+
+JUDGED = 3  # held-out rows from which on missing most of them is no luck
+
+
+def beside_held_out(found: F, seen: Observations) -> F:
+    """The fit with what its held-out rows say of it: how far they reach, and whether they refute the law.
+
+    `misspecified`: it foretold them less well than the constant did, or most lie outside of their 95% intervals.
+    """
+    table = found.predictions
+    if table is None or not len(table):
+        return found
+    said = far(float(table["extrapolation"].max()))
+    if all(each["code"] != "misspecified" for each in found.warnings):
+        said += _refuted(found, table, seen)
+    return replace(found, warnings=(*found.warnings, *said))
+
+
+def _refuted(found: Fit, table: pd.DataFrame, seen: Observations) -> list[dict[str, str]]:
+    measured = np.log(numbers(table, found.target))
+    asked = {role: numbers(table, column) for role, column in seen.columns.items()}
+    own = float(np.mean((np.log(numbers(table, "predicted")) - measured) ** 2))
+    others = float(np.mean((nearest_kept(seen.inputs, seen.target, asked) - measured) ** 2))
+    # Within twice the noise of a run nothing can be told.
+    if own > max(others, (2 * found.known_estimate().noise) ** 2):
+        return [explains_less(own / max(others, 1e-300), "on the held-out rows")]
+    inside = round(found.held_out["covered"] * len(table)) if found.held_out else 0
+    if len(table) >= JUDGED and inside < len(table) / 2:
+        text = f"only {inside} of {len(table)} held-out rows lie in their 95% interval: beyond the data the law is off"
+        return [{"code": "misspecified", "message": text}]
+    return []
+
+
+def nearest_kept(kept: Mapping[str, Array], target: Array, asked: Mapping[str, Array]) -> Array:
+    """Log target of the nearest kept rows, (asked rows,): for one curve beyond its data, that of the last size kept.
+
+    Inputs are role -> (rows,). Nearest by log sizes, each in units of its spread; those as near are averaged.
+    """
+    places = {role: np.log(np.maximum(values, 1e-300)) for role, values in kept.items()}
+    sought = {role: np.log(np.maximum(asked[role], 1e-300)) for role in kept}
+    far = np.sum([((sought[r][:, None] - places[r]) / (np.ptp(places[r]) or 1.0)) ** 2 for r in kept], axis=0)
+    near = np.isclose(far, far.min(axis=1, keepdims=True))
+    return np.asarray((near * np.log(target)).sum(1) / near.sum(1))
+
+
+def explains_less(times: float, where: str) -> dict[str, str]:
+    """The warning that a squared error was so many times that of the constant."""
+    text = f"{where} its squared error was {times:.2g} times that of the last value kept"
+    return {"code": "misspecified", "message": f"the chosen form explains less than a constant beyond the data: {text}"}

@@ -1,0 +1,256 @@
+"""The rows of a table that a law is fitted to: which are used, which are held out, and why the others are not.
+
+No row vanishes: used + held out + dropped (each with its reason) = all rows of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rayscale.errors import TableError, nearest
+from rayscale.laws.law import Law
+
+# What a column is called when the caller does not say.
+_USUAL = {
+    "params": ("params",),
+    "data": ("data", "data_requested", "tokens", "examples"),
+    "unique": ("unique", "unique_tokens", "unique_examples"),
+    "copies": ("copies",),
+    "compute": ("compute", "flops"),
+    "gpus": ("gpus",),
+    "loss": ("loss", "eval_loss"),
+}
+COPY = "the same as an earlier row"
+_SIZES = ("params", "data")  # what a law of a loss is over where nobody says
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """Rows in a canonical order (by inputs, then target), so that the order of the table changes no result.
+
+    `inputs`: role -> (n,) float; `target`: (n,) float, positive (below 1 for a law in log odds);
+    `held_out`: the rows kept out, all columns; `columns`: role -> column;
+    `dropped`: ({"row": position in the table from 0, "reason": text}, ...).
+    """
+
+    inputs: Mapping[str, NDArray[np.float64]]
+    target: NDArray[np.float64]
+    columns: Mapping[str, str]
+    held_out: pd.DataFrame
+    dropped: tuple[dict[str, Any], ...]
+
+    @property
+    def configurations(self) -> NDArray[np.int64]:
+        """The number of the configuration (equal inputs) that each row belongs to, (n,): its seeds are a cluster."""
+        stacked = np.stack([*self.inputs.values()], axis=1)
+        return np.unique(stacked, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+
+    def warnings(self) -> list[dict[str, str]]:
+        """That rows were dropped, if any were."""
+        return dropped_rows(self.dropped)
+
+
+def dropped_rows(dropped: Sequence[Any]) -> list[dict[str, str]]:
+    """That rows were dropped, if any were."""
+    text = f"{len(dropped)} row{' is' if len(dropped) == 1 else 's are'} not used; rows_dropped gives the reason"
+    return [{"code": "dropped_rows", "message": text + (" of each" if len(dropped) > 1 else "")}] if dropped else []
+
+
+def require_columns(table: pd.DataFrame, columns: list[str]) -> None:
+    """Raises TableError for the first of `columns` that the table lacks, naming those it has."""
+    known = [str(name) for name in table.columns]
+    for column in columns:
+        if column not in known:
+            has = ", ".join(known) or "none"
+            raise TableError(f"no column '{column}' in the table{nearest(column, known)} (it has: {has})", where=column)
+
+
+def numbers(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
+    """The column as floats, (rows,), missing values as NaN; raises TableError where it holds text, dates or yes/no."""
+    require_columns(table, [column])
+    found = table[column]
+    if isinstance(found, pd.DataFrame):
+        raise TableError(f"the table has several columns named '{column}'; rename all but one", where=column)
+    kind = found.dtype.kind if isinstance(found.dtype, np.dtype) else "O"
+    values = pd.to_numeric(found, errors="coerce") if kind in "iufO" else found
+    wrong = values.isna() & found.notna() if kind in "iufO" else found.notna()
+    if kind == "O":
+        wrong |= found.map(lambda value: isinstance(value, bool | np.bool_ | complex)).astype(bool)
+    if wrong.any():
+        row = int(np.argmax(wrong.to_numpy()))
+        raise TableError(f"column '{column}' must hold numbers, but row {row} holds {found.iloc[row]!r}", where=column)
+    return values.to_numpy(dtype=float, na_value=np.nan)
+
+
+def input_columns(table: pd.DataFrame, law: Law, given: Mapping[str, str | None]) -> dict[str, str]:
+    """Role -> column for every input of the law: as given, else the usual name; raises TableError where neither is.
+
+    Also where a column is given that the law does not take: it would be ignored, and its sizes lie on one curve.
+    """
+    found = {}
+    taken = (*law.inputs, *getattr(law.result, "optional", ()))
+    spare = [role for role, column in given.items() if column and role not in taken]
+    if spare and (len(law.inputs) > 1 or sum(map(bool, given.values())) > 1):
+        text = f"{law.name} takes {', '.join(law.inputs)}; leave {spare[0]} out, or make groups: by='{given[spare[0]]}'"
+        raise TableError(text, where=spare[0])
+    for role in law.inputs:
+        # A law of one input (power) is a law in N as well as in D: it takes whichever column is named.
+        named = given.get(role) or (next(filter(None, given.values()), None) if len(law.inputs) == 1 else None)
+        column = named or next((name for name in _USUAL[role] if name in table.columns), None)
+        if column is None:
+            has = ", ".join(map(str, table.columns)) or "none"
+            raise TableError(f"say which column holds the {role}: {role}=... (the table has: {has})", where=role)
+        require_columns(table, [column])
+        found[role] = column
+    return found
+
+
+def without_constants(
+    table: pd.DataFrame, law: Law, given: Mapping[str, str | None], groups: Sequence[NDArray[np.int64]]
+) -> dict[str, str | None]:
+    """The columns given, without those that the law does not need and that hold one value within every group.
+
+    Such a size changes nothing within a curve. Of several given to a law of one input, the one that varies is its own.
+    `groups` are rows by position; a missing value is no value.
+    """
+
+    def varies(column: str) -> bool:
+        require_columns(table, [column])
+        return any(table[column].iloc[rows].nunique() > 1 for rows in groups)
+
+    needed = law.inputs if len(law.inputs) > 1 else ()
+    spare = {role: column for role, column in given.items() if column and role not in needed}
+    if len(spare) + len(needed) < 2:
+        return dict(given)
+    constant = [role for role, column in spare.items() if not varies(column)]
+    if not needed and len(constant) == len(spare):  # all are the same everywhere: the law's own role is refused as such
+        constant = [role for role in constant if role not in law.inputs]
+    return {role: None if role in constant else column for role, column in given.items()}
+
+
+def usual_columns(table: pd.DataFrame, given: Mapping[str, str | None]) -> dict[str, str]:
+    """Role -> column for a law yet to be chosen: those given, else params and data where the table has them."""
+    found = {role: column for role, column in given.items() if column}
+    if not found:
+        known = {role: next((name for name in _USUAL[role] if name in table.columns), None) for role in _SIZES}
+        found = {role: column for role, column in known.items() if column}
+    if not found:
+        has = ", ".join(map(str, table.columns)) or "none"
+        raise TableError(f"say which column holds the data: data=... (the table has: {has})", where="data")
+    require_columns(table, [*found.values()])
+    return found
+
+
+def usual_role(column: str) -> str | None:
+    """The role that a column of this name usually has, None for a name that says nothing."""
+    return next((role for role, names in _USUAL.items() if column in names), None)
+
+
+def select(table: pd.DataFrame, query: str, option: str) -> NDArray[np.bool_]:
+    """Which rows a pandas query takes, (rows,); raises TableError naming the option when the query is wrong."""
+    numbered = table.reset_index(drop=True)
+    try:
+        return np.asarray(numbered.index.isin(numbered.query(query).index))
+    except (SyntaxError, ValueError, TypeError, LookupError, AttributeError, NameError, NotImplementedError) as error:
+        has = ", ".join(map(str, table.columns))
+        message = f"{option} '{query}' is no query of this table: {error} (it has: {has})"
+        raise TableError(message, where=option) from error
+
+
+def observe(
+    table: pd.DataFrame,
+    law: Law,
+    *,
+    target: str,
+    columns: Mapping[str, str],
+    excluded: NDArray[np.bool_],
+    held: NDArray[np.bool_],
+) -> Observations:
+    """Sort the table's rows into used, held out and dropped for a law; `excluded` and `held` are (rows,).
+
+    Dropped are the excluded rows, trials (rows with a trial_id) of a status other than ok, and those whose
+    target or an input is missing, infinite, zero (unless the law takes it) or negative; for a law in log odds also a
+    target of 1 or more. Rows equal in every column of the table are one run written twice: the first is used, the
+    others dropped. Rows that differ in any column, as in the seed, are runs of their own. Raises TableError for a
+    column that is missing or not numeric.
+    """
+    if target in columns.values():
+        raise TableError(f"'{target}' is both the target and an input; name two columns", where=target)
+    values = {column: numbers(table, column) for column in [*columns.values(), target]}
+    reasons = np.where(excluded, "outside where", "").astype(object)
+    if {"status", "trial_id"} <= {*table.columns}:  # a table of trials; elsewhere "status" may mean anything
+        states = table["status"].astype(object).to_numpy()
+        wrong = (states != "ok") & (reasons == "")
+        reasons[wrong] = [f"status {state}" for state in states[wrong]]
+    may_be_zero = {columns[role] for role in law.zero}
+    for column, found in values.items():
+        faults = (
+            (np.isnan(found), "missing"),
+            (np.isinf(found), "infinite"),
+            ((found == 0) & (column not in may_be_zero), "zero"),
+            (found < 0, "negative"),
+            ((found >= 1) & (law.link == "logit" and column == target), "1 or more"),
+        )
+        for wrong, fault in faults:
+            reasons[wrong & (reasons == "")] = f"{column} is {fault}"
+    reasons[(_first_of_each(table) < np.arange(len(table))) & (reasons == "")] = COPY
+    good = reasons == ""
+    used = good & ~held
+    order = np.lexsort([values[target][used], *[values[column][used] for column in reversed([*columns.values()])]])
+    return Observations(
+        inputs={role: values[column][used][order] for role, column in columns.items()},
+        target=values[target][used][order],
+        columns=columns,
+        held_out=table[good & held],
+        dropped=tuple({"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(~good)),
+    )
+
+
+def name_copies(table: pd.DataFrame, dropped: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The dropped rows of `table`, where a copy's reason names the row that it is a copy of."""
+    found = [dict(each) for each in dropped]
+    if any(each["reason"] == COPY for each in found):
+        first = _first_of_each(table)
+        for each in found:
+            if each["reason"] == COPY:
+                each["reason"] = f"the same as row {first[each['row']]}"
+    return tuple(found)
+
+
+def _first_of_each(table: pd.DataFrame) -> NDArray[np.int64]:
+    """The place of the first row that each row equals in every column, (rows,), its own where it is the first."""
+    codes = [pd.factorize(_hashable(table.iloc[:, place]))[0] for place in range(table.shape[1])]
+    _, first, which = np.unique(np.stack(codes, axis=1), axis=0, return_index=True, return_inverse=True)
+    return np.asarray(first[which.ravel()], dtype=np.int64)
+
+
+def _hashable(column: pd.Series) -> pd.Series:
+    """The column; as text where cells may hold lists, which have no hash."""
+    return column.map(repr) if column.dtype == object else column
+
+
+def count_text(configurations: int) -> str:
+    """`1 configuration`, `4 different configurations`."""
+    return "1 configuration" if configurations == 1 else f"{configurations} different configurations"
+
+
+def refusals(seen: Observations, law: Law) -> list[dict[str, str]]:
+    """Why these rows cannot identify the law (code, message), empty where they can."""
+    found, need = [], len(law.names) + 1
+    configurations = len(np.unique(seen.configurations)) if len(seen.target) else 0
+    if configurations < need:
+        text = f"{count_text(configurations)}; {law.name} has {need - 1} parameters and needs {need}"
+        found.append({"code": "few_points", "message": text})
+    for role, values in seen.inputs.items():
+        if len(values) and len(np.unique(values)) == 1:
+            text = f"only one value of {seen.columns[role]}: what it does to the target cannot be told"
+            found.append({"code": "one_size", "message": text})
+    if len(seen.target) > 1 and np.ptp(seen.target) == 0:
+        found.append({"code": "constant_target", "message": "the target is the same in every row: no law to be read"})
+    return found

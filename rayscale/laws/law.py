@@ -1,0 +1,81 @@
+"""Scaling laws as values: what a law says, in which parameters, and where a fit may look for them.
+
+A law's function works on numpy arrays of any broadcastable shape and must be analytic in its parameters (no abs; a
+comparison or a minimum only through `.real`): fits take its derivatives by a complex step, so a law never carries a
+hand-written gradient. The laws that ship are in `rayscale.catalogue`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rayscale.system.registry import resolve
+
+Values = Mapping[str, Any]  # name -> array (or number)
+KINDS = ("coefficient", "positive", "exponent")
+LINKS = ("log", "logit")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a law.
+
+    kind "coefficient": positive, fitted as its logarithm; its bounds and starts are multiples of the median target.
+    kind "positive": positive, fitted as its logarithm; its bounds and starts are plain numbers.
+    kind "exponent": a plain number without a unit.
+
+    The bounds and starts of the first two hold where every input is at its geometric mean, so they mean the same in
+    any unit. `unit` says which powers of the inputs the parameter carries, as (role, exponent); the exponent is a
+    number, another parameter's name ("-" before it if negative) or a function of the parameters: A of A * N ** -alpha
+    carries (("params", "alpha"),), D0 of (D + D0) ** -beta carries (("data", 1.0),).
+    """
+
+    name: str
+    kind: str
+    low: float
+    high: float
+    starts: tuple[float, ...]
+    unit: tuple[tuple[str, str | float | Callable[[Values], Any]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Law:
+    """A scaling law: `function(inputs, parameters)` gives the target, both arguments keyed by name, in natural units.
+
+    `inputs` are roles: "params" (model parameters N), "data" (examples or tokens D), "unique" (distinct ones among
+    them), "copies" (augmented ones of each example), "compute" (C, FLOP), "gpus" (workers G), "loss". `target` is the
+    quantity the law was made for; a fit may name any positive column.
+
+    `linear`: the parameters in which the law is linear once the others are given; a fit solves these for its starts.
+    `link`: the scale on which residuals are counted, "log", or "logit" for a metric between 0 and 1.
+    `zero`: inputs that may be 0. `unscaled`: inputs that are a count with a unit of its own (1 of them means
+    something, as 1 GPU does): they are not divided by their geometric mean. `units`: unit of target and inputs, words.
+    `result`: for a law that is fitted in a way of its own (isoflop), the class of its fit, with class methods `fit` and
+    `from_json` and the surface of a Fit; `fit_law` calls it.
+    """
+
+    name: str
+    formula: str
+    function: Callable[[Values, Values], Any]
+    parameters: tuple[Parameter, ...]
+    inputs: tuple[str, ...]
+    target: str
+    source: str
+    linear: tuple[str, ...] = ()
+    link: str = "log"
+    zero: tuple[str, ...] = ()
+    unscaled: tuple[str, ...] = ()
+    units: str = ""
+    result: Any = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters' names, in the order of every parameter vector."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+
+def find_registered(law: str | Law) -> Law:
+    """The law itself, or the one registered under that name; raises InputError naming those there are."""
+    return law if isinstance(law, Law) else resolve("rayscale.laws", law)

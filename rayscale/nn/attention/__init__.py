@@ -1,0 +1,1 @@
+"""Attention without padding, in groups, and dropout by row."""

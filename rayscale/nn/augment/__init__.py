@@ -1,0 +1,1 @@
+"""Copies of text that a model makes: masked words filled in, translations there and back."""

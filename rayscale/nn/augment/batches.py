@@ -1,0 +1,63 @@
+"""Texts through a model in batches of similar length, and chance that belongs to the row, not to its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.utils import logging as transformers_logging
+
+from rayscale.errors import InputError
+from rayscale.text.augment.seeded_random import uniforms
+
+#: Padded tokens of one batch. On a CPU small batches stay in the cache.
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+
+
+def pick_device() -> torch.device:
+    """The GPU that this process may use, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def quietly(load: Callable[..., Any], folder: str, **options: Any) -> Any:
+    """What `load` (a from_pretrained) makes of a folder on this machine, without progress bars.
+
+    Raises InputError where the folder holds nothing that it can load. Code that a checkpoint brings is never run.
+    """
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        return load(folder, trust_remote_code=False, local_files_only=True, **options)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{folder} cannot be loaded: {reason}; fetch the checkpoint again or give another",
+                         code="bad_checkpoint") from error  # fmt: skip
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def buckets(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Places of rows, the shortest first, cut so that a batch padded to its longest row has at most `tokens` tokens."""
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda each: (lengths[each], each)):
+        if batch and lengths[place] * (len(batch) + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def draw(scores: torch.Tensor, seeds: np.ndarray, step: int, top_k: int) -> torch.Tensor:
+    """One place for each row of scores (rows, places), in proportion to exp(score) among the `top_k` highest.
+
+    By the highest of score plus Gumbel noise from the row's seed (uint64, (rows,)) and `step`: a row draws the same
+    whatever rows are in its batch.
+    """
+    best, places = scores.float().topk(min(top_k, scores.shape[-1]), dim=-1)
+    noise = -np.log(-np.log(uniforms(seeds, step, best.shape[-1])))
+    chosen = (best + torch.from_numpy(noise).to(best)).argmax(dim=-1, keepdim=True)
+    return places.gather(-1, chosen)[:, 0]

@@ -1,0 +1,1 @@
+"""Models: built, cut, measured, with their objectives and adapters."""

@@ -1,0 +1,141 @@
+"""The tokenizer beside a kept model: loaded plainly, it gives the model what the model was given in training.
+
+Training reads tokenizer.json alone. `AutoTokenizer` reads tokenizer_config.json as well, which may say otherwise: which
+inputs there are, where a text is cut, on which side it is padded and with what, even how it is split into words.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from rayscale.errors import TrialError
+from rayscale.nn.models.objectives import TYPES
+from rayscale.plan.heads import positions_of
+from rayscale.study.checkpoints import NAMES, special_ids, special_token, tokenizer_files
+
+if TYPE_CHECKING:
+    pass
+
+#: The class of transformers that takes tokenizer.json as it is; others may build a tokenizer of their own from it.
+AS_IT_IS = "PreTrainedTokenizerFast"
+_ROLES_FILE = "special_tokens_map.json"
+#: What a tokenizer is made of, beside what frames a text.
+_PARTS = ("model", "normalizer", "pre_tokenizer", "decoder", "added_tokens")
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """What a model was given in training: the kinds of its tokens (`types`) or not, and texts of `length` tokens at
+    most, which were cut at the end and padded there; None where the rows are full windows."""
+
+    types: bool
+    length: int | None
+
+
+def write_tokenizer(
+    prepared: Path, checkpoint: Path | None, model: PreTrainedModel, given: InputFormat, into: Path
+) -> None:
+    """Write the tokenizer that the text was `prepared` with, and what else the checkpoint has beside it, into a folder
+    that has a config.json already.
+
+    Raises TrialError where what `AutoTokenizer` makes of it is not the tokenizer of the training.
+    """
+    for file in tokenizer_files(checkpoint) if checkpoint is not None else ():
+        place = into / file.relative_to(checkpoint)  # type: ignore[arg-type]
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, place)
+    for name in NAMES:
+        shutil.copyfile(prepared / name, into / name)
+    tokenizer = Tokenizer.from_file(str(into / NAMES[0]))
+    config = _fitted(json.loads((into / NAMES[1]).read_text(encoding="utf-8")), tokenizer, model, given)
+    _write(config, into)
+    if _loads_as(tokenizer, into):
+        return
+    for name in (_ROLES_FILE, "added_tokens.json"):
+        (into / name).unlink(missing_ok=True)
+    _write(_plain(config, tokenizer), into)
+    if not _loads_as(tokenizer, into):
+        raise TrialError(
+            f"AutoTokenizer of transformers makes another tokenizer of {prepared / NAMES[0]} than tokenizer.json says, "
+            "so the kept model would be given other tokens than in training; load and save it once with "
+            "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`, or set run.keep to none",
+            code="not_saved",
+            permanent=True,
+        )
+
+
+def _fitted(config: dict[str, Any], tokenizer: Tokenizer, model: PreTrainedModel, given: InputFormat) -> dict[str, Any]:
+    """tokenizer_config.json, such that the usual call gives what the model was given."""
+    config = {name: value for name, value in config.items() if name != "auto_map"}  # code that is not copied
+    types = [TYPES] if given.types else []
+    config["model_input_names"] = ["input_ids", *types, "attention_mask"]
+    if given.length is None:
+        return config
+    limits = (given.length, config.get("model_max_length"), positions_of(lambda key: getattr(model.config, key, None)))
+    config["model_max_length"] = int(min(limit for limit in limits if isinstance(limit, (int, float)) and limit > 0))
+    config |= {"padding_side": "right", "truncation_side": "right"}
+    if (padding := _padding(config, tokenizer, model)) is not None:
+        config["pad_token"] = padding
+    return config
+
+
+def _padding(config: dict[str, Any], tokenizer: Tokenizer, model: PreTrainedModel) -> Any:
+    """The token that a batch is padded with: that of the model, by which a decoder finds the end of a text."""
+    given = getattr(model.config, "pad_token_id", None)
+    pad = given if isinstance(given, int) and given >= 0 else None
+    stated, content = config.get("pad_token"), special_token(config, "pad")
+    if content is not None and (pad is None or tokenizer.token_to_id(content) == pad):
+        return stated
+    if pad is not None:
+        return tokenizer.id_to_token(pad) or stated
+    return config.get("eos_token") or config.get("unk_token")  # hidden by the mask, whatever it is
+
+
+def _plain(config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """The same without all that would change the tokenizer when it is loaded."""
+    kept = {name: value for name, value in config.items() if name in (
+        "model_input_names", "model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces",
+        "chat_template")}  # fmt: skip
+    kept |= {f"{role}_token": special_token(config, role) for role in special_ids(tokenizer, config)}
+    return {"tokenizer_class": AS_IT_IS, **kept}
+
+
+def _write(config: dict[str, Any], folder: Path) -> None:
+    (folder / NAMES[1]).write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+    older = folder / _ROLES_FILE  # and yet stronger, where both are there
+    if older.exists() and config.get("pad_token"):
+        roles = {**json.loads(older.read_text(encoding="utf-8")), "pad_token": config["pad_token"]}
+        older.write_text(json.dumps(roles, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _loads_as(tokenizer: Tokenizer, folder: Path) -> bool:
+    """Whether `AutoTokenizer` makes this tokenizer of the folder."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        # A folder that was just written here: nothing is downloaded that a revision could pin.
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)  # nosec B615
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError):
+        return False
+    finally:
+        transformers_logging.set_verbosity(level)
+    found: Tokenizer | None = getattr(loaded, "backend_tokenizer", None)
+    if not isinstance(found, Tokenizer):
+        return False
+    mine, other = (json.loads(each.to_str()) for each in (tokenizer, found))
+    return all(mine[part] == other[part] for part in _PARTS) and _frame(tokenizer) == _frame(found)
+
+
+def _frame(tokenizer: Tokenizer) -> list[tuple[list[int], list[int]]]:
+    """What it makes of a text and of a pair: the tokens it puts around them, and the kinds of tokens."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return [(each.ids, each.type_ids) for each in (tokenizer.encode("a"), tokenizer.encode("a", "b"))]

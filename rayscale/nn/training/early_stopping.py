@@ -1,0 +1,68 @@
+"""What validations decide while a trial trains: when the rate falls on a plateau, when to stop, which weights stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+PATIENCE, FACTOR = 1, 0.5  # of `schedule: plateau`, where the study leaves them open
+
+
+@dataclass
+class EarlyStopping:
+    """The validation losses so far; they are the same on all ranks, so that all decide alike.
+
+    `factor` is what the rate is multiplied by. With early stopping `weights` are those of the lowest loss, and `decay`
+    what weight decay alone had made of a weight until then.
+    """
+
+    early_stopping: int | None = None  # validations in a row without a lower loss
+    patience: int | None = None  # the same, until the rate falls; None: it does not
+    fall: float = FACTOR
+    best: float | None = None
+    waited: int = 0  # since the lowest loss
+    waited_on_rate: int = 0  # since then, or since the rate fell
+    factor: float = 1.0
+    decay: float = 1.0
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, training: Mapping[str, Any]) -> EarlyStopping:
+        """What a trial's settings ask for."""
+        slows = training["schedule"] == "plateau"
+        patience = training.get("plateau_patience") or PATIENCE
+        fall = training.get("plateau_factor") or FACTOR
+        return cls(training.get("early_stopping"), patience if slows else None, fall)
+
+    @property
+    def decides(self) -> bool:
+        """Whether anything depends on the validations."""
+        return bool(self.early_stopping or self.patience)
+
+    @property
+    def stops(self) -> bool:
+        """Whether training is to end."""
+        return self.early_stopping is not None and self.waited >= self.early_stopping
+
+    def see(self, loss: float, weights: Mapping[str, torch.Tensor], decay: float) -> None:
+        """A validation; `weights` are those validated, copied where they are the best so far and early stopping asks
+        for it. A loss that is no number is no improvement."""
+        if loss < (math.inf if self.best is None else self.best):
+            self.best, self.waited, self.waited_on_rate = loss, 0, 0
+            if self.early_stopping:
+                self.decay = decay
+                self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+            return
+        self.waited += 1
+        self.waited_on_rate += 1
+        if self.patience and self.waited_on_rate >= self.patience:
+            self.factor *= self.fall
+            self.waited_on_rate = 0
+
+    def tell(self) -> dict[str, Any]:
+        """All but the weights, as plain values: keywords of another watch."""
+        return {name: value for name, value in vars(self).items() if name != "weights"}

@@ -1,0 +1,236 @@
+"""A job: a trial resolved against its data, its model and its device; the same on every rank."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rayscale.errors import DataError, TrialError
+from rayscale.nn import devices
+from rayscale.nn.attention.dropout import NOT_BY_ROW, row_keys, window_keys
+from rayscale.nn.attention.masks import UNMASKED, leave_out_masks, spread_masks
+from rayscale.nn.attention.unpadded import can_unpad, is_encoder, pack, unpad
+from rayscale.nn.models.build import padding_token
+from rayscale.nn.models.layers import compile_layers, recompute_layers
+from rayscale.nn.models.objectives import OWNERS, WINDOWS, Inputs, Objective, find_objective
+from rayscale.nn.models.size import Size, measure_size
+from rayscale.nn.models.used_rows import rest_unused
+from rayscale.nn.ranks import Group
+from rayscale.nn.training import batches
+from rayscale.nn.training.kept_model import FREE, KeptModel, ModelRecipe, ReadyModel
+from rayscale.plan.estimate import micro_batch_rows
+from rayscale.plan.heads import PADDED_LEFT, READS_PADDING
+from rayscale.plan.learning_rates import resolve_adapter_rate, resolve_head_factor, resolve_rate
+from rayscale.study.tasks import find_kind
+
+if TYPE_CHECKING:
+    from rayscale.runs.trial import Trial
+    from rayscale.text.prepared import Prepared, Split
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the training loop needs to know; `rows` are numbers in the training split."""
+
+    trial: Trial
+    prepared: Prepared
+    objective: Objective
+    group: Group
+    task_type: str
+    rows: np.ndarray
+    train_lengths: np.ndarray
+    epochs: int
+    global_batch: int
+    micro_batch: int
+    usual_micro_batch: int  # before memory turned out too small for it
+    steps: int
+    learning_rate: float
+    head_factor: float
+    body_factor: float  # of what learns in the body beside adapters: a pooler
+    precision: str
+    pad: int
+    size: Size
+    unpadded: bool
+    longest: int  # tokens of the longest input: beyond it nothing is padded, a model may have no more positions
+    reads_padding: bool  # see heads.READS_PADDING
+    padded_left: bool  # see heads.PADDED_LEFT
+    width: int  # to which batches are padded at least: on a GPU all of a model that is not padded inside are alike
+
+    @property
+    def drops_by_row(self) -> bool:
+        """Whether dropout goes by row, so that it is the same on any number of workers.
+
+        Not on GPUs: attention drops its weights within a kernel, which draws them by their place in the batch.
+        """
+        by_batch = self.reads_padding or self.padded_left or self.trial.model.family in NOT_BY_ROW
+        return self.group.device.type == "cpu" and not by_batch
+
+    def to_device(self, split: Split, rows: np.ndarray, least: int = 0, key: int | None = None) -> Inputs:
+        """The rows of a split as one batch on the device, at least `least` wide; a multiple of 8 on GPUs.
+
+        With the `key` of a step dropout goes by row.
+        """
+        device = self.group.device
+        multiple = 8 if device.type == "cuda" and not self.reads_padding else 1
+        ids, lengths = batches.pad_rows(split, rows, self.pad, multiple, least, self.longest)
+
+        def send(given: np.ndarray) -> torch.Tensor:
+            tensor = torch.from_numpy(given)
+            return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+        def mask(lengths: np.ndarray, width: int) -> Any:
+            if self.unpadded:
+                return pack(lengths, width, device, fill=device.type == "cuda")
+            full = int(lengths.min()) == width
+            return None if full else send(moved((np.arange(width) < lengths[:, None]).astype(np.int64)))
+
+        def moved(padded: np.ndarray) -> np.ndarray:
+            return batches.move_right(padded, lengths) if self.padded_left else padded
+
+        labels = None if split.labels is None else send(np.asarray(split.labels[rows], dtype=np.int64))
+        extra = self.objective.extra(split, rows, ids.shape[1])
+        sent: dict[str, Any] = {name: send(each) for name, each in extra.items() if name not in (WINDOWS, OWNERS)}
+        keys = None if key is None else row_keys(key, rows)
+        if WINDOWS in extra:  # the model reads these, not the rows
+            sent[WINDOWS] = mask(extra[WINDOWS], extra["places"].shape[1])
+            keys = None if keys is None else window_keys(keys, extra[OWNERS])
+            return Inputs(send(ids), None, labels, sent, None if keys is None else send(keys))
+        masked = mask(lengths, ids.shape[1])
+        return Inputs(send(moved(ids)), masked, labels, sent, None if keys is None else send(keys))
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of a forward pass in this job's precision."""
+        if self.precision == "bf16":
+            return torch.autocast(self.group.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+def prepare_job(
+    trial: Trial,
+    prepared: Prepared,
+    checkpoint: str | None,
+    group: Group,
+    most: int | None = None,
+    kept: KeptModel | None = None,
+) -> tuple[ReadyModel, Job]:
+    """Builds the model on its device, or takes the `kept` one, and resolves what the trial leaves open: rate,
+    micro-batch, precision.
+
+    `most` is a limit to the micro-batch, where memory did not suffice for the usual one.
+
+    Raises DataError for a subset or test split without rows and for too long rows, InputError as `build_model` does.
+    """
+    task_type, training = trial.task["type"], trial.training
+    train, test = prepared.split("train"), prepared.split("test")
+    rows = np.asarray(prepared.subset(trial.data_axis, trial.data_requested, trial.seed))
+    for name, length in (("training subset", len(rows)), ("test split", len(test))):
+        if not length:
+            raise DataError(f"the {name} has no rows; give more text or a larger data size", code="too_little_data")
+    objective = find_objective(task_type)
+    held = [(name, prepared.split(name)) for name in ("validation", "test")]
+    parts = [("training subset", objective.targets(train)[rows]), *((name, objective.targets(s)) for name, s in held)]
+    for name, targets in parts:
+        if len(targets) and not targets.sum():
+            raise DataError(
+                f"no row of the {name} has a target within task.max_length ({trial.task['max_length']} tokens); "
+                "raise it",
+                code="no_targets",
+            )
+    longest = max(objective.longest(s) for s in (train, prepared.split("validation"), test))
+    allowed = trial.task["max_length"] or longest
+    if longest > allowed:
+        raise DataError(
+            f"a row has {longest} tokens, task.max_length is {allowed}; prepare the data again", code="too_long"
+        )
+    recipe = ModelRecipe(
+        trial.model,
+        trial.task,
+        {name: value for name, value in training.items() if name not in FREE},
+        labels=prepared.labels,
+        vocab_size=prepared.vocab_size,
+        max_length=allowed if trial.model.kind == "family" else longest,
+        token_ids=prepared.token_ids,
+        checkpoint=checkpoint,
+        device=group.device,
+    )
+    ready = kept.take(recipe, trial.seed, prepared) if kept is not None else None
+    if ready is None:
+        ready = _make_ready(recipe, trial, prepared, group, objective)
+    size, unpadded = ready.size, ready.unpadded
+    global_batch = min(training["global_batch"], len(rows))
+    usual = min(math.ceil(global_batch / group.world_size), micro_batch_rows(trial))
+    pretrained, setting = trial.model.kind == "pretrained", training["learning_rate"]
+    steps = training["epochs"] * math.ceil(len(rows) / global_batch)
+    body_rate = resolve_rate(
+        setting,
+        task_type=task_type,
+        pretrained=pretrained,
+        width=size.width,
+        layers=size.layers,
+        global_batch=training["global_batch"],
+        batch_tokens=round(training["global_batch"] * float(train.lengths[rows].mean())),
+        steps=steps,
+    )
+    rate = resolve_adapter_rate(setting, body_rate) if trial.model.lora else body_rate
+    head = resolve_head_factor(setting, task_type=task_type, pretrained=pretrained, layers=size.layers)
+    job = Job(
+        trial=trial,
+        prepared=prepared,
+        objective=objective,
+        group=group,
+        task_type=task_type,
+        rows=rows,
+        train_lengths=train.lengths,
+        epochs=training["epochs"],
+        global_batch=training["global_batch"],
+        micro_batch=min(usual, most or usual),
+        usual_micro_batch=usual,
+        steps=steps,
+        learning_rate=rate,
+        # What learns beside adapters learns as fast as beside a body that learns.
+        head_factor=head * body_rate / rate,
+        body_factor=body_rate / rate,
+        precision=ready.precision,
+        pad=padding_token(ready.model),
+        size=size,
+        unpadded=unpadded,
+        longest=longest,
+        reads_padding=ready.model.config.model_type in READS_PADDING,
+        padded_left=ready.model.config.model_type in PADDED_LEFT and find_kind(task_type).labels_texts,
+        width=longest if unpadded and group.device.type == "cuda" else 0,
+    )
+    return ready, job
+
+
+def _make_ready(
+    recipe: ModelRecipe, trial: Trial, prepared: Prepared, group: Group, objective: Objective
+) -> ReadyModel:
+    """A new model on its device, changed as it is trained there."""
+    training, cuda = trial.training, group.device.type == "cuda"
+    model = recipe.build(trial.seed)
+    model.to(device=group.device)  # type: ignore[call-arg]
+    size = measure_size(model, objective.head_per_token)
+    precision = devices.resolve_precision(training["precision"], group, size.width)
+    # torch.compile makes no backward pass of the kernel that attends to float32 without padding (PyTorch 2.11).
+    unpadded = can_unpad(model) and (precision == "bf16" or not training.get("compile"))
+    if unpadded:
+        unpad(model)
+    elif is_encoder(model):
+        spread_masks(model)
+    elif cuda and model.config.model_type in UNMASKED:
+        leave_out_masks(model)
+    if training.get("gradient_checkpointing"):
+        recompute_layers(model)
+    if training.get("compile"):
+        if not cuda:
+            text = "training.compile is for CUDA devices, and this is a CPU, where it gains nothing; set it to false"
+            raise TrialError(text, code="no_compile", permanent=True)
+        compile_layers(model)
+    if training["optimizer"] == "adamw":
+        rest_unused(model, prepared)
+    return ReadyModel(recipe, model, size, unpadded, precision)

@@ -1,0 +1,1 @@
+"""Preparation and streaming of text as Ray Data plans."""

@@ -1,0 +1,1 @@
+"""Lanes: worker groups that stay up and take one trial after the other."""

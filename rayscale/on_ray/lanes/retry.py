@@ -1,0 +1,113 @@
+"""Whether a trial that failed is tried again: one decision from what its attempts so far ended with."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rayscale.on_ray.lanes.lane import Running
+
+#: Codes of failures whose cause lies outside of the trial: the same work may well succeed another time.
+TRANSIENT = frozenset(
+    {"worker_died", "node_died", "hang", "lane_ended", "collective", "object_lost", "cluster_unreachable"}
+)
+OUT_OF_MEMORY = "out_of_memory"
+# What a rank says that waited in vain for another (gloo, NCCL), and Ray where an object went with its node.
+_COLLECTIVE = re.compile(r"gloo|NCCL|ProcessGroup|Connection (closed|reset) by peer|Broken pipe|Socket Timeout", re.I)
+_LOST = re.compile(r"(ObjectLost|ObjectFetchTimedOut|OwnerDied|ObjectReconstruction\w*)Error")
+
+
+def classify(error: Mapping[str, Any]) -> str:
+    """The code of a failure: its own, or what its type and message say of an exception without one."""
+    code = error.get("code") or "exception"
+    if code != "exception":
+        return str(code)
+    told = f"{error.get('type', '')} {error.get('message', '')}"
+    if _LOST.search(told):
+        return "object_lost"
+    return "collective" if _COLLECTIVE.search(told) else "exception"
+
+
+def why_not_again(failures: Sequence[Mapping[str, Any]], retries: int) -> str | None:
+    """Why a trial whose attempts ended with these failures, the last one last, is given up; None: it is tried again.
+
+    Each failure has `code`, `message`, perhaps `type`, `step`, and `permanent`: its own word that a retry cannot help.
+    An exception that comes again with the same words at the same step is permanent too; where the step is not known, as
+    while loading, it is not. Where memory did not suffice the next attempt has half the micro-batch; that is no retry,
+    and ends at one row, which is permanent.
+    """
+    last = failures[-1]
+    if last.get("permanent"):
+        return "a retry cannot help"
+    if halves(last):
+        return None
+    counted = sum(not halves(each) for each in failures)
+    if counted > retries:
+        return "the first attempt failed" if retries == 0 else f"all {len(failures)} attempts failed"
+    if classify(last) in TRANSIENT or len(failures) == 1 or last.get("step") is None:
+        return None
+    again = all(last.get(key) == failures[-2].get(key) for key in ("code", "type", "message", "step"))
+    return f"the same error came twice at step {last['step']}" if again else None
+
+
+def micro_batch_after(failures: Sequence[Mapping[str, Any]]) -> int | None:
+    """The most rows at once for the next attempt: half of what was too much for memory; None: as usual."""
+    tried = [each["micro_batch"] for each in failures if halves(each)]
+    return max(1, min(tried) // 2) if tried else None
+
+
+def halves(failure: Mapping[str, Any]) -> bool:
+    """Whether memory did not suffice for a micro-batch: the next attempt has half of it."""
+    return failure.get("code") == OUT_OF_MEMORY and bool(failure.get("micro_batch"))
+
+
+class Accounts:
+    """Failed attempts by trial; a worker takes `share` of a GPU. `events` is what the run should log, in order."""
+
+    def __init__(self, retries: int, share: float = 1.0) -> None:
+        self._retries, self._share = retries, share
+        self._failures: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.events: list[dict[str, Any]] = []
+
+    def begin(self, trial_id: str) -> None:
+        """An attempt begins."""
+        self.events.append({"event": "trial_started", "trial_id": trial_id})
+
+    def fail(self, running: Running, error: Mapping[str, Any], size: int, now: float) -> dict[str, Any] | None:
+        """An attempt failed on `size` slots: the outcome if the trial ends with it, None if it is tried again."""
+        trial_id, failures = running.cell.trial_id, self._failures[running.cell.trial_id]
+        if classify(error) == OUT_OF_MEMORY and not error.get(
+            "micro_batch"
+        ):  # its process was ended before it could say
+            rows = running.progress.get("micro_batch")
+            error = {**error, "micro_batch": rows, "permanent": rows == 1}
+        failures.append(
+            {
+                "step": running.progress.get("step"),
+                **error,
+                "code": classify(error),
+                "seconds": now - running.started,
+                "size": size,
+            }
+        )
+        reason = why_not_again(failures, self._retries)
+        if reason is not None:
+            return {"status": "failed", "error": {**failures[-1], "gave_up": reason}, "size": size}
+        why = {key: failures[-1].get(key) for key in ("code", "message", "seconds", "step", "host")}
+        why["micro_batch"] = self.micro_batch(trial_id)
+        self.events.append({"event": "trial_retried", "trial_id": trial_id, "attempt": len(failures), **why})
+        return None
+
+    def micro_batch(self, trial_id: str) -> int | None:
+        """The most rows at once for the next attempt, where memory did not suffice for more; None: as usual."""
+        return micro_batch_after(self._failures[trial_id])
+
+    def close(self, trial_id: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """The outcome of a trial, its share, and what its failed attempts were and cost: seconds x GPUs (or slots)."""
+        failures = self._failures[trial_id]
+        attempts = len(failures) + (outcome["status"] != "failed")
+        lost = float(sum(each["seconds"] * each["size"] for each in failures)) * self._share
+        told = {"trial_id": trial_id, "attempts": max(1, attempts), "failures": failures, "lost_seconds": lost}
+        return {**outcome, **told, "share": self._share}

@@ -1,0 +1,180 @@
+"""Who holds a cluster's worker slots: how many are left for a run, and what a person hears while it waits for them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rayscale.on_ray.session.capacity import Capacity
+
+#: Ray tells what is free a moment later than who was placed; others hold what they held in so many looks.
+LOOKS = 3
+ROUNDING = 1e-6
+ENTRY_LENGTH = 100  # characters of a job's command that are shown
+
+
+@dataclass(frozen=True)
+class NodeUse:
+    """A node that lives: what it has, what of it is free, and how many workers of this run have their place there."""
+
+    total: Mapping[str, float]
+    free: Mapping[str, float]
+    ours: int = 0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A job of the cluster that holds what `slots` workers would take; `entry` is its command."""
+
+    job: str
+    slots: int
+    entry: str = ""
+    place: str = ""
+    namespace: str = ""
+
+    @property
+    def told(self) -> str:
+        """As a person reads it."""
+        known = [
+            f"`{self.entry}`" if self.entry else "",
+            self.place,
+            f"namespace {self.namespace}" * bool(self.namespace),
+        ]
+        about = ", ".join(each for each in known if each)
+        return f"job {self.job}{f' ({about})' if about else ''} holds {self.slots}"
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """How the cluster stands: its slots, those that other jobs leave, the trainers whose workers have their places, and
+    who the others are."""
+
+    slots: int
+    room: int
+    placed: frozenset[str]
+    holders: tuple[Holder, ...] = ()
+
+
+def held_by_others(nodes: Iterable[NodeUse], capacity: Capacity) -> int:
+    """Of the slots of these nodes those that are neither free nor this run's."""
+    need = capacity.worker[capacity.resource]
+    held = 0
+    for node in nodes:
+        fit = capacity.fit(node.total)
+        free = int(node.free.get(capacity.resource, 0.0) / need + ROUNDING)
+        held += max(0, fit - free - node.ours)
+    return held
+
+
+@dataclass
+class Steady:
+    """What others hold, as the least of the last looks: a place that has just been given back is not yet free."""
+
+    _seen: deque[int] = field(default_factory=lambda: deque(maxlen=LOOKS))
+
+    def look(self, held: int) -> int:
+        """With this look."""
+        self._seen.append(held)
+        return min(self._seen)
+
+
+def waiting_text(sizes: Mapping[int, int], slots: int, room: int, holders: Sequence[Holder], seconds: float) -> str:
+    """What a run says while it waits; `sizes` counts its trials by the slots that each wants."""
+    from rayscale.report.numbers import duration, plural
+
+    wants = " and ".join(
+        f"{plural(number, 'trial')} of {plural(size, 'slot')}" for size, number in sorted(sizes.items())
+    )
+    if holders:
+        who = "; ".join(holder.told for holder in holders)
+    elif room < slots:
+        who = "Ray does not say who holds the others (tasks, or actors that are just starting)"
+    else:
+        who = "no job holds them: nodes may be starting, or another run takes its slots right now"
+    since = f" for {duration(seconds)} so far" if seconds >= 1 else ""
+    free = f"{wants} left to run, {room} of {slots} slots free"
+    return f"Waiting{since} for free worker slots: {free}. Who holds them: {who}."
+
+
+# ---- as Ray tells it
+
+
+def look_at(capacity: Capacity, steady: Steady) -> Occupancy:
+    """How the cluster of this process stands now."""
+    import ray
+    from ray._private.state import state
+    from ray.core.generated import gcs_pb2
+
+    table: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
+    accessor = state._connect_and_get_accessor()
+    groups = [table.FromString(content) for content in accessor.get_placement_group_table()]
+    groups = [group for group in groups if group.state == table.CREATED]
+    job = ray.get_runtime_context().get_job_id()
+    ours: Counter[str] = Counter()
+    placed = set()
+    for group in groups:
+        if group.creator_job_id.hex() == job and any(
+            capacity.resource in each.unit_resources for each in group.bundles
+        ):
+            placed.add(group.creator_actor_id.hex())
+            ours.update(each.node_id.hex() for each in group.bundles if capacity.resource in each.unit_resources)
+    free = state.available_resources_per_node()
+    nodes = [
+        NodeUse(node["Resources"], free.get(node["NodeID"], {}), ours[node["NodeID"]])
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    slots, held = capacity.slots(), steady.look(held_by_others(nodes, capacity))
+    holders = _holders(groups, job, capacity) if held else ()
+    return Occupancy(slots, max(0, slots - held), frozenset(placed), tuple(holders))
+
+
+def _holders(groups: Sequence[Any], ours: str, capacity: Capacity) -> list[Holder]:
+    """The other jobs with places of their own: placement groups, and actors outside of these."""
+    from ray._private.state import state
+    from ray.core.generated import gcs_pb2
+
+    resource, need = capacity.resource, capacity.worker[capacity.resource]
+    held: defaultdict[str, float] = defaultdict(float)
+    for group in groups:
+        held[group.creator_job_id.hex()] += sum(each.unit_resources.get(resource, 0.0) for each in group.bundles)
+    for job, amount in _actors_outside_groups(resource):
+        held[job] += amount
+    held.pop(ours, None)
+    table: Any = gcs_pb2.JobTableData  # type: ignore[attr-defined]
+    content = state._connect_and_get_accessor().get_job_table(
+        skip_submission_job_info_field=True, skip_is_running_tasks_field=True
+    )
+    return _described(held, need, [table.FromString(each) for each in content])
+
+
+def _actors_outside_groups(resource: str) -> Iterable[tuple[str, float]]:
+    """The job of every actor that takes the resource by itself, and how much of it."""
+    from ray._private.state import state
+    from ray.core.generated import gcs_pb2
+
+    table: Any = gcs_pb2.ActorTableData  # type: ignore[attr-defined]
+    for content in state._connect_and_get_accessor().get_actor_table(None, "ALIVE"):
+        actor = table.FromString(content)
+        if not actor.HasField("placement_group_id") and (amount := actor.required_resources.get(resource, 0.0)):
+            yield actor.job_id.hex(), amount
+
+
+def _described(held: Mapping[str, float], need: float, jobs: Collection[Any]) -> list[Holder]:
+    """Holders, the largest first, each with what Ray's table of jobs knows of its driver."""
+    known = {job.job_id.hex(): job for job in jobs}
+    found = []
+    for job, amount in sorted(held.items(), key=lambda each: (-each[1], each[0])):
+        if slots := round(amount / need):
+            driver = known.get(job)
+            if driver is None:
+                found.append(Holder(job, slots))
+                continue
+            entry = " ".join(driver.entrypoint.split())
+            entry = entry if len(entry) <= ENTRY_LENGTH else f"{entry[: ENTRY_LENGTH - 3]}..."
+            place = f"process {driver.driver_pid} on {driver.driver_address.ip_address}" if driver.driver_pid else ""
+            found.append(Holder(job, slots, entry, place, driver.config.ray_namespace))
+    return found

@@ -1,0 +1,263 @@
+"""Study → Plan with all that a plan needs gathered: a survey of the text, the machine, what earlier trials took."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rayscale.errors import InputError, StudyError
+from rayscale.plan.augmentations import FEW_CHILDREN, childless, children_counts, few_children, tell_segmenters, try_out
+from rayscale.plan.estimate import Copies, Measured, Supply, steps_of
+from rayscale.plan.plan import Plan, leave_out, make_plan, model_specs
+from rayscale.plan.rate_transfer import Optimum, read_optimum
+from rayscale.runs.fit_rows import entropy
+from rayscale.runs.ledger import Ledger, TrialRecord
+from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.study.augment_key import read as read_augmentation
+from rayscale.study.study import Ladder, Study, Transfer
+from rayscale.system.doctor_devices import GIGA
+from rayscale.system.machine import Machine, free_bytes, nearest_folder
+from rayscale.system.storage import Store
+from rayscale.text.augment.children import FoundAugmentation, find_all, find_augmentations
+from rayscale.text.error_places import naming_fields
+from rayscale.text.prepared import Prepared, find_tokens
+from rayscale.text.review.diagnosis import after_preparing, diagnose
+from rayscale.text.review.row_counts import listed, place_labels, row_counts, token_counts
+from rayscale.text.review.survey import Survey, survey, survey_folder
+from rayscale.text.tokens.encode import TokenizerSpec, letters_per_token, spec_of
+
+PRETRAINED_VOCABULARY = 30_000  # of a checkpoint's tokenizer, before it is read
+
+
+def run_store(study: Study, out: str | None) -> Store:
+    """The run's folder: `out`, else <storage>/<name>; a relative storage is below the current folder."""
+    try:
+        return Store.open(out or f"{study.run.storage.rstrip('/')}/{study.name}")
+    except InputError as error:
+        where = "--out" if out else study.where("run", "storage")
+        raise StudyError(error.message, code=error.code, where=where) from error
+
+
+def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
+    """The plan of a study on a machine. Raises InputError: data, checkpoints or GPU counts that cannot serve it."""
+    _check_extra(study)
+    with naming_fields(study):
+        found = survey(study)
+    if study.task.type == "sequence-classification" and len(found.labels) > found.rows_train / 2:
+        raise StudyError(
+            f"column '{study.task.label}' has {len(found.labels)} different labels in {found.rows_train} rows; "
+            "name the column that holds the classes",
+            code="not_a_label",
+            where=study.where("task", "label"),
+        )
+    if study.task.type == "multi-label" and (mark := _unseparated(found.labels, study.task.separator)):
+        raise StudyError(
+            f"labels such as '{next(label for label in found.labels if mark in label)}' look like several; if they are "
+            f"write separator: '{mark}' (it is '{study.task.separator}'), else give them as JSON lists",
+            code="not_separated",
+            where=study.where("task", "labels"),
+        )
+    # Text that is prepared was planned before, so its checkpoints are here; other checkpoints are fetched only after
+    # all else was found feasible.
+    specs = model_specs(study) if found.folder else None
+    tokenised = _tokenised(study, found, specs) if specs else {}
+    augmentations = find_augmentations(study)
+    supply = _supply(study, found, tokenised, augmentations)
+    records = Ledger(store).read()[0]
+    optimum = read_optimum(study) if isinstance(study.training.learning_rate, Transfer) else None
+    plan = make_plan(study, machine, supply, _measured(records), specs, optimum.rate_of if optimum else None)
+    tokenizers = tokenizers_of(plan)
+    found_out = diagnose(study, found, tokenizers, tokenised)
+    lint = (*_changed(records, plan), *_transferred(optimum, plan), *_little_room(store, plan), *plan.lint,
+            *tell_segmenters(augmentations, found))  # fmt: skip
+    plan = replace(plan, lint=lint, doctor=found_out.to_json())
+    if not augmentations:
+        return plan
+    there = _augmented(study, found, tokenizers, sorted({planned.trial.seed for planned in plan.trials}))
+    if there:
+        return with_children(plan, there)
+    return replace(plan, lint=(*plan.lint, *try_out(augmentations, found)))
+
+
+def _augmented(
+    study: Study, found: Survey, tokenizers: Sequence[TokenizerSpec], seeds: Sequence[int]
+) -> dict[str, Prepared]:
+    """The prepared data of every tokenizer and augmentation, by name; empty unless all are there."""
+    there = find_all(study, tokenizers, seeds, found.folder) if found.folder else {}
+    return {name: each for name, each in there.items() if each} if all(there.values()) else {}
+
+
+def with_children(plan: Plan, prepared: Mapping[str, Prepared]) -> Plan:
+    """The plan once the children are made: without the cells that have none, with what is to be said of the others.
+
+    Raises StudyError where no trial is left.
+    """
+    if why := childless((planned.trial for planned in plan.trials), prepared):
+        plan = leave_out(plan, why)
+    counts = children_counts(prepared)
+    lint = (*(each for each in plan.lint if each[0] != FEW_CHILDREN), *few_children(counts))
+    told = {**plan.supply.counts, **({"children": counts} if counts else {})}
+    return replace(plan, lint=lint, supply=replace(plan.supply, counts=told))
+
+
+def tokenizers_of(plan: Plan) -> list[TokenizerSpec]:
+    """The tokenizers of the plan's models, each once."""
+    return list(dict.fromkeys(spec_of(planned.trial.model) for planned in plan.trials))
+
+
+def _little_room(store: Store, plan: Plan) -> list[tuple[str, str]]:
+    """That the disk has less room than the plan may take; of object storage nobody can tell."""
+    if store.local is None:
+        return []
+    free = free_bytes(store.local)
+    if free >= plan.disk_bytes:
+        return []
+    text = (
+        f"{free / GIGA:.1f} GB are free at {nearest_folder(store.local)}, kept models and checkpoints take up to "
+        f"{plan.disk_bytes / GIGA:.1f} GB: make room, keep fewer models (run.keep), write checkpoint_seconds: null, "
+        "or give another run.storage"
+    )
+    return [("little_disk", text)]
+
+
+def _transferred(optimum: Optimum | None, plan: Plan) -> list[tuple[str, str]]:
+    """What the transferred rates rest on, and how far they reach beyond it."""
+    if optimum is None:
+        return []
+    rates = [planned.trial.training["learning_rate"] for planned in plan.trials]
+    widest = max(planned.trial.model.width or 1 for planned in plan.trials) / max(each.width for each in optimum.cells)
+    longest = max(steps_of(planned.trial) for planned in plan.trials) / max(each.steps for each in optimum.cells)
+    text = (
+        f"learning rates of {min(rates):.3g} to {max(rates):.3g}, ~ {optimum.told}, from the best ones of "
+        f"{len(optimum.cells)} swept cells: up to {max(1, widest):.3g} times their width and "
+        f"{max(1, longest):.3g} times their steps"
+    )
+    return [("transfer", text)]
+
+
+def _check_extra(study: Study) -> None:
+    """Raise StudyError where a package of an extra is missing, before anything is trained."""
+    package, extra = study.task.kind.needs or ("", "")
+    if package and importlib.util.find_spec(package) is None:
+        raise StudyError(
+            f"{study.task.type} is scored with {package}, which is not installed; pip install 'rayscale[{extra}]'",
+            code="missing_extra",
+            where=study.where("task", "type"),
+        )
+    for number, model in enumerate(study.models):
+        if getattr(model, "lora", None) and importlib.util.find_spec("peft") is None:
+            raise StudyError(
+                "adapters are peft's, which is not installed; pip install 'rayscale[lora]'",
+                code="missing_extra",
+                where=study.where("models", number, "lora"),
+            )
+
+
+def _unseparated(labels: Sequence[str], separator: str) -> str | None:
+    """A sign that likely stands between labels, as half of them hold it."""
+    likely = (mark for mark in ("|", ";", ",", "/") if mark != separator)
+    return next((mark for mark in likely if sum(mark in label for label in labels) > len(labels) / 2), None)
+
+
+def _supply(
+    study: Study, found: Survey, tokenised: Mapping[str, Prepared], augmentations: Sequence[FoundAugmentation]
+) -> Supply:
+    # A trained tokenizer of some thousand entries gives about a token for four characters of English.
+    supply = Supply(
+        fingerprint=found.fingerprint,
+        train_rows=found.rows_train,
+        mean_tokens=found.mean_letters / 4 + 2,
+        n_labels=len(found.labels),
+        exact=found.exact,
+        held_out_rows=found.rows_validation + found.rows_test,
+        guessing_loss=_entropy_of_labels(found),
+        augmentations=_augmentations(study, augmentations),
+        counts={**place_labels(found.counts, study.data), "tokens": token_counts(tokenised) or None},
+    )
+    if tokenised:
+        parts = [each.manifest["splits"] for each in tokenised.values()]
+        fewest = {name: min(part[name]["tokens"] for part in parts) for name in found.bytes}
+    else:
+        sizes = [model.vocabulary if isinstance(model, Ladder) else PRETRAINED_VOCABULARY for model in study.models]
+        fewest = {name: size / letters_per_token(max(sizes)) for name, size in found.letters.items()}
+    return replace(
+        supply,
+        train_tokens=fewest["train"],
+        held_out_tokens=min(fewest["validation"], fewest["test"]),
+        estimated=not tokenised,
+    )
+
+
+def _augmentations(study: Study, found: Sequence[FoundAugmentation]) -> tuple[Copies, ...]:
+    """Those of the study in the order of its file, `none` among them where it is asked for."""
+    marked = {each.name: Copies(each.name, each.augmentation.copies, each.mark) for each in found}
+    return tuple(dict.fromkeys(marked.get(read_augmentation(each).name, Copies()) for each in study.data.augment))
+
+
+def _tokenised(study: Study, found: Survey, specs: Sequence[ModelSpec]) -> dict[str, Prepared]:
+    """The tokens of every tokenizer of the study, by its name; empty unless all are there."""
+    if found.folder is None:
+        return {}
+    wanted = {spec_of(spec) for spec in specs}
+    prepared = {each.name: find_tokens(found.folder, each, study.task.length, ()) for each in wanted}
+    return {name: each for name, each in sorted(prepared.items()) if each} if all(prepared.values()) else {}
+
+
+def _changed(records: Sequence[TrialRecord], plan: Plan) -> list[tuple[str, str]]:
+    """What a run with other data leaves behind, told once: when trials of the new data are there it is settled."""
+    former = [record for record in records if record.row["data_fingerprint"] != plan.supply.fingerprint]
+    if not former or len(former) < len(records):
+        return []
+    last = max(record.row["ended_at"] or "" for record in former)[:10]
+    when = f"the last run of {last}" if last else "the last run"
+    known = {record.trial_id for record in records}
+    new = sum(planned.trial.trial_id not in known for planned in plan.trials)
+    text = (
+        f"the data (its files, columns or split) changed since {when}: {len(former)} trials of the former data stay in "
+        f"trials/ and are not counted, {new} cells are new"
+    )
+    return [("data_changed", text)]
+
+
+def _measured(records: Sequence[TrialRecord]) -> list[Measured]:
+    rows = [(record.row, record.trial) for record in records if record.row["status"] == "ok"]
+    return [
+        Measured(Trial.from_json(trial), row["steps"], row["train_seconds"], row["eval_seconds"] or 0.0, row["share"])
+        for row, trial in rows
+        if row["steps"] and row["train_seconds"]
+    ]
+
+
+def _entropy_of_labels(found: Survey) -> float | None:
+    """Of the test rows; None where rows have no class of their own."""
+    rows = found.splits["test"]
+    if "label" not in rows.column_names or not pa.types.is_integer(rows.schema.field("label").type):
+        return None
+    return entropy(np.bincount(rows["label"].to_numpy()).tolist())
+
+
+def write_plan(store: Store, plan: Plan, prepared: Mapping[str, Prepared]) -> None:
+    """Write plan.json once more when the text is prepared: what became of every row is counted now, not estimated.
+
+    Rows that were passed over are listed in bad_rows.txt and near_duplicates.txt.
+    """
+    if not prepared:
+        return
+    any_of_them = next(iter(prepared.values()))
+    rows = place_labels(row_counts(any_of_them.manifest), plan.study.data)
+    children = {name: each for name, each in plan.supply.counts.items() if name == "children"}
+    counts = {"exact": True, **rows, "tokens": token_counts(prepared), **children}
+    found = survey_folder(Path(any_of_them.path).parent)
+    doctor = after_preparing(plan.doctor, plan.study, found, tokenizers_of(plan), prepared) if plan.doctor else {}
+    told = replace(
+        plan, supply=replace(plan.supply, counts=counts, guessing_loss=_entropy_of_labels(found)), doctor=doctor
+    )
+    store.write("plan.json", json.dumps(told.to_json(), indent=1, allow_nan=False).encode())
+    for name, content in listed(any_of_them).items():
+        store.write(name, content)

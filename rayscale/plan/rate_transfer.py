@@ -1,0 +1,176 @@
+"""`learning_rate: {transfer: RUN}`: the best rates of a sweep on small cells, carried over to larger ones.
+
+The law is log rate = constant + powers of width, layers and steps. The powers that `auto` has are its prior: a sweep of
+one cell moves the constant alone, one of several widths or step counts the powers, too, as far as its noise allows: two
+widths at two step counts a factor of two apart move the power of the steps by a sixth of the way to what they say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rayscale.errors import InputError, StudyError
+from rayscale.plan.estimate import steps_of
+from rayscale.runs.ledger import Ledger, TrialRecord
+from rayscale.runs.trial import Trial
+from rayscale.study.study import Study, Transfer
+from rayscale.system.storage import Store
+
+#: Powers of width, layers and steps from scratch and pretrained: those of `auto` (learning_rates.py, with the reasons).
+PRIOR = {"family": (-1.0, 0.0, -1 / 3), "pretrained": (-2.0, -2 / 3, 0.0)}
+POWER_DEVIATION = 0.25  # how far a power may well be from that
+NOISE = 0.4  # of a cell's best rate, in log, at least: so 36 swept cells scattered about a law (docs/LOG.md)
+LOSS_NOISE = 0.01  # of a loss, relative: what seeds differ by; it makes the best rate of a flat sweep uncertain
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best rate of one model at one data size, and the deviation of its log."""
+
+    width: int
+    layers: int
+    steps: int
+    rate: float
+    deviation: float = NOISE
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The law of the best rate: the log of the rate at width, layers and steps of 1, and the three powers."""
+
+    constant: float
+    powers: tuple[float, float, float]
+    cells: tuple[Best, ...]
+
+    def rate(self, width: int, layers: int, steps: int) -> float:
+        """To three digits, so that rounding makes no other trials."""
+        logs = np.log([width, layers, steps])
+        return float(f"{math.exp(self.constant + float(np.dot(self.powers, logs))):.3g}")
+
+    def rate_of(self, trial: Trial) -> float:
+        """That of a trial."""
+        return self.rate(trial.model.width or 1, trial.model.layers, steps_of(trial))
+
+    @property
+    def told(self) -> str:
+        """The law in words."""
+        named = zip(("width", "layers", "steps"), self.powers, strict=True)
+        return " x ".join(f"{name}^{power:.2f}" for name, power in named if round(power, 2))
+
+
+def fit_optimum(cells: Sequence[Best], kind: str) -> Optimum:
+    """The law of these best rates, of models from scratch (`family`) or `pretrained`: the mode of a normal posterior.
+
+    Nothing is known of the constant beforehand.
+    """
+    design = np.array([[1.0, *np.log([each.width, each.layers, each.steps])] for each in cells])
+    # About the mean of the cells, so that the prior of the powers does not lean on where width is 1.
+    centre = np.average(design[:, 1:], axis=0, weights=[each.deviation**-2 for each in cells])
+    design[:, 1:] -= centre
+    prior = np.array([0.0, *PRIOR[kind]])
+    precision = np.diag([0.0, *[POWER_DEVIATION**-2.0] * 3])
+    target = np.log([each.rate for each in cells])
+    weighed = design.T * np.array([each.deviation**-2 for each in cells])
+    found = np.linalg.solve(weighed @ design + precision, weighed @ target + precision @ prior)
+    powers = (float(found[1]), float(found[2]), float(found[3]))
+    return Optimum(float(found[0] - np.dot(powers, centre)), powers, tuple(cells))
+
+
+def best_rate(losses: Mapping[float, float]) -> tuple[float, float] | None:
+    """(rate, deviation of its log): where a parabola in the log of the rate through the lowest validation loss and its
+    neighbours is lowest.
+
+    None where that is at the end of the sweep, so that the best rate may lie beyond it. A neighbour that diverged has
+    an infinite loss: then the best of the sweep is the answer.
+    """
+    rates = sorted(losses)
+    place = rates.index(min(rates, key=lambda rate: losses[rate]))
+    if place in (0, len(rates) - 1):
+        return None
+    near = rates[place - 1 : place + 2]
+    if not all(math.isfinite(losses[rate]) for rate in near):
+        return near[1], NOISE
+    curved, sloped, _ = np.polyfit(np.log(near), [losses[rate] / losses[near[1]] for rate in near], 2)
+    if curved <= 0:  # three equal losses
+        return None
+    # The slope between the outer two, divided by the curvature.
+    noise = LOSS_NOISE * math.sqrt(2) / math.log(near[2] / near[0]) / (2 * curved)
+    return float(np.exp(-sloped / (2 * curved))), math.hypot(NOISE, noise)
+
+
+def read_optimum(study: Study) -> Optimum:
+    """The law of the run that the study's `learning_rate` names.
+
+    Raises StudyError where that holds no sweep of the same task, optimizer and batch that has its best rate inside.
+    """
+    setting = study.training.learning_rate
+    assert isinstance(setting, Transfer)
+    where = study.where("training", "learning_rate")
+    try:
+        records = Ledger(Store.open(setting.transfer)).read()[0]
+    except InputError as error:
+        raise StudyError(error.message, code=error.code, where=where) from None
+    kinds = {(hasattr(model, "pretrained"), bool(getattr(model, "lora", None))) for model in study.models}
+    if len(kinds) > 1:
+        raise StudyError("carries rates over to one of checkpoints, checkpoints with lora, and ladders; write a study "
+                         "for each", code="no_transfer", where=where)  # fmt: skip
+    pretrained, adapted = kinds.pop()
+    kind = "pretrained" if pretrained else "family"
+    alike = [record for record in records if _is_like(record, study, kind, adapted)]
+    swept = _sweeps(alike)
+    cells = [cell for cell in (_best(each) for each in swept) if cell is not None]
+    if not cells:
+        training = study.training
+        same = f"{study.task.type} with optimizer {training.optimizer} and global_batch {training.global_batch}"
+        reason = (
+            f"the best rates of all {len(swept)} cells lie at the ends of its sweep: widen that"
+            if swept
+            else f"it has no finished sweep (learning_rate: [...], 3 rates or more) of {same}; {len(records)} records"
+        )
+        raise StudyError(f"found {setting.transfer}: {reason}", code="no_transfer", where=where)
+    return fit_optimum(cells, kind)
+
+
+def _is_like(record: TrialRecord, study: Study, kind: str, adapted: bool) -> bool:
+    trial, training = record.trial, record.trial["training"]
+    return (
+        record.row["status"] in ("ok", "diverged")
+        and trial["model"]["kind"] == kind
+        and bool(trial["model"].get("lora")) == adapted
+        and trial["model"]["width"] is not None
+        and trial["task"]["type"] == study.task.type
+        and trial["augment"] == "none"
+        and isinstance(training["learning_rate"], float)
+        and training["optimizer"] == study.training.optimizer
+        and training["global_batch"] == study.training.global_batch
+    )
+
+
+def _sweeps(records: Sequence[TrialRecord]) -> list[pd.DataFrame]:
+    """The trials of each model at each data size that was trained at three rates or more."""
+    if not records:
+        return []
+    rows = pd.DataFrame([_row(record) for record in records])
+    groups = [group for _, group in rows.groupby(["model", "data"], sort=True)]
+    return [group for group in groups if group["rate"].nunique() > 2]
+
+
+def _row(record: TrialRecord) -> dict[str, Any]:
+    trial = Trial.from_json(record.trial)
+    loss = record.row["validation_loss"]
+    return {"model": trial.model.name, "data": trial.data_requested, "width": trial.model.width,
+            "layers": trial.model.layers, "steps": steps_of(trial), "rate": trial.training["learning_rate"],
+            "loss": math.inf if loss is None else loss}  # fmt: skip
+
+
+def _best(rows: pd.DataFrame) -> Best | None:
+    losses = rows.groupby("rate")["loss"].mean()
+    found = best_rate(dict(zip(losses.index.astype(float), losses.astype(float), strict=True)))
+    first = rows.iloc[0]
+    return found and Best(int(first["width"]), int(first["layers"]), int(first["steps"]), *found)

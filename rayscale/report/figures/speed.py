@@ -1,0 +1,136 @@
+"""Figure of speed: examples per second against GPUs, and the paired ratios behind the speed-up."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rayscale.report.figures.chart import (
+    FAINT,
+    INK,
+    Drawn,
+    Shape,
+    colour,
+    draw,
+    legend_above,
+    log_y,
+    margins,
+    marker,
+    title_axes,
+)  # fmt: skip
+from rayscale.report.figures.evidence import Evidence
+from rayscale.report.numbers import number, plain, shorten, significant
+from rayscale.report.wording import interval_text
+
+_PAIR = ["model", "data_requested", "seed", "augment"]
+
+
+def exclusive_rows(trials: pd.DataFrame) -> pd.DataFrame:
+    """Ok rows that had the machine to themselves: only they measure speed and not contention."""
+    alone = trials["exclusive"].fillna(False).astype(bool)
+    return trials[(trials["status"] == "ok") & alone & trials["examples_per_second"].gt(0)]
+
+
+def paired_ratios(rows: pd.DataFrame) -> pd.DataFrame:
+    """Speed over that at the next smaller GPU count, for runs equal in all else; columns model, before, gpus, ratio."""
+    parts = [pd.DataFrame({"model": [], "before": [], "gpus": [], "ratio": []})]
+    counts = sorted(int(value) for value in rows["gpus"].unique())
+    for before, after in pairwise(counts):
+        pairs = rows[rows["gpus"] == after].merge(rows[rows["gpus"] == before], on=_PAIR, suffixes=("", "_before"))
+        ratio = pairs["examples_per_second"] / pairs["examples_per_second_before"]
+        parts.append(pd.DataFrame({"model": pairs["model"], "before": before, "gpus": after, "ratio": ratio}))
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def speed_against_gpus(evidence: Evidence, trials: pd.DataFrame, gain: dict) -> Drawn | None:
+    """Figure 3; None where fewer than two GPU counts have exclusive rows. `gain` is the verdict's `doubling.gpus`."""
+    rows = exclusive_rows(trials)
+    counts = sorted(int(value) for value in rows["gpus"].dropna().unique())
+    if len(counts) < 2:
+        return None
+    pairs = paired_ratios(rows)
+    steps = [step for step in gain.get("curve") or [] if number(step.get("value")) is not None]
+    shown = [model for model in evidence.models if (rows["model"] == model).any()]
+
+    def paint(figure: Figure, shape: Shape) -> None:
+        if shape.narrow:
+            panels = figure.subplots(2, 1, height_ratios=(1.25, 1))
+        else:
+            panels = figure.subplots(1, 2, width_ratios=(1.3, 1))
+        handles = _speeds(panels[0], evidence, rows, shown, counts)
+        _ratios(panels[1], evidence, pairs, shown, counts, steps)
+        legend_above(figure, panels[0], shape, handles, [shorten(model, 28) for model in shown])
+
+    return draw("speed", "Speed against GPUs", _caption(gain), _reading(steps),
+                "Examples per second against the number of GPUs, with paired speed ratios.", paint)  # fmt: skip
+
+
+def _speeds(axes: Axes, evidence: Evidence, rows: pd.DataFrame, shown: list[str], counts: list[int]) -> list:
+    handles, heights = [], list(rows["examples_per_second"])
+    for model in shown:
+        place = evidence.position(model)
+        cell = rows[rows["model"] == model].groupby("gpus")["examples_per_second"].agg(["median", "min", "max"])
+        ideal = [float(cell["median"].iloc[0]) * gpus / float(cell.index[0]) for gpus in counts]
+        heights += ideal
+        axes.plot(counts, ideal, color=colour(place), lw=1.1, linestyle=(0, (4, 3)), alpha=0.75)
+        axes.vlines(cell.index, cell["min"], cell["max"], color=colour(place), lw=1.4)
+        handles += axes.plot(cell.index, cell["median"], marker=marker(place), color=colour(place), ms=6.5, mec="white",
+                             mew=0.8, lw=1.4)  # fmt: skip
+    log_y(axes, *margins(heights))
+    _gpu_axis(axes, counts)
+    title_axes(axes, "GPUs or worker slots", "examples per second")
+    return handles
+
+
+def _ratios(axes: Axes, evidence: Evidence, pairs: pd.DataFrame, shown: list[str], counts: list[int],
+            steps: list[dict]) -> None:  # fmt: skip
+    taken = {(int(step["from"]), int(step["to"])): step for step in steps}
+    ideals = [after / before for before, after in pairwise(counts)]
+    for place, (before, after) in enumerate(pairwise(counts)):
+        axes.hlines(ideals[place], place - 0.4, place + 0.4, color=FAINT, lw=1.1, linestyle=(0, (4, 3)))
+        axes.text(place - 0.4, 1.01 * ideals[place], "ideal", fontsize=9, color=FAINT)
+        step = taken.get((before, after))
+        if step is not None:
+            if number(step.get("low")) is not None and number(step.get("high")) is not None:
+                axes.fill_between([place - 0.4, place + 0.4], step["low"], step["high"], color=INK, alpha=0.1, lw=0)
+            axes.hlines(step["value"], place - 0.4, place + 0.4, color=INK, lw=1.3, alpha=0.75)
+        for order, model in enumerate(shown):
+            own = pairs[(pairs["model"] == model) & (pairs["gpus"] == after)]
+            # Models stand side by side, so that their points do not cover each other.
+            aside = place + 0.6 * (order - (len(shown) - 1) / 2) / max(len(shown), 2)
+            sign = evidence.position(model)
+            beside = np.full(len(own), aside)
+            axes.plot(beside, own["ratio"], marker(sign), color=colour(sign), ms=6, mec="white", mew=0.7)
+    axes.axhline(1.0, color="#9aa4b0", lw=0.8)
+    heights = [*pairs["ratio"], *ideals, 1.0]
+    axes.set_ylim(min(0.93, 0.95 * min(heights)), 1.09 * max(heights))
+    axes.set_xlim(-0.6, len(ideals) - 0.4)
+    axes.set_xticks(range(len(ideals)), [f"{a} to {b}" for a, b in pairwise(counts)])
+    title_axes(axes, "GPUs or worker slots", "times the speed")
+
+
+def _gpu_axis(axes: Axes, counts: list[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(value) for value in counts])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(counts[0] / 1.35, counts[-1] * 1.35)
+
+
+def _caption(gain: dict) -> str:
+    if number(gain.get("value")) is None:
+        return plain(gain.get("note") or "No paired ratio was found").rstrip(".").capitalize() + "."
+    between = interval_text(gain.get("low"), gain.get("high"))
+    held = f" (95%: {between})" if between else ""
+    return f"Twice the GPUs give {significant(gain['value'])} times the speed{held}; the ideal is 2."
+
+
+def _reading(steps: list[dict]) -> str:
+    band = "; grey: their mean and its 95% interval" if steps else ""
+    return (
+        "Only runs that had the machine to themselves, without their first steps; dashed: ideal scaling. Ratio points: "
+        f"pairs of runs that differ in the GPU count alone{band}."
+    )

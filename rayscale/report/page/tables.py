@@ -1,0 +1,372 @@
+"""Rows of the report's tables, as frozen values that the template only has to lay out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rayscale.laws.fitting.observations import usual_role
+from rayscale.report.figures.evidence import Evidence
+from rayscale.report.numbers import (
+    MISSING,
+    count,
+    duration,
+    exact,
+    fixed,
+    number,
+    percent,
+    plain,
+    shorten,
+    significant,
+    trimmed,
+    whole,
+)
+from rayscale.report.terminal.fit import parameter_units
+from rayscale.report.wording import fit_name, interval_text, spoken_outcome, usable, warning_parts
+from rayscale.runs.sweeps import OUTDONE
+from rayscale.study.metrics import BITS
+
+_STATUS_ORDER = {"failed": 0, "diverged": 1, "stopped": 2, "ok": 3, OUTDONE: 4}
+
+
+@dataclass(frozen=True)
+class FitView:
+    """One fit as the page tells it; `exact` rows are unrounded."""
+
+    name: str
+    formula: str
+    usable: bool
+    outcome: str
+    outline: str
+    facts: tuple[tuple[str, str], ...]
+    parameters: tuple[tuple[str, str, str, str, str], ...]
+    exact: tuple[tuple[str, str, str, str, str], ...]
+    covariance: tuple[tuple[str, tuple[str, ...]], ...]
+    prediction_header: tuple[str, ...]
+    predictions: tuple[tuple[str, ...], ...]
+    dropped: tuple[tuple[str, int, tuple[str, ...]], ...]
+    warnings: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One row of the trial table: the cells beside their columns' headers, and why it failed if it did."""
+
+    trial_id: str
+    status: str
+    cells: tuple[str, ...]
+    note: str
+
+
+def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]], predict: Predict) -> FitView:
+    """The fit's numbers as text; `facts` that the fit itself does not hold (which N, which D) come first."""
+    units = parameter_units(item)
+    params = {name: number(value) for name, value in (item.get("params") or {}).items()}
+    errors, intervals = item.get("standard_errors") or {}, item.get("intervals") or {}
+    rows, unrounded = [], []
+    for name, value in params.items():
+        low, high = intervals.get(name) or (None, None)
+        rows.append(
+            (
+                name,
+                significant(value, 4),
+                significant(errors.get(name), 2),
+                interval_text(low, high),
+                units.get(name, ""),
+            )
+        )
+        unrounded.append((name, exact(value), exact(errors.get(name)), exact(low), exact(high)))
+    return FitView(
+        name=fit_name(item),
+        formula=str(item.get("formula") or ""),
+        usable=usable(item),
+        outcome=spoken_outcome(item),
+        outline=", ".join([str(item.get("outcome")), *(f"{row[0]} {row[1]}" for row in rows)]),
+        facts=(*facts, *_engine_facts(item)),
+        parameters=tuple(rows),
+        exact=tuple(unrounded),
+        covariance=_covariance(item, list(params)),
+        prediction_header=prediction_header(item),
+        predictions=prediction_rows(item, predict),
+        dropped=_dropped(item, trials),
+        warnings=tuple(warning_parts(item)),
+    )
+
+
+def _engine_facts(item: dict) -> list[tuple[str, str]]:
+    starts, best = number(item.get("starts")), number(item.get("starts_at_best"))
+    estimate = item.get("estimate") or {}
+    share = f"{best:.0f} of {starts:.0f}" if starts and best is not None else MISSING
+    if starts and best is not None:
+        share += f" ({100 * best / starts:.0f} %)"
+    facts = [
+        ("Weights of the laws", weight_text(item) or MISSING),
+        ("Objective", exact(item.get("objective"))),
+        ("Starts that reached the best", share),
+        ("Bootstrap draws kept", whole(len(estimate.get("draws") or []) or None)),
+        ("Noise of one run", percent(estimate.get("noise"))),
+        ("Degrees of freedom", whole(estimate.get("degrees"))),
+        ("Intervals widened, few runs", _widened(estimate.get("widening"))),
+        ("Rows used", whole(item.get("rows_used"))),
+        ("Rows left out", whole(len(item.get("rows_dropped") or []))),
+        ("Time to fit", duration(item.get("seconds"))),
+    ]
+    return [(name, value) for name, value in facts if value != MISSING]
+
+
+def _widened(factor: Any) -> str:
+    return MISSING if number(factor) is None else f"×{significant(factor, 4)} (Student's t over the normal)"
+
+
+def _covariance(item: dict, names: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    matrix = item.get("covariance") or []
+    return tuple((name, tuple(exact(value) for value in row)) for name, row in zip(names, matrix, strict=True))
+
+
+def _dropped(item: dict, trials: pd.DataFrame) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    by_reason: dict[str, list[str]] = {}
+    for entry in item.get("rows_dropped") or []:
+        by_reason.setdefault(str(entry["reason"]), []).append(_row_name(entry["row"], trials))
+    return tuple((reason, len(rows), tuple(rows)) for reason, rows in by_reason.items())
+
+
+def _row_name(row: Any, trials: pd.DataFrame) -> str:
+    # A fit names a row by its position in the table it was given, which is the run's own.
+    return str(trials["trial_id"].iloc[row]) if isinstance(row, int) and 0 <= row < len(trials) else str(row)
+
+
+_SETTINGS = (
+    ("epochs", "Epochs"), ("global_batch", "Batch"), ("learning_rate", "Learning rate"), ("optimizer", "Optimizer"),
+    ("schedule", "Schedule"), ("precision", "Precision"), ("augment", "Augmentation"), ("attempts", "Attempts"),
+    ("executor", "Executor"), ("metric_signature", "Metrics by"),
+)  # fmt: skip
+
+
+def constant_settings(trials: pd.DataFrame) -> list[tuple[str, str]]:
+    """Settings that every trial shares, said once instead of in every row."""
+    return [
+        (header, _cell(column, trials[column].dropna().iloc[0]))
+        for column, header in _SETTINGS
+        if trials[column].nunique() == 1
+    ]
+
+
+def trial_columns(evidence: Evidence, trials: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+    """(column, header) of the trial table; metrics where the task has them, settings where they differ."""
+    metrics = [
+        ("accuracy", "Accuracy"), ("f1_micro", "Micro F1"), ("f1_macro", "Macro F1"), ("exact_match", "Exact match"),
+        ("f1_words", "F1 of words"), ("bleu", "BLEU"), ("chrf", "chrF"), ("perplexity", "Perplexity"),
+        ("bits_per_token", "Bits/token"), ("bits_per_character", "Bits/character"),
+    ]  # fmt: skip
+    if trials["f1_micro"].equals(trials["accuracy"]):  # as it is where each row has one class
+        del metrics[1]
+    data = evidence.data.capitalize() if evidence.data in {"tokens", "examples"} else "Data"
+    present = [pair for pair in metrics if trials[pair[0]].notna().any()]
+    return (
+        ("model", "Model"), ("params", "Parameters"), ("data_requested", data), ("gpus", "GPUs"), ("seed", "Seed"),
+        ("eval_loss", "Test loss"), ("validation_loss", "Validation loss"), *present, ("steps", "Steps"),
+        *(pair for pair in _SETTINGS if trials[pair[0]].nunique() > 1), ("flops", "FLOP"),
+        ("train_seconds", "Training"), ("examples_per_second", "Examples/s"), ("exclusive", "Alone"),
+    )  # fmt: skip
+
+
+def trial_views(evidence: Evidence, trials: pd.DataFrame) -> tuple[TrialView, ...]:
+    """All trials, those that are not ok first, then by model size, data, GPUs and seed."""
+    columns = [column for column, _ in trial_columns(evidence, trials)]
+    ordered = trials.assign(
+        order=trials["status"].map(_STATUS_ORDER).fillna(0),
+        place=trials["model"].map({model: place for place, model in enumerate(evidence.models)}),
+    ).sort_values(["order", "place", "data_requested", "gpus", "seed", "trial_id"], kind="stable")
+    return tuple(
+        TrialView(
+            str(row["trial_id"]), str(row["status"]), tuple(_cell(column, row[column]) for column in columns),
+            "" if _missing(row["error"]) else str(row["error"]),
+        )
+        for _, row in ordered.iterrows()
+    )  # fmt: skip
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+
+
+def _cell(column: str, value: Any) -> str:
+    if _missing(value):
+        return MISSING
+    if column == "exclusive":
+        return "yes" if value else "no"
+    if column in {"params", "data_requested", "flops"}:
+        return count(value)
+    if column in {"eval_loss", "validation_loss", "accuracy", "f1_micro", "f1_macro", "exact_match", "f1_words", *BITS}:
+        return fixed(value, 4)
+    if column == "train_seconds":
+        return duration(value)
+    if column in {"learning_rate", "epochs"}:
+        return trimmed(value)
+    if column in {"examples_per_second", "perplexity", "bleu", "chrf"}:
+        return significant(value)
+    return whole(value) if number(value) is not None and not isinstance(value, str) else str(value)
+
+
+def nested_facts(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """A JSON value as (name, text) pairs, one per leaf list or scalar; missing ones are left out."""
+    if isinstance(value, dict):
+        pairs: list[tuple[str, str]] = []
+        for key, inner in value.items():
+            pairs += nested_facts(inner, f"{name}.{key}" if name else str(key))
+        return pairs
+    if value is None or value == [] or value == "":
+        return []
+    if isinstance(value, (list, tuple)):
+        if any(isinstance(inner, (dict, list, tuple)) for inner in value):
+            return [(name, json.dumps(value, ensure_ascii=False, default=str))]
+        return [(name, ", ".join(str(inner) for inner in value))]
+    return [(name, str(value))]
+
+
+def provenance_facts(given: dict, trials: pd.DataFrame) -> list[tuple[str, str]]:
+    """What the caller knows, then what the records themselves say and the caller did not."""
+    facts = nested_facts({key: value for key, value in given.items() if key != "commands"})
+    known = {name for name, _ in facts}
+    for column in ("host", "device", "executor", "seed", "data_fingerprint", "training_version"):
+        values = sorted(trials[column].dropna().unique().tolist())
+        if values and column not in known and f"{column}s" not in known:
+            words = (whole(value) if isinstance(value, float) else str(value) for value in values)
+            facts.append((column, ", ".join(words)))
+    if not any(name.startswith("versions") for name in known):
+        facts += [("versions", text) for text in sorted(trials["versions"].dropna().astype(str).unique())]
+    return facts
+
+
+def plan_rows(plan: dict, trials: pd.DataFrame) -> list[tuple[str, str, str, str, str, str, str]]:
+    """By model and GPU count: what was asked for and what came of it.
+
+    Columns: model, parameters, data sizes with seeds, GPUs, planned, ok, expected time on the devices.
+    """
+    asked = pd.DataFrame(plan.get("trials") or [])
+    if asked.empty:
+        return []
+    asked["name"] = [model.get("name") if isinstance(model, dict) else model for model in asked["model"]]
+    done = set(trials.loc[trials["status"].isin(("ok", OUTDONE)), "trial_id"])
+    rows = []
+    ordered = asked.sort_values(["params", "name", "gpus", "data_requested"], kind="stable")
+    for (name, gpus), group in ordered.groupby(["name", "gpus"], sort=False):
+        seeds = group.groupby("data_requested")["seed"].nunique().sort_index()
+        sizes = ", ".join(f"{count(size)} × {seeds[size]}" for size in seeds.index)
+        rows.append(
+            (str(name), count(group["params"].iloc[0]), sizes, str(gpus), str(len(group)),
+             str(group["trial_id"].isin(done).sum()), duration(group.get("gpu_seconds", pd.Series(dtype=float)).sum()))
+        )  # fmt: skip
+    return rows
+
+
+#: Rows shown at most: a page is read by people.
+_MOST = 300
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """`table`: label, precision, recall, f1, support, average (whether the row is an average over classes)."""
+
+    trial_id: str
+    model: str
+    data_requested: int
+    table: pd.DataFrame
+
+    @property
+    def said(self) -> str:
+        """Which trial it is, and what is left out."""
+        left = int((~self.table["average"]).sum()) - _MOST
+        more = f" {whole(left)} more are in classes/{self.trial_id}.parquet of the run folder." if left > 0 else ""
+        return f"The best trial, {plain(self.model)} on {whole(self.data_requested)}, on the test set.{more}"
+
+    @property
+    def rows(self) -> list[tuple[str, str, str, str, str, bool]]:
+        """Label, precision, recall, F1, support as text, and whether the row is an average; averages last."""
+        classes, averages = self.table[~self.table["average"]], self.table[self.table["average"]]
+        return [
+            (plain(f"{row.label} average" if row.average else row.label), fixed(row.precision, 3), fixed(row.recall, 3),
+             fixed(row.f1, 3), whole(row.support), bool(row.average))
+            for row in pd.concat([classes.head(_MOST), averages]).itertuples()
+        ]  # fmt: skip
+
+
+REACHES = (1.0, 2.0, 4.0, 10.0)  # times the largest size measured
+
+
+Predict = Callable[[dict, pd.DataFrame], pd.DataFrame]
+
+
+_ROLE_WORDS = {"params": "Parameters", "data": "Data", "unique": "Distinct data", "compute": "FLOP", "gpus": "GPUs",
+               "loss": "Loss"}  # fmt: skip
+
+
+_RIVALS = {"power": "a power law for each model", "constant": "the last value kept"}
+
+
+def prediction_header(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """The headers of `prediction_rows`."""
+    # A law of one size has the role data whatever that size is; its column says which.
+    columns = item.get("columns") or {}
+    roles = tuple(_ROLE_WORDS.get(usual_role(column) or role, role) for role, column in columns.items())
+    return (*roles, "Predicted", "95% for a new run", "95% for the mean", "Beyond the data")
+
+
+def prediction_rows(item: dict, predict: Predict) -> tuple[tuple[str, ...], ...]:
+    """The fit's predictions at the largest sizes measured and at multiples of each: sizes, value, intervals, reach."""
+    ranges, columns = item.get("data_range") or {}, item.get("columns") or {}
+    if not usable(item) or not columns or set(columns) - set(ranges):
+        return ()
+    largest = {role: float(ranges[role][1]) for role in columns}
+    # One axis grows at a time: first the data, then the model.
+    asked = [largest] + [{**largest, role: largest[role] * times} for role in columns for times in REACHES[1:]]
+    frame = pd.DataFrame([{columns[role]: each[role] for role in columns} for each in asked])
+    found = predict(item, frame)
+    rows = []
+    for sizes, (_, row) in zip(asked, found.iterrows(), strict=True):
+        beyond = "within" if row["extrapolation"] <= 1 else f"×{significant(row['extrapolation'])}"
+        rows.append(
+            (*(count(sizes[role]) for role in columns), significant(row["predicted"], 4),
+             f"{significant(row['low'], 4)} to {significant(row['high'], 4)}",
+             f"{significant(row['mean_low'], 4)} to {significant(row['mean_high'], 4)}", beyond)
+        )  # fmt: skip
+    return tuple(rows)
+
+
+def held_out_rows(check: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """The law and its rivals on the runs held out: who, runs, RMS log error, mean relative error, R², covered."""
+    if not check.get("n"):
+        return ()
+    listed = [(f"{check.get('law', 'the law')} law", check)]
+    listed += [(_RIVALS.get(name, str(name)), score) for name, score in (check.get("rivals") or {}).items() if score]
+    return tuple(
+        (name, str(score.get("n")), percent(score.get("rmse_log"), 3), percent(score.get("mape"), 3),
+         significant(score.get("r2"), 3), percent(score.get("covered")))
+        for name, score in listed if number(score.get("rmse_log")) is not None
+    )  # fmt: skip
+
+
+def residual_table(rows: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+    """By model: runs, mean residual, root mean square, the farthest; `rows` as of `checks.residual_rows`."""
+    found = []
+    for model, own in rows.groupby("model", sort=False):
+        values = own["residual"].to_numpy(dtype=float)
+        farthest = values[int(np.argmax(np.abs(values)))]
+        signed = [f"{'+' if value > 0 else ''}{percent(value)}" for value in (values.mean(), farthest)]
+        found.append((shorten(model, 48), str(len(values)), signed[0], percent(float(np.sqrt(np.mean(values**2)))),
+                      signed[1]))  # fmt: skip
+    return tuple(found)
+
+
+def weight_text(item: Mapping[str, Any]) -> str:
+    """The weights of a combination of laws, the heaviest first; empty for one law."""
+    weights = item.get("weights") or {}
+    listed = sorted(weights.items(), key=lambda each: -each[1])
+    return ", ".join(f"{name} {percent(value)}" for name, value in listed if value > 0) or (
+        "" if not weights else MISSING
+    )

@@ -1,0 +1,261 @@
+"""A run folder read back: the study as given, the plan, the trials, the fit, and how far a run has come."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from rayscale.errors import InputError
+from rayscale.runs.fit_rows import counted, guessing_loss, with_guesses
+from rayscale.runs.lease import FOLDER as LEASE_FOLDER
+from rayscale.runs.ledger import Damaged, Ledger, TrialRecord, planned_only, table
+from rayscale.runs.sweeps import OUTDONE
+from rayscale.system.names import is_name
+from rayscale.system.redaction import redact_all
+from rayscale.system.storage import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What the readers of plan.json rely on, and of each of its trials.
+_PLAN_KEYS = ("study", "machine", "task", "data_axis", "data_fingerprint", "target", "prices", "trials")
+_TRIAL_KEYS = ("trial_id", "gpus", "seconds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. Everything is read when asked for, so a run in progress shows its latest state."""
+
+    store: Store
+
+    def __repr__(self) -> str:
+        # The names of the files alone: what is printed by the way reads no plan of thousands of cells.
+        records = len(self.store.names("trials", ".json")) if self.store.exists("trials") else 0
+        return f"<Run {self.folder}: {records} trial{'s' * (records != 1)} recorded>"
+
+    @property
+    def folder(self) -> str:
+        """Where the run lies: a path or URI."""
+        return self.store.location
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """study.yaml as given. Raises InputError if it is missing or no study."""
+        content = self._read("study.yaml", "run the study again, which writes it")
+        try:
+            found = yaml.safe_load(content)
+        except yaml.YAMLError as error:
+            found = f"{type(error).__name__}: {error}"
+        return _mapping(found, (), self._place("study.yaml"), "run the study again, which writes it anew")
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """plan.json: the object of `rayscale plan --json`. Raises InputError if it is missing or damaged."""
+        mend = "run the study again, which writes it anew and repeats no finished trial"
+        found = _mapping(_json(self._read("plan.json", mend)), _PLAN_KEYS, self._place("plan.json"), mend)
+        rows = found["trials"]
+        if not isinstance(rows, list) or any(not isinstance(row, dict) or set(_TRIAL_KEYS) - set(row) for row in rows):
+            raise InputError(f"its trials are no list of planned trials; {mend}", code="damaged_file",
+                             where=self._place("plan.json"))  # fmt: skip
+        return found
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """The whole records of the ledger, by trial id."""
+        return Ledger(self.store).read()[0]
+
+    @property
+    def damaged(self) -> list[Damaged]:
+        """Record files that cannot be trusted, with the reason."""
+        return Ledger(self.store).read()[1]
+
+    @property
+    def unplanned(self) -> list[TrialRecord]:
+        """Records of cells that the plan does not hold (any more): kept, but not in `trials`."""
+        planned = self._planned()
+        return [] if planned is None else [record for record in self.records if record.trial_id not in planned]
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """The trial table, one row per record of a planned cell; columns as in `rayscale.runs.ledger.COLUMNS`.
+
+        Raises InputError for a damaged plan.json or trials.parquet.
+        """
+        if records := self.records:
+            planned = self._planned()
+            return table(records if planned is None else planned_only(records, planned))
+        if self.store.exists("trials.parquet"):
+            try:
+                return pq.read_table(io.BytesIO(self.store.read("trials.parquet"))).to_pandas()
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(f"cannot be read as parquet: {error}", code="damaged_file",
+                                 where=self._place("trials.parquet")) from None  # fmt: skip
+        return table([])
+
+    @property
+    def judged_trials(self) -> pd.DataFrame:
+        """What laws go by: `trials` without those that another learning rate of their cell outdid, and a column
+        `guessing_loss`, the test loss of a model that has learnt nothing."""
+        trials = self.trials
+        return with_guesses(trials[trials["status"] != OUTDONE].reset_index(drop=True), self.guessing_loss)
+
+    @property
+    def guessing_loss(self) -> dict[str, float]:
+        """Test loss of guessing by model: as the plan has it, else from what trials and kept models say."""
+        if not self.store.exists("plan.json"):
+            return {}
+        plan, records = self.plan, self.records
+        if "guessing_loss" in plan:
+            return dict(plan["guessing_loss"])
+        models = {str(record.row.get("model")): record.trial.get("model") or {} for record in records}
+        vocabularies = {name: model.get("vocabulary") for name, model in models.items()}
+        places = (f"models/{record.trial_id}/config.json" for record in records)
+        kept = next((_json(self.store.read(place)) for place in places if self.store.exists(place)), None)
+        classes = kept.get("id2label") if isinstance(kept, dict) else None
+        return guessing_loss(plan["task"], vocabularies, len(classes or ()), None)
+
+    @property
+    def fit_rows(self) -> pd.DataFrame:
+        """The rows of `trials` that a law counts: ok, better than guessing, one augmentation, each seed once, at its
+        fewest GPUs."""
+        return counted(self.judged_trials)
+
+    @property
+    def fit(self) -> dict[str, Any] | None:
+        """fit.json, or None before the first fit. Raises InputError if it is damaged."""
+        if not self.store.exists("fit.json"):
+            return None
+        mend = f"`rayscale report {self.folder}` writes it anew"
+        found = _mapping(_json(self.store.read("fit.json")), ("fits", "verdict"), self._place("fit.json"), mend)
+        fits = found["fits"]
+        if not isinstance(fits, list) or not all(isinstance(each, dict) for each in [*fits, found["verdict"]]):
+            raise InputError(f"it holds no fits; {mend}", code="damaged_file", where=self._place("fit.json"))
+        return found
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What happened, in order, each with `at` (UTC) and `event`; lines that a crash cut off are passed over."""
+        return [event for event in self._lines() if event]
+
+    @property
+    def broken_events(self) -> int:
+        """How many lines of events.jsonl a crash cut off."""
+        return sum(not event for event in self._lines())
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """The events, {} for a line that is none."""
+        found = []
+        if self.store.exists("events.jsonl"):
+            for line in self.store.read("events.jsonl").split(b"\n"):
+                try:
+                    event = json.loads(line) if line.strip() else None
+                except ValueError:
+                    event = {}
+                if event is not None:
+                    found.append(event if isinstance(event, dict) and {"at", "event"} <= set(event) else {})
+        return found
+
+    def curves(self, trial_id: str) -> pd.DataFrame:
+        """Training curve of a trial: step, train_loss, validation_loss, learning_rate."""
+        name = f"curves/{trial_id}.parquet"
+        if not is_name(trial_id) or not self.store.exists(name):
+            raise InputError(f"no curve of trial '{trial_id}' in {self.folder}; see run.trials.trial_id",
+                             code="no_curve")  # fmt: skip
+        return pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
+
+    def classes(self, trial_id: str) -> pd.DataFrame | None:
+        """Scores by class of one trial on the test set, averages last (column `average`); None where it has none."""
+        name = f"classes/{trial_id}.parquet"
+        if not self.store.exists(name):
+            return None
+        found: pd.DataFrame = pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
+        return found
+
+    def _place(self, name: str) -> str:
+        return f"{self.folder}/{name}"
+
+    def _read(self, name: str, mend: str) -> bytes:
+        if not self.store.exists(name):
+            raise InputError(f"no such file; {mend}", code="missing_file", where=self._place(name))
+        return self.store.read(name)
+
+    def _planned(self) -> dict[str, str | None] | None:
+        """The models' names by trial id, as the plan has them; None without a plan."""
+        if not self.store.exists("plan.json"):
+            return None
+        return {row["trial_id"]: row.get("model") for row in self.plan["trials"]}
+
+
+def _json(content: bytes) -> Any:
+    """The JSON value, or what is wrong with it as text, which is no mapping either."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _mapping(found: Any, keys: tuple[str, ...], where: str, mend: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        text = found if isinstance(found, str) else f"it holds a {type(found).__name__}, not one object"
+        raise InputError(f"damaged ({text[:120]}); {mend}", code="damaged_file", where=where)
+    if missing := [key for key in keys if key not in found]:
+        raise InputError(f"it lacks {', '.join(missing)}; {mend}", code="damaged_file", where=where)
+    return found
+
+
+def load(path: str | Path) -> Run:
+    """Open a run folder by path or URI; needs no cluster. Raises InputError if it is none."""
+    store = Store.open(path)
+    if not store.exists("plan.json") and not store.exists("trials.parquet"):
+        raise InputError(
+            f"{path} is no run folder (it has neither plan.json nor trials.parquet); `rayscale run STUDY` makes one",
+            code="no_run",
+        )
+    return Run(store)
+
+
+def refuse_another_study(store: Store, name: str, recorded: bool) -> None:
+    """Raise InputError if the folder holds trials of a study of another name: they would be overwritten or hidden."""
+    if not recorded or not store.exists("plan.json"):
+        return
+    try:
+        there = Run(store).plan["study"]
+    except InputError:
+        return  # a damaged plan is written anew
+    if there != name:
+        text = (
+            f"{store.location} holds the run of study '{there}', this one is '{name}'; give another folder with --out"
+        )
+        raise InputError(f"{text}, or give the study its old name", code="other_study", where="--out")
+
+
+def remove_unused(store: Store) -> None:
+    """Remove a folder in which no run ever began: nothing is in it but what a lease left."""
+    if store.local is not None and {path.name for path in store.local.iterdir()} <= {LEASE_FOLDER}:
+        store.delete_folder("")
+
+
+def log_event(store: Store, event: str, **details: Any) -> None:
+    """Append one line to events.jsonl; secrets are taken out of texts."""
+    line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **redact_all(details)}
+    store.append("events.jsonl", (json.dumps(line, allow_nan=False) + "\n").encode())
+
+
+def recover(ledger: Ledger, damaged: Sequence[Damaged]) -> None:
+    """Clear up after a killed driver, for the run's owner: unfinished writes go, damaged records are set aside.
+
+    What is done is told in events.jsonl. Raises StorageError.
+    """
+    if removed := ledger.store.recover(LEASE_FOLDER):
+        log_event(ledger.store, "unfinished_writes_removed", files=removed)
+    for each in damaged:
+        log_event(ledger.store, "record_set_aside", file=each.name, reason=each.reason, now=ledger.set_aside(each))

@@ -1,0 +1,96 @@
+"""A trial: one cell of the grid, and the id that names what would come out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rayscale.study.lora import Lora
+
+# Rises only when a golden loss or the rule of `auto` changes: records of another version are other trials.
+TRAINING_VERSION = 4
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of the grid. `digest` is the content of a checkpoint, `vocabulary` the rows of its embedding.
+
+    With `lora` adapters are trained, and all weights without.
+    """
+
+    name: str
+    kind: str  # "family" or "pretrained"
+    family: str  # model_type: bert, gpt2, ...
+    layers: int
+    width: int | None = None
+    vocabulary: int | None = None
+    path: str | None = None
+    revision: str | None = None
+    digest: str | None = None
+    lora: Lora | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides about results: names and places do not, since other models of a study may change them."""
+        if self.digest:
+            told = {"digest": self.digest, "layers": self.layers}
+            return told if self.lora is None else {**told, "lora": self.lora.model_dump(mode="json")}
+        return {"family": self.family, "layers": self.layers, "width": self.width, "vocabulary": self.vocabulary}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell of the grid; `trial_id` is a hash of everything that changes its result and of nothing else."""
+
+    trial_id: str
+    study: str
+    task: Mapping[str, Any]
+    model: ModelSpec
+    data_axis: str  # "examples" or "tokens"
+    data_requested: int
+    gpus: int
+    seed: int
+    augment: str
+    training: Mapping[str, Any]
+    device: str
+    threads: int
+    data_fingerprint: str
+    copies: int = 0  # augmented copies of each training row
+    augment_digest: str | None = None  # of the augmentation's steps, settings and sources
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, from which `from_json` makes the same trial."""
+        model = vars(self.model).copy()
+        if self.model.lora is None:  # as it was before there were adapters
+            del model["lora"]
+        else:
+            model["lora"] = self.model.lora.model_dump(mode="json")
+        return {**vars(self), "model": model, "task": dict(self.task), "training": dict(self.training)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Trial:
+        """The trial that `to_json` wrote."""
+        model = dict(value["model"])
+        if model.get("lora") is not None:
+            model["lora"] = Lora.model_validate(model["lora"])
+        return cls(**{**value, "model": ModelSpec(**model)})
+
+
+def identity(trial: Trial) -> dict[str, Any]:
+    """All that changes a trial's result, and nothing else, as plain values."""
+    told = {**trial.to_json(), "model": trial.model.identity, "training_version": TRAINING_VERSION}
+    del told["trial_id"], told["study"]
+    if trial.augment_digest is None:  # plain trials keep the ids that they had before there were augmented ones
+        del told["copies"], told["augment_digest"]
+    return told
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
+def identified(trial: Trial) -> Trial:
+    """The trial with its id: 16 hex digits of the SHA-256 of what changes its result."""
+    return replace(trial, trial_id=hashlib.sha256(_canonical(identity(trial)).encode()).hexdigest()[:16])

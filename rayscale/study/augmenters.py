@@ -1,0 +1,138 @@
+"""Augmenters as values: what a step of an augmentation takes, and the function of rows that it opens.
+
+A plugin of the group `rayscale.augmenters` is an Augmenter, or plainly a function of rows whose keyword arguments, with
+their annotations and defaults, are its settings:
+
+    def shout(rows: Sequence[Example], share: float = 0.5) -> list[Example]: ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from rayscale.errors import InputError
+from rayscale.system import registry
+
+GROUP = "rayscale.augmenters"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row on its way: its text and `seed`, a number below 2 ** 64 and the only source of chance a step may use.
+
+    With `tags` (token tasks) the words are those between spaces, one tag each; a step moves tags with their words.
+    `segmenter` says how words are found where the text is written without spaces, None where there is no such text:
+    `rayscale.text.augment.segments.cut(row.text, row.segmenter)` gives them.
+    """
+
+    text: str
+    seed: int
+    tags: tuple[str, ...] | None = None
+    segmenter: str | None = None
+
+    def saying(self, text: str, tags: Sequence[str] | None = None) -> Example:
+        """The row with another text, and with other tags where it has any."""
+        return replace(self, text=text, tags=self.tags if tags is None or self.tags is None else tuple(tags))
+
+
+#: Rows to rows: as many, in the same order.
+Step = Callable[[Sequence[Example]], list[Example]]
+
+
+class Settings(BaseModel):
+    """Base of the settings of a step: names, types, ranges and defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def nothing(settings: Any) -> Any:
+    """The contents of a step that depends on its settings only."""
+    return None
+
+
+def as_given(settings: Any) -> Any:
+    """The settings of a step that needs no files."""
+    return settings
+
+
+@dataclass(frozen=True)
+class Augmenter:
+    """One kind of step.
+
+    `settings` is a pydantic model. `open` (a function of the settings, or its name as module:attribute where it needs
+    heavy imports) does what is costly, once for each worker, and returns the function of rows. `paths` are settings
+    that may name a file or folder; `locate` gives the settings with these as absolute paths on this machine, and raises
+    InputError where something is missing or cannot serve: what they name travels to the workers of other machines.
+    `contents` gives plain values that name what the result depends on beyond the other settings (hashes of the files,
+    versions), of settings that were located. `on_models`: runs on a GPU where there is one, in a pool of workers that
+    stay up. `keeps_tags`: whether tags follow their words.
+    """
+
+    settings: type[BaseModel]
+    open: Callable[[Any], Step] | str
+    contents: Callable[[Any], Any] = nothing
+    paths: tuple[str, ...] = ()
+    locate: Callable[[Any], Any] = as_given
+    on_models: bool = False
+    keeps_tags: bool = True
+
+    def make(self, settings: Any) -> Step:
+        """The function of rows."""
+        opened = registry.resolve(GROUP, self.open) if isinstance(self.open, str) else self.open
+        return opened(settings)
+
+
+def find_augmenter(name: str) -> Augmenter:
+    """The augmenter of a registered name or `package.module:attribute`. Raises InputError for what is none."""
+    found = registry.resolve(GROUP, name)
+    if isinstance(found, Augmenter):
+        return found
+    if not callable(found):
+        raise InputError(f"'{name}' of {GROUP} is neither an Augmenter nor a function of rows", code="broken_plugin")
+    return _of_function(name, found)
+
+
+def _of_function(name: str, function: Callable[..., Any]) -> Augmenter:
+    try:
+        _, *others = inspect.signature(function, eval_str=True).parameters.values()
+    except (TypeError, ValueError, NameError) as error:
+        raise InputError(f"'{name}' of {GROUP} is no function of rows: {error}", code="broken_plugin") from error
+    fields: dict[str, Any] = {}
+    for each in others:
+        kind = Any if each.annotation is each.empty else each.annotation
+        fields[each.name] = (kind, ... if each.default is each.empty else each.default)
+    model = create_model(f"Settings of {name}", __base__=Settings, **fields)
+
+    def make(settings: Any) -> Step:
+        return lambda rows: function(rows, **settings.model_dump())
+
+    return Augmenter(model, make, lambda settings: _code_of(function))
+
+
+def _code_of(function: Callable[..., Any]) -> str:
+    """A hash of the file that the function stands in: another code may give other text."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(inspect.unwrap(function))).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return f"{function.__module__}:{getattr(function, '__qualname__', '')}"
+
+
+def check_rows(name: str, before: Sequence[Example], after: Any) -> list[Example]:
+    """What a step returned, if it is as many rows as it was given, tags and words in step. Raises InputError."""
+    wrong = None
+    if not isinstance(after, Sequence) or not all(isinstance(row, Example) for row in after):
+        wrong = "returned something else than rows (Example)"
+    elif len(after) != len(before):
+        wrong = f"returned {len(after)} rows for {len(before)}; one for each, in their order"
+    elif torn := [row for row in after if row.tags is not None and len(row.tags) != len(row.text.split())]:
+        wrong = f"returned {len(torn[0].tags or ())} tags for the words {torn[0].text[:60]!r}"
+    if wrong:
+        raise InputError(f"the augmenter '{name}' {wrong}", code="broken_plugin")
+    return list(after)

@@ -1,0 +1,195 @@
+"""Pretrained checkpoints by folder or hub id: where their files lie, what they are, their digest. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayscale.errors import DataError, InputError
+from rayscale.system.names import as_name
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+#: What belongs to a tokenizer, of whatever kind, with the templates of its chats.
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "bpe.codes",
+                   "*.spm", "spm.model", "spiece.model", "sentencepiece*.model", "chat_template*",
+                   "additional_chat_templates/*.jinja")  # fmt: skip
+#: All that is ever read of a checkpoint: weights as safetensors, configuration, how it writes, tokenizer.
+FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
+
+#: Names of folders that say nothing of the model in them.
+GENERIC = ("model", "models", "checkpoint", "best", "final", "last", "latest", "output", "weights", "hf")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine. `digest` is the SHA-256 of its files, so it names the content, not the place."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    digest: str
+
+
+def find_checkpoint(pretrained: str, revision: str | None) -> Checkpoint:
+    """The checkpoint of a folder or hub id; a hub id is downloaded once into the Hugging Face cache.
+
+    Raises InputError: no such id, no network, no config.json, no safetensors weights.
+    """
+    folder = Path(pretrained)
+    if not folder.is_dir():
+        folder = _download(pretrained, revision)
+    files = _files(folder, FILES)
+    names = {file.name for file in files}
+    if "config.json" not in names:
+        raise InputError(f"{folder} has no config.json; give the folder of a transformers checkpoint",
+                         code="bad_checkpoint")  # fmt: skip
+    if not any(name.endswith(".safetensors") for name in names):
+        raise InputError(
+            f"{folder} has no *.safetensors; convert it once with model.save_pretrained(folder)", code="bad_checkpoint"
+        )
+    _check_shards(folder, names)
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return Checkpoint(checkpoint_name(pretrained), folder.resolve(), read_config(folder), digest.hexdigest())
+
+
+def _check_shards(folder: Path, names: set[str]) -> None:
+    """Raises InputError where weights that an index tells of are not there."""
+    for index in sorted(name for name in names if name.endswith(".safetensors.index.json")):
+        try:
+            shards = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(f"{folder / index} is no index of weights ({error}); fetch the checkpoint again",
+                             code="bad_checkpoint") from None  # fmt: skip
+        if lost := sorted(shards - names):
+            raise InputError(
+                f"{folder} lacks {len(lost)} of the {len(shards)} files that {index} tells of, such as {lost[0]}; "
+                "fetch the checkpoint again",
+                code="bad_checkpoint",
+            )
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint that belong to its tokenizer."""
+    return _files(folder, TOKENIZER_FILES)
+
+
+def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+
+
+def checkpoint_name(pretrained: str) -> str:
+    """The last part of the folder or id that says something."""
+    parts = [part for part in Path(os.path.normpath(pretrained)).parts if part.strip("./")]
+    telling = [part for part in parts if part.lower() not in GENERIC]
+    return as_name((telling or parts or ["checkpoint"])[-1])
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """config.json of a checkpoint's folder. Raises InputError if it is not a JSON object."""
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}", code="bad_checkpoint") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path} holds no JSON object; fetch the checkpoint again", code="bad_checkpoint")
+    return config
+
+
+def _download(pretrained: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:  # transformers brings it; a broken install should say so
+        raise InputError(f"{pretrained} is no folder and huggingface_hub cannot be imported: {error}") from None
+    try:
+        return Path(snapshot_download(pretrained, revision=revision, allow_patterns=list(FILES)))
+    except Exception as error:  # the hub library raises its own, requests', httpx' and OS errors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{pretrained}: no such folder, and the hub did not give it ({type(error).__name__}: {reason}); "
+            "check the id and the network, or give the folder of a downloaded checkpoint",
+            code="checkpoint_not_found",
+        ) from None
+
+
+NAMES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def check_files(folder: Path) -> None:
+    """Raises DataError where a file of the tokenizer is not there."""
+    if missing := [name for name in NAMES if not (folder / name).exists()]:
+        raise DataError(
+            f"the checkpoint has no {' and no '.join(missing)}; copy {'them' if missing[1:] else 'it'} from where the "
+            "checkpoint came from, or, where it has a vocabulary in other files, write both with "
+            "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`",
+            code="no_tokenizer",
+            where=str(folder),
+        )
+
+
+def read_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:
+    """The tokenizer and its tokenizer_config.json. Raises DataError as `check_files`, and for damaged files."""
+    from tokenizers import Tokenizer
+
+    check_files(folder)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / NAMES[0]))
+        config = json.loads((folder / NAMES[1]).read_text(encoding="utf-8"))
+    except Exception as error:  # `tokenizers` raises bare Exception
+        raise DataError(
+            f"the tokenizer cannot be read ({error}); download the checkpoint again",
+            code="no_tokenizer",
+            where=str(folder),
+        ) from error
+    return tokenizer, config
+
+
+def size_of(tokenizer: Tokenizer) -> int:
+    """Rows that an embedding needs for it: one more than the largest number of a token."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def special_token(config: dict[str, Any], role: str) -> str | None:
+    """The token that tokenizer_config.json names for a role, by itself or with how it is matched; None without."""
+    token = config.get(f"{role}_token")
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
+
+
+def special_ids(tokenizer: Tokenizer, config: dict[str, Any]) -> dict[str, int]:
+    """Ids of the special tokens by role: pad, unk, cls, sep, mask, bos, eos, as far as there are."""
+    found = {}
+    for role in ("pad", "unk", "cls", "sep", "mask", "bos", "eos"):
+        token = special_token(config, role)
+        number = tokenizer.token_to_id(token) if token is not None else None
+        if number is not None:
+            found[role] = number
+    return found
+
+
+def check_tokenizer(folder: Path, config: dict[str, Any]) -> dict[str, int]:
+    """The tokenizer's `special_ids`.
+
+    Raises DataError as `read_tokenizer`, and for a tokenizer with tokens that the model of config.json lacks.
+    """
+    (tokenizer, settings), rows = read_tokenizer(folder), config.get("vocab_size")
+    if isinstance(rows, int) and (size := size_of(tokenizer)) > rows:
+        raise DataError(
+            f"the tokenizer knows {size} tokens, the model only {rows}; copy tokenizer.json and tokenizer_config.json "
+            "from where the checkpoint came from",
+            code="wrong_tokenizer",
+            where=str(folder),
+        )
+    return special_ids(tokenizer, settings)

@@ -1,0 +1,219 @@
+"""What no field of a study shows alone: whether its parts fit one another, and whether the files it names are there.
+
+Each check asks only for the parts that are right by themselves, so that one wrong key hides no other mistake.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from rayscale.errors import nearest
+from rayscale.study import augment_key
+from rayscale.study.messages import found, out_of_range
+from rayscale.system.paths import BY_FSSPEC, BY_PYARROW, below, files_of, is_folder
+from rayscale.system.redaction import has_secret, redact
+
+#: More cells than this are a slip of the pen: a plan of so many takes minutes and gigabytes to write down.
+MAX_CELLS = 1_000_000
+
+Problem = tuple[tuple[Any, ...], str]
+
+
+def misfits(parts: Mapping[str, Any], folder: Path) -> list[Problem]:
+    """(field, what is wrong and the mend) of all that does not fit.
+
+    `parts` are the sections of a study that are valid, by name; `models` is a list of (position, model). Paths are
+    relative to `folder`.
+    """
+    return [
+        *_files(parts.get("data"), folder),
+        *_augmentations(parts.get("data"), parts.get("task")),
+        *_keys(parts.get("task")),
+        *_axis(parts.get("task"), parts.get("grid")),
+        *_target(parts.get("task"), parts.get("target")),
+        *_storage(parts.get("run")),
+        *_sharing(parts.get("run"), parts.get("grid")),
+        *_money(parts.get("budget"), parts.get("prices")),
+        *_models(parts.get("task"), parts.get("models", ()), folder),
+        *_cells(parts.get("grid"), parts.get("models", ()), parts.get("training")),
+        *_training(parts.get("training")),
+    ]
+
+
+def local_files(data: Any) -> list[str]:
+    """The keys of `data` that name files of this machine."""
+    named = {key: getattr(data, key) for key in ("train", "validation", "test")}
+    return [key for key, value in named.items() if value and (key, value) != ("train", "builtin")]
+
+
+#: Of addresses that `data` may name, beside paths.
+SCHEMES = sorted((*BY_PYARROW, *BY_FSSPEC))
+
+
+def _files(data: Any, folder: Path) -> Iterator[Problem]:
+    for key in local_files(data) if data else ():
+        pattern = getattr(data, key)
+        if "://" in pattern:
+            if text := _misaddressed(pattern):
+                yield ("data", key), text
+        elif not files_of(below(folder, pattern)):
+            yield ("data", key), f"no such file: {_short(folder / pattern)}; give a path relative to the study file"
+
+
+def _misaddressed(address: str) -> str | None:
+    scheme = address.partition("://")[0]
+    if has_secret(address):
+        return f"found {found(redact(address))}; give credentials by the environment or a file, not in the study"
+    if scheme not in SCHEMES:
+        return f"found {found(address)}; text is read from files, or from storage by {'://, '.join(SCHEMES)}://"
+    return None
+
+
+def _augmentations(data: Any, task: Any) -> Iterator[Problem]:
+    for where, text in augment_key.problems(data.augment if data else (), _why_no_augment(task)):
+        yield ("data", "augment", *where), text
+
+
+def _why_no_augment(task: Any) -> str | None:
+    if task and task.text_pair:
+        return f"{task.type} of pairs: a step would change one text of two"
+    return f"{task.type} {task.kind.why_no_augment}" if task and task.kind.why_no_augment else None
+
+
+def _keys(task: Any) -> Iterator[Problem]:
+    for key in sorted(task.model_fields_set - {"type", "max_length", *task.kind.keys}) if task else ():
+        own = ", ".join(("type", *task.kind.keys, "max_length"))
+        yield ("task", key), f"{task.type} reads no such key; leave it out (keys of this task: {own})"
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 400 else f"{text[:200]}...{text[-100:]} ({len(text)} characters)"
+
+
+def _axis(task: Any, grid: Any) -> Iterator[Problem]:
+    if not grid:
+        return
+    if (grid.examples is None) == (grid.tokens is None):
+        yield ("grid",), "give exactly one data axis: examples or tokens"
+    elif task and grid.axis != (axis := task.kind.axis):
+        yield ("grid", grid.axis), f"the data axis of {task.type} is {axis}; write {axis}: [...]"
+    if isinstance(grid.seeds, dict) and (strange := sorted(set(grid.seeds) - set(grid.sizes))):
+        yield ("grid", "seeds"), f"{found(strange)} are no sizes of grid.{grid.axis}; use {found(list(grid.sizes))}"
+
+
+def _target(task: Any, target: Any) -> Iterator[Problem]:
+    if not task or not target:
+        return
+    if target.metric not in task.kind.metrics:
+        known = list(task.kind.metrics)
+        text = f"found {found(target.metric)}{nearest(target.metric, known)} (known for {task.type}: {known})"
+        yield ("target", "metric"), text
+    elif text := out_of_range(target.metric, target.reach) or "":
+        yield ("target", "reach"), text
+
+
+def _money(budget: Any, prices: Any) -> Iterator[Problem]:
+    if not budget or not budget.usd or not prices:
+        return
+    if not prices.gpu_hour:
+        yield ("budget", "usd"), "a budget in money needs prices.gpu_hour; add it"
+    if prices.currency != "USD":
+        yield ("budget", "usd"), f"prices are in {prices.currency}; give budget.gpu_hours instead"
+
+
+def _storage(run: Any) -> Iterator[Problem]:
+    if run and has_secret(run.storage):
+        text = f"found {found(redact(run.storage))}; give credentials by the environment or a file, not in the study"
+        yield ("run", "storage"), text
+
+
+def _models(task: Any, models: Any, folder: Path) -> Iterator[Problem]:
+    for number, model in models:
+        if hasattr(model, "family"):
+            if task and model.family not in task.kind.families:
+                fitting = " or ".join(task.kind.families)
+                yield ("models", number, "family"), f"found '{model.family}'; {task.type} needs family: {fitting}"
+        elif not is_folder(folder / model.pretrained) and not _is_hub_id(model.pretrained):
+            text = f"no such folder: {_short(folder / model.pretrained)}; give a checkpoint's folder or a hub id"
+            yield ("models", number, "pretrained"), text
+
+
+def _is_hub_id(name: str) -> bool:
+    return bool(re.fullmatch(r"(?!\.)[\w.-]{1,96}(/[\w.-]{1,96})?", name))
+
+
+def _training(training: Any) -> Iterator[Problem]:
+    if not training:
+        return
+    if training.optimizer != "adamw" and training.learning_rate == "auto":
+        text = f"auto was measured for adamw; with {training.optimizer} give a number, or a list to choose the best of"
+        yield ("training", "learning_rate"), text
+    for key, owner, fits in (
+        ("momentum", "optimizer: sgd", training.optimizer == "sgd"),
+        ("cooldown", "schedule: constant_with_cooldown", training.schedule == "constant_with_cooldown"),
+        ("plateau_patience", "schedule: plateau", training.schedule == "plateau"),
+        ("plateau_factor", "schedule: plateau", training.schedule == "plateau"),
+    ):
+        if getattr(training, key) is not None and not fits:
+            yield ("training", key), f"has an effect with {owner} only; write that, or leave the key out"
+    if (training.cooldown or 0) + training.warmup > 1:
+        yield ("training", "cooldown"), f"{training.cooldown} and a warmup of {training.warmup} are more than all steps"
+
+
+def _cells(grid: Any, models: Any, training: Any) -> Iterator[Problem]:
+    if not grid:
+        return
+    sizes = sum(
+        len(set(getattr(model, "sizes", None) or getattr(model, "layers", None) or (1,))) for _, model in models
+    )
+    cells = max(1, sizes) * len(set(grid.gpus)) * sum(grid.seeds_at(size) for size in grid.sizes)
+    cells *= len(training.rates) if training else 1
+    if cells > MAX_CELLS:
+        yield ("grid",), f"asks for {cells:,} trials; a study has at most {MAX_CELLS:,}; give fewer sizes or seeds"
+
+
+def _sharing(run: Any, grid: Any) -> Iterator[Problem]:
+    if run and grid and run.trials_per_gpu > 1 and max(grid.gpus) > 1:
+        text = f"is {run.trials_per_gpu}, but grid.gpus asks for trials of {max(grid.gpus)} GPUs, which need them whole"
+        yield ("run", "trials_per_gpu"), f"{text}; write 1, or grid.gpus: [1]"
+    if run and run.trials_per_gpu > 1 and run.executor == "inline":
+        text = f"is {run.trials_per_gpu}, but the executor inline runs one trial after the other"
+        yield ("run", "trials_per_gpu"), f"{text}; write 1, or executor: lanes"
+
+
+def repeated(study: Any) -> list[str]:
+    """What the study names more than once, a sentence each: such cells are merged into one, not run twice."""
+    lists = {f"grid.{study.grid.axis}": study.grid.tokens or study.grid.examples or (), "grid.gpus": study.grid.gpus}
+    for number, model in enumerate(study.models):
+        key = "sizes" if hasattr(model, "sizes") else "layers"
+        lists[f"models.{number}.{key}"] = getattr(model, key) or ()
+    said = []
+    for field, values in lists.items():
+        for value in dict.fromkeys(value for value in values if values.count(value) > 1):
+            said.append(f"{value} stands {values.count(value)} times in {field}: its cells are merged, each runs once")
+    return said
+
+
+def without(value: Any, gone: list[tuple[Any, ...]]) -> Any:
+    """A copy without these fields; what stands in a list becomes None, so that the others keep their places."""
+    if isinstance(value, dict):
+        inner = {key: [where[1:] for where in gone if where[0] == key] for key in value}
+        return {key: without(part, inner[key]) for key, part in value.items() if () not in inner[key]}
+    if isinstance(value, list):
+        places = [[where[1:] for where in gone if where[0] == place] for place in range(len(value))]
+        return [None if () in there else without(part, there) for part, there in zip(value, places, strict=True)]
+    return value
+
+
+def validated(kind: Any, given: Any) -> Any:
+    """The value as this kind of model; None if it is none."""
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError:
+        return None

@@ -1,0 +1,52 @@
+"""The augmenters `swap` and `delete`: words change places or go, at random (Wei and Zou 2019, arXiv 1901.11196)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rayscale.study.augmenters import Augmenter, Example, Settings, Step
+from rayscale.text.augment.seeded_random import Draws
+from rayscale.text.augment.segments import cut
+
+
+class ShuffleSettings(Settings):
+    """`share` of the words of a text are swapped or deleted, one at least where there are two."""
+
+    share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.1
+
+
+def _open_swap(settings: ShuffleSettings) -> Step:
+    return lambda rows: [_swap(row, settings.share) for row in rows]
+
+
+def _open_delete(settings: ShuffleSettings) -> Step:
+    return lambda rows: [_delete(row, settings.share) for row in rows]
+
+
+def _swap(row: Example, share: float) -> Example:
+    """Pairs of words change places, their tags with them, each place at most once."""
+    found = cut(row.text, row.segmenter)
+    count = len(found.words)
+    pairs = max(1, round(share * count / 2)) if count > 1 else 0
+    places = Draws(row.seed).order(range(count))[: 2 * pairs]
+    order = list(range(count))
+    for one, other in zip(places[::2], places[1::2], strict=True):
+        order[one], order[other] = order[other], order[one]
+    return row.saying(found.moved(order), row.tags and [row.tags[place] for place in order])
+
+
+def _delete(row: Example, share: float) -> Example:
+    """Words go, their tags with them; one always stays."""
+    found = cut(row.text, row.segmenter)
+    count = len(found.words)
+    gone = min(max(1, round(share * count)), count - 1)
+    lost = set(Draws(row.seed).order(range(count))[: max(0, gone)])
+    return row.saying(
+        found.without(lost), row.tags and [row.tags[place] for place in range(count) if place not in lost]
+    )
+
+
+SWAP = Augmenter(ShuffleSettings, _open_swap, lambda settings: 1)
+DELETE = Augmenter(ShuffleSettings, _open_delete, lambda settings: 1)

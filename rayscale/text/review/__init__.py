@@ -1,0 +1,1 @@
+"""What a person should know of the text before training: counts, faults, a first look."""

@@ -1,0 +1,1 @@
+"""Rows made clean: normalised, split, without duplicates, near-duplicates and leaks."""

@@ -1,0 +1,73 @@
+"""No training text is nearly a held-out one: which are, whom they resemble, and how that is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from rayscale.text.rows import near_duplicates
+from rayscale.text.split import DROPPED, TEST, TRAIN, VALIDATION, by_key
+
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A training row (its `order`) that resembles a held-out one of the split `group`, and how much."""
+
+    order: int
+    other: int
+    group: int
+    similarity: float
+
+
+def keep_apart(rows: pa.Table, split: np.ndarray, threshold: float | None) -> tuple[np.ndarray, tuple[Leak, ...]]:
+    """The splits with the leaks dropped, and the leaks in the order of the files.
+
+    `rows` has the columns key, order and text; `split` is that of each row. None: nothing is compared.
+    """
+    if threshold is None:
+        return split, ()
+    keys, orders = rows["key"].to_numpy(), rows["order"].to_numpy()
+    held = np.concatenate([by_key(keys, split == group) for group in (TEST, VALIDATION)])
+    held_out = near_duplicates.sketch(texts_of(rows["text"], held), split[held], threshold)
+    trained = np.flatnonzero(split == TRAIN)
+    found = near_duplicates.nearest(texts_of(rows["text"], trained), held_out)
+    close = np.flatnonzero(found.others >= 0)
+    others = found.others[close]
+    leaks = [
+        Leak(int(order), int(other), int(group), float(similarity))
+        for order, other, group, similarity in zip(
+            orders[trained[close]], orders[held[others]], held_out.groups[others], found.similarities[close],
+            strict=True,
+        )
+    ]  # fmt: skip
+    without = split.copy()
+    without[trained[close]] = DROPPED
+    return without, tuple(sorted(leaks, key=lambda leak: leak.order))
+
+
+def count(leaks: Iterable[Leak]) -> dict[str, int]:
+    """Rows that were dropped, by reason."""
+    groups = [leak.group for leak in leaks]
+    return {"near_validation": groups.count(VALIDATION), "near_test": groups.count(TEST)}
+
+
+def as_lines(leaks: Sequence[Leak], place: Callable[[int], str]) -> tuple[str, ...]:
+    """A line for each leak: `file:line: 0.86 like file:line (test)`. `place` names an `order`."""
+    names = {TEST: "test", VALIDATION: "validation"}
+    return tuple(
+        f"{place(leak.order)}: {leak.similarity:.2f} like {place(leak.other)} ({names[leak.group]})" for leak in leaks
+    )
+
+
+def texts_of(column: pa.ChunkedArray, places: np.ndarray | None = None) -> Iterator[str]:
+    """Texts of these rows (all, without `places`), not all in memory at once."""
+    for first in range(0, len(column) if places is None else len(places), _BLOCK_ROWS):
+        if places is None:
+            yield from column.slice(first, _BLOCK_ROWS).to_pylist()
+        else:
+            yield from column.take(pa.array(places[first : first + _BLOCK_ROWS])).to_pylist()

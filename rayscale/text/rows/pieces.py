@@ -1,0 +1,176 @@
+"""Files → pieces on disk: each piece is read, checked and cut into buckets by key, wherever there is room and once.
+
+    <cache>/prepared/<clean>-pieces/000012.json           what was found in piece 12; written last, so it is done
+                                    000012-0003.arrow     its fourth run of rows: batch b holds bucket b
+                                    000012.bad.txt        its rows that were skipped
+
+A piece is BLOCK_BYTES of a plain JSONL file, which is cut at line ends; any other file is one piece of many runs. A run
+holds RUN_BYTES of rows, so memory does not grow with the text. A stopped preparation goes on with the pieces that are
+left.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from rayscale.study.encoding_names import is_wide
+from rayscale.system.atomic import publish_file
+from rayscale.text.rows import clean
+from rayscale.text.rows.assembly import labels_of, line_of, lines_of_problems, refuses, sift, spellings_of
+from rayscale.text.rows.clean import BUILT_IN, SourceFile
+from rayscale.text.shards import read_batch
+from rayscale.text.sources import digests
+from rayscale.text.sources.opening import is_packed, unpacked_size
+
+if TYPE_CHECKING:
+    from rayscale.study.study import Task
+
+#: Bytes of rows that are held in memory at once, and about those of a bucket.
+RUN_BYTES = 1 << 25
+MAX_BITS = 10
+
+#: Numbers of a row as `split.divide` wants them, and its text.
+_COLUMNS = ("order", "role", "key", "label", "text")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file, or the lines of it that `span` says (see `clean.read_clean`)."""
+
+    number: int
+    source: SourceFile
+    span: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pieces are read: the same for all of them. `bits` of the key name a row's bucket."""
+
+    folder: str
+    task: Task
+    on_bad_row: str
+    most: int
+    bits: int
+
+    def __call__(self, piece: Piece) -> Iterator[pa.Table]:
+        """Read one piece; a table of one row says what was found."""
+        found = spill(piece, self)
+        yield pa.table({"piece": [piece.number], "found": [json.dumps(found)]})
+
+    def done(self, piece: Piece) -> dict[str, Any] | None:
+        """What was found in a piece, if it was read."""
+        path = Path(self.folder, f"{piece.number:06d}.json")
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def cut(sources: Sequence[SourceFile]) -> list[Piece]:
+    """The pieces of all files, in the order of their rows."""
+    places = [(source, span) for source in sources for span in _spans(source)]
+    return [Piece(number, source, span) for number, (source, span) in enumerate(places)]
+
+
+def _spans(source: SourceFile) -> list[tuple[int, int, int] | None]:
+    size = digests.BLOCK_BYTES
+    if (
+        source.format != "jsonl"
+        or is_wide(source.encoding)
+        or Path(source.path).stat().st_size <= size
+        or is_packed(source.path)
+    ):
+        return [None]
+    spans, line = list[tuple[int, int, int] | None](), 1
+    for number, ends in enumerate(digests.look(source.path).line_ends):
+        spans.append((number * size, (number + 1) * size, line))
+        line += ends
+    return spans
+
+
+def bits_for(sources: Sequence[SourceFile]) -> int:
+    """So many bits of the key that a bucket holds about RUN_BYTES."""
+    size = sum(unpacked_size(source.path) for source in sources if source.path != BUILT_IN)
+    return min(MAX_BITS, max(0, (size // RUN_BYTES).bit_length()))
+
+
+def spill(piece: Piece, reading: Reading) -> dict[str, Any]:
+    """Read a piece and leave its rows on disk, by bucket; returns what was found, which lies beside them."""
+    folder, name = Path(reading.folder), f"{piece.number:06d}"
+    found: dict[str, Any] = {"rows": 0, "empty": 0, "bad_rows": 0, "bytes": 0, "runs": 0, "problem": None}
+    bad_lines, spellings = 0, Counter[tuple[str, str]]()
+    labels: dict[str, None] = {}
+    waiting: list[pa.Table] = []
+    bad: list[str] = []
+    for table in clean.read_clean(piece.source, reading.task, reading.on_bad_row, reading.most, piece.span):
+        found["rows"] += len(table)
+        found["bytes"] += table.nbytes
+        filled, problems, empty = sift(table)
+        for problem in problems:
+            if found["problem"] is None and refuses(problem, reading.on_bad_row):
+                found["problem"] = problem
+        bad += map(line_of, problems)
+        bad_lines += lines_of_problems(problems)
+        spellings.update(spellings_of(filled))
+        found["empty"] += empty
+        labels.update(dict.fromkeys(labels_of(filled)))
+        waiting.append(filled.select(_COLUMNS))
+        if sum(each.nbytes for each in waiting) >= RUN_BYTES:
+            _write_run(folder / f"{name}-{found['runs']:04d}.arrow", waiting, reading.bits)
+            found["runs"] += 1
+            waiting = []
+    if waiting:
+        _write_run(folder / f"{name}-{found['runs']:04d}.arrow", waiting, reading.bits)
+        found["runs"] += 1
+    if bad:
+        publish_file(folder / f"{name}.bad.txt", "".join(f"{line}\n" for line in bad).encode())
+    told = [[*pair, number] for pair, number in sorted(spellings.items())]
+    found |= {"bad_rows": len(bad), "bad_row_lines": bad_lines, "labels": sorted(labels), "spellings": told}
+    publish_file(folder / f"{name}.json", json.dumps(found).encode())
+    return found
+
+
+def _write_run(path: Path, tables: Sequence[pa.Table], bits: int) -> None:
+    rows, sink = pa.concat_tables(tables), io.BytesIO()
+    buckets = _buckets(rows["key"].to_numpy(), bits)
+    rows = rows.take(pa.array(np.argsort(buckets, kind="stable"))).combine_chunks()
+    ends = np.searchsorted(np.sort(buckets), np.arange(2**bits + 1))
+    with pa.ipc.new_file(sink, rows.schema) as writer:
+        for first, stop in itertools.pairwise(ends):
+            (batch,) = rows.slice(first, stop - first).to_batches() or [_nothing(rows.schema)]
+            writer.write_batch(batch)
+    publish_file(path, sink.getbuffer())
+
+
+def _buckets(keys: np.ndarray, bits: int) -> np.ndarray:
+    return keys >> np.uint64(64 - bits) if bits else np.zeros(len(keys), dtype=np.uint64)
+
+
+def _nothing(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.record_batch([pa.array([], kind) for kind in schema.types], schema=schema)
+
+
+def runs_of(reading: Reading, found: Sequence[dict[str, Any]]) -> list[Path]:
+    """The files of all runs, in the order of their rows; `found` are what all pieces held."""
+    folder = Path(reading.folder)
+    return [folder / f"{piece:06d}-{run:04d}.arrow" for piece, each in enumerate(found) for run in range(each["runs"])]
+
+
+def read_bucket(runs: Sequence[Path], bucket: int) -> pa.Table:
+    """The rows of a bucket, of all runs, by memory map: texts are read only where they are looked at."""
+    return pa.concat_tables([read_batch(path, bucket) for path in runs])
+
+
+def bad_lines(reading: Reading, pieces: Sequence[Piece]) -> Iterator[bytes]:
+    """The lists of skipped rows, of every piece that has one."""
+    for piece in pieces:
+        path = Path(reading.folder, f"{piece.number:06d}.bad.txt")
+        if path.exists():
+            yield path.read_bytes()

@@ -1,0 +1,1 @@
+"""Tokenizers, trained or loaded, and the files of token ids that training reads."""

@@ -1,0 +1,117 @@
+"""The cheapest allocation that reached the target, or how far the target is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rayscale.laws.fitting.result import Fit
+from rayscale.study.metrics import LOWER_IS_BETTER
+from rayscale.verdict.speedup import amount, mean_interval
+
+_CELL = ["model", "data_requested", "gpus", "augment"]
+_FARTHEST = 1e6  # times beyond the data: farther than this no data size is named
+
+
+def cells(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row per allocation (model, data, GPUs, augmentation) with an ok run, averaged over its seeds.
+
+    Columns: the allocation, params, `metric` (mean), `values`, `device_seconds` (arrays over seeds), `trial_ids`.
+    """
+    rows = trials[trials["status"] == "ok"].copy()
+    rows[metric] = pd.to_numeric(rows[metric], errors="coerce").astype(float)
+    rows = rows[np.isfinite(rows[metric])]
+    found = []
+    for key, group in rows.groupby(_CELL, dropna=False, sort=True):
+        seconds = pd.to_numeric(group["device_seconds"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        found.append(
+            dict(zip(_CELL, key, strict=True))
+            | {
+                "params": group["params"].iloc[0],
+                "metric": float(group[metric].mean()),
+                "values": group[metric].to_numpy(dtype=float),
+                "device_seconds": seconds,
+                "trial_ids": group["trial_id"].tolist(),
+            }
+        )
+    return pd.DataFrame(found, columns=[*_CELL, "params", "metric", "values", "device_seconds", "trial_ids"])
+
+
+def best_cell(found: pd.DataFrame, metric: str) -> pd.Series | None:
+    """The allocation with the best mean, None where there is none."""
+    if not len(found):
+        return None
+    return found.iloc[int(found["metric"].argmin() if metric in LOWER_IS_BETTER else found["metric"].argmax())]
+
+
+def reaches(values: Any, metric: str, reach: float) -> Any:
+    """Whether values are as good as `reach`."""
+    return values <= reach if metric in LOWER_IS_BETTER else values >= reach
+
+
+def cheapest(
+    found: pd.DataFrame, metric: str, reach: float, price_gpu_hour: float | None, currency: str
+) -> dict[str, Any] | None:
+    """The allocation of fewest device-seconds whose mean over seeds reaches the target; None where none does.
+
+    The mean, not the luckiest seed. Costs are per run; their interval needs two seeds.
+    """
+    timed = found[[bool(np.isfinite(each).all()) for each in found["device_seconds"]]] if len(found) else found
+    good = timed[reaches(timed["metric"], metric, reach)]
+    if not len(good):
+        return None
+    row = good.iloc[int(good["device_seconds"].map(np.mean).argmin())]
+    # A cost is never negative, however wide the interval of two seeds.
+    hours = [None if each is None else max(each, 0.0) for each in mean_interval(row["device_seconds"] / 3600)]
+    reached = reaches(row["values"], metric, reach)
+    order = np.lexsort([row["device_seconds"], ~reached])
+    result = {
+        "trial_id": row["trial_ids"][int(order[0])],
+        "model": row["model"],
+        "params": int(row["params"]),
+        "data": int(row["data_requested"]),
+        "gpus": int(row["gpus"]),
+        "augment": row["augment"],
+        metric: amount(mean_interval(row["values"]), ""),
+        "runs": len(reached),
+        "runs_reaching": int(np.sum(reached)),
+        "gpu_hours": amount(hours, "GPU-hours"),
+    }
+    if price_gpu_hour is not None:
+        result["money"] = amount([None if each is None else each * price_gpu_hour for each in hours], currency)
+    return result
+
+
+def limit(fit: Fit, fixed: dict[str, float]) -> dict[str, Any]:
+    """What the law's mean approaches with data a million times beyond the table's: value, low, high of fit.target."""
+    estimate = fit.known_estimate()
+    inputs = {role: np.array([value]) for role, value in fixed.items()}
+    point, drawn = estimate.log_values(inputs | {"data": np.array([fit.data_range["data"][1] * _FARTHEST])})
+    low, high = estimate.interval(point[0], drawn[:, 0])
+    return amount([float(each) for each in np.exp(np.clip([point[0], low, high], -700, 700))], fit.target)
+
+
+def data_needed(fit: Fit, fixed: dict[str, float], reach: float) -> dict[str, Any] | None:
+    """The data size at which the law's mean falls to `reach` with the other inputs `fixed` (role -> value).
+
+    value, low, high in the fit's data unit and `extrapolation`; None where the law stays above `reach` for ever.
+    A null `high` says that the interval has no upper end: the target may lie below the law's asymptote.
+    """
+    estimate = fit.known_estimate()
+    most = fit.data_range["data"][1]
+    low_end, high_end = np.log(fit.data_range["data"][0]), np.log(most * _FARTHEST)
+    sizes = np.linspace(low_end, high_end, 2000)
+    inputs = {role: np.full(len(sizes), value) for role, value in fixed.items()} | {"data": np.exp(sizes)}
+    point, drawn = estimate.log_values(inputs)
+    curves = np.vstack([point, drawn])
+    # The laws fall in data, so the first size at or below the target is the only crossing; past the end: never.
+    first = (curves > np.log(reach)).sum(axis=1)
+    crossing = np.append(sizes, high_end)[first]
+    if first[0] == len(sizes):
+        return None
+    low, high = estimate.interval(crossing[0], crossing[1:])
+    value = float(np.exp(crossing[0]))
+    upper = float(np.exp(high)) if high < high_end else None
+    return amount((value, float(np.exp(low)), upper), fit.columns["data"], extrapolation=max(1.0, value / most))

@@ -1,0 +1,217 @@
+"""How good a model would be at a data size: the law that foretold the largest size best, in the metric's unit.
+
+Losses follow the laws of the loss, and so do perplexity and bits, which tell the loss in other units. Accuracies and F1
+follow laws of their log odds, which stay between 0 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from rayscale.errors import InputError
+from rayscale.laws.fit import fit_law
+from rayscale.laws.fitting.coordinates import link
+from rayscale.laws.fitting.observations import numbers
+from rayscale.laws.fitting.result import Fit
+from rayscale.laws.law import find_registered
+from rayscale.study.metrics import BITS, PERCENTS
+from rayscale.verdict.goals import Goal
+from rayscale.verdict.speedup import mean_interval
+
+Array = NDArray[np.float64]
+Z95 = float(stats.norm.ppf(0.975))
+INTERVALS = ("predicted", "low", "high", "mean_low", "mean_high")
+_CHECK_BOOTSTRAP = 50  # the check needs the point alone
+_COLUMN = "_quantity"
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """What the runs say of a metric: one law over all models, or one for each; `fits` is empty where none can be told.
+
+    `law` names it; `error` is its root mean square error, in the metric's unit, on the largest data size when fitted
+    without it (None where that could not be tried); `rivals` the errors of the laws not chosen; `why` what kept laws
+    from being fitted; `units` by how much the metric of each model is larger than what the laws are fitted to.
+    """
+
+    target: Goal
+    data: str
+    sizes: Mapping[str, float]
+    law: str | None
+    fits: Mapping[str, Fit]
+    error: float | None
+    rivals: Mapping[str, float]
+    why: tuple[str, ...]
+    units: Mapping[str, float]
+
+    def predict(self, model: str, sizes: Array) -> pd.DataFrame | None:
+        """At data sizes (n,): the columns of INTERVALS in the metric's unit, extrapolation, probability.
+
+        `probability` is that of a new run to reach the target. None for a model without a law.
+        """
+        fit = self.fits.get(model)
+        if fit is None:
+            return None
+        found = fit.predict(pd.DataFrame({"params": self.sizes[model], self.data: sizes}))
+        top = np.inf if self.target.lower else 1.0
+        values = {name: np.minimum(found[name].to_numpy(dtype=float), top) for name in INTERVALS}
+        # The interval for a new run is that of a normal error on the law's own scale, a half to either side.
+        unit = self.units[model]
+        aim = link(fit.law.link, _quantity(self.target, np.array([self.target.reach]), unit))
+        middle, low, high = (link(fit.law.link, np.clip(values[name], 1e-300, top - 1e-12 if top == 1 else top))
+                             for name in ("predicted", "low", "high"))  # fmt: skip
+        ahead = aim - middle if self.target.lower else middle - aim
+        above = ahead >= 0  # then it is the side of worse runs that counts
+        width = np.where(above == self.target.lower, high - middle, middle - low) / Z95
+        told = {name: _metric(self.target, value, unit) for name, value in values.items()}
+        told["probability"] = stats.norm.cdf(ahead / np.maximum(width, 1e-12))
+        return pd.DataFrame({**told, "extrapolation": found["extrapolation"].to_numpy(dtype=float)})
+
+
+def quality(
+    trials: pd.DataFrame, target: Goal, data: str, *, law: str = "auto", bootstrap: int = 1000, seed: int = 0
+) -> Quality:
+    """The law of the target's metric over `trials` (the ok rows that count, columns as in trials.parquet).
+
+    `auto` over all models is held against a simple law for each model: models of several families need not share one.
+    A law that is named is taken as it is. Raises InputError for one that cannot follow the metric, TableError for bits
+    without the loss.
+    """
+    candidates = _candidates(law, target)
+    trials = trials.reset_index(drop=True)
+    units = _units(trials, target)
+    own = np.array([units[model] for model in trials["model"].astype(str)], dtype=np.float64)
+    quantity = _quantity(target, numbers(trials, target.metric), own)
+    trials = trials.assign(**{_COLUMN: quantity})
+    trials = trials[np.isfinite(quantity)].dropna(subset=[data, "params"])
+    sizes = {str(model): float(each) for model, each in trials.groupby("model")["params"].median().items()}
+    largest = trials[data].max() if len(trials) else np.nan
+    kept, held = trials[trials[data] < largest], trials[trials[data] >= largest]
+    found: dict[str, dict[str, Fit]] = {}
+    errors: dict[str, float] = {}
+    why: list[str] = []
+    for name, over_all in candidates.items():
+        fits, refused = _fits(trials, name, over_all, data, bootstrap, seed)
+        why += refused
+        if not fits:
+            continue
+        found[name] = fits
+        check, _ = _fits(kept, name, over_all, data, _CHECK_BOOTSTRAP, seed)
+        error = _miss(Quality(target, data, sizes, name, check, None, {}, (), units), held)
+        if error is not None:
+            errors[name] = error
+    # A law that leaves out models cannot be compared with one that has them all.
+    ranked = sorted(found, key=lambda name: (-len(found[name]), errors.get(name, np.inf), list(found).index(name)))
+    chosen = ranked[0] if ranked else None
+    rivals = {name: error for name, error in errors.items() if name != chosen}
+    return Quality(target, data, sizes, chosen, found.get(chosen, {}) if chosen else {},
+                   errors.get(chosen) if chosen else None, rivals, tuple(dict.fromkeys(why)), units)  # fmt: skip
+
+
+def _candidates(law: str, target: Goal) -> dict[str, bool]:
+    """The laws to weigh, and whether each is over all models."""
+    if law == "auto":
+        return {"auto": True, "power" if target.lower else "logit_power": False}
+    known = find_registered(law)
+    if not set(known.inputs) <= {"params", "data"} or "data" not in known.inputs:
+        takes = ", ".join(known.inputs)
+        raise InputError(f"{known.name} takes {takes}; a law of data, or of params and data, is needed", where="--law")
+    if (known.link == "logit") == target.lower:
+        kind = "falls" if target.lower else "rises"
+        raise InputError(f"{target.metric} {kind} with more data, and {known.name} does not; give --law auto",
+                         where="--law")  # fmt: skip
+    return {law: "params" in known.inputs}
+
+
+def measured(rows: pd.DataFrame, target: Goal) -> dict[str, Any]:
+    """What runs of one allocation measured: mean, its new run's 95% interval and probability by Student's t.
+
+    Interval and probability are None for a single run.
+    """
+    values = pd.to_numeric(rows[target.metric], errors="coerce").dropna().to_numpy(dtype=float)
+    mean, mean_low, mean_high = mean_interval(values)
+    reached = values <= target.reach if target.lower else values >= target.reach
+    found = {"predicted": mean, "low": None, "high": None, "mean_low": mean_low, "mean_high": mean_high,
+             "probability": None, "runs": len(values), "reaching": int(reached.sum())}  # fmt: skip
+    if len(values) < 2:
+        return found
+    deviation = max(float(np.std(values, ddof=1)), 1e-12) * np.sqrt(1 + 1 / len(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation
+    ahead = (target.reach - mean if target.lower else mean - target.reach) / deviation
+    return found | {"low": mean - half, "high": mean + half,
+                    "probability": float(stats.t.cdf(ahead, len(values) - 1))}  # fmt: skip
+
+
+def _fits(trials: pd.DataFrame, law: str, over_all: bool, data: str, bootstrap: int, seed: int
+          ) -> tuple[dict[str, Fit], list[str]]:  # fmt: skip
+    """Model -> its fit, for the models that have one, and the reasons of those refused."""
+    models = [str(model) for model in sorted(trials["model"].unique())]
+    if not models:
+        return {}, []
+    rows = trials.reset_index(drop=True)
+    by = None if over_all else "model"
+    done = fit_law(rows, law, params="params" if over_all else None, data=data, target=_COLUMN, by=by,
+                   bootstrap=bootstrap, seed=seed)  # fmt: skip
+    parts = {None: done} if isinstance(done, Fit) else {str(each.by["model"]): each for each in done.groups if each.by}
+    found: dict[str, Fit] = {}
+    why = []
+    for model, fit in parts.items():
+        if fit.outcome in ("not_identifiable", "failed"):
+            why += [each["message"] for each in fit.warnings if each["code"] != "dropped_rows"]
+        else:
+            found.update(dict.fromkeys(models if model is None else [model], fit))
+    return found, why
+
+
+def _miss(law: Quality, held: pd.DataFrame) -> float | None:
+    """Root mean square error of the law on rows it has not seen; None where it predicts none of them."""
+    misses: list[Array] = []
+    for model, rows in held.groupby("model"):
+        found = law.predict(str(model), rows[law.data].to_numpy(dtype=float))
+        if found is not None:
+            real = _metric(law.target, rows[_COLUMN].to_numpy(dtype=float), law.units[str(model)])
+            misses.append(found["predicted"].to_numpy() - real)
+    together = np.concatenate(misses) if misses else np.zeros(0)
+    return float(np.sqrt(np.mean(together**2))) if len(together) and np.isfinite(together).all() else None
+
+
+def _units(trials: pd.DataFrame, target: Goal) -> dict[str, float]:
+    """Model -> its metric over what the laws are fitted to: of bits the model's own, as its tokenizer decides."""
+    models = trials["model"].astype(str)
+    if target.metric in BITS:
+        return bits_per_nat(trials, target.metric)
+    return dict.fromkeys(models, 100.0 if target.metric in PERCENTS else 1.0)
+
+
+def _quantity(target: Goal, values: Array, units: Array | float) -> Array:
+    """What the laws are fitted to: the metric as a fraction, a loss as it is, a perplexity as the loss behind it."""
+    if target.metric == "perplexity":
+        return np.log(np.where(values > 1, values, np.nan))
+    return values / units
+
+
+def _metric(target: Goal, values: Array, unit: float) -> Array:
+    """The metric from what the laws are fitted to."""
+    if target.metric == "perplexity":
+        return np.exp(np.minimum(values, 700.0))
+    return values * unit
+
+
+LOSS = "eval_loss"
+
+
+def bits_per_nat(trials: pd.DataFrame, metric: str) -> dict[str, float]:
+    """Model -> bits over the loss: the median of its runs, NaN where none has both.
+
+    A constant of the model's tokenizer, log2(e) for bits per token. Raises TableError for a table without either.
+    """
+    ratio = pd.Series(numbers(trials, metric) / numbers(trials, LOSS))
+    models = trials["model"].astype(str).to_numpy()
+    return {str(model): float(each) for model, each in ratio.groupby(models).median().items()}

@@ -1,0 +1,187 @@
+"""One prediction from a saved fit: of a run (fit.json), of a table (`fit --out`), or of one group of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rayscale.errors import InputError, nearest
+from rayscale.laws.fitting.observations import usual_role
+from rayscale.laws.fitting.result import Fit, far
+from rayscale.runs.folder import load
+from rayscale.verdict.metric_law import LOSS
+from rayscale.verdict.verdict import reasons
+
+_ASKED = {"isoflop": ("compute",)}  # read from more columns than a prediction takes
+_SHOWN = 12  # groups named in a message
+
+
+def predict(
+    saved: Mapping[str, Any],
+    *,
+    params: float | None = None,
+    data: float | None = None,
+    unique: float | None = None,
+    compute: float | None = None,
+    gpus: float | None = None,
+    loss: float | None = None,
+    copies: float | None = None,
+    by: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The target at these sizes from a saved fit (the object of fit.json, of `fit --json`, or one fit), not refitted.
+
+    predicted, low, high (95% for a new run), mean_low, mean_high (for the mean), extrapolation (times beyond the data),
+    law, target, warnings; `unused`: the sizes given that the law does not take. `by` picks a group, column -> value.
+    For a run, `gpus` adds `speedup` over the fewest GPUs measured: GPUs change no loss at a fixed global batch.
+    Raises InputError where a size is missing or no positive number, and where no fit can say, with its reasons.
+    """
+    sizes = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss,
+             "copies": copies}  # fmt: skip
+    given = {role: float(value) for role, value in sizes.items() if value is not None}
+    of_run = "fits" in saved
+    fit = _of_run(saved["fits"], given) if of_run else _of_table(saved, by or {})
+    values, used = _values(fit, given, saved.get("options") or {})
+    asked = pd.DataFrame({fit.columns[role]: [value] for role, value in values.items()})
+    found: dict[str, Any] = {str(name): float(value) for name, value in fit.predict(asked).iloc[0].items()}
+    # Of the fit's own, those that bear on any prediction: not how far its held-out rows lay, nor which rows it dropped.
+    warnings = [each for each in fit.warnings if each["code"] not in ("dropped_rows", "far_extrapolation")]
+    warnings += far(found["extrapolation"])
+    found |= {"law": fit.law.name, "target": fit.target, **given, "warnings": warnings}
+    if fit.by:
+        found["by"] = dict(fit.by)
+        used |= set(fit.by)
+    if of_run and gpus is not None:
+        found |= {"gpus": int(gpus), "speedup": _speedup(saved, gpus)}
+        used.add("gpus")
+    found["unused"] = sorted(set(given) - used)
+    return found
+
+
+def saved_fit(source: str) -> dict[str, Any]:
+    """The object of fit.json of a run folder, or of a file that `fit --out` wrote; InputError where there is none."""
+    if "://" in source or not Path(source).is_file():
+        if source.endswith(".json") and not Path(source).is_dir():
+            message = "no such file; `rayscale fit TABLE ... --out FIT.json` writes one"
+            raise InputError(message, code="no_fit", where=source)
+        fit = load(source).fit
+        if fit is None:
+            message = f"has no fit.json yet; `rayscale report {source}` writes it"
+            raise InputError(message, code="no_fit", where=source)
+        return fit
+    try:
+        saved = json.loads(Path(source).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        mend = "a table is fitted first: rayscale fit TABLE --law NAME ... --out FIT.json"
+        raise InputError(f"this is no saved fit ({str(error)[:80]}); {mend}", code="no_fit", where=source) from None
+    fits = saved.get("fits", saved.get("groups", [saved])) if isinstance(saved, dict) else None
+    if not isinstance(fits, list) or not all(isinstance(each, dict) for each in fits):
+        raise InputError("this is JSON, but no saved fit", code="no_fit", where=source)
+    return saved
+
+
+def parse_by(texts: Sequence[str]) -> dict[str, str]:
+    """Column -> value from `COLUMN=VALUE`, apart or comma-separated; raises InputError naming the fault.
+
+    A comma begins the next pair only where a later `=` follows it, so that values may hold commas.
+    """
+    found = {}
+    for text in texts:
+        for part in re.split(r",(?=[^,=]+=)", text):
+            column, equals, value = part.partition("=")
+            if not equals:
+                raise InputError(f"found '{part}'; write COLUMN=VALUE", where="--by")
+            found[column.strip()] = value.strip()
+    return found
+
+
+def read_fit(saved: Mapping[str, Any]) -> Fit:
+    """The fit of one saved object; raises InputError for anything else."""
+    if not isinstance(saved, Mapping):
+        raise InputError(f"this is no fit that rayscale saved: found {type(saved).__name__}", code="not_a_fit")
+    return Fit.from_json(saved)
+
+
+def _of_run(listed: Sequence[Mapping[str, Any]], given: Mapping[str, float]) -> Fit:
+    """The fit of a run that speaks for these sizes: the law over all models, else that of the model of this size."""
+    if missing := [role for role in ("params", "data") if role not in given]:
+        raise InputError("needs a number: a run's law takes both sizes", where=f"--{missing[0]}")
+    known = [read_fit(each) for each in listed if each.get("target") == LOSS]
+    usable = [fit for fit in known if fit.outcome not in ("not_identifiable", "failed")]
+    shared = [fit for fit in usable if fit.role_of("params")]
+    of_size = [fit for fit in usable if (fit.by or {}).get("params") == given["params"]]
+    if chosen := [*shared, *of_size]:
+        return chosen[0]
+    sizes = sorted(fit.by["params"] for fit in usable if fit.by and "params" in fit.by)
+    text = f"no law over model sizes was fitted, and none for {given['params']:g} parameters"
+    message = f"{text} (sizes with their own: {sizes}): {reasons(known)}"
+    raise InputError(message, code="not_identifiable")
+
+
+def _of_table(saved: Mapping[str, Any], by: Mapping[str, str]) -> Fit:
+    """The fit of a table, or the group of it that `by` names."""
+    if "groups" not in saved:
+        if by:
+            raise InputError("this fit has no groups; leave --by out", where="--by")
+        return read_fit(saved)
+    groups = saved["groups"]
+    columns = list(dict.fromkeys(column for group in groups for column in group.get("by") or {}))
+    for column in by:
+        if column not in columns:
+            raise InputError(f"no groups by '{column}'{nearest(column, columns)} (there are: {', '.join(columns)})",
+                             where="--by")  # fmt: skip
+    chosen = [each for each in groups if all(_same(each["by"].get(name), value) for name, value in by.items())]
+    if len(chosen) == 1:
+        return read_fit(chosen[0])
+    names = [",".join(f"{name}={value}" for name, value in each["by"].items()) for each in chosen or groups]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    found = f"{len(chosen)} groups fit that" if by and chosen else "no group has that" if by else "this fit has groups"
+    message = f"{found}; name one of: {'; '.join(names[:_SHOWN])}{more}"
+    raise InputError(message, code="which_group", where="--by")
+
+
+def _same(value: Any, asked: str) -> bool:
+    if str(value) == asked:
+        return True
+    try:
+        return not isinstance(value, str | bool) and float(value) == float(asked)
+    except (TypeError, ValueError):
+        return False
+
+
+def _values(fit: Fit, given: Mapping[str, float], options: Mapping[str, str]) -> tuple[dict[str, float], set[str]]:
+    """The value of every role of the law, and which of the sizes given these are."""
+    values, used = {}, set()
+    needed = {role: column for role, column in fit.columns.items() if role in _ASKED.get(fit.law.name, (role,))}
+    for role, column in needed.items():
+        # A law of one input (power) may have been fitted in any column: --params N made N its only axis.
+        said = next((option for option, its in options.items() if its == column), usual_role(column))
+        named = said or role
+        if said is None and named not in given and len(fit.law.inputs) == len(given) == 1:
+            named = next(iter(given))  # nothing saved says by which name the column was given
+        if named not in given:
+            raise InputError(f"needs a number: the {fit.law.name} law takes it (column '{column}')", where=f"--{named}")
+        value, zero = given[named], role in fit.law.zero
+        if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
+            raise InputError(f"found {value:g}; it must be {'0 or more' if zero else 'positive'}", where=f"--{named}")
+        values[role] = value
+        used.add(named)
+    return values, used
+
+
+def _speedup(saved: Mapping[str, Any], gpus: float) -> float | None:
+    """The measured ratio of speed at `gpus` over the fewest measured; None where this count was not measured."""
+    steps = saved.get("verdict", {}).get("doubling", {}).get("gpus", {}).get("curve", [])
+    ratio = 1.0
+    for step in steps:
+        if step["from"] == gpus:
+            return ratio
+        ratio *= step["value"]
+        if step["to"] == gpus:
+            return ratio
+    return None

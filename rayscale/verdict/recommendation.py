@@ -1,0 +1,347 @@
+"""The cheapest allocation predicted to reach a target: the models and GPU counts measured, data up to a reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rayscale.errors import InputError, TableError
+from rayscale.laws.fitting.observations import require_columns
+from rayscale.laws.fitting.result import far
+from rayscale.runs.fit_rows import unfit
+from rayscale.runs.folder import Run
+from rayscale.study.metrics import QUALITIES
+from rayscale.verdict.costs import Cost, costs
+from rayscale.verdict.goals import Goal, Spending, parse_budget, parse_target
+from rayscale.verdict.metric_law import INTERVALS, Quality, measured, quality
+
+BEYOND = 10.0  # times the largest data size measured: as far as data is searched
+LIKELY = 0.5  # of new runs that should reach the target; one half is where the mean does
+CHANCE = 0.01  # of reaching the target: below it candidates are ordered by their prediction, as the reason is
+_PER_DECADE = 24  # data sizes tried in each factor of ten, besides those measured
+_FRONTIER = 8
+_NUMBERS = (*INTERVALS, "extrapolation", "probability")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The price of a GPU-hour, None where the study names none."""
+
+    gpu_hour: float | None = None
+    currency: str = "USD"
+
+
+def recommend(
+    trials: pd.DataFrame,
+    target: str,
+    *,
+    data: str | None = None,
+    budget: str | None = None,
+    price_gpu_hour: float | None = None,
+    currency: str = "USD",
+    beyond: float = BEYOND,
+    probability: float = LIKELY,
+    planned: pd.DataFrame | None = None,
+    share: float = 1.0,
+    law: str = "auto",
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The cheapest run predicted to reach `target` ("f1_macro>=0.92", "eval_loss<=1.5"), within `budget` if given.
+
+    `trials`: columns as in trials.parquet; `data`: examples or tokens. Searched are the models and GPU counts of the ok
+    trials, and data sizes from the smallest measured to `beyond` times the largest. `budget` is "20gpuh" or "50usd" for
+    one run. `probability`: the share of new runs that should reach the target. `planned` (model, gpus,
+    data_requested, gpu_seconds) prices models that no run has timed. `share`: what a trial is to take of each GPU (1:
+    all of it); runs that took so much are priced where there are any. `law`: a law of params and data, or auto.
+
+    predicted, low, high (95% for a new run), mean_low, mean_high, extrapolation, probability, allocation (model,
+    params, data, gpus), share, gpu_hours, gpu_hours_low, gpu_hours_high, hours, money; null throughout where nothing
+    reaches the target, with `reason` and the `nearest` allocation. `within_data`: the cheapest one with no more data
+    than was measured. `frontier`: ever better for ever more. `unknown`: what these trials cannot tell.
+    Raises InputError for a wrong target or budget, TableError for a table without runs.
+    """
+    require_columns(trials, ["status", "model", "params", "gpus", "seed", "data_requested"])
+    trials = trials.reset_index(drop=True)
+    data = data or _data_axis(trials)
+    if not 1 <= beyond <= 1000:
+        raise InputError(f"found {beyond:g}; data is searched from 1 to 1000 times the largest", where="--beyond")
+    if not 0 < probability < 1:
+        raise InputError(f"found {probability:g}; a probability lies between 0 and 1", where="--probability")
+    have = [name for name in QUALITIES if name in trials.columns and _measured(trials, name)]
+    aim = parse_target(target, have)
+    limit = None if budget is None else parse_budget(budget, price_gpu_hour, currency)
+    trials = trials.assign(augment=trials["augment"]) if "augment" in trials.columns else trials.assign(augment="none")
+    has = pd.to_numeric(trials[aim.metric], errors="coerce").notna()
+    rows = trials[(trials["status"] == "ok") & (unfit(trials) == "") & has]
+    found = quality(rows, aim, data, law=law, bootstrap=bootstrap, seed=seed)
+    prices = costs(trials, data, planned, share)
+    search = _candidates(trials, rows, found, prices, data, beyond)
+    if not len(search):
+        raise TableError(f"no ok run has {aim.metric}, {data} and params: nothing to go by", where=data)
+    cost = "gpu_hours" if search["gpu_hours"].notna().any() else "work"
+    search = search.dropna(subset=[cost]).reset_index(drop=True)
+    affordable = _affordable(search, limit, price_gpu_hour)
+    good = _reach(search, aim, probability)
+    answer = search[good & affordable].sort_values([cost, "extrapolation", "gpus"], kind="stable")
+    row = answer.iloc[0] if len(answer) else None
+    money = Prices(price_gpu_hour, currency)
+    told = _facts(row, money)
+    inside = answer[answer["extrapolation"] <= 1]
+    within = None if row is None else _facts(inside.iloc[0], money) if len(inside) else None
+    nearest = None
+    if row is None and affordable.any():
+        nearest = _facts(_nearest(search[affordable], aim, cost), money)
+    return {
+        "target": {"metric": aim.metric, "reach": aim.reach, "direction": "lower" if aim.lower else "higher"},
+        **told,
+        "reason": None if row is not None else _reason(search, good, affordable, aim, limit, probability, beyond, cost),
+        "nearest": nearest,
+        "within_data": within,
+        "budget": None if limit is None else {"amount": limit.amount, "unit": limit.unit},
+        "basis": _basis(found, prices, row),
+        "frontier": [_facts(each, money) for _, each in _frontier(search, aim, cost, row).iterrows()],
+        "searched": _searched(search, rows, data, beyond),
+        "unknown": _unknown(trials, found, prices, row, cost),
+        "warnings": _warnings(found, row),
+    }
+
+
+def recommend_run(run: Run, target: str, **options: Any) -> dict[str, Any]:
+    """`recommend` for a run folder, with its data axis, its prices, its sharing of GPUs and its plan's estimates."""
+    plan = run.plan if run.store.exists("plan.json") else {}
+    price = plan.get("prices") or {}
+    asked = pd.DataFrame(plan.get("trials") or [])
+    if len(asked):
+        asked["model"] = [each.get("name") if isinstance(each, Mapping) else each for each in asked["model"]]
+    return recommend(
+        run.judged_trials, target, data=plan.get("data_axis"), price_gpu_hour=price.get("gpu_hour"),
+        currency=price.get("currency") or "USD", planned=asked if "gpu_seconds" in asked.columns else None,
+        share=1 / (plan.get("machine") or {}).get("trials_per_gpu", 1), **options,
+    )  # fmt: skip
+
+
+def _nearest(search: pd.DataFrame, aim: Goal, cost: str) -> pd.Series:
+    """The candidate with the best chance of the target; where none has one, that of the best prediction."""
+    chance = search["probability"].fillna(-1.0)
+    if not chance.max() >= CHANCE:
+        chance = chance * 0.0  # tails of a distribution tell less than how far the prediction is off
+    sure = search.assign(order=chance, far=search["predicted"] * (1 if aim.lower else -1))
+    return sure.sort_values(["order", "far", cost], ascending=[False, True, True]).iloc[0]
+
+
+def _data_axis(trials: pd.DataFrame) -> str:
+    causal = "task" in trials.columns and (trials["task"] == "causal-lm").any()
+    axis = "tokens" if causal else "examples"
+    return axis if axis in trials.columns and trials[axis].notna().any() else "data_requested"
+
+
+def _measured(trials: pd.DataFrame, metric: str) -> bool:
+    return bool(pd.to_numeric(trials.loc[trials["status"] == "ok", metric], errors="coerce").notna().any())
+
+
+def _candidates(
+    trials: pd.DataFrame, rows: pd.DataFrame, found: Quality, prices: Mapping[tuple[str, int], Cost], data: str,
+    beyond: float,
+) -> pd.DataFrame:  # fmt: skip
+    """Every allocation searched: model, params, data, gpus, what it is predicted to reach, and what it costs.
+
+    Where a model has no law, its measured cells stand for themselves.
+    """
+    rows = rows.dropna(subset=[data, "params"])
+    sizes = rows[data].astype(float)
+    counts = sorted(int(each) for each in trials.loc[trials["status"] == "ok", "gpus"].dropna().unique())
+    parts = []
+    for model, own in rows.groupby("model", sort=True):
+        cells = own.groupby("data_requested")
+        middle = cells[data].mean().astype(float)
+        facts = [measured(cell, found.target) for _, cell in cells]
+        ran = {size: _runs(each) for size, each in zip(middle, facts, strict=True) if each["runs"]}
+        frame = found.predict(str(model), (tried := _sizes(sizes, middle, beyond)))
+        if frame is None:
+            frame, tried = pd.DataFrame(facts).reindex(columns=list(_NUMBERS)), middle.to_numpy()
+            frame["extrapolation"] = 1.0
+            frame = frame[frame["predicted"].notna()]
+            tried = tried[frame.index]
+        frame = frame.reset_index(drop=True).astype(float)
+        params = float(own["params"].median())
+        for gpus in counts:
+            price = prices.get((str(model), gpus))
+            seconds = np.full(len(tried), np.nan) if price is None else price.seconds(tried)
+            parts.append(
+                frame.assign(
+                    model=str(model), params=params, data=tried, gpus=gpus, gpu_hours=seconds / 3600,
+                    share=1.0 if price is None else price.share,
+                    spread=np.nan if price is None or price.spread is None else price.spread,
+                    cost_basis="" if price is None else price.basis,
+                    # Without any times: parameters x data, in proportion to the compute of one pass.
+                    work=params * tried * (1 + 1e-9 * gpus),
+                    runs=pd.Series([ran.get(size) for size in tried], dtype=object),
+                )
+            )  # fmt: skip
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _sizes(sizes: pd.Series, measured_at: pd.Series, beyond: float) -> np.ndarray:
+    """The model's own measured sizes and, between them and beyond, round numbers evenly spread in log."""
+    least, most = float(sizes.min()), float(sizes.max()) * beyond
+    count = max(2, int(np.ceil(_PER_DECADE * np.log10(most / least))) + 1)
+    grid = np.geomspace(least, most, count)
+    digits = 10.0 ** (np.floor(np.log10(grid)) - 1)
+    rounded = np.round(grid / digits) * digits  # two digits: nobody labels 8,137 examples on purpose
+    inside = rounded[(rounded >= least) & (rounded <= most)]
+    return np.unique(np.concatenate([inside, measured_at.to_numpy(dtype=float)]))
+
+
+def _runs(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the runs of one allocation measured, in short."""
+    return {"runs": facts["runs"], "mean": facts["predicted"], "reaching": facts["reaching"]}
+
+
+def _reach(search: pd.DataFrame, aim: Goal, probability: float) -> pd.Series:
+    """Which rows are predicted to reach the target: with that probability, or by the mean where none is known."""
+    mean = search["predicted"] <= aim.reach if aim.lower else search["predicted"] >= aim.reach
+    # One half is the mean itself; rounding in the probability must not decide.
+    known = mean if probability == LIKELY else search["probability"] >= probability
+    return known.where(search["probability"].notna(), mean & (probability <= LIKELY))
+
+
+def _affordable(search: pd.DataFrame, limit: Spending | None, price: float | None) -> pd.Series:
+    if limit is None:
+        return pd.Series(True, index=search.index)
+    hours = limit.amount if limit.unit == "gpuh" else limit.amount / float(price or np.inf)
+    return search["gpu_hours"] <= hours  # an unknown cost is within no budget
+
+
+def _frontier(search: pd.DataFrame, aim: Goal, cost: str, chosen: pd.Series | None) -> pd.DataFrame:
+    """Allocations that none is cheaper and better than, thinned to a few steps of cost, the chosen one among them."""
+    ordered = search.sort_values([cost, "gpus"], kind="stable")
+    better = -ordered["predicted"] if aim.lower else ordered["predicted"]
+    front = ordered[better > better.cummax().shift(fill_value=-np.inf)]
+    if len(front) > _FRONTIER:
+        steps = np.geomspace(front[cost].iloc[0], front[cost].iloc[-1], _FRONTIER)
+        places = {int((front[cost] - step).abs().to_numpy().argmin()) for step in steps}
+        front = front.iloc[sorted(places)]
+    if chosen is not None and chosen.name not in front.index:
+        front = pd.concat([front, search.loc[[chosen.name]]]).sort_values(cost, kind="stable")
+    return front
+
+
+def _facts(row: pd.Series | None, prices: Prices) -> dict[str, Any]:
+    """One allocation as JSON; every value is None without a row."""
+    names = (*_NUMBERS, "allocation", "share", "gpu_hours", "gpu_hours_low", "gpu_hours_high", "hours", "measured")
+    if row is None:
+        return {**dict.fromkeys(names), "money": None}
+    hours = _plain(row["gpu_hours"])
+    spread = _plain(row["spread"])
+    between = None if hours is None or spread is None else (hours * np.exp(-spread), hours * np.exp(spread))
+    return {
+        **{name: _plain(row[name]) for name in _NUMBERS},
+        "allocation": {"model": row["model"], "params": int(row["params"]), "data": round(float(row["data"])),
+                       "gpus": int(row["gpus"])},
+        "share": float(row["share"]),
+        "gpu_hours": hours,
+        "gpu_hours_low": None if between is None else float(between[0]),
+        "gpu_hours_high": None if between is None else float(between[1]),
+        "hours": None if hours is None else hours / int(row["gpus"]) / float(row["share"]),
+        "measured": row["runs"],
+        "money": None if hours is None or prices.gpu_hour is None
+        else {"value": hours * prices.gpu_hour, "unit": prices.currency},
+    }  # fmt: skip
+
+
+def _plain(value: Any) -> float | None:
+    return float(value) if value is not None and np.isfinite(value) else None
+
+
+def _reason(
+    search: pd.DataFrame, good: pd.Series, affordable: pd.Series, aim: Goal, limit: Spending | None, probability: float,
+    beyond: float, cost: str,
+) -> str:  # fmt: skip
+    """Why nothing is recommended."""
+    surely = "" if probability == LIKELY else f" with probability {probability:g}"
+    if limit is not None and cost != "gpu_hours":
+        return f"no run was timed and the plan has no estimate, so nothing can be held against a budget of {limit}"
+    if good.any():
+        least = float(search.loc[good, "gpu_hours"].min())
+        return f"the cheapest allocation predicted to reach {aim}{surely} costs {least:.3g} GPU-hours, over {limit}"
+    if not affordable.any():
+        return f"no allocation costs as little as {limit}"
+    best = search["predicted"].min() if aim.lower else search["predicted"].max()
+    far = f"up to {beyond:g} times the largest data size" if search["extrapolation"].max() > 1 else "of those measured"
+    return f"no allocation {far} is predicted to reach {aim}{surely}; the best prediction is {best:.4g}"
+
+
+def _basis(found: Quality, prices: Mapping[tuple[str, int], Cost], row: pd.Series | None) -> dict[str, Any]:
+    cost = row["cost_basis"] if row is not None else next(iter(prices.values())).basis if prices else ""
+    fit = found.fits.get(row["model"]) if row is not None else next(iter(found.fits.values()), None)
+    weights = None if fit is None or fit.weights is None else {name: each for name, each in fit.weights.items() if each}
+    return {
+        "law": found.law,
+        "weights": weights,
+        "held_out_error": found.error,
+        "rivals": dict(found.rivals),
+        "cost": cost or None,
+    }
+
+
+def _searched(search: pd.DataFrame, rows: pd.DataFrame, data: str, beyond: float) -> dict[str, Any]:
+    return {
+        "models": sorted(search["model"].unique()),
+        "gpus": sorted(int(each) for each in search["gpus"].unique()),
+        "data": [float(search["data"].min()), float(search["data"].max())],
+        "data_unit": data,
+        "largest_measured": float(rows[data].max()),
+        "beyond": beyond,
+    }
+
+
+def _unknown(
+    trials: pd.DataFrame, found: Quality, prices: Mapping[tuple[str, int], Cost], row: pd.Series | None, cost: str
+) -> list[str]:
+    """What cannot be known from these trials, in sentences."""
+    ok = trials[trials["status"] == "ok"]
+    said = []
+    if not found.fits:
+        said.append("No law could be fitted, so only the allocations that were run are compared: "
+                    + "; ".join(found.why))  # fmt: skip
+    elif missing := sorted(set(found.sizes) - set(found.fits)):
+        said.append(f"{', '.join(missing)}: no law, so only what was run counts")
+    if cost == "work":
+        said.append("No run was timed, so no cost is known; allocations are ordered by parameters x data")
+    elif unpriced := sorted({model for model in ok["model"].unique() if not any(key[0] == model for key in prices)}):
+        said.append(f"{', '.join(unpriced)}: never timed, so left out")
+    if ok["gpus"].nunique() < 2:
+        said.append("Only one GPU count was run: what more GPUs would cost or save is not known")
+    else:
+        unknown = [
+            f"{model} on {gpus} GPUs" for model in sorted(ok["model"].unique())
+            for gpus in sorted(int(each) for each in ok["gpus"].dropna().unique())
+            if any(key[0] == model for key in prices) and (model, gpus) not in prices
+        ]  # fmt: skip
+        if unknown:
+            said.append(f"{', '.join(unknown[:4])}: neither run nor to be told from other runs' speeds")
+    if found.fits and found.error is None:
+        said.append("The law could not be tested on a data size it had not seen")
+    if row is not None and not np.isfinite(row["probability"]):
+        said.append("One run does not say how likely another would reach the target")
+    if row is not None and found.fits:
+        # Measured on planted studies: where 0.57 to 0.59 was stated, 0.41 to 0.50 of new runs reached the target.
+        said.append("The cheapest of many candidates is often one whose prediction is a little too good: where missing "
+                    "the target is dear, ask for a higher probability")  # fmt: skip
+    said.append("Models larger than those measured are not considered, and labelling or collecting data is not priced")
+    return [f"{each}." for each in said]
+
+
+def _warnings(found: Quality, row: pd.Series | None) -> list[dict[str, str]]:
+    fits: Sequence[Any] = list({id(fit): fit for fit in found.fits.values()}.values())
+    if row is not None and row["model"] in found.fits:
+        fits = [found.fits[row["model"]]]
+    said = {(each["code"], each["message"]): None for fit in fits for each in fit.warnings
+            if each["code"] != "dropped_rows"}  # fmt: skip
+    warnings = [{"code": code, "message": message} for code, message in said]
+    return [*warnings, *far(row["extrapolation"])] if row is not None else warnings

@@ -1,0 +1,364 @@
+"""From the trial table to the verdict: laws, gains of doubling, the cheapest allocation, and how far to trust them.
+
+Pure: no clock, no files. Works on any number of trials, also in the middle of a run; what cannot be said is said to be
+unknown, with the reason, and no number in the result is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from rayscale.errors import InputError
+from rayscale.laws.fit import fit_law
+from rayscale.laws.fitting.result import Fit, score
+from rayscale.laws.formula import find_law
+from rayscale.laws.law import Law
+from rayscale.runs.fit_rows import GUESS, unfit, untrained
+from rayscale.study.metrics import BITS, FRACTIONS, LOWER_IS_BETTER, PERCENTS
+from rayscale.verdict.allocation import best_cell, cells, cheapest, data_needed, limit
+from rayscale.verdict.copies import worth_of_copies
+from rayscale.verdict.metric_law import LOSS, bits_per_nat
+from rayscale.verdict.sentences import LEFT_OUT, untrained_text, write_sentences
+from rayscale.verdict.speedup import amount, gpu_gain, mean_interval
+
+HOLDOUT_BOOTSTRAP = 200
+RARE = 0.025  # the chance below which a coverage is no bad luck: 1 of 3, 2 of 4, 7 of 10
+# Where the study names no laws: the combination of all suited ones over the models, chinchilla beside it, and the
+# simplest law of each model alone.
+USUAL: tuple[str | Law, ...] = ("auto", "chinchilla", "power")
+_NEEDED = ["trial_id", "status", "model", "params", "data_requested", "examples", "tokens", "gpus", "seed", "augment",
+           LOSS, "device_seconds", "examples_per_second", "exclusive"]  # fmt: skip
+
+
+def conclude(
+    trials: pd.DataFrame,
+    *,
+    task_type: str,
+    data_axis: str,
+    target: str,
+    reach: float | None,
+    price_gpu_hour: float | None = None,
+    currency: str = "USD",
+    laws: Sequence[Law] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The object of fit.json for a trial table (columns as in trials.parquet; `data_axis` is examples or tokens).
+
+    `fits`: the `laws` (None: auto, chinchilla and power), all on eval_loss: those with the model size among their
+    inputs over all models, where there are two sizes or more, the others for each model; power on 1 - `target` of the
+    best model too, where `target` is an accuracy or F1. The verdict rests on the first law that could be fitted, those
+    over all models first; the others are its rivals in the hold-out check. `verdict`: sentences, target, doubling
+    (data, params, gpus), cheapest, held_out, augmentation (see `worth_of_copies`), untrained (null, or how many runs
+    did no better than guessing; no law counts them). Raises InputError for a data axis that is neither of the two, and
+    for a law over anything but model size and data.
+    """
+    if data_axis not in ("examples", "tokens"):
+        raise InputError(f"the data axis is '{data_axis}'; it must be examples or tokens", where="data_axis")
+    trials = trials.reindex(columns=list(dict.fromkeys([*trials.columns, *_NEEDED, target]))).reset_index(drop=True)
+    chosen = USUAL if laws is None else tuple(laws)
+    fitted = _fit_all(trials, chosen, data_axis, bootstrap, seed)
+    held_out, fitted = _held_out(trials, fitted, chosen, data_axis, min(bootstrap, HOLDOUT_BOOTSTRAP), seed)
+    aim, on_target = _target(trials, fitted, data_axis, target, reach, bootstrap, seed)
+    found = cells(trials, target)
+    verdict: dict[str, Any] = {
+        "target": aim,
+        "doubling": {**_doubling(trials, fitted, data_axis), "gpus": gpu_gain(trials)},
+        "cheapest": None if reach is None else cheapest(found, target, reach, price_gpu_hour, currency),
+        "held_out": held_out,
+        "augmentation": _augmentation(trials, target, bootstrap, seed),
+        "untrained": _untrained(trials),
+    }
+    fits = [fit for fit in (*fitted.shared, *fitted.own, on_target) if fit is not None]
+    verdict = {"sentences": write_sentences(verdict, [fit.to_json() for fit in fits], task_type, data_axis), **verdict}
+    return {"fits": [fit.to_json() for fit in fits], "verdict": verdict}
+
+
+def law_line(trials: pd.DataFrame, data_axis: str) -> str | None:
+    """The law so far in one line for the live view: that of the largest model so far; None while there is none.
+
+    One curve with few resamples, since it is fitted while trials train on the same cores.
+    """
+    trials = trials.reindex(columns=list(dict.fromkeys([*trials.columns, *_NEEDED]))).reset_index(drop=True)
+    models = _models(trials)
+    if not len(models):
+        return None
+    largest = trials[trials["model"] == models.index[-1]].reset_index(drop=True)
+    gain = _doubling(largest, _fit_all(largest, ("power",), data_axis, 50, 0), data_axis)["data"]
+    if gain["value"] is None:
+        return None
+    between = f"95%: {gain['low']:+.1f} to {gain['high']:+.1f}%"
+    return f"twice the data: {gain['value']:+.1f}% loss ({between}; {gain['law']} law)"
+
+
+def reasons(fits: Iterable[Fit]) -> str:
+    """Why these fits were refused, each reason once."""
+    refused = [fit for fit in fits if fit.estimate is None]
+    said = [each["message"] for fit in refused for each in fit.warnings if each["code"] != "dropped_rows"]
+    return "; ".join(dict.fromkeys(said))
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """The laws over all models and those of one model each (smallest first), both in the order of the study's laws."""
+
+    shared: tuple[Fit, ...]
+    own: tuple[Fit, ...]
+
+    def of(self, model: str) -> list[Fit]:
+        """What may speak of a model, the most trusted first."""
+        return [*self.shared, *(fit for fit in self.own if (fit.by or {}).get("model") == model)]
+
+
+def _fit_rows(
+    trials: pd.DataFrame, rows: NDArray[np.bool_], reasons: NDArray[Any], law: str | Law, column: str, target: str,
+    bootstrap: int, seed: int, holdout: str | None = None,
+) -> Fit:  # fmt: skip
+    """The fit of a law to `rows` (a mask) without those that have a reason; these are listed as dropped."""
+    places = np.flatnonzero(rows & (reasons == ""))
+    size = "params" if _is_over_models(law) else None
+    found = cast(Fit, fit_law(trials.iloc[places], law, params=size, data=column, target=target, holdout=holdout,
+                              bootstrap=bootstrap, seed=seed))  # fmt: skip
+    own = [{**each, "row": int(places[each["row"]])} for each in found.rows_dropped]
+    others = [{"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(rows & (reasons != ""))]
+    warned = _untrained(trials.iloc[np.flatnonzero(rows)])
+    warnings = () if warned is None else ({"code": "untrained", "message": f"{untrained_text(warned)} {LEFT_OUT}"},)
+    dropped = tuple(sorted([*own, *others], key=lambda each: each["row"]))
+    return replace(found, rows_dropped=dropped, warnings=(*warnings, *found.warnings))
+
+
+def _untrained(trials: pd.DataFrame) -> dict[str, Any] | None:
+    """How many ok runs did no better than guessing, and the least and most that guessing scores; None if none did."""
+    worse = untrained(trials)
+    if not worse.any():
+        return None
+    guesses = trials.loc[worse, GUESS]
+    return {
+        "runs": int(worse.sum()),
+        "of": int((trials["status"] == "ok").sum()),
+        "low": float(guesses.min()),
+        "high": float(guesses.max()),
+    }
+
+
+def _models(trials: pd.DataFrame) -> pd.Series:
+    """Parameters by model name, the smallest first, of the models of which a run learnt anything."""
+    sized = trials[(trials["status"] == "ok") & ~untrained(trials)].dropna(subset=["params"])
+    return sized.groupby("model")["params"].median().astype(float).sort_values(kind="stable")
+
+
+def _is_over_models(law: str | Law) -> bool:
+    return law == "auto" or "params" in find_law(law).inputs
+
+
+def _fit_all(
+    trials: pd.DataFrame, laws: Sequence[str | Law], column: str, bootstrap: int, seed: int, holdout: str | None = None
+) -> _Fitted:
+    """Every law over all models (none with fewer than two sizes) or for each model, as its inputs have it."""
+    why, models = unfit(trials), _models(trials)
+    shared, own = [], []
+    for law in laws:
+        if strange := [role for role in find_law(law).inputs if role not in ("params", "data")]:
+            text = f"{find_law(law).name} is a law over {', '.join(strange)}; that of a study's loss is of params, data"
+            raise InputError(text, where="laws")
+        if _is_over_models(law):
+            if models.nunique() > 1 or len(laws) == 1:
+                everything = np.ones(len(trials), dtype=bool)
+                shared.append(_fit_rows(trials, everything, why, law, column, LOSS, bootstrap, seed, holdout))
+            continue
+        for model, params in models.items():
+            rows = (trials["model"] == model).to_numpy(dtype=bool, na_value=False)
+            fit = _fit_rows(trials, rows, why, law, column, LOSS, bootstrap, seed, holdout)
+            own.append(replace(fit, by={"model": model, "params": params}))
+    return _Fitted(tuple(shared), tuple(own))
+
+
+def _doubling(trials: pd.DataFrame, fitted: _Fitted, column: str) -> dict[str, dict[str, Any]]:
+    """Relative change of the mean loss, in percent, for twice the data and for a model twice as large.
+
+    From the largest cell: the largest model at the most data it was trained on.
+    """
+    models = _models(trials)
+    if not len(models):
+        note = "no run did better than guessing" if untrained(trials).any() else "no trial has finished"
+        nothing = amount((None, None, None), "%", note=note)
+        return {"data": nothing, "params": nothing}
+    largest, params = models.index[-1], float(models.iloc[-1])
+    own = trials[(trials["model"] == largest) & (trials["status"] == "ok") & ~untrained(trials)]
+    data = float(own[column].max())
+    cell = {"params": params, column: data}
+    found = {}
+    for axis, size in (("data", column), ("params", "params")):
+        able = [fit for fit in fitted.of(largest) if fit.role_of(size)]
+        usable = [fit for fit in able if fit.estimate is not None]
+        if not usable:
+            missing = "only one model size was run" if axis == "params" else "no law was fitted"
+            found[axis] = amount((None, None, None), "%", note=reasons(able) or missing)
+            continue
+        fit, before, after = usable[0], cell[size], 2 * cell[size]
+        beyond = max(1.0, after / fit.data_range[str(fit.role_of(size))][1])
+        note = f"loss of {largest} at {data:,.0f} {column}, {fit.law.name} law, {beyond:.3g} times beyond the data"
+        facts = {"law": fit.law.name, "model": largest, "from": before, "to": after, "extrapolation": beyond}
+        sizes = [{role: each[name] for role, name in fit.columns.items()} for each in (cell, {**cell, size: after})]
+        found[axis] = amount([100 * each for each in fit.change(*sizes)], "%", note=note, **facts)
+    return found
+
+
+def _held_out(
+    trials: pd.DataFrame, fitted: _Fitted, laws: Sequence[str | Law], column: str, bootstrap: int, seed: int
+) -> tuple[dict[str, Any], _Fitted]:
+    """Fits without the largest data size, and how they foretell it: every law, and the last value kept.
+
+    Returns the verdict's `held_out` and the laws over all models with their scores attached: these still rest on all
+    rows, a score belongs to the same law fitted without the largest size.
+    """
+    rows = trials[(trials["status"] == "ok") & (unfit(trials) == "")].dropna(subset=[LOSS, column, "params"])
+    sizes = sorted(rows[column].unique())
+    if len(sizes) < 2:
+        return {"n": 0, "note": "fewer than two data sizes: none can be held out"}, fitted
+    last, before = float(sizes[-1]), float(sizes[-2])
+    without = _fit_all(trials, laws, column, bootstrap, seed, holdout=f"{column} >= {last!r}")
+    held = rows[rows[column] >= last]
+    kept = rows[rows[column] < last].sort_values(column, kind="stable")
+    latest = kept[kept[column] == kept.groupby("model")[column].transform("max")].groupby("model")[LOSS].mean()
+    constant = held.assign(predicted=held["model"].map(latest), low=0.0, high=np.inf).dropna(subset=["predicted"])
+    foretold: dict[str, list[pd.DataFrame]] = {}
+    for fit in (*without.shared, *without.own):
+        # A law of model sizes alone says nothing about data.
+        if fit.predictions is not None and len(fit.predictions) and fit.role_of(column):
+            foretold.setdefault(fit.law.name, []).append(fit.predictions)
+    scores = {name: score(pd.concat(each), LOSS) for name, each in foretold.items()}
+    if len(constant):
+        scores["constant"] = {**score(constant, LOSS), "covered": None}
+    facts = {"data": last, "unit": column, "extrapolation": last / before}
+    # The law of the verdict: the first that was fitted to all rows and could be fitted to these.
+    trusted = [fit.law.name for fit in (*fitted.shared, *fitted.own) if fit.estimate is not None]
+    law = next((name for name in [*trusted, *foretold] if name in foretold), None)
+    if law is None:
+        note = f"without the largest data size no law can be fitted: {reasons((*without.shared, *without.own))}"
+        return {"n": 0, "note": note, **facts, "rivals": scores}, fitted
+    chosen = scores.pop(law)
+    worse = "constant" in scores and chosen["rmse_log"] >= scores["constant"]["rmse_log"]
+    narrow = _too_narrow(chosen)
+    said = (
+        (worse, "on the held-out largest data size the law foretold less well than the last value kept constant"),
+        (narrow, f"{100 * chosen['covered']:.0f}% of the {chosen['n']} held-out runs lie in the 95% interval foretold "
+                 "for them: the intervals of this law are too narrow"),
+    )  # fmt: skip
+    doubts = tuple({"code": "misspecified", "message": text} for true, text in said if true)
+    shared = tuple(replace(fit, held_out={**scores, law: chosen}.get(fit.law.name)) for fit in fitted.shared)
+    doubted = [
+        tuple(replace(fit, warnings=(*fit.warnings, *doubts)) if fit.law.name == law else fit for fit in fits)
+        for fits in (shared, fitted.own)
+    ]
+    rows = _held_rows(pd.concat(foretold[law]))
+    found = {"law": law, **chosen, **facts, "too_narrow": narrow, "rivals": scores, "rows": rows}
+    return found, _Fitted(*doubted)
+
+
+def _too_narrow(scored: Mapping[str, Any]) -> bool:
+    """Whether fewer held-out runs lie in their 95% intervals than chance explains (one-sided binomial test)."""
+    n, covered = int(scored["n"]), scored["covered"]
+    return covered is not None and bool(stats.binom.cdf(round(covered * n), n, 0.95) < RARE)
+
+
+def _held_rows(predicted: pd.DataFrame) -> list[dict[str, Any]]:
+    """What each held-out run measured and what was foretold: trial_id, model, measured, predicted, low, high."""
+    named = predicted.rename(columns={LOSS: "measured"})
+    names = ("trial_id", "model", "measured", "predicted", "low", "high")
+    return [dict(zip(names, row, strict=True)) for row in named[list(names)].itertuples(index=False)]
+
+
+def _with_errors(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The trials with a column `1 - metric`, the error that falls with data."""
+    return trials.assign(**{f"1 - {metric}": 1 - pd.to_numeric(trials[metric], errors="coerce").astype(float)})
+
+
+def _augmentation(trials: pd.DataFrame, metric: str, bootstrap: int, seed: int) -> list[dict[str, Any]]:
+    """What a copy is worth by the loss and, where the study aims at an accuracy or F1, by the errors of that too.
+
+    They need not agree: copies may make a model right more often and too sure where it is wrong.
+    """
+    found = worth_of_copies(trials, LOSS, bootstrap, seed)
+    if found and metric not in LOWER_IS_BETTER:
+        found += worth_of_copies(_with_errors(trials, metric), f"1 - {metric}", bootstrap, seed)
+    return found
+
+
+def _target(
+    trials: pd.DataFrame, fitted: _Fitted, column: str, metric: str, reach: float | None, bootstrap: int, seed: int,
+) -> tuple[dict[str, Any], Fit | None]:  # fmt: skip
+    """The verdict's `target`, and the fit that it needed beyond those of the loss (None for losses).
+
+    The loss, the perplexity (its exponential) and bits come from the loss's own laws. An accuracy or F1 is one minus an
+    error that falls with data: the power law of that error, for the model that came nearest.
+    """
+    found = cells(trials, metric)
+    best, lower = best_cell(found, metric), metric in LOWER_IS_BETTER
+    aim: dict[str, Any] = {"metric": metric, "reach": reach, "direction": "lower" if lower else "higher"}
+    aim |= {"reached": None, "best": None, "needed": None}
+    if best is None:
+        return {**aim, "note": f"no finished trial has measured {metric}"}, None
+    aim |= {"best": amount(_within(metric, mean_interval(best["values"])), ""), "best_model": best["model"]}
+    aim |= {"best_data": int(best["data_requested"]), "best_params": int(best["params"])}
+    fit: Fit | None = None
+    asked: Fit | None = None
+    level = reach
+    if not lower:
+        errors = _with_errors(trials, metric)
+        mine = (trials["model"] == best["model"]).to_numpy(dtype=bool, na_value=False)
+        fit = _fit_rows(errors, mine, unfit(trials), "power", column, f"1 - {metric}", bootstrap, seed)
+        fit = replace(fit, by={"model": best["model"], "params": float(best["params"])})
+        asked, level = fit, None if reach is None else 1 - reach
+    else:
+        able = [each for each in fitted.of(best["model"]) if each.role_of(column)]
+        asked = next((each for each in able if each.estimate is not None), None)
+        asked = asked or next(iter(able), None)
+        level = None if reach is None else _loss_at(trials, best["model"], metric, reach)
+    if reach is None:
+        return aim, fit
+    reached = bool(best["metric"] <= reach if lower else best["metric"] >= reach)
+    aim |= {"reached": reached, "gap": abs(float(best["metric"]) - reach) if not reached else 0.0}
+    if reached:
+        return aim, fit
+    if asked is None:
+        return {**aim, "note": f"no run of {best['model']} did better than guessing, so no law can say"}, fit
+    if asked.estimate is None:
+        return {**aim, "note": f"no law can say how much data would reach it: {reasons([asked])}"}, fit
+    if level is None or level <= 0 or metric in ("train_loss", "validation_loss"):
+        return {**aim, "note": "no law of this study is on that quantity, or it lies where no law reaches"}, fit
+    size = {"params": float(best["params"])} if "params" in asked.columns else {}
+    needed = data_needed(asked, size, level)
+    if needed is None:
+        end = limit(asked, size)
+        note = (
+            f"by the {asked.law.name} law {best['model']} does not get there with any amount of data: "
+            f"its {asked.target} approaches {end['value']:.4g} (95%: {end['low']:.4g} to {end['high']:.4g})"
+        )
+        return {**aim, "limit": end, "note": note}, fit
+    return {**aim, "needed": {**needed, "law": asked.law.name, "model": best["model"]}}, fit
+
+
+def _within(
+    metric: str, interval: tuple[float, float | None, float | None]
+) -> tuple[float, float | None, float | None]:
+    """The interval without what no run can measure."""
+    mean, low, high = interval
+    top = 1.0 if metric in FRACTIONS else 100.0 if metric in PERCENTS else np.inf
+    return mean, None if low is None else max(low, 0.0), None if high is None else min(high, top)
+
+
+def _loss_at(trials: pd.DataFrame, model: str, metric: str, value: float) -> float:
+    """The model's loss where a metric that is another unit of it has this value; a loss as it is."""
+    if metric == "perplexity":
+        return float(np.log(value)) if value > 1 else value
+    if metric in BITS:
+        return value / bits_per_nat(trials, metric)[model]
+    return value
