@@ -113,6 +113,11 @@ class Lane:
         return len(self.members) == self.size
 
     @property
+    def done(self) -> bool:
+        """Whether it was closed and runs nothing: its processes end as asked, which is no fault and no load."""
+        return self.closed and self.current is None
+
+    @property
     def starting(self) -> bool:
         """Whether it is coming up, and wanted."""
         return self.loading and not self.closed

@@ -209,7 +209,7 @@ class LanePool(LaneRules):
         """A process of this group is gone or does not answer: the group ends, and its trial is handed out again."""
         async with self._changed:
             lane = self._lanes.get(lane_id)
-            if lane is not None and lane.group == group:
+            if lane is not None and lane.group == group and not lane.done:
                 self._drop(lane, error)
 
     async def lane_ended(self, lane_id: int, error: str | None) -> None:
@@ -218,10 +218,10 @@ class LanePool(LaneRules):
             lane = self._lanes.pop(lane_id, None)
             if lane is None:  # given up before
                 return
+            if lane.done:  # whatever Ray calls the end of its processes
+                error = None
             if lane.current is not None:
                 self._fail(lane, {"message": f"the lane ended: {error}", "code": "lane_ended"})
-            if lane.closed and not lane.begun:  # withdrawn
-                error = None
             if error:
                 self._accounts.events.append(
                     {"event": "lane_ended", "lane": lane_id, "gpus": lane.size, "reason": error}

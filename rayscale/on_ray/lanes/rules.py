@@ -120,8 +120,15 @@ class LaneRules:
         for other in others:
             if other.current:
                 other.current.exclusive = False
+            if cell.alone and other.pending:  # once Ray had a place for it, its start would disturb
+                self._close(other)
         self._changed.notify_all()
         return True
+
+    def _close(self, lane: Lane) -> None:
+        lane.closed = True
+        if lane.pending and lane.trainer is not None:
+            self._withdraw(lane.trainer)
 
     def _fail(self, lane: Lane, error: dict[str, Any]) -> None:
         assert lane.current is not None
@@ -165,10 +172,8 @@ class LaneRules:
             counts = Counter(lane.size for lane in self._lanes.values() if not lane.closed)
             for lane in sorted(self._lanes.values(), key=lambda lane: lane.up):
                 if not lane.closed and lane.current is None and counts[lane.size] > target.get(lane.size, 0):
-                    lane.closed = True
+                    self._close(lane)
                     counts[lane.size] -= 1
-                    if lane.pending and lane.trainer is not None:
-                        self._withdraw(lane.trainer)
             used = sum(lane.size for lane in self._lanes.values())  # a closing lane holds its slots until it is gone
             for size in () if lone else sorted(target, reverse=True):
                 while counts[size] < target[size] and used + size <= self._room:

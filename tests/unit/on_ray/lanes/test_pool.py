@@ -252,3 +252,62 @@ def test_lone_trials_of_every_size_are_alone_whatever_the_slots(slots: int) -> N
     outcomes = play(cells, slots, lanes)
     assert all(not others for name, others, _ in lanes.log if name.endswith("alone"))
     assert all(outcomes[f"{gpus}-alone"]["exclusive"] for gpus in (2, 1))
+
+
+def waiting_pool(cells: list[Cell], slots: int) -> tuple[LanePool, list[int], list[str]]:
+    """A pool whose cells are submitted; the lanes it opened, and the trainers it withdrew."""
+    opened: list[int] = []
+    withdrawn: list[str] = []
+    pool = LanePool(
+        cells, slots, 2, None, lambda pool, lane_id, size: opened.append(lane_id), withdraw=withdrawn.append
+    )
+    return pool, opened, withdrawn
+
+
+def test_the_end_of_a_closing_lanes_worker_neither_disturbs_a_lone_trial_nor_is_a_fault() -> None:
+    async def whole() -> None:
+        pool, opened, _ = waiting_pool([cell("a", 1), cell("b", 1), cell("alone", 1, alone=True)], 2)
+        submitted = [asyncio.ensure_future(pool.submit(name)) for name in ("a", "b", "alone")]
+        await asyncio.sleep(0.01)
+        handed = await asyncio.gather(*(pool.next_trial(lane_id, f"g{lane_id}", 0, 0) for lane_id in opened))
+        for lane_id, trial in zip(opened, handed, strict=True):
+            assert trial is not None
+            await pool.finish(lane_id, trial[0], {"status": "ok"})
+        # One cell is left, so one of two lanes is.
+        handed = await asyncio.gather(*(pool.next_trial(lane_id, f"g{lane_id}", 0, 2) for lane_id in opened))
+        ((closes, _),) = [pair for pair in zip(opened, handed, strict=True) if pair[1] is None]
+        ((lives, lone),) = [pair for pair in zip(opened, handed, strict=True) if pair[1] is not None]
+        assert lone is not None
+        await pool.lose(closes, f"g{closes}", {"message": "the process is gone", "code": "worker_died"})
+        await pool.lane_ended(closes, "ActorDiedError")
+        await pool.finish(lives, lone[0], {"status": "ok"})
+        outcomes = {outcome["trial_id"]: outcome for outcome in await pool.collect(0, 1.0)}
+        assert outcomes["alone"]["exclusive"]
+        assert {event["event"] for event in (await pool.snapshot())["events"]} == {"trial_started"}
+        for task in submitted:
+            task.cancel()
+
+    asyncio.run(asyncio.wait_for(whole(), 20))
+
+
+def test_a_lane_that_waits_for_a_place_is_withdrawn_before_a_lone_trial_starts() -> None:
+    async def whole() -> None:
+        pool, opened, withdrawn = waiting_pool([cell("a", 1, alone=True), cell("b", 1, alone=True)], 4)
+        submitted = [asyncio.ensure_future(pool.submit(name)) for name in "ab"]
+        await asyncio.sleep(0.01)
+        first, second = opened
+        await pool.place(first, "first")
+        await pool.place(second, "second")
+        await pool.resize(4, 4, {"first"})  # the other one has no place yet
+        lone = await pool.next_trial(first, "g", 0, 0)
+        assert lone is not None
+        assert withdrawn == ["second"]
+        await pool.lane_ended(second, "withdrawn")
+        await pool.resize(4, 4, {"first"})
+        await pool.finish(first, lone[0], {"status": "ok"})
+        assert (await pool.collect(0, 1.0))[0]["exclusive"]
+        assert {event["event"] for event in (await pool.snapshot())["events"]} == {"trial_started"}
+        for task in submitted:
+            task.cancel()
+
+    asyncio.run(asyncio.wait_for(whole(), 20))
