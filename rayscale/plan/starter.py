@@ -20,8 +20,9 @@ from rayscale.text.scripts import script_shares, shares_of
 from rayscale.text.sources.columns import SampleTable, read_table
 from rayscale.text.sources.opening import ending
 from rayscale.text.sources.readers import other_separator
-from rayscale.text.tokens.encode import letters_per_token
+from rayscale.text.tokens.encode import TokenizerSpec
 from rayscale.text.tokens.token_files import training_texts
+from rayscale.text.tokens.vocabulary import make_vocabulary
 from rayscale.text.tokens.wordpiece import entries_for
 
 VOCABULARIES = (2048, 4096, 8192, 16_384, 32_768)
@@ -39,6 +40,7 @@ CHECKPOINTS = {
     ),
     "t5": (("latin", "google-t5/t5-small"), ("", "google/mt5-small")),
 }
+COUNTED_CHARACTERS = 1_000_000  # a tokenizer learns and reads these in a few seconds
 STEPS = (8, 4, 2, 1)  # the largest data size over each of the others
 #: The largest size offered: with three small models it trains on a laptop in an hour or so.
 MOST = {"examples": 16_000, "tokens": 400_000}
@@ -126,9 +128,9 @@ def _of_file(task: str | None, data: Path, encoding: str | None) -> Chosen:
     found = _survey(kind, columns, data, "conll" if conll else None, encoding)
     vocabulary = _vocabulary(kind.families[0], found, kind.name)
     if kind.axis == "tokens":
-        there = int(found.letters["train"] / letters_per_token(vocabulary))
+        there = _count_tokens(found, kind, vocabulary)
         remark = f"of about {_rounded(there):,} training tokens"
-        there = int(0.9 * there)  # an estimate
+        there = int(0.9 * there)  # of a sample
     else:
         there, remark = found.rows_train, f"of {found.rows_train:,} training rows"
         if not found.exact:
@@ -140,6 +142,20 @@ def _of_file(task: str | None, data: Path, encoding: str | None) -> Chosen:
     sizes = _sizes(min(there, MOST[kind.axis]))
     return Chosen(task, columns, sizes, remark, found.bad_rows, conll, len(found.labels), vocabulary, _script(found),
                   encoding)  # fmt: skip
+
+
+def _count_tokens(survey: Survey, kind: Kind, vocabulary: int) -> int:
+    """About how many tokens the training rows have: a tokenizer of this size is trained on some of them and counts."""
+    texts, characters = [], 0
+    for batch in training_texts(survey.splits["train"], kind.name):
+        texts.append(batch)
+        characters += sum(map(len, batch))
+        if characters >= COUNTED_CHARACTERS:
+            break
+    spec = TokenizerSpec("trained", family=kind.families[0], vocabulary=vocabulary)
+    tokenizer = make_vocabulary(spec, texts, kind.name, kind.length).tokenizer
+    tokens = sum(len(encoding.ids) for batch in texts for encoding in tokenizer.encode_batch_fast(batch))
+    return int(survey.characters_train * tokens / max(1, characters))
 
 
 def _script(found: Survey) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 
 from rayscale.errors import InputError
 from rayscale.plan.draft import draft_plan
+from rayscale.plan.plan import model_specs
 from rayscale.plan.starter import write_starter
 from rayscale.study.study import Study, load_study
 from rayscale.system.machine import Machine
 from rayscale.system.storage import Store
+from rayscale.text.preparation import Here, prepare
 from rayscale.text.sources.columns import SampleTable, is_header
+from rayscale.text.tokens.encode import spec_of
+from tests import made_languages
 
 MACHINE = Machine("cpu", 2, "x", "this machine")
 SENTENCES = [f"the {'cat' if i % 2 else 'dog'} number {i} runs home" for i in range(400)]
@@ -141,3 +146,14 @@ def test_numbered_columns_beside_a_text_or_without_one_are_no_pair() -> None:
 def test_a_label_is_found_by_its_chinese_name_where_another_column_has_fewer_values() -> None:
     table = SampleTable({"来源": ["网页", "手机"] * 20, "文本": ["文"] * 40, "标签": [*"甲乙丙丁"] * 10}, header=True)
     assert table.label(table.text()) == "标签"
+
+
+def test_tokens_are_asked_for_as_there_are_in_any_language(tmp_path: Path) -> None:
+    draw = random.Random(5)
+    pages = {made_languages.page(draw)["text"] for _ in range(1500)}
+    study = started(tmp_path / "pages.jsonl", "".join(json.dumps({"text": page}) + "\n" for page in sorted(pages)),
+                    "causal-lm")  # fmt: skip
+    specs = {spec_of(model).name: spec_of(model) for model in model_specs(study)}
+    (prepared,) = prepare(study, list(specs.values()), [0], Here()).values()
+    there = int(prepared.split("train").lengths.sum())
+    assert 0.6 * there < max(study.grid.sizes) <= there

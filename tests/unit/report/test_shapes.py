@@ -73,6 +73,7 @@ def _row(
     loss = 1.5 if design["constant"] else float(loss * np.exp(0.01 * chance.standard_normal()))
     fraction = float(np.clip(1 - loss / 4, 0, 1))
     values = {"eval_loss": loss, "perplexity": float(np.exp(loss)), "bits_per_token": loss / np.log(2)}
+    fraction = max(fraction, 0.01)  # bits of a character are never none
     scaled = {name: 100 * fraction if name in ("bleu", "chrf") else fraction for name in kind.metrics}
     status = "ok" if chance.random() < design["ok"] else str(chance.choice(["failed", "diverged", "stopped"]))
     row = {
