@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import InputError
 from rayscale.study.tasks import find_kind
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 #: The table of each task's heads.
 TABLES = {
@@ -60,6 +64,8 @@ POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 #: Their position numbers start after that of padding.
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke",
                  "mpnet", "roberta-prelayernorm", "xlm-roberta-xl", "xmod")  # fmt: skip
+#: Of these transformers reads every tokenizer as byte-level BPE, whatever the tokenizer's files say.
+READ_AS_BYTES = ("hyperclovax_vision_v2", "qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp")
 _SAME = {"gpt-sw3": "gpt2"}  # one architecture under two names
 
 
@@ -113,6 +119,17 @@ def cannot_do(name: str, model_type: str, task_type: str) -> InputError:
         f"{name} is a '{model_type}' checkpoint, which cannot do {task_type}; give one such as {example}",
         code="wrong_architecture",
     )
+
+
+def check_reader(name: str, model_type: str, tokenizer: Tokenizer) -> None:
+    """Of a kind in READ_AS_BYTES: raises InputError for a tokenizer that transformers would read as another one."""
+    written = json.loads(tokenizer.to_str())
+    if written["model"]["type"] != "BPE" or '"ByteLevel"' not in json.dumps(written["pre_tokenizer"]):
+        raise InputError(
+            f"the tokenizer of {name} is not byte-level BPE, and transformers reads that of every '{model_type}' "
+            "checkpoint as such: a kept model would be given other tokens than in training; set run.keep to none",
+            code="wrong_tokenizer",
+        )
 
 
 def positions_of(get: Callable[[str], Any]) -> int | None:

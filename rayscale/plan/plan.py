@@ -13,7 +13,7 @@ from typing import Any
 
 from rayscale.errors import InputError, StudyError
 from rayscale.plan.estimate import Copies, Measured, Planned, Supply, cost, learn, share_gpus, wall_seconds
-from rayscale.plan.heads import UNCUT, check_head, no_padding, padding_of
+from rayscale.plan.heads import READ_AS_BYTES, UNCUT, check_head, check_reader, no_padding, padding_of
 from rayscale.plan.parameters import (
     LABELLED_BY_LAST_STATE,
     WIDTH_KEYS,
@@ -30,7 +30,7 @@ from rayscale.plan.resources import crowd, disk_bytes
 from rayscale.runs.fit_rows import guessing_loss
 from rayscale.runs.sweeps import CELL
 from rayscale.runs.trial import ModelSpec, Trial, identified
-from rayscale.study.checkpoints import Checkpoint, check_tokenizer, find_checkpoint, read_config
+from rayscale.study.checkpoints import Checkpoint, check_tokenizer, find_checkpoint, read_config, read_tokenizer
 from rayscale.study.checks import repeated
 from rayscale.study.study import Ladder, Study
 from rayscale.study.tasks import find_kind
@@ -126,11 +126,13 @@ def model_specs(study: Study) -> list[ModelSpec]:
             found = find_checkpoint(model.pretrained, model.revision)
             check_head(str(found.folder), found.config, study.task.type)
             _check_padding(found, study.task.type, check_tokenizer(found.folder, found.config))
+            family = str(found.config.get("model_type"))
+            if study.run.keep != "none" and family in READ_AS_BYTES:
+                check_reader(str(found.folder), family, read_tokenizer(found.folder)[0])
             depth = depth_of(str(found.folder), found.config)
             check_weights(found.folder)
             for whole in (None, depth):
                 count(found.config, study.task.type, 2, whole, found.folder)
-            family = str(found.config.get("model_type"))
         for layers in model.layers or (depth,):
             if layers > depth:
                 raise StudyError(

@@ -106,6 +106,10 @@ OWN: dict[str, dict[str, Any]] = {
     "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 2},
     "hrm_text": {"num_layers_per_stack": 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},  # its cache asks for a layer of attention
+    **{key: {"layer_types": ["linear_attention", "full_attention"]}  # so does theirs
+       for key in ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")},
+    "qwen4_exp_text": {"layer_types": ["linear_attention", "indexed_attention"], "indexer_n_heads": 2,
+                       "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 16, "indexer_compress_ratio": 2},
     "mamba2": {"expand": 1, "n_groups": 1},
     "dbrx": {"ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
              "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}, "max_seq_len": 64},
@@ -200,6 +204,23 @@ def save_tokenizer(folder: Path, frame: str, pad: bool) -> None:
     fast.save_pretrained(folder)
 
 
+#: transformers reads their tokenizers by a class of their own, whatever the tokenizer's files say.
+READERS = {"qwen2": transformers.Qwen2Tokenizer} | dict.fromkeys(
+    ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp"), transformers.Qwen3_5Tokenizer
+)
+
+
+def save_bytes_tokenizer(folder: Path, reader: Any, pad: bool) -> None:
+    """A tokenizer of bytes and of the beginnings of WORDS, as this class of transformers has it."""
+    pairs = [("c", "a"), ("ca", "t"), ("d", "o"), ("do", "g"), ("o", "w"), ("ow", "l"), ("Ġ", "w"),
+             ("Ġ", "cat"), ("Ġ", "dog"), ("Ġ", "owl")]  # fmt: skip
+    tokens = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in pairs)]
+    roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>" if pad else None}
+    tokenizer = reader({token: number for number, token in enumerate(tokens)}, pairs, model_max_length=64, **roles)
+    tokenizer.add_tokens([ADDED])
+    tokenizer.save_pretrained(folder)
+
+
 def save_checkpoint(case: Case, folder: Path) -> Path:
     """The checkpoint of a case, with the head of its pretraining where there is one."""
     frame = frame_of(case.kind)
@@ -218,7 +239,10 @@ def save_checkpoint(case: Case, folder: Path) -> Path:
     else:
         head = transformers.AutoModelForMaskedLM if case.kind in MASKED else transformers.AutoModel
     head.from_config(config, dtype=case.dtype).save_pretrained(folder, max_shard_size=case.shard)
-    save_tokenizer(folder, frame, pad)
+    if case.kind in READERS:
+        save_bytes_tokenizer(folder, READERS[case.kind], pad)
+    else:
+        save_tokenizer(folder, frame, pad)
     if case.edit:
         case.edit(folder)
     return folder

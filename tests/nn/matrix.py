@@ -132,9 +132,9 @@ def plain_losses(task: str, model: Any, kept: Path, prepared: Any) -> dict[str, 
         windows = torch.tensor(np.array(split.rows(range(len(split)))), dtype=torch.long)
         return {"windows": float(model(input_ids=windows, labels=windows).loss)}
     kind = model.config.model_type
-    # The class of Qwen2 takes byte-level BPE only.
-    reader = transformers.PreTrainedTokenizerFast if kind == "qwen2" else transformers.AutoTokenizer
-    tokenizer = reader.from_pretrained(kept, padding_side="left" if kind in heads.PADDED_LEFT else "right")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        kept, padding_side="left" if kind in heads.PADDED_LEFT else "right"
+    )
     rows = rows_of(task, "test")
     singles = [_summed(task, model, tokenizer, [row]) for row in rows]
     found = {"single": sum(loss for loss, _ in singles) / sum(count for _, count in singles)}
@@ -161,11 +161,13 @@ def _summed(task: str, model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -
         "token-classification": ("tokens",),
     }
     given = [[row[column] for row in rows] for column in columns.get(task, ("text",))]
+    if task == "token-classification":  # as they are trained: a text, so that bytes see the spaces between words
+        given = [[" ".join(tokens) for tokens in given[0]]]
     inputs = tokenizer(
         *given,
         return_tensors="pt",
         padding=len(rows) > 1,
-        is_split_into_words=task == "token-classification",
+        truncation=True,
         return_token_type_ids=(getattr(model.config, "type_vocab_size", 0) or 0) > 1,
     )
     names = model.config.label2id
@@ -188,8 +190,11 @@ def _summed(task: str, model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -
     elif task == "token-classification":
         wanted = torch.full(inputs["input_ids"].shape, -100)
         for at, row in enumerate(rows):
-            for place, word in enumerate(inputs.word_ids(at)):
-                wanted[at, place] = -100 if word is None else names[row["tags"][word]]
+            start = 0
+            for word, tag in zip(row["tokens"], row["tags"], strict=True):
+                if (place := inputs.char_to_token(at, start)) is not None:  # its first piece, if it was not cut
+                    wanted[at, place] = names[tag]
+                start += len(word) + 1
         logits = model(**inputs).logits
     elif task == "multi-label":
         borne = torch.tensor([[float(label in row["labels"].split(",")) for label in names] for row in rows])

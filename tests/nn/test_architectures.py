@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_architectures import EOS, PAD, ROWS, Case, rewrite, tiny_config
-from matrix import LABELS, Outcome, try_case
+from made_architectures import EOS, PAD, ROWS, Case, rewrite, save_checkpoint, save_tokenizer, tiny_config
+from matrix import LABELS, Outcome, try_case, write_study
 from transformers import AutoModel
 from transformers.models.auto import modeling_auto
 from transformers.utils import logging as transformers_logging
 
 from rayscale.errors import InputError, StudyError
 from rayscale.plan import heads
+from rayscale.plan.plan import model_specs
+from rayscale.study.study import load_study
 
 TEXTS, TOKENS, ANSWERS = "sequence-classification", "token-classification", "question-answering"
 MOST = 1e-6  # between record and kept model: float32 on one CPU, in batches of another shape
@@ -24,7 +26,7 @@ MOST = 1e-6  # between record and kept model: float32 on one CPU, in batches of 
 KINDS = {
     TEXTS: ("albert", "bart", "bloom", "canine", "deberta-v2", "distilbert", "electra", "falcon", "fnet", "gemma2",
             "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "llama", "mistral", "mpnet", "openai-gpt", "opt",
-            "phi3", "qwen3", "t5", "xlm", "xlnet"),
+            "phi3", "qwen2", "qwen3", "t5", "xlm", "xlnet"),
     "multi-label": ("distilbert", "gpt2"),
     TOKENS: ("bert", "camembert", "convbert", "layoutlm", "modernbert", "roberta", "xlm-roberta"),
     ANSWERS: ("distilbert", "longformer", "mbart", "splinter"),
@@ -157,3 +159,15 @@ def test_every_architecture_trains_or_is_refused_by_name(task: str, kind: str, t
     else:
         assert isinstance(refused, StudyError) or str(refused).startswith("here"), "refused after the plan"
         assert f"'{kind}' checkpoint, wh" in str(refused)
+
+
+def test_a_tokenizer_that_transformers_would_read_as_another_one_is_refused_where_a_model_is_kept(
+    tmp_path: Path,
+) -> None:
+    case = Case("qwen2", TEXTS, edit=lambda folder: save_tokenizer(folder, "decoder", pad=False))
+    path = write_study(tmp_path, case, save_checkpoint(case, tmp_path / "checkpoint"))
+    study = path.read_text()
+    with pytest.raises(StudyError, match="not byte-level BPE, and transformers reads that of every 'qwen2' checkpoint"):
+        model_specs(load_study(path))
+    path.write_text(study.replace("run: {", "run: {keep: none, "))
+    assert model_specs(load_study(path))
