@@ -72,7 +72,7 @@ def installed(package: Path) -> dict[str, dict[str, str]]:
 def study_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The study of the page beside its data, and the same by places."""
     request.getfixturevalue("installed" if request.param == "names" else "package")
-    random, words = Random(3), "parcel invoice refund courier order account card door price week street form".split()
+    random, words = Random(3), ("parcel", "invoice", "refund", "courier", "order", "account", "card", "door", "week")
     lines = [
         f"__label__{('billing', 'delivery')[i % 2]} {' '.join(random.choices(words, k=6))} {i}" for i in range(500)
     ]
