@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -48,6 +49,15 @@ def command_lines(page: Path) -> list[str]:
 def anchors(page: Path) -> set[str]:
     heads = re.findall(r"^#+ (.*)$", re.sub(BLOCK, "", page.read_text()), re.M)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def is_defined(name: str) -> bool:
+    """Whether a dotted name is a module, or what a module defines."""
+    parent, _, last = name.rpartition(".")
+    try:
+        return not parent or hasattr(importlib.import_module(parent), last) or bool(importlib.import_module(name))
+    except ModuleNotFoundError:
+        return False
 
 
 def test_the_documented_help_is_what_the_commands_print() -> None:
@@ -136,6 +146,17 @@ def test_what_guides_take_from_the_package_is_there(page: Path) -> None:
     for text in blocks(page, "python"):
         for name in re.findall(r"\brs\.(\w+)", text):
             assert name in rs.__all__, name
+
+
+@pytest.mark.parametrize("page", LINKED[:-1], ids=lambda page: page.stem)
+def test_modules_and_files_that_pages_name_are_there(page: Path) -> None:
+    text = page.read_text()
+    for path in re.findall(r"\b(?:rayscale|tests|benchmarks|scripts|jobs)/[\w/]+(?:\.(?:py|yaml|toml))?", text):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r"\brayscale(?:\.[a-z_]\w*)+", text):
+        if name in BUILT_IN:
+            continue
+        assert is_defined(name), name
 
 
 def test_the_lock_names_no_host_and_hashes_everything() -> None:
