@@ -107,6 +107,8 @@ def test_the_law_fits_a_table(request: pytest.FixtureRequest, by_name: bool) -> 
     assert fit.params == pytest.approx(truth, rel=0.1)
     as_formula = rs.fit_law(table, fit.law.formula, data="examples", target="eval_loss", bootstrap=2)
     assert as_formula.params == pytest.approx(fit.params, rel=1e-3)
+    if by_name:
+        assert rs.fit_law(table, "auto", data="examples", target="eval_loss", bootstrap=50).weights["stretched"] > 0
 
 
 def test_the_augmenter_follows_the_seed_of_each_row(package: Path) -> None:
