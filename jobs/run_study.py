@@ -2,8 +2,8 @@
 
     ray job submit --working-dir . -- python jobs/run_study.py jobs/corpus.yaml [further options of `rayscale run`]
 
-The run folder lies where the study's storage says, by default below rayscale-runs in the home of the head node's user,
-so that a second submission resumes it.
+The run folder is where the study's storage says, by default below rayscale-runs in the home of the head node's user, so
+that a second submission resumes it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rayscale.study.study import load_study
 
 def command(arguments: Sequence[str]) -> list[str]:
     """The `rayscale` command line for a study and options: on the job's own cluster, without a question."""
-    # Only what differs here is looked at; abbreviations would take options that belong to `rayscale run`.
+    # Only options that differ here are parsed; abbreviations would match options of `rayscale run`.
     parser = argparse.ArgumentParser(usage="%(prog)s STUDY [options of `rayscale run`]", allow_abbrev=False)
     parser.add_argument("study")
     parser.add_argument("--out")
@@ -36,7 +36,7 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 
 def _usual_place(study: str) -> str | None:
-    """As `rayscale submit` has it; None where `rayscale run` itself finds the place, or refuses the study."""
+    """The run folder of `rayscale submit`; None where `rayscale run` finds it itself, or refuses the study."""
     try:
         place = remote_place(load_study(study))
     except InputError:

@@ -50,9 +50,7 @@ def announce(present: list[str] | None, cpu: bool) -> None:
     elif cpu:
         text = "about 0.6 GB, with the CPU build of torch"
     elif sys.platform == "linux":
-        text = (
-            "about 3.5 GB, since pip is offered only the CUDA build of torch (README: 'Without a GPU' makes it 0.6 GB)"
-        )
+        text = "about 3.5 GB, since pip is offered only the CUDA build of torch (docs/gpus.md says how to get 0.6 GB)"
     else:
         text = "about 0.5 GB"
     print(f"Installing into {VENV}: downloads {text}, unpacks to two to three times that. "

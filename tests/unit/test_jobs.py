@@ -62,8 +62,8 @@ def test_a_wrong_call_is_refused_as_by_the_command_line(tmp_path: Path, argument
     assert "Traceback" not in done.stderr
 
 
-def test_the_study_that_the_readme_submits_can_be_planned() -> None:
+def test_the_study_that_the_guide_submits_can_be_planned() -> None:
     asked = [sys.executable, "-m", "rayscale", "plan", str(JOBS / "corpus.yaml"), "--json"]
-    assert "jobs/run_study.py jobs/corpus.yaml" in (JOBS.parent / "README.md").read_text()
+    assert "jobs/run_study.py jobs/corpus.yaml" in (JOBS.parent / "docs" / "clusters.md").read_text()
     done = subprocess.run(asked, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
