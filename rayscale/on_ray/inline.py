@@ -83,8 +83,8 @@ def _attempt(
             if isinstance(error, RayscaleError):
                 error.show_traceback = True
             raise
-        return {"status": "failed", "error": failure, "measured": provenance(started, trial.gpus)}
-    measured |= provenance(started, trial.gpus)
+        return {"status": "failed", "error": failure, "measured": provenance(started, datetime.now(UTC), trial.gpus)}
+    measured |= provenance(started, datetime.now(UTC), trial.gpus)
     return {"status": measured["status"], "measured": measured, "model": [files] if files else []}
 
 

@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from rayscale.errors import InputError
-from rayscale.nn.models import build as models
-from rayscale.nn.models.build import build_model
+from rayscale.nn.models.build import build_model, check_fit
 from rayscale.nn.models.objectives import find_objective
 from rayscale.nn.models.size import count_params, measure_size
 from rayscale.plan import heads
@@ -163,7 +162,7 @@ def test_a_plan_refuses_the_architectures_that_no_model_can_be_built_of(kind: st
     said = []
     for check in (
         lambda: heads.check_head("here", {"model_type": kind}, task),
-        lambda: models._check_fit("here", transformers.AutoConfig.for_model(kind), task, 1, 1, 1),
+        lambda: check_fit("here", transformers.AutoConfig.for_model(kind), task, 1, 1, 1),
     ):
         try:
             said.append(check())

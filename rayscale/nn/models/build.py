@@ -114,7 +114,7 @@ def _from_checkpoint(
             "give a checkpoint of an architecture that transformers itself contains",
             code="bad_checkpoint",
         ) from error
-    _check_fit(source, config, task_type, spec.layers, vocab_size, max_length)
+    check_fit(source, config, task_type, spec.layers, vocab_size, max_length)
     for key, value in names.items():
         setattr(config, key, value)
     _cut(source, config, spec.layers)
@@ -204,7 +204,7 @@ def open_pooler(model: PreTrainedModel) -> None:
         nn.init.zeros_(dense.bias)
 
 
-def _check_fit(
+def check_fit(
     source: str, config: transformers.PretrainedConfig, task_type: str, layers: int, vocab_size: int, max_length: int
 ) -> None:
     heads.check_head(source, config.to_dict(), task_type)
