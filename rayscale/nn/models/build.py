@@ -207,6 +207,7 @@ def open_pooler(model: PreTrainedModel) -> None:
 def check_fit(
     source: str, config: transformers.PretrainedConfig, task_type: str, layers: int, vocab_size: int, max_length: int
 ) -> None:
+    """Raises InputError where a checkpoint of this config cannot do the task with so many layers, or read its texts."""
     heads.check_head(source, config.to_dict(), task_type)
     kind = type(config)
     mapping: Any = find_objective(task_type).head._model_mapping
