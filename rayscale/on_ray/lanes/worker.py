@@ -43,13 +43,14 @@ HOST_RESTARTS = 20
 PROBE_SECONDS = 1.0
 TIDY_ROUNDS = 20
 CLOSING_ROUNDS = 4
-COLLECTIVE_SECONDS = 15.0  # that a collective may take longer than a rank may be silent
+COLLECTIVE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class LaneSettings:
     """What every lane of a run shares. `worker_resources` is what one worker asks Ray for, `share` of a GPU where it is
-    one; without `saving` trials are not saved. `capacity` is that of a cluster which others use too; None: all of it is
+    one; without `saving` trials are not saved. A collective may take `collective_seconds` longer than a rank may be
+    silent. `capacity` is that of a cluster which others use too; None: all of it is
     this run's."""
 
     worker_resources: Mapping[str, float]
@@ -58,6 +59,7 @@ class LaneSettings:
     keep: str
     saving: Saving | None = None
     start_seconds: float = START_SECONDS
+    collective_seconds: float = COLLECTIVE_SECONDS
     share: float = 1.0
     capacity: Capacity | None = None
 
@@ -241,7 +243,8 @@ class _TrainerHost:
                 ),
                 # The watch speaks first: it knows which rank it was.
                 torch_config=TorchConfig(
-                    backend="nccl" if cuda else "gloo", timeout_s=round(settings.hang_seconds + COLLECTIVE_SECONDS)
+                    backend="nccl" if cuda else "gloo",
+                    timeout_s=round(settings.hang_seconds + settings.collective_seconds),
                 ),
             )
             try:
