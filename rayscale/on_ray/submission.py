@@ -185,18 +185,18 @@ def _client(address: str) -> Any:
 
 def _running(client: Any, asked: Submission) -> str | None:
     """The job that runs this folder now, None if there is none. Raises InputError where it was asked something else."""
-    for each in client.list_jobs():
-        told = each.metadata or {}
-        if told.get(_RUN) != asked.place or each.status.is_terminal():
+    for job in client.list_jobs():
+        metadata = job.metadata or {}
+        if metadata.get(_RUN) != asked.place or job.status.is_terminal():
             continue
-        if told.get(_REQUEST) != asked.metadata[_REQUEST]:
+        if metadata.get(_REQUEST) != asked.metadata[_REQUEST]:
             raise InputError(
-                f"job {each.submission_id} runs {asked.place} with another version of the study, its files or the "
-                f"options; wait for it, or stop it: ray job stop {each.submission_id} --address {asked.address}",
+                f"job {job.submission_id} runs {asked.place} with another version of the study, its files or the "
+                f"options; wait for it, or stop it: ray job stop {job.submission_id} --address {asked.address}",
                 code="run_in_use",
                 where=asked.address,
             )
-        return each.submission_id
+        return job.submission_id
     return None
 
 

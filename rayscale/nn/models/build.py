@@ -114,7 +114,7 @@ def _from_checkpoint(
             "give a checkpoint of an architecture that transformers itself contains",
             code="bad_checkpoint",
         ) from error
-    check_fit(source, config, task_type, spec.layers, vocab_size, max_length)
+    _check_fit(source, config, task_type, spec.layers, vocab_size, max_length)
     for key, value in names.items():
         setattr(config, key, value)
     _cut(source, config, spec.layers)
@@ -204,17 +204,10 @@ def open_pooler(model: PreTrainedModel) -> None:
         nn.init.zeros_(dense.bias)
 
 
-def check_fit(
+def _check_fit(
     source: str, config: transformers.PretrainedConfig, task_type: str, layers: int, vocab_size: int, max_length: int
 ) -> None:
-    """Raises InputError where a checkpoint of this config cannot do the task with so many layers, or read its texts."""
     heads.check_head(source, config.to_dict(), task_type)
-    kind = type(config)
-    mapping: Any = find_objective(task_type).head._model_mapping
-    bodies: Any = transformers.MODEL_MAPPING
-    # Some heads of decoders name their body otherwise than the checkpoints of its kind do, and would read none of it.
-    if kind not in mapping or _prefix(mapping[kind]) != _prefix(bodies[kind]):
-        raise heads.cannot_do(source, config.model_type, task_type)
     depth = getattr(config, _key(config, DEPTH_KEYS, source))
     if not 1 <= layers <= depth:
         raise InputError(
@@ -229,12 +222,6 @@ def check_fit(
     positions = heads.positions_of(lambda key: getattr(config, key, None))
     if positions and max_length > positions:
         raise heads.too_long(source, max_length, positions)
-
-
-def _prefix(classes: Any) -> str:
-    """What the first of these classes of a kind, or the only one, calls its body."""
-    first: Any = classes[0] if isinstance(classes, tuple) else classes
-    return str(first.base_model_prefix)
 
 
 def _head(model: PreTrainedModel, new: Collection[str]) -> list[nn.Parameter]:
@@ -266,9 +253,9 @@ def _check_body(source: str, model: PreTrainedModel, new: Iterable[str]) -> None
 
 
 def _key(config: transformers.PretrainedConfig, keys: tuple[str, ...], source: str) -> str:
-    own, written = [config.attribute_map[key] for key in keys if key in config.attribute_map], config.to_dict()
+    mapped, written = [config.attribute_map[key] for key in keys if key in config.attribute_map], config.to_dict()
     # By names that are not written to config.json a config may tell what it works out of others.
-    for key in (*own, *(key for key in keys if key in written), *keys):
+    for key in (*mapped, *(key for key in keys if key in written), *keys):
         if isinstance(getattr(config, key, None), int):
             return key
     raise InputError(

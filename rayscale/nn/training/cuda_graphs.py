@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -23,13 +23,6 @@ MOST = 64  # recordings of one trial
 MOST_SHAPES = 512  # that are remembered
 
 
-class Graph(Protocol):
-    """A recorded pass, as `torch.cuda.CUDAGraph` is one."""
-
-    def replay(self) -> None:
-        """Run the pass once more, on the tensors that it was recorded with."""
-
-
 @dataclass(frozen=True)
 class Recording:
     """A graph with the tensors that it reads (those of `inputs`, `factor`) and writes (`loss`).
@@ -37,7 +30,7 @@ class Recording:
     While it was recorded, at most `more_bytes` were allocated in addition to all else.
     """
 
-    graph: Graph
+    graph: Any  # torch.cuda.CUDAGraph
     inputs: Inputs
     factor: torch.Tensor
     loss: torch.Tensor

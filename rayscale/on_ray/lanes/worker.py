@@ -48,10 +48,12 @@ COLLECTIVE_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class LaneSettings:
-    """What every lane of a run shares. `worker_resources` is what one worker asks Ray for, `share` of a GPU where it is
-    one; without `saving` trials are not saved. A collective may take `collective_seconds` longer than a rank may be
-    silent. `capacity` is that of a cluster which others use too; None: all of it is
-    this run's."""
+    """What every lane of a run shares.
+
+    One worker asks Ray for `worker_resources`, among them its `share` of a GPU. Without `saving` trials are not saved.
+    A collective may take `collective_seconds` longer than a rank may be silent. `capacity` is that of a cluster which
+    others use too; None: all of it is this run's.
+    """
 
     worker_resources: Mapping[str, float]
     device: str
@@ -284,26 +286,15 @@ def serve_trials(config: dict[str, Any]) -> None:
         worker.serve(*handed)
 
 
-def utc_now() -> datetime:
-    """The time now, in UTC."""
-    return datetime.now(UTC)
-
-
 class LaneWorker:
     """One rank of a lane of `size` workers; `now` is its clock."""
 
     _failed = False  # whether the last trial did
 
     def __init__(
-        self,
-        pool: Any,
-        lane_id: int,
-        settings: LaneSettings,
-        rank: int,
-        size: int,
-        device: str,
-        now: Callable[[], datetime] = utc_now,
-    ) -> None:
+        self, pool: Any, lane_id: int, settings: LaneSettings, rank: int, size: int, device: str,
+        now: Callable[[Any], datetime] = datetime.now,
+    ) -> None:  # fmt: skip
         # Imported before the first trial, so that no trial's time holds an import.
         from rayscale.nn import devices
         from rayscale.nn.training import train
@@ -352,7 +343,7 @@ class LaneWorker:
         saving = self.settings.saving
         if saving is not None:
             saving = replace(saving, say=lambda event: self.pool.say.remote(event))
-        started = self.now()
+        started = self.now(UTC)
         with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
             kept = Path(scratch) / "model" if self.settings.keep != "none" and self.rank == 0 else None
             measured = self.measure(
@@ -362,7 +353,7 @@ class LaneWorker:
             model = ray.put(read_files(kept)) if kept is not None and kept.is_dir() else None
         return {
             "status": measured["status"],
-            "measured": {**measured, **provenance(started, self.now(), self.size * self.settings.share)},
+            "measured": {**measured, **provenance(started, self.now(UTC), self.size * self.settings.share)},
             "model": [model] if model else [],
         }
 
