@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Before torch and numpy are imported: tests run side by side on few cores, where the threads of tiny products wait for
+# each other (a model of a test was trained in 77 s by two threads, in 4 s by one). Trials set their own number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("shared machine", deadline=None)  # no test asserts a time
 settings.load_profile("shared machine")
 

@@ -98,5 +98,5 @@ def read_memory_peak(device: torch.device) -> int:
     """Largest since the restart, in bytes: allocated on the CUDA device, or resident in this process, libraries too."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{os.getpid()}/status").read_text(encoding="utf-8"))
-    return int(found.group(1)) * 1024 if found else 0
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{os.getpid()}/status").read_text(encoding="utf-8"))
+    return int(peak.group(1)) * 1024 if peak else 0

@@ -46,7 +46,7 @@ def averages(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict
 
 def scores(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(precision, recall, F1) of each class; 0 where there is nothing to divide by."""
-    right, predicted, true = (np.asarray(each, dtype=np.float64) for each in (right, predicted, true))
+    right, predicted, true = (np.asarray(counts, dtype=np.float64) for counts in (right, predicted, true))
     precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
     recall = np.divide(right, true, out=np.zeros_like(right), where=true > 0)
     # 2 right / (true + predicted) is the harmonic mean of the two, and defined where either is.
@@ -65,13 +65,13 @@ def class_table(
     Then one for each average (True): micro, macro and weighted, over the classes seen as true or predicted, or over
     `all_classes`. Counts as in `averages`.
     """
-    counts = [np.asarray(each, dtype=np.float64) for each in (right, predicted, true)]
-    seen = (counts[1] + counts[2] > 0) | all_classes
-    own, support = np.stack(scores(*counts)), counts[2]
-    rows = [(label, own[:, number], support[number], False) for number, label in enumerate(labels)]
-    micro = np.stack(scores(*(each.sum(keepdims=True) for each in counts)))[:, 0]
-    macro = own[:, seen].mean(1) if seen.any() else np.zeros(3)
-    weighted = (own * support).sum(1) / max(1.0, support.sum())
+    counts = [np.asarray(column, dtype=np.float64) for column in (right, predicted, true)]
+    occurring = (counts[1] + counts[2] > 0) | all_classes
+    by_class, support = np.stack(scores(*counts)), counts[2]
+    rows = [(label, by_class[:, number], support[number], False) for number, label in enumerate(labels)]
+    micro = np.stack(scores(*(column.sum(keepdims=True) for column in counts)))[:, 0]
+    macro = by_class[:, occurring].mean(1) if occurring.any() else np.zeros(3)
+    weighted = (by_class * support).sum(1) / max(1.0, support.sum())
     rows += [(name, value, support.sum(), True) for name, value in
              (("micro", micro), ("macro", macro), ("weighted", weighted))]  # fmt: skip
     return tuple(

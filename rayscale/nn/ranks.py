@@ -51,7 +51,7 @@ class Group:
         padded = padded.to(self.device)
         received = [torch.empty_like(padded) for _ in lengths]
         dist.all_gather(received, padded)
-        return [each[:n].cpu().numpy().tobytes() for each, n in zip(received, lengths, strict=True)]
+        return [part[:n].cpu().numpy().tobytes() for part, n in zip(received, lengths, strict=True)]
 
     def _reduce(self, values: np.ndarray | list[float], operation: dist.ReduceOp.RedOpType | None) -> np.ndarray:
         array = np.asarray(values, dtype=np.float64)

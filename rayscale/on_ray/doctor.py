@@ -47,12 +47,13 @@ def examine_cluster(address: str, study: Study | None) -> tuple[list[Finding], M
     try:
         with connect(address, *wanted) as session:
             offered = f"{session.machine.slots} slots ({session.machine.device_name}) on {session.nodes} nodes"
-            found = [Finding("cluster", "ok", f"{address}: {offered}")]
+            findings = [Finding("cluster", "ok", f"{address}: {offered}")]
             if not session.machine.slots:
-                found = [Finding("cluster", "fail", f"{address}: {offered}", "start nodes with GPUs or CPUs to offer")]
+                fix = "start nodes with GPUs or CPUs to offer"
+                findings = [Finding("cluster", "fail", f"{address}: {offered}", fix)]
             storage = Store.open(study.run.storage if study else "runs").local
             nodes = _ask_nodes(storage)
-            return [*found, *judge_nodes(nodes, installed(PACKAGES), storage)], session.machine
+            return [*findings, *judge_nodes(nodes, installed(PACKAGES), storage)], session.machine
     except ClusterError as error:
         return [Finding("cluster", "fail", str(error), "check `ray status` there, the address, and the token")], None
 
@@ -91,22 +92,22 @@ def _ask_nodes(storage: Path | None) -> list[Node]:
     look = ray.remote(num_cpus=0, max_retries=0)(look_around)
     marker = _marker(storage)
     try:
-        found = []
+        nodes = []
         for node in (node for node in ray.nodes() if node["Alive"]):
             there = look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
             name, offered = str(node["NodeManagerHostname"]), _offered(node["Resources"])
             try:
                 ray.get(there.remote(None), timeout=ANSWER_SECONDS)  # starts the worker, so that the next is quick
                 sent = time.time()
-                told = ray.get(there.remote(str(marker) if marker else None), timeout=ANSWER_SECONDS)
+                answer = ray.get(there.remote(str(marker) if marker else None), timeout=ANSWER_SECONDS)
                 back = time.time()
             except ray.exceptions.RayError:
-                found.append(Node(name, offered, None))
+                nodes.append(Node(name, offered, None))
                 continue
-            name = f"{name}:{told['raylet']}" if name == socket.gethostname() else name
-            clock = told["time"] - (sent + back) / 2
-            found.append(Node(name, offered, told["versions"], clock, back - sent, told["sees"]))
-        return found
+            name = f"{name}:{answer['raylet']}" if name == socket.gethostname() else name
+            clock = answer["time"] - (sent + back) / 2
+            nodes.append(Node(name, offered, answer["versions"], clock, back - sent, answer["sees"]))
+        return nodes
     finally:
         if marker:
             marker.unlink(missing_ok=True)

@@ -35,8 +35,7 @@ from rayscale.runs.ledger import Ledger, planned_only
 from rayscale.runs.outcomes import Outcomes
 from rayscale.runs.savepoints import Saving
 from rayscale.study.augment_key import read
-from rayscale.study.study import RunSettings as RunSettings
-from rayscale.study.study import Study, load_study
+from rayscale.study.study import RunSettings, Study, load_study
 from rayscale.system.machine import check_address, this_machine
 from rayscale.system.signals import Stopped, before_end, came, check, deferred
 from rayscale.system.storage import Store
@@ -106,12 +105,10 @@ def _fetch_model(files: Any) -> dict[str, Any]:
 def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None:
     study, store = driver.study, driver.store
     with ExitStack() as stack, driver.telling_of_an_end():
-        local = address == "local" and not _has_ray()
-        machine = (
-            this_machine(study.run.accelerator, driver.trials_per_gpu)
-            if local
-            else driver.connect(stack, address).machine
-        )
+        if address == "local" and not _has_ray():
+            machine = this_machine(study.run.accelerator, driver.trials_per_gpu)
+        else:
+            machine = driver.connect(stack, address).machine
         if not driver.begin(draft_plan(study, machine, store), path):
             return None
         if not driver.prepare_here():
@@ -191,8 +188,6 @@ class _Driver:
                     log_event(self.store, "run_stopped", reason=reason)
                 self.stop_logged = True
 
-    # ---- before
-
     def begin(self, plan: Plan, path: str | Path | None) -> bool:
         """Write study and plan, find what is left to run, ask. False if the answer is no."""
         self.plan = plan
@@ -220,8 +215,8 @@ class _Driver:
                 f"{wide[0].trial.trial_id}; use --only with a trial of one GPU, or executor lanes",
                 code="inline_gpus",
             )
-        for each in damaged:
-            self.observer.say(each.told)
+        for damage in damaged:
+            self.observer.say(damage.told)
         self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
             self._look_anew()
@@ -257,9 +252,9 @@ class _Driver:
             return False
         specs = {spec_of(p.trial.model) for p in self.pending}
         with naming_fields(self.study):
-            found = find_all(self.study, list(specs), self._seeds())
-        if all(found.values()):
-            self.prepared = {name: prepared for name, prepared in found.items() if prepared}
+            known = find_all(self.study, list(specs), self._seeds())
+        if all(known.values()):
+            self.prepared = {name: prepared for name, prepared in known.items() if prepared}
         elif self.session is None and _is_small(self.study):
             self._prepare(Here())
         return bool(self.prepared)
@@ -274,8 +269,6 @@ class _Driver:
 
     def _seeds(self) -> list[int]:
         return sorted({p.trial.seed for p in self.plan.trials})
-
-    # ---- with Ray
 
     def connect(self, stack: ExitStack, address: str) -> Any:
         """The Ray session of this run, started or joined once."""
@@ -336,10 +329,10 @@ class _Driver:
             raise InputError(f"{self.only} is not run: {why}", code="no_children", where="--only")
         for reason, cells in Counter(reason for _, reason in self.plan.cut[len(before.cut) :]).items():
             self._log({"event": "cells_cut", "cells": cells, "reason": reason})
-        for each in self.plan.lint:
-            if each[0] == FEW_CHILDREN and each not in before.lint:
-                self.observer.say(each[1])
-        self.pending = [left[each.trial.trial_id] for each in self.pending if each.trial.trial_id in left]
+        for note in self.plan.lint:
+            if note[0] == FEW_CHILDREN and note not in before.lint:
+                self.observer.say(note[1])
+        self.pending = [left[planned.trial.trial_id] for planned in self.pending if planned.trial.trial_id in left]
         self.outcomes.records = {i: record for i, record in self.outcomes.records.items() if i in left}
         self._look_anew()
 

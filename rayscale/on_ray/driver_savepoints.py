@@ -54,13 +54,13 @@ def check_seen(blind: Sequence[str], study: Study, pending: Sequence[Planned], s
     if not blind or every is None:
         return None
     hosts = f"{len(blind)} node{'s' * (len(blind) > 1)} ({', '.join(blind[:3])}{', ...' if len(blind) > 3 else ''})"
-    long = [each for each in pending if each.seconds > every]
+    long = [planned for planned in pending if planned.seconds > every]
     if not long:
         return f"{store.location} is not seen by {hosts}: trials there are trained without checkpoints."
     raise InputError(
         f"{store.location} is not seen by {hosts}; {len(long)} of the trials, such as {long[0].trial.trial_id} with "
-        f"about {long[0].seconds:.0f} s, take longer than run.checkpoint_seconds ({every:g}) and could not go on after "
-        "a fault; give a storage that all nodes see, such as s3://bucket/folder or a shared disk, or write "
+        f"about {long[0].seconds:.0f} s, take longer than run.checkpoint_seconds ({every:g}) and could not resume "
+        "after a fault; give a storage that all nodes see, such as s3://bucket/folder or a shared disk, or write "
         "checkpoint_seconds: null",
         code="storage_not_shared",
         where=study.where("run", "storage"),

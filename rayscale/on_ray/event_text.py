@@ -12,28 +12,28 @@ def event_text(event: Mapping[str, Any]) -> str | None:
     match event["event"]:
         case "trial_resumed" if event["step"]:
             redone = event.get("steps_redone")
-            more = f" ({redone:.0f} steps are done again)" if redone else ""
-            return f"{trial} goes on from its checkpoint at step {event['step']} of {event['steps']}{more}."
+            more = f" (repeating {redone:.0f} steps)" if redone else ""
+            return f"{trial} resumed from its checkpoint at step {event['step']} of {event['steps']}{more}."
         case "trial_resumed":
-            return f"{trial} begins again: an earlier attempt left no checkpoint."
+            return f"{trial} started again: an earlier attempt left no checkpoint."
         case "checkpoint_damaged":
             place = event["fell_back_to"]
             return f"Damaged checkpoint {event['file']}: {event['reason']}. " + (
-                f"The one before it serves, {place}." if place else f"There is no other: {trial.lower()} begins again."
+                f"The one before it is used: {place}." if place else f"There is no other: {trial.lower()} starts again."
             )
         case "checkpoint_failed":
-            return f"{trial} could not be saved at step {event['step']}: {event['reason']}. It goes on."
+            return f"No checkpoint of {trial.lower()} at step {event['step']}: {event['reason']}; training continues."
         case "steps_not_recorded":
-            return f"{trial} was slow: its steps could not be recorded as CUDA graphs: {event['reason']}."
+            return f"{trial} ran without CUDA graphs, which is slower: {event['reason']}."
         case "cells_cut":
             cells = event["cells"]
             return f"{cells} {'cell is' if cells == 1 else 'cells are'} not run: {event['reason']}."
         case "checkpoints_off" | "checkpoints_left" | "waiting_for_slots":
             return str(event["reason"])
         case "slots_free":
-            return f"Slots came free: {event['room']} of {event['slots']}. The run goes on."
+            return f"{event['room']} of {event['slots']} slots are free. The run continues."
         case "slots_changed":
-            return f"The cluster has {event['slots']} worker slots now."
+            return f"The cluster now has {event['slots']} worker slots."
         case "trial_retried" if event.get("code") == "out_of_memory" and event.get("micro_batch"):
-            return f"{trial}: {event['message']}. It is tried again with micro-batches of {event['micro_batch']}."
+            return f"{trial}: {event['message']}. It runs again with micro-batches of {event['micro_batch']}."
     return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rayscale.errors import RayscaleError
+from rayscale.on_ray.data.parcels import read_files
 from rayscale.on_ray.lanes.retry import halves, micro_batch_after
 from rayscale.runs.provenance import provenance
 from rayscale.runs.savepoints import Saving
@@ -76,19 +77,13 @@ def _attempt(
                 trial, prepared, checkpoint=checkpoint, device=trial.device, progress=progress, save_to=kept,
                 saving=saving, micro_batch=micro_batch,
             )  # fmt: skip
-            files = _files(kept) if kept is not None and kept.is_dir() else None
+            files = read_files(kept) if kept is not None and kept.is_dir() else None
     except Exception as error:  # becomes the trial's reason; other trials go on
         failure = describe(error)
         if let_raise and (failure["permanent"] or not halves(failure)):
             if isinstance(error, RayscaleError):
                 error.show_traceback = True
             raise
-        return {"status": "failed", "error": failure, "measured": provenance(started, trial.gpus)}
-    measured |= provenance(started, trial.gpus)
+        return {"status": "failed", "error": failure, "measured": provenance(started, datetime.now(UTC), trial.gpus)}
+    measured |= provenance(started, datetime.now(UTC), trial.gpus)
     return {"status": measured["status"], "measured": measured, "model": [files] if files else []}
-
-
-def _files(folder: Path) -> dict[str, Any]:
-    from rayscale.on_ray.data.parcels import read_files
-
-    return read_files(folder)

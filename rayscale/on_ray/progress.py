@@ -34,8 +34,8 @@ class Progress:
 
     def look(self, records: Mapping[str, TrialRecord], running: Sequence[Mapping[str, Any]], phase: str) -> Snapshot:
         """The state of the run from its records and from what the workers say of the trials they are at."""
-        seconds = {told["trial_id"]: told["seconds"] for told in running}
-        steps = [(told["trial_id"], told.get("step") or 0, told.get("steps") or 0) for told in running]
+        seconds = {trial["trial_id"]: trial["seconds"] for trial in running}
+        steps = [(trial["trial_id"], trial.get("step") or 0, trial.get("steps") or 0) for trial in running]
         shares = {trial_id: step / most for trial_id, step, most in steps if step and most}
         self._earlier = len(records) if self._earlier < 0 else self._earlier
         self._starting = self._starting and not running and len(records) == self._earlier
@@ -44,7 +44,7 @@ class Progress:
         return Snapshot(
             done=standing.done,
             failed=standing.failed,
-            running=tuple(self._running(each) for each in running),
+            running=tuple(self._running(trial) for trial in running),
             waiting=standing.waiting,
             eta_seconds=standing.eta_seconds,
             gpu_seconds=standing.gpu_seconds,
@@ -54,17 +54,17 @@ class Progress:
             phase=phase,
         )
 
-    def _running(self, told: Mapping[str, Any]) -> RunningTrial:
-        trial = self._trials[told["trial_id"]]
+    def _running(self, now: Mapping[str, Any]) -> RunningTrial:
+        trial = self._trials[now["trial_id"]]
         return RunningTrial(
             trial_id=trial.trial_id,
             model=trial.model.name,
             data_requested=trial.data_requested,
             gpus=trial.gpus,
-            step=told.get("step"),
-            steps=told.get("steps"),
-            train_loss=told.get("train_loss"),
-            seconds=told["seconds"],
+            step=now.get("step"),
+            steps=now.get("steps"),
+            train_loss=now.get("train_loss"),
+            seconds=now["seconds"],
         )
 
     def _fit(self, records: Mapping[str, TrialRecord]) -> str | None:

@@ -123,12 +123,13 @@ def submit(
         say(f"Job {job} runs this study already; its log follows.")
     else:
         job = _begin(client, asked, say)
-        say(f"Submitted {job}; the run lies in {asked.shown} there. Its log follows.")
+        say(f"Submitted {job}; its run folder on the cluster is {asked.shown}. Its log follows.")
     here = _Translator(asked, out)
     try:
         _follow(client, job, lambda line: say(f"  {here(line)}"))
     except (KeyboardInterrupt, Stopped):
-        say(f"The job goes on: the same command follows it again. Stop it with: ray job stop {job} --address {address}")
+        stop = f"ray job stop {job} --address {address}"
+        say(f"The job keeps running; repeat the command to follow it. Stop it with: {stop}")
         raise
     failure = _failure(client, job, here)
     if isinstance(failure, InputError):  # it never ran: there is nothing to bring
@@ -184,18 +185,18 @@ def _client(address: str) -> Any:
 
 def _running(client: Any, asked: Submission) -> str | None:
     """The job that runs this folder now, None if there is none. Raises InputError where it was asked something else."""
-    for each in client.list_jobs():
-        told = each.metadata or {}
-        if told.get(_RUN) != asked.place or each.status.is_terminal():
+    for job in client.list_jobs():
+        metadata = job.metadata or {}
+        if metadata.get(_RUN) != asked.place or job.status.is_terminal():
             continue
-        if told.get(_REQUEST) != asked.metadata[_REQUEST]:
+        if metadata.get(_REQUEST) != asked.metadata[_REQUEST]:
             raise InputError(
-                f"job {each.submission_id} runs {asked.place} with another version of the study, its files or the "
-                f"options; wait for it, or stop it: ray job stop {each.submission_id} --address {asked.address}",
+                f"job {job.submission_id} runs {asked.place} with another version of the study, its files or the "
+                f"options; wait for it, or stop it: ray job stop {job.submission_id} --address {asked.address}",
                 code="run_in_use",
                 where=asked.address,
             )
-        return each.submission_id
+        return job.submission_id
     return None
 
 
@@ -229,11 +230,11 @@ def _start(client: Any, command: str, folder: Path, asked: Submission | None = N
 
     package = str(Path(rayscale.__file__).parent)
     environment = {"working_dir": str(folder), "py_modules": [package], "env_vars": {"PYTHONUNBUFFERED": "1"}}
-    told: dict[str, Any] = {}
+    names: dict[str, Any] = {}
     try:
         if asked is not None:
-            told = {"metadata": asked.metadata, "submission_id": _free_name(client, asked)}
-        return client.submit_job(entrypoint=command, runtime_env=environment, **told)
+            names = {"metadata": asked.metadata, "submission_id": _free_name(client, asked)}
+        return client.submit_job(entrypoint=command, runtime_env=environment, **names)
     except (RuntimeError, ValueError, OSError) as error:
         raise ClusterError(f"the cluster did not take the job: {error}", code="submit_refused") from error
 
@@ -242,7 +243,7 @@ def _free_name(client: Any, asked: Submission) -> str | None:
     """The job's name, with a number where an ended job has it; None where none was asked for."""
     if asked.name is None:
         return None
-    taken = {each.submission_id: each for each in client.list_jobs()}
+    taken = {job.submission_id: job for job in client.list_jobs()}
     if asked.name in taken and not taken[asked.name].status.is_terminal():
         text = f"job {asked.name} runs already, and not this study; give another name"
         raise InputError(text, code="name_in_use", where="--name")
@@ -263,8 +264,8 @@ def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
         except (RuntimeError, OSError) as error:  # requests' own errors are OSErrors
             if time.monotonic() - answered > LOST_SECONDS:
                 raise ClusterError(
-                    f"the dashboard answers no more ({str(error).splitlines()[0]}); the job may go on: the same "
-                    "command follows it again",
+                    f"the dashboard no longer answers ({str(error).splitlines()[0]}); the job may still run: repeat "
+                    "the command to follow it",
                     code="cluster_lost",
                 ) from error
             time.sleep(POLL_SECONDS[0])
@@ -294,12 +295,12 @@ def _failure(client: Any, job: str, here: Callable[[str], str] = str) -> Rayscal
     status = client.get_job_status(job)
     if str(status) == "SUCCEEDED":
         return None
-    told = client.get_job_info(job)
-    if told.driver_exit_code == REFUSED:
-        _, found, said = f"\n{client.get_job_logs(job)}".rpartition("\nrayscale: ")
-        reason = here(said.strip()) if found else told.message
+    info = client.get_job_info(job)
+    if info.driver_exit_code == REFUSED:
+        _, mark, message = f"\n{client.get_job_logs(job)}".rpartition("\nrayscale: ")
+        reason = here(message.strip()) if mark else info.message
         return InputError(f"refused on the cluster: {reason}", code="refused_there")
-    return ClusterError(f"job {job} ended as {status}: {told.message}", code="job_failed")
+    return ClusterError(f"job {job} ended as {status}: {info.message}", code="job_failed")
 
 
 # ---- the way home
@@ -341,11 +342,11 @@ def unpack(log: str, out: Path) -> None:
     """Write the run folder that `pack` put into a log. Raises ClusterError if it is not there whole."""
     start, end = log.find(f"<{MARK} "), log.find(f"</{MARK}>")
     if start < 0 or end < 0:
-        raise ClusterError("the results did not come back whole; submit again: finished trials are not repeated")
+        raise ClusterError("the results arrived incomplete; submit again: finished trials are not repeated")
     head, body = log[start:end].split(">", 1)
     content = base64.b64decode(body)
     if hashlib.sha256(content).hexdigest() != head.split()[1]:
-        raise ClusterError("the results came back damaged; submit again: finished trials are not repeated")
+        raise ClusterError("the results arrived damaged; submit again: finished trials are not repeated")
     disk.make_folders(str(out.absolute()), PRIVATE)
     shutil.rmtree(out / TUNE, ignore_errors=True)  # its files bear new names after each run
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:

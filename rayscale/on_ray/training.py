@@ -82,8 +82,8 @@ class TrialRunner:
             trial = planned.trial
             self.log({"event": "trial_started", "trial_id": trial.trial_id})
 
-            def progress(told: dict[str, Any], trial_id: str = trial.trial_id, began: float = time.monotonic()) -> None:
-                self.show([{"trial_id": trial_id, "seconds": time.monotonic() - began, **told}], "training")
+            def progress(now: dict[str, Any], trial_id: str = trial.trial_id, began: float = time.monotonic()) -> None:
+                self.show([{"trial_id": trial_id, "seconds": time.monotonic() - began, **now}], "training")
 
             outcome = run_here(
                 trial, self._prepared(planned), keep_model=self.study.run.keep != "none", progress=progress,
@@ -106,8 +106,8 @@ class TrialRunner:
         settings = LaneSettings(session.worker_resources, device, run.hang_seconds, run.keep, self.saving,
                                 share=self.plan.machine.share,
                                 capacity=None if session.local else session.capacity)  # fmt: skip
-        each = 1 if self.outcomes.executor == "isolated" else None
-        pool = open_pool(self._cells(session), slots, run.retries, each, settings, host)
+        trials_per_lane = 1 if self.outcomes.executor == "isolated" else None
+        pool = open_pool(self._cells(session), slots, run.retries, trials_per_lane, settings, host)
         for trial_id, record in self.outcomes.records.items():
             ray.get(pool.acknowledge.remote(trial_id, self.outcomes.reports(record)))
         recorded = set(self.outcomes.records)
@@ -139,10 +139,10 @@ class TrialRunner:
 
         several = session.nodes > 1 or not session.local
         streamed = self.study.data.reader == "stream"
-        data = {str(found.path): found for found in map(self._prepared, self.pending)}
+        data = {str(prepared.path): prepared for prepared in map(self._prepared, self.pending)}
         offered = {
-            folder: stream.offer(found, several) if streamed else parcels.wrap(found.path, several)
-            for folder, found in data.items()
+            folder: stream.offer(prepared, several) if streamed else parcels.wrap(prepared.path, several)
+            for folder, prepared in data.items()
         }
         checkpoints = {p.trial.model.path for p in self.pending if p.trial.model.path}
         wrapped = {folder: parcels.wrap(Path(folder), several) for folder in checkpoints}
@@ -181,7 +181,7 @@ class TrialRunner:
                 record = self.outcomes.add(waited[outcome["trial_id"]], outcome)
                 ray.get(pool.acknowledge.remote(record.trial_id, self.outcomes.reports(record)))
             waits = wait.look(now, time.monotonic())
-            running = [each for each in now["running"] if each["trial_id"] not in self.outcomes.records]
+            running = [trial for trial in now["running"] if trial["trial_id"] not in self.outcomes.records]
             self.show(running, WAITING if waits else "starting lanes" if now["lanes_starting"] else "training")
 
 

@@ -86,8 +86,8 @@ def _settings(planned: Planned) -> dict[str, Any]:
 def run_cell(config: dict[str, Any], pool: Any) -> None:
     """One Tune trial: submit the cell, wait for its durable record, report the points of its curve and the record."""
     for point in ray.get(pool.submit.remote(config[ID])):
-        told = {ID if name == "trial_id" else name: value for name, value in point.items() if value is not None}
-        tune.report({ID: config[ID], **told})
+        values = {ID if name == "trial_id" else name: value for name, value in point.items() if value is not None}
+        tune.report({ID: config[ID], **values})
 
 
 def run_grid(planned: Sequence[Planned], recorded: set[str], slots: Callable[[], int], pool: Any, store: Store) -> Any:
@@ -104,7 +104,8 @@ def run_grid(planned: Sequence[Planned], recorded: set[str], slots: Callable[[],
             tune.with_resources(tune.with_parameters(run_cell, pool=pool), {"CPU": 0.01}),
             tune_config=tune.TuneConfig(
                 search_alg=CellOrder(planned, recorded, slots), num_samples=len(planned), metric="eval_loss",
-                mode="min", reuse_actors=True, trial_dirname_creator=_folder_name,
+                mode="min", reuse_actors=True,
+                trial_dirname_creator=lambda trial: f"{trial.config[ID]}_{trial.trial_id}",
             ),
             run_config=tune.RunConfig(
                 name=FOLDER, storage_path=store.root, storage_filesystem=None if store.local else store.filesystem,
@@ -127,8 +128,3 @@ _ENVIRONMENT = {
     # A failed or diverged trial has no eval_loss; by default that would end Tune and with it the study.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
-
-
-def _folder_name(trial: Any) -> str:
-    config = trial.config
-    return f"{config[ID]}_{trial.trial_id}"

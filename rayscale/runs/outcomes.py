@@ -50,7 +50,8 @@ class Outcomes:
         """
         self.ledger.guard()
         error = outcome.get("error")
-        measured = dict(outcome.get("measured") or provenance(datetime.now(UTC), trial.gpus))
+        now = datetime.now(UTC)
+        measured = dict(outcome.get("measured") or provenance(now, now, trial.gpus))
         earlier = self.earlier.get(trial.trial_id, Earlier())
         # Attempts that failed, or whose driver died, were paid for too.
         measured["device_seconds"] += outcome.get("lost_seconds", 0.0) + earlier.device_seconds

@@ -6,13 +6,12 @@ import importlib.metadata
 import json
 import platform
 import socket
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 
-def provenance(started: datetime, gpus: float) -> dict[str, Any]:
-    """Host, times (UTC) and device-seconds (wall seconds x GPUs) of what began at `started` and ends now."""
-    ended = datetime.now(UTC)
+def provenance(started: datetime, ended: datetime, gpus: float) -> dict[str, Any]:
+    """Host, times (UTC) and device-seconds (wall seconds x GPUs) of what ran on this host from start to end."""
     return {
         "host": socket.gethostname(),
         "started_at": started.isoformat(timespec="milliseconds"),

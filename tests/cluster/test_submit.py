@@ -172,9 +172,9 @@ def said(environment: dict[str, str], name: str) -> str:
 IN_PARTS = """
 import sys
 from pathlib import Path
-from rayscale.on_ray import job_files, submit
-submit.MOST_BYTES, job_files.PART_BYTES = 1000, 500
-submit.submit(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), print, options=["--only", sys.argv[4]])
+from rayscale.on_ray import job_files, submission
+submission.MOST_BYTES, job_files.PART_BYTES = 1000, 500
+submission.submit(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), print, options=["--only", sys.argv[4]])
 """
 
 

@@ -1,15 +1,13 @@
-"""One rank of a trial in its own process: `python rank_worker.py RANK WORLD_SIZE FOLDER`; results go to FOLDER."""
+"""What each rank of a group trains, alike on any number of them."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from made import Made, make_classification, make_language, make_tagged, make_topics, make_trial
 
 from rayscale.nn.training.train import train_trial
@@ -38,8 +36,6 @@ def run(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
-    rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world_size}", rank=rank, world_size=world_size)
+def write(rank: int, world_size: int, folder: Path) -> None:
+    """Run all cases; results go to a file in the folder."""
     (folder / f"rank-{rank}-of-{world_size}.json").write_text(json.dumps(run(rank, world_size, folder)))
-    dist.destroy_process_group()

@@ -1,12 +1,8 @@
-"""Ranks of trials that are interrupted and go on: `python resume_worker.py RANK WORLD_SIZE FOLDER`.
-
-Results go to FOLDER/rank-RANK.json, models of rank 0 to FOLDER/<case>.
-"""
+"""Trials that are interrupted and resumed, alone or by each rank of a group."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,8 +88,6 @@ def run(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
     return results
 
 
-if __name__ == "__main__":
-    rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world_size}", rank=rank, world_size=world_size)
+def write(rank: int, world_size: int, folder: Path) -> None:
+    """Run all cases; results go to a file in the folder, models of rank 0 to folders in it."""
     (folder / f"rank-{world_size}-{rank}.json").write_text(json.dumps(run(rank, world_size, folder)))
-    dist.destroy_process_group()

@@ -14,8 +14,8 @@ from torch.testing import assert_close
 
 from rayscale.nn.attention.unpadded import LAYERS, unpad
 from rayscale.nn.models.objectives import Inputs
-from rayscale.nn.training import cuda_graphs, train
-from rayscale.nn.training.cuda_graphs import Recorder
+from rayscale.nn.training import train
+from rayscale.nn.training.cuda_graphs import CudaGraphs, Recorder, Recording
 from rayscale.nn.training.kept_model import KeptModel
 from rayscale.nn.training.train import train_trial
 from rayscale.runs.trial import ModelSpec
@@ -62,8 +62,8 @@ def test_recorded_steps_are_the_steps(
     classification: Made, language: Made, task: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     played: list[int] = []
-    play = cuda_graphs._Recording.play
-    monkeypatch.setattr(cuda_graphs._Recording, "play", lambda *given: played.append(1) or play(*given))
+    play = Recording.play
+    monkeypatch.setattr(Recording, "play", lambda *given: played.append(1) or play(*given))
     made, family = (language, "gpt2") if task == "causal-lm" else (classification, "bert")
     settings = {"task_type": task, "model": wide(family), "data_requested": 12 * 53 if task == "causal-lm" else 53}
     results = []
@@ -127,8 +127,8 @@ def test_trials_on_a_kept_model_are_those_on_new_ones_and_record_nothing_again(
         transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(tmp_path / "checkpoint")
         spec = ModelSpec("cut", "pretrained", "bert", 2, path=str(tmp_path / "checkpoint"))
     recorded: list[int] = []
-    record = Recorder._record
-    monkeypatch.setattr(Recorder, "_record", lambda *given: recorded.append(1) or record(*given))
+    record = CudaGraphs.record
+    monkeypatch.setattr(CudaGraphs, "record", lambda *given: recorded.append(1) or record(*given))
     tokens = LENGTH if task == "causal-lm" else 1
     settings = [(3, 53, 3e-3), (4, 160, 1e-2), (3, 53, 3e-3)]
     found: dict[str, list[Any]] = {}
@@ -163,7 +163,7 @@ def test_dropout_differs_from_replay_to_replay() -> None:
         (loss * factor).backward()
         return loss.detach()
 
-    recorder = Recorder(compute)
+    recorder = Recorder(compute, CudaGraphs())
     inputs = Inputs(torch.arange(10_000, device="cuda"), None, None)
     losses = [float(recorder(inputs, 0.5)) for _ in range(5)]
     assert len(set(losses)) == 5
@@ -171,7 +171,7 @@ def test_dropout_differs_from_replay_to_replay() -> None:
     assert_close(given.grad.mean().item(), 5 * 0.5 * 4999.5, rtol=0.05, atol=0)
 
 
-def test_a_failed_recording_leaves_nothing_behind() -> None:
+def test_a_failed_recording_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     dropout, weight = torch.nn.Dropout(0.5), torch.ones(1000, device="cuda", requires_grad=True)
 
     def compute(inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
@@ -181,15 +181,18 @@ def test_a_failed_recording_leaves_nothing_behind() -> None:
         return loss.detach()
 
     torch.manual_seed(3)
-    recorder, inputs = Recorder(compute), Inputs(torch.ones(1000, device="cuda"), None, None)
+    recorder, inputs = Recorder(compute, CudaGraphs()), Inputs(torch.ones(1000, device="cuda"), None, None)
     found = [float(recorder(inputs, 1.0)) for _ in range(4)]
     assert recorder.failure is not None
     torch.manual_seed(3)
     assert found == [float(compute(inputs, 1.0)) for _ in range(4)]
     torch.cuda.empty_cache()
-    other = Recorder(lambda given, factor: (dropout(weight) * given.ids).sum().detach())  # the next one succeeds
+    played: list[int] = []
+    play = Recording.play
+    monkeypatch.setattr(Recording, "play", lambda *given: played.append(1) or play(*given))
+    other = Recorder(lambda given, factor: (dropout(weight) * given.ids).sum().detach(), CudaGraphs())  # it succeeds
     assert len({float(other(inputs, 1.0)) for _ in range(4)}) == 4
-    assert other._recordings
+    assert played
 
 
 def test_pretrained_cut(classification: Made, tiny_bert: Path) -> None:

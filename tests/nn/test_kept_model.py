@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+import copy
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,17 +19,14 @@ from made import LABELS, LENGTH, Made, make_classification, make_language, make_
 from resume_worker import InterruptedTrialError, interrupted_in, saved_after, saving
 from test_resume import timeless
 
-from rayscale.errors import MemoryTrialError
-from rayscale.nn.models import build as models
+from rayscale.nn.models.build import build_model, draw_again
 from rayscale.nn.models.objectives import Inputs
-from rayscale.nn.models.used_rows import UsedRows
-from rayscale.nn.training import cuda_graphs, job, kept_model
-from rayscale.nn.training import train as train_module
-from rayscale.nn.training.cuda_graphs import Recorder
+from rayscale.nn.models.used_rows import find_used, input_table
+from rayscale.nn.training import cuda_graphs, job, kept_model, train
+from rayscale.nn.training.cuda_graphs import Pass, Recorder, Recording
 from rayscale.nn.training.kept_model import KeptModel
 from rayscale.nn.training.train import train_trial
 from rayscale.on_ray.event_text import event_text
-from rayscale.on_ray.lanes.worker import _Worker
 from rayscale.runs.trial import ModelSpec, Trial
 from rayscale.study.lora import Lora
 
@@ -75,16 +74,17 @@ def test_a_trial_after_others_equals_one_alone(case: tuple[Trial, Made], tmp_pat
     other = replace(changed(trial, learning_rate=0.02, epochs=3), seed=8, data_requested=trial.data_requested // 2)
     kept = KeptModel()
     first = train_trial(trial, made, save_to=tmp_path / "first", kept=kept)
-    ready = kept._ready
+    ready = kept.ready
     assert ready is not None
     assert train_trial(changed(other, early_stopping=1), made, save_to=tmp_path / "other", kept=kept)["status"] == "ok"
     second = train_trial(trial, made, save_to=tmp_path / "second", kept=kept)
     assert train_trial(changed(other, learning_rate=1e30), made, kept=kept)["status"] == "diverged"
     third = train_trial(trial, made, save_to=tmp_path / "third", kept=kept)
-    assert kept._ready is ready
-    assert isinstance(ready._rows, UsedRows) == (trial.model.kind == "pretrained")
-    for name, each in {"first": first, "second": second, "third": third}.items():
-        assert timeless(each) == timeless(alone), name
+    assert kept.ready is ready
+    rests = find_used(ready.model, input_table(ready.model), made) is not None  # type: ignore[arg-type]
+    assert rests == (trial.model.kind == "pretrained")
+    for name, result in {"first": first, "second": second, "third": third}.items():
+        assert timeless(result) == timeless(alone), name
         assert files(tmp_path / name) == files(tmp_path / "alone"), name
     assert files(tmp_path / "other")["model.safetensors"] != files(tmp_path / "alone")["model.safetensors"]
 
@@ -94,11 +94,11 @@ def test_a_trial_goes_on_from_its_savepoint_in_a_model_of_another(tmp_path: Path
     whole, kept, keep = train_trial(trial, made, save_to=tmp_path / "whole"), KeptModel(), saving(tmp_path, print)
     with saved_after(9), interrupted_in(12), pytest.raises(InterruptedTrialError):
         train_trial(trial, made, saving=keep, kept=kept)
-    assert kept._ready is None, "the model of a trial that failed is not used again"
+    assert kept.ready is None, "the model of a trial that failed is not used again"
     train_trial(replace(trial, seed=8), made, kept=kept)
-    ready = kept._ready
+    ready = kept.ready
     pieces = train_trial(trial, made, saving=keep, save_to=tmp_path / "pieces", kept=kept)
-    assert kept._ready is ready is not None
+    assert kept.ready is ready is not None
     assert timeless(pieces) == timeless(whole)
     assert files(tmp_path / "pieces") == files(tmp_path / "whole")
 
@@ -111,144 +111,154 @@ def test_what_makes_another_model_drops_the_kept_one_before_it_is_built(
     more = made.having(test=make_split([*made.split("test").rows(range(61)), np.array([2, 5, 3])],
                                        np.append(made.split("test").labels, 0)))  # fmt: skip
     deeper = replace(trial, model=replace(trial.model, layers=3))
-    kept, there = KeptModel(), []
-    build = kept_model.build_model
-    monkeypatch.setattr(kept_model, "build_model", lambda *a, **more: there.append(kept._ready) or build(*a, **more))
+    kept, alive = KeptModel(), []
+
+    def build(*given: Any, **more: Any) -> Any:
+        alive.append(sum(model() is not None for model in models))
+        return build_model(*given, **more)
+
+    monkeypatch.setattr(kept_model, "build_model", build)
+    models: list[Callable[[], Any]] = []  # weak references
     train_trial(trial, made, kept=kept)
-    others = [(replace(each, data_requested=8), data) for each, data in [
+    others = [(replace(other, data_requested=8), data) for other, data in [
         (deeper, made), (trial, made), (trial, more), (changed(trial, precision="bf16"), more),
         (changed(trial, optimizer="sgd"), more), (trial, replace(more, labels=[*LABELS, "yak"])),
     ]]  # fmt: skip
-    for number, (other, data) in enumerate(others, 2):
-        ready = kept._ready
+    for other, data in others:
+        assert kept.ready is not None
+        models.append(weakref.ref(kept.ready.model))
         train_trial(other, data, kept=kept)
-        assert kept._ready not in (ready, None)
-        assert there == [None] * number
+    assert kept.ready is not None
+    assert alive == [0] * (1 + len(others))
     monkeypatch.undo()
     adapted = replace(trial, model=replace(trial.model, lora=Lora(rank=2)))
     train_trial(replace(adapted, data_requested=8), more, kept=kept)
-    assert kept._ready is None
+    assert kept.ready is None
+
+
+class Replay:
+    """A graph on a CPU: it runs the pass of the trial that recorded it, on the tensors of then."""
+
+    def __init__(self, run: Pass, inputs: Inputs, factor: torch.Tensor, loss: torch.Tensor, ran: Any) -> None:
+        self.run, self.inputs, self.factor, self.loss = run, inputs, factor, loss
+        self.modules = list(ran)
+        self.places = self.look()
+
+    def look(self) -> list[Any]:
+        """Where the weights of the modules that were run lie in memory, and their gradients."""
+        weights = [weight for module in self.modules for weight in module.parameters(recurse=False)]
+        return [(weight.data_ptr(), weight.grad is not None and weight.grad.data_ptr()) for weight in weights]
+
+    def replay(self) -> None:
+        assert self.look() == self.places, "a graph would read other weights, or write other gradients"
+        self.loss.copy_(self.run(self.inputs, self.factor))
+
+
+class CpuGraphs:
+    """Stands for CudaGraphs; `recorded` are the graphs that were made."""
+
+    recorded: list[Callable[[], Replay | None]]  # weak references
+    ran: dict[torch.nn.Module, None]  # modules, by the passes that ran last
+
+    @contextmanager
+    def stream(self, device: torch.device) -> Iterator[None]:
+        yield
+
+    def allocated_bytes(self, device: torch.device) -> int:
+        return 10**12
+
+    def peak_bytes(self, device: torch.device) -> int:
+        return 0
+
+    def record(self, run: Pass, inputs: Inputs) -> Recording:
+        held, factor, loss = copy.deepcopy(inputs), torch.zeros(()), torch.zeros(())
+        graph = Replay(run, held, factor, loss, self.ran)
+        self.recorded.append(weakref.ref(graph))
+        return Recording(graph, held, factor, loss, 1000)
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Passes are recorded on this CPU: a replay runs the pass of the trial that recorded it, on the tensors of then."""
-    numbers: list[int] = []
-
-    def record(self: Recorder, inputs: Any) -> Any:
-        run, held, factor = self._run, cuda_graphs._copied(inputs), torch.zeros(())
-        model, loss = inspect.getclosurevars(run).nonlocals["parallel"], torch.zeros(())
-
-        def places() -> list[Any]:
-            return [(each.data_ptr(), each.grad is not None and each.grad.data_ptr()) for each in model.parameters()]
-
-        then = places()
-
-        def replay() -> None:
-            assert places() == then, "a graph would read other weights, or write other gradients"
-            loss.copy_(run(held, factor))
-
-        numbers.append(1)
-        graph: Any = SimpleNamespace(replay=replay)
-        return cuda_graphs._Recording(graph, list(cuda_graphs._tensors(held)), factor, loss, 1000)
-
-    monkeypatch.setattr(train_module, "can_record", lambda job, model_type: True)
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CpuGraphs]]:
+    """Passes are recorded on this CPU."""
+    monkeypatch.setattr(kept_model, "CudaGraphs", CpuGraphs)
+    monkeypatch.setattr(train, "can_record", lambda job, model_type: True)
     monkeypatch.setattr(job, "can_unpad", lambda model: False)  # what is packed for a CPU has other sizes than tensors'
-    monkeypatch.setattr(Recorder, "__call__", Recorder._pass)
-    monkeypatch.setattr(Recorder, "_record", record)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10**12)
-    return numbers
+    CpuGraphs.recorded, CpuGraphs.ran = [], {}
+    watch = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, given: CpuGraphs.ran.update({module: None})
+    )
+    yield CpuGraphs
+    watch.remove()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "cut"])
 def test_what_was_recorded_serves_the_next_trial_where_it_would_have_been_recorded(
-    name: str, tmp_path: Path, recorded: list[int]
+    name: str, tmp_path: Path, graphs: type[CpuGraphs]
 ) -> None:
     trial, made = CASES[name](tmp_path)
     other = replace(changed(trial, learning_rate=0.02), seed=8, data_requested=trial.data_requested * 2)
     alone = train_trial(trial, made, save_to=tmp_path / "alone")
-    alone_recorded, kept = len(recorded), KeptModel()
+    alone_recorded, kept = len(graphs.recorded), KeptModel()
     assert alone_recorded > 0
-    for number, each in enumerate([trial, other, changed(other, learning_rate=1e30), trial]):
-        recorded.clear()
-        result = train_trial(each, made, save_to=tmp_path / str(number), kept=kept)
-        if each == trial:
+    for number, next_trial in enumerate([trial, other, changed(other, learning_rate=1e30), trial]):
+        graphs.recorded.clear()
+        graphs.ran.clear()
+        data = replace(made)
+        result = train_trial(next_trial, data, save_to=tmp_path / str(number), kept=kept)
+        if next_trial == trial:
             assert timeless(result) == timeless(alone)
             assert result["peak_memory_bytes"] == alone["peak_memory_bytes"] == 10**12 + 1000
             assert files(tmp_path / str(number)) == files(tmp_path / "alone")
-        assert len(recorded) == (alone_recorded if number == 0 else 0) or each is other
-    assert kept._ready is not None
-    assert kept._ready.recorder._run is None, "nothing of the trial is held on to"
+        assert len(graphs.recorded) == (alone_recorded if number == 0 else 0) or next_trial is other
+        graphs.recorded.clear()
+    held = weakref.ref(data)
+    del data
+    gc.collect()
+    assert kept.ready is not None
+    assert held() is None, "nothing of the last trial is held on to"
 
 
-@pytest.mark.usefixtures("recorded")
-def test_a_recording_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Recorder, inputs: Any) -> None:
+def test_a_recording_that_fails_is_reported(
+    tmp_path: Path, graphs: type[CpuGraphs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any) -> None:
         raise RuntimeError("operation not permitted\nwhen a stream is capturing")
 
-    monkeypatch.setattr(Recorder, "_record", fail)
+    monkeypatch.setattr(graphs, "record", fail)
     trial, made = CASES["gpt2"](tmp_path)
     events: list[dict[str, Any]] = []
     kept = KeptModel()
     result = train_trial(trial, made, saving=replace(saving(tmp_path / "run", events.append), seconds=300.0), kept=kept)
     assert result["status"] == "ok"
-    assert not kept.holds
-    told = [event for event in events if event["event"] == "steps_not_recorded"]
-    assert [event["reason"] for event in told] == ["operation not permitted"]
-    assert "could not be recorded as CUDA graphs: operation not permitted." in str(event_text(told[0]))
+    assert kept.ready is None
+    failures = [event for event in events if event["event"] == "steps_not_recorded"]
+    assert [event["reason"] for event in failures] == ["operation not permitted"]
+    text = "ran without CUDA graphs, which is slower: operation not permitted."
+    assert text in str(event_text(failures[0]))
 
 
-def test_recordings_that_no_trial_plays_make_room(recorded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_that_no_trial_plays_make_room(graphs: type[CpuGraphs], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_graphs, "MOST", 2)
-    parallel = torch.nn.Linear(1, 1)
+    weight = torch.ones(1)
 
     def run(inputs: Inputs, factor: Any) -> torch.Tensor:
-        return parallel.weight.detach().sum() * 0
+        return weight.sum() * 0
 
-    recorder = Recorder(run)
+    recorder = Recorder(run, CpuGraphs())  # type: ignore[arg-type]
 
-    def trial(*sizes: int) -> list[int]:
+    def play(*sizes: int) -> list[int]:
+        before = len(graphs.recorded)
         recorder.begin(run)
-        recorded.clear()
         for size in sizes:
             recorder(Inputs(torch.zeros(size), None, None), 1.0)
         recorder.end()
-        return [len(recorded), len(recorder._recordings)]
+        gc.collect()
+        return [len(graphs.recorded) - before, sum(graph() is not None for graph in graphs.recorded)]
 
-    assert trial(1, 1, 2, 2, 3, 3, 3) == [2, 2]
-    assert trial(1, 1, 2, 2) == [0, 2]
-    assert trial(3, 3, 3, 2, 2) == [1, 2]
-    assert trial(1, 1, 3, 3) == [1, 2]
-
-
-@pytest.mark.parametrize("holds", [True, False])
-def test_a_trial_that_lacks_memory_beside_a_kept_model_is_tried_without(tmp_path: Path, holds: bool) -> None:
-    worker = _Worker(None, 0, None, 0, 1, "cuda:0")  # type: ignore[arg-type]
-    trial, made = CASES["bert"](tmp_path)
-    if holds:
-        worker._measure(trial, made)
-    assert worker.kept.holds == holds
-    train, tries = worker.train.train_trial, []
-
-    def lacking(*given: Any, kept: KeptModel, **more: Any) -> dict[str, Any]:
-        tries.append(kept._ready)
-        if len(tries) == 1:
-            kept._ready = None
-            raise MemoryTrialError("out of memory", 8)
-        return train(*given, **more, kept=kept)
-
-    worker.train = SimpleNamespace(train_trial=lacking)
-    if holds:
-        assert worker._measure(trial, made)["micro_batch"] == 8
-        assert tries[0] is not tries[1] is None
-    else:
-        with pytest.raises(MemoryTrialError):
-            worker._measure(trial, made)
-
-
-def test_a_cpu_keeps_none() -> None:
-    assert _Worker(None, 0, None, 0, 1, "cpu").kept is None  # type: ignore[arg-type]
+    assert play(1, 1, 2, 2, 3, 3, 3) == [2, 2]
+    assert play(1, 1, 2, 2) == [0, 2]
+    assert play(3, 3, 3, 2, 2) == [1, 2]
+    assert play(1, 1, 3, 3) == [1, 2]
 
 
 SIZES = {"vocab_size": WORDS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "dim": 16,
@@ -271,14 +281,14 @@ def test_new_weights_are_drawn_again_as_a_new_model_draws_them(kind: str, task: 
     def build(seed: int) -> Any:
         spec = ModelSpec("m", "pretrained", kind, 2, path=str(tmp_path))
         labels = list(LABELS) if "classification" in task else []
-        return models.build_model(spec, task, labels=labels, vocab_size=WORDS, max_length=LENGTH, seed=seed,
+        return build_model(spec, task, labels=labels, vocab_size=WORDS, max_length=LENGTH, seed=seed,
                                   checkpoint=tmp_path)  # fmt: skip
 
     def weights(model: Any) -> dict[str, Any]:
-        return {name: each.tolist() for name, each in (*model.named_parameters(), *model.named_buffers())}
+        return {name: tensor.tolist() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
 
     one, other = build(5), build(6)
     tied = (kind, task) in (("gpt2", "causal-lm"), ("t5", "seq2seq"))  # nothing is new
     assert (weights(one) == weights(other)) == tied
-    models.draw_again(other, 5)
+    draw_again(other, 5)
     assert weights(one) == weights(other)

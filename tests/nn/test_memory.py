@@ -13,12 +13,15 @@ import torch
 from made import make_classification, make_trial
 from resume_worker import saved_after, saving
 
+from rayscale.errors import MemoryTrialError
 from rayscale.nn.training import train
+from rayscale.nn.training.kept_model import KeptModel
+from rayscale.on_ray.data import stream
 from rayscale.on_ray.inline import run_here
-from rayscale.on_ray.lanes import worker as lanes
 from rayscale.on_ray.lanes.lane import Cell
 from rayscale.on_ray.lanes.pool import LanePool
 from rayscale.on_ray.lanes.retry import why_not_again
+from rayscale.on_ray.lanes.worker import Handed, LaneSettings, LaneWorker, judge_death
 from rayscale.runs.trial import ModelSpec, Trial
 
 pytestmark = pytest.mark.row
@@ -163,20 +166,17 @@ class _Pool:
 def test_row_18_a_lack_of_cuda_memory_costs_a_lane_of_one_worker_no_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, ranks: int, restarts: bool
 ) -> None:
-    from rayscale.text.prepared import Prepared
-
-    monkeypatch.setattr(lanes.ray, "get", lambda answer: answer)
-    monkeypatch.setattr(lanes, "unwrap", lambda parcel: parcel)
-    monkeypatch.setattr(Prepared, "open", lambda path: None)
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    monkeypatch.setattr(stream, "open_prepared", lambda parcel: None)
 
     def train_trial(*given: Any, **more: Any) -> Any:
         raise error
 
     pool = _Pool()
-    worker = lanes._Worker(pool, 0, lanes.LaneSettings({}, "cuda", 60, "none"), 0, ranks, "cuda")
-    monkeypatch.setattr(worker.train, "train_trial", train_trial)
+    worker = LaneWorker(pool, 0, LaneSettings({}, "cuda", 60, "none"), 0, ranks, "cuda")
+    monkeypatch.setattr(train, "train_trial", train_trial)
     try:
-        worker.serve(1, lanes.Handed(TRIAL.to_json(), tmp_path, None), None)  # type: ignore[arg-type]
+        worker.serve(1, Handed(TRIAL.to_json(), tmp_path, None), None)  # type: ignore[arg-type]
         raised = False
     except type(error):
         raised = True
@@ -198,7 +198,7 @@ def test_row_18_a_lack_of_cuda_memory_costs_a_lane_of_one_worker_no_restart(
     ],
 )
 def test_row_18_a_worker_that_ray_ends_for_memory_is_not_one_that_died(failure: Exception, code: str) -> None:
-    assert lanes._judge_death(failure)[0] == code
+    assert judge_death(failure)[0] == code
 
 
 @pytest.mark.parametrize(("rows", "asked"), [(8, 4), (1, "given up"), (None, None)])
@@ -218,3 +218,34 @@ def test_row_18_a_worker_ended_for_memory_halves_the_micro_batch_that_it_last_to
         return "given up" if found else handed and handed[2]
 
     assert asyncio.run(asyncio.wait_for(whole(), 10)) == asked
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_trial_that_lacks_memory_while_a_model_is_kept_is_tried_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds: bool
+) -> None:
+    worker = LaneWorker(None, 0, LaneSettings({}, "cuda", 60, "none"), 0, 1, "cuda:0")
+    made, train_trial, kept_models = make_classification(tmp_path), train.train_trial, []
+    if holds:
+        worker.measure(TRIAL, made)
+    assert worker.kept is not None
+    assert (worker.kept.ready is not None) == holds
+
+    def lacking(*given: Any, kept: KeptModel, **more: Any) -> dict[str, Any]:
+        kept_models.append(kept.ready)
+        if len(kept_models) == 1:
+            kept.ready = None
+            raise MemoryTrialError("out of memory", 8)
+        return train_trial(*given, **more, kept=kept)
+
+    monkeypatch.setattr(train, "train_trial", lacking)
+    if holds:
+        assert worker.measure(TRIAL, made)["micro_batch"] == 8
+        assert kept_models[0] is not kept_models[1] is None
+    else:
+        with pytest.raises(MemoryTrialError):
+            worker.measure(TRIAL, made)
+
+
+def test_a_cpu_keeps_no_model() -> None:
+    assert LaneWorker(None, 0, LaneSettings({}, "cpu", 60, "none"), 0, 1, "cpu").kept is None

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rank_worker
 import torch
+from rank_processes import run_ranks
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -32,27 +30,12 @@ def ranks(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """(folder, by number of ranks the results of each of them)."""
     folder = tmp_path_factory.mktemp("ranks")
     shutil.copytree(tiny_bert, folder / "bert")
-    found = {1: [rank_worker.run(0, 1, folder)]}
+    results = {1: [rank_worker.run(0, 1, folder)]}
     for size in SIZES:
-        _run_ranks(size, folder)
+        run_ranks(rank_worker.write, size, folder)
         files = [folder / f"rank-{rank}-of-{size}.json" for rank in range(size)]
-        found[size] = [json.loads(file.read_text()) for file in files]
-    return folder, found
-
-
-def _run_ranks(size: int, folder: Path) -> None:
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
-    script = Path(__file__).with_name("rank_worker.py")
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen([sys.executable, script, str(rank), str(size), folder], env=environment)
-        for rank in range(size)
-    ]
-    try:
-        assert [worker.wait(timeout=400) for worker in workers] == [0] * size
-    finally:
-        for worker in workers:
-            worker.kill()
+        results[size] = [json.loads(file.read_text()) for file in files]
+    return folder, results
 
 
 def _without_key_bias(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -68,9 +51,9 @@ def _without_key_bias(name: str, value: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("case", CASES)
 def test_several_ranks_learn_what_one_learns(ranks: tuple, case: str, size: int) -> None:
-    folder, found = ranks
-    (alone,), several = ([each[case] for each in found[number]] for number in (1, size))
-    assert all(each == several[0] for each in several), "all ranks report the same"
+    folder, results = ranks
+    (alone,), several = ([cases[case] for cases in results[number]] for number in (1, size))
+    assert all(result == several[0] for result in several), "all ranks report the same"
     for key in alone.keys() - CLOCKED - {"micro_batch"} - {"curve"}:
         if key == "classes":
             assert several[0][key] == [pytest.approx(row) for row in alone[key]]
@@ -86,10 +69,10 @@ def test_several_ranks_learn_what_one_learns(ranks: tuple, case: str, size: int)
 
 
 def test_all_ranks_agree_that_it_diverged(ranks: tuple) -> None:
-    results = [each["diverge"] for of_size in ranks[1].values() for each in of_size]
-    assert {each["status"] for each in results} == {"diverged"}
+    results = [cases["diverge"] for of_size in ranks[1].values() for cases in of_size]
+    assert {result["status"] for result in results} == {"diverged"}
     for size in SIZES:
-        assert len({each["diverge"]["error"] for each in ranks[1][size]}) == 1
+        assert len({cases["diverge"]["error"] for cases in ranks[1][size]}) == 1
 
 
 def test_missing_process_group() -> None:

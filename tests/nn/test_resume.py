@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +11,8 @@ from typing import Any
 
 import pytest
 from made import make_trial
-from resume_worker import InterruptedTrialError, cases, interrupted_in, run, saved_after, saving
+from rank_processes import run_ranks
+from resume_worker import InterruptedTrialError, cases, interrupted_in, run, saved_after, saving, write
 from safetensors.torch import load_file
 
 from rayscale.errors import MemoryTrialError
@@ -23,7 +23,6 @@ from rayscale.system.storage import Store
 
 #: What two runs of a trial may not share: times, what is made of them, and the memory of a process that did more.
 TIMES = {"train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second", "mfu", "peak_memory_bytes"}
-WORKER = Path(__file__).with_name("resume_worker.py")
 
 
 def timeless(result: dict[str, Any]) -> dict[str, Any]:
@@ -47,12 +46,7 @@ def test_a_trial_in_pieces_equals_the_whole_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_trial_of_three_ranks_in_pieces_equals_the_whole_bit_for_bit(tmp_path: Path) -> None:
-    paths = os.pathsep.join([str(WORKER.parents[2]), str(WORKER.parent)])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    commands = [[sys.executable, str(WORKER), str(rank), "3", str(tmp_path)] for rank in range(3)]
-    ranks = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for command in commands]
-    said = [process.communicate(timeout=300)[1].decode() for process in ranks]
-    assert all(process.returncode == 0 for process in ranks), said
+    run_ranks(write, 3, tmp_path)
     check_equal(json.loads((tmp_path / "rank-3-0.json").read_text()), tmp_path, 3)
 
 

@@ -17,6 +17,7 @@ from resume_worker import InterruptedTrialError, interrupted_in, saved_after, sa
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rayscale.errors import DataError, TrialError
+from rayscale.nn import devices
 from rayscale.nn.attention import grouped
 from rayscale.nn.training import course, job, train
 from rayscale.nn.training.train import train_trial
@@ -103,7 +104,8 @@ def test_record_says_what_was_done(language: Made) -> None:
     assert result["flops"] == 2 * 53 * LENGTH * per_token
     assert result["tokens_per_second"] == pytest.approx(LENGTH * result["examples_per_second"])
     assert (result["mfu"], result["accuracy"], result["error"]) == (None, None, None)
-    assert result["peak_memory_bytes"] is None or result["peak_memory_bytes"] > 1 << 20
+    measured = devices.restart_memory_peak(torch.device("cpu"))  # not every system does
+    assert (result["peak_memory_bytes"] or 0) > 1 << 20 if measured else result["peak_memory_bytes"] is None
     json.dumps(result, allow_nan=False)
 
 

@@ -15,13 +15,13 @@ from rayscale.nn.metrics import METRICS
 from rayscale.on_ray.data.parcels import wrap
 from rayscale.on_ray.data.prepare import prepare
 from rayscale.on_ray.lanes.lane import Cell
-from rayscale.on_ray.lanes.worker import Handed, LaneSettings, open_host, open_pool
+from rayscale.on_ray.lanes.worker import COLLECTIVE_SECONDS, Handed, LaneSettings, open_host, open_pool
 from rayscale.on_ray.session.capacity import local_capacity
 from rayscale.on_ray.session.session import Session, connect
 from rayscale.plan.draft import draft_plan
 from rayscale.plan.plan import Plan
 from rayscale.runs.trial import Trial
-from rayscale.study.study import load_study
+from rayscale.study.study import Study, load_study
 from rayscale.system.machine import Machine, this_machine
 from rayscale.system.storage import Store
 from rayscale.text.tokens.encode import spec_of
@@ -58,16 +58,19 @@ class Seat:
 
 
 def run_cells(
-    session: Session, plan: Plan, trials: list[Trial], *, isolated: bool = False, hang_seconds: float = 60,
-    pause: float = 0.0,
+    session: Session, trials: list[tuple[Study, Trial]], *, isolated: bool = False, hang_seconds: float = 60,
+    collective_seconds: float = COLLECTIVE_SECONDS, pause: float = 0.0,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Run these trials one after the other, each under a name of its own, so that equal trials may run twice."""
-    prepared = prepare(plan.study, [spec_of(trial.model) for trial in trials], [0])
+    """Run these trials of these studies one after the other, each under a name of its own, so that equal trials may
+    run twice."""
     cells = []
-    for number, trial in enumerate(trials):
-        parcel = wrap(prepared[spec_of(trial.model).name].path, several_nodes=False)
+    for number, (study, trial) in enumerate(trials):
+        spec = spec_of(trial.model)
+        parcel = wrap(prepare(study, [spec], [0])[spec.name].path, several_nodes=False)
         cells.append(Cell(str(number), trial.gpus, True, Handed(trial.to_json(), parcel, None)))
-    settings = LaneSettings(session.worker_resources, "cpu", hang_seconds, "none")
+    settings = LaneSettings(
+        session.worker_resources, "cpu", hang_seconds, "none", collective_seconds=collective_seconds
+    )
     pool = open_pool(cells, session.machine.slots, 0, 1 if isolated else None, settings, open_host({}))
     outcomes: list[dict[str, Any]] = []
     for cell in cells:
@@ -102,15 +105,15 @@ class TestTrials:
         broken = replace(mine, data_requested=10**6)
         # This one fails in the middle: its model is built and trained for some steps before its loss is no number.
         exploding = replace(mine, training={**mine.training, "learning_rate": 1e30})
-        outcomes = run_cells(session, plan, [mine, broken, mine, other, mine, exploding, mine])
-        alone = run_cells(session, plan, [mine], isolated=True)[0]
+        order = [mine, broken, mine, other, mine, exploding, mine]
+        outcomes = run_cells(session, [(plan.study, trial) for trial in order])
+        alone = run_cells(session, [(plan.study, mine)], isolated=True)[0]
         assert outcomes[1]["status"] == "failed"
         assert "1000000" in outcomes[1]["error"]["message"].replace(",", "")
         assert outcomes[5]["status"] == "diverged", outcomes[5]
         assert outcomes[5]["measured"]["steps"] > 0
-        mine_only = [outcomes[place] for place in (0, 2, 4, 6)]
-        for each in mine_only:
-            assert numbers(each) == numbers(alone)
+        for place in (0, 2, 4, 6):
+            assert numbers(outcomes[place]) == numbers(alone)
 
     def test_as_many_workers_as_share_a_gpu_are_placed_on_it_and_one_more_waits(self, session: Session) -> None:
         trials = 3  # thirds are rounded by Ray
@@ -126,29 +129,32 @@ class TestTrials:
         for seat in (*seats[1:], late):
             ray.kill(seat)
 
-    @pytest.mark.parametrize(("name", "better"), [("answers", "f1_words"), ("translation", "chrf")])
-    def test_answers_and_translations_are_trained_and_scored_in_lanes(
-        self, tmp_path: Path, session: Session, name: str, better: str
-    ) -> None:
-        study = load_study(made_studies.write_study(tmp_path, name, 400, sizes="[1x32]", examples="[320]", seeds=1))
-        plan = draft_plan(study, this_machine("cpu"), Store.open(tmp_path / "run"))
-        trial = plan.trials[0].trial
-        short = replace(trial, training={**trial.training, "epochs": 1})
-        outcomes = [numbers(outcome) for outcome in run_cells(session, plan, [short, trial])]
-        scores = set(study.task.kind.metrics) - {"eval_loss"}
-        for outcome in outcomes:
+    def test_answers_and_translations_are_trained_and_scored_in_lanes(self, tmp_path: Path, session: Session) -> None:
+        trials, better = [], {"answers": "f1_words", "translation": "chrf"}
+        for name in better:
+            path = made_studies.write_study(tmp_path / name, name, 400, sizes="[1x32]", examples="[320]", seeds=1)
+            study = load_study(path)
+            trial = draft_plan(study, this_machine("cpu"), Store.open(tmp_path / name / "run")).trials[0].trial
+            short = replace(trial, training={**trial.training, "epochs": 1})
+            trials += [(study, short), (study, trial)]
+        outcomes = [numbers(outcome) for outcome in run_cells(session, trials)]
+        for (study, _), outcome in zip(trials, outcomes, strict=True):
+            scores = set(study.task.kind.metrics) - {"eval_loss"}
             assert {metric for metric in METRICS if outcome[metric] is not None} == scores
-            assert 0 <= outcome["exact_match"] <= outcome[better]
-            assert outcome[better] > 0
-        assert outcomes[0]["eval_loss"] > outcomes[1]["eval_loss"]
+        for (short, whole), metric in zip((outcomes[:2], outcomes[2:]), better.values(), strict=True):
+            for outcome in (short, whole):
+                assert 0 <= outcome["exact_match"] <= outcome[metric]
+                assert outcome[metric] > 0
+            assert short["eval_loss"] > whole["eval_loss"]
 
-
-def test_a_lane_that_waited_longer_than_its_process_groups_time_out_still_works(tmp_path: Path) -> None:
-    with connect("local", "cpu", 3) as session:
+    def test_a_lane_that_waited_longer_than_its_process_groups_time_out_still_works(
+        self, tmp_path: Path, session: Session
+    ) -> None:
         if session.machine.slots < 2:
             pytest.skip("needs two physical cores")
         plan = planned(tmp_path)
         trial = next(p.trial for p in plan.trials if p.trial.gpus == 2 and p.trial.data_requested == 40)
-        first, second = run_cells(session, plan, [trial, trial], hang_seconds=3, pause=8)
-    assert numbers(first) == numbers(second)
-    assert (first["attempts"], second["attempts"]) == (1, 1)
+        twice = [(plan.study, trial)] * 2
+        first, second = run_cells(session, twice, hang_seconds=10, collective_seconds=0, pause=12)
+        assert numbers(first) == numbers(second)
+        assert (first["attempts"], second["attempts"]) == (1, 1)

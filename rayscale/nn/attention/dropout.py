@@ -102,10 +102,10 @@ class Masks:
     def lines(self, places: torch.Tensor, share: float) -> Lines:
         """The lines with these numbers at the next dropout."""
         self.site += 1
-        found = places + _signed(self.site * _SITE)
-        found = (found ^ (found >> 32)) * _FIRST
-        found = (found ^ (found >> 29)) * _SECOND
-        return Lines(found.view(torch.int32).unflatten(-1, (-1, 2)), share)
+        state = places + _signed(self.site * _SITE)
+        state = (state ^ (state >> 32)) * _FIRST
+        state = (state ^ (state >> 29)) * _SECOND
+        return Lines(state.view(torch.int32).unflatten(-1, (-1, 2)), share)
 
     def places(self, shape: torch.Size) -> torch.Tensor | None:
         """Numbers of the lines of a tensor of this shape; None where it belongs to all rows alike."""
@@ -120,10 +120,10 @@ class Masks:
                 return None
             if shape[0] != rows:  # its tokens, or heads, lie side by side
                 rest = torch.Size((shape[0] // rows, *rest))
-            found = self.rows.view(-1, *(1 for _ in rest))
+            places = self.rows.view(-1, *(1 for _ in rest))
             for number, size in enumerate(reversed(rest)):
-                found = found + places_along(size, number, found.device).view(-1, *(1 for _ in range(number)))
-            self._padded[shape] = found
+                places = places + places_along(size, number, places.device).view(-1, *(1 for _ in range(number)))
+            self._padded[shape] = places
         return self._padded[shape]
 
 
@@ -198,8 +198,8 @@ def _attend(
     """As PyTorch does on a CPU where something is dropped."""
     if not dropout_p:
         rest = {"is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
-        found: torch.Tensor = _plain[1](query, key, value, attn_mask, dropout_p, **rest)
-        return found
+        context: torch.Tensor = _plain[1](query, key, value, attn_mask, dropout_p, **rest)
+        return context
     if enable_gqa:
         key, value = (each.repeat_interleave(query.shape[-3] // each.shape[-3], -3) for each in (key, value))
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)

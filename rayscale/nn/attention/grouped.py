@@ -33,8 +33,8 @@ def attend(
     """
     full = torch.float32 if query.dtype == torch.bfloat16 else query.dtype
     with torch.autocast(query.device.type, enabled=False):
-        found = _Attention.apply(query.to(full), key.to(full), value.to(full), groups, scale, drop)
-    return found.to(query.dtype)
+        states = _Attention.apply(query.to(full), key.to(full), value.to(full), groups, scale, drop)
+    return states.to(query.dtype)
 
 
 class _Attention(torch.autograd.Function):
@@ -65,8 +65,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         groups, scale, weights, kept = ctx.rest
         query, key, value = ctx.saved_tensors
-        found = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in (query, key, value)]
-        given, wanted = _cut(query, key, value, groups), _cut(found[0], found[1], found[2], groups)
+        grads = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in (query, key, value)]
+        given, wanted = _cut(query, key, value, groups), _cut(grads[0], grads[1], grads[2], groups)
         above = _queries(gradient, groups)
         for (q, k, v), (gq, gk, gv), g, weight, keep in zip(given, wanted, above, weights, kept, strict=True):
             gv.copy_(torch.matmul((weight if keep is None else weight * keep).transpose(-1, -2), g))
@@ -76,7 +76,7 @@ class _Attention(torch.autograd.Function):
             inner = torch._softmax_backward_data(inner, weight, -1, weight.dtype).mul_(scale)
             gq.copy_(torch.matmul(inner, k))
             gk.copy_(torch.matmul(inner.transpose(-1, -2), q))
-        return (*found, None, None, None)
+        return (*grads, None, None, None)
 
 
 def _kept(drop: Lines, groups: Sequence[Rows]) -> Sequence[torch.Tensor]:

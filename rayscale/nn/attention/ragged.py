@@ -29,9 +29,9 @@ def attend(
     """
     where = queries.ends, keys.ends, queries.longest, keys.longest
     if query.dtype == torch.float32:
-        found = torch.ops.aten._efficient_attention_forward(
+        outputs = torch.ops.aten._efficient_attention_forward(
             query[None], key[None], value[None], None, *where, dropout, 0, torch.is_grad_enabled(), scale=scale
         )
-        return found[0][0]
-    found = torch.ops.aten._flash_attention_forward(query, key, value, *where, dropout, False, False, scale=scale)
-    return found[0]
+        return outputs[0][0]
+    outputs = torch.ops.aten._flash_attention_forward(query, key, value, *where, dropout, False, False, scale=scale)
+    return outputs[0]

@@ -199,11 +199,11 @@ def _attend(
 def _first_tokens(layer: nn.Module, states: torch.Tensor, packing: Packing) -> torch.Tensor:
     """The output (1, rows, width) of a layer of BERT for the first token of each row."""
     part: Any = layer.attention
-    own, firsts = part.self, states[:, packing.firsts]
+    attention, firsts = part.self, states[:, packing.firsts]
     query, key, value = (
-        project(given)[0].unflatten(-1, (own.num_attention_heads, -1))
-        for project, given in ((own.query, firsts), (own.key, states), (own.value, states))
+        project(given)[0].unflatten(-1, (attention.num_attention_heads, -1))
+        for project, given in ((attention.query, firsts), (attention.key, states), (attention.value, states))
     )
-    seen = packing.attend(query, key, value, own.scaling, own.dropout.p if own.training else 0.0)
-    found: torch.Tensor = layer.feed_forward_chunk(part.output(seen.flatten(1)[None], firsts))  # type: ignore[operator]
-    return found
+    context = packing.attend(query, key, value, attention.scaling, attention.dropout.p if attention.training else 0.0)
+    output: torch.Tensor = layer.feed_forward_chunk(part.output(context.flatten(1)[None], firsts))  # type: ignore[operator]
+    return output

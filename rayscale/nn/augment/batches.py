@@ -42,7 +42,7 @@ def quietly(load: Callable[..., Any], folder: str, **options: Any) -> Any:
 def buckets(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """Places of rows, the shortest first, cut so that a batch padded to its longest row has at most `tokens` tokens."""
     batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda each: (lengths[each], each)):
+    for place in sorted(range(len(lengths)), key=lambda number: (lengths[number], number)):
         if batch and lengths[place] * (len(batch) + 1) > tokens:
             yield batch
             batch = []

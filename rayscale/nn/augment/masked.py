@@ -61,20 +61,21 @@ class _Masked:
 
     def __call__(self, rows: Sequence[Example]) -> list[Example]:
         chosen = [self._choose(row) for row in rows]
-        masked = [_masked(row.text, spans, self._tokenizer.mask_token) for row, spans in zip(rows, chosen, strict=True)]
+        mask = [self._tokenizer.mask_token]
+        masked = [_replaced(row.text, spans, mask * len(spans)) for row, spans in zip(rows, chosen, strict=True)]
         ids = self._tokenizer(masked)["input_ids"] if masked else []
         mask = self._tokenizer.mask_token_id
         # A text that itself speaks of the mask, or that the model cannot read to its end, stays.
         able = [place for place, spans in enumerate(chosen)
                 if spans and len(ids[place]) <= self._longest and ids[place].count(mask) == len(spans)]  # fmt: skip
-        found = list(rows)
+        children = list(rows)
         for batch in buckets([len(ids[place]) for place in able], BATCH_TOKENS[self._device.type]):
-            places = [able[each] for each in batch]
-            told = self._batch([ids[place] for place in places], [rows[place] for place in places],
+            places = [able[number] for number in batch]
+            batch_texts = self._batch([ids[place] for place in places], [rows[place] for place in places],
                                [chosen[place] for place in places])  # fmt: skip
-            for place, text in zip(places, told, strict=True):
-                found[place] = rows[place].saying(text)
-        return found
+            for place, text in zip(places, batch_texts, strict=True):
+                children[place] = rows[place].saying(text)
+        return children
 
     def _choose(self, row: Example) -> list[tuple[int, int]]:
         """The spans to be masked, in the order of the text."""
@@ -99,12 +100,12 @@ class _Masked:
                spans: Sequence[Sequence[tuple[int, int]]]) -> list[str]:  # fmt: skip
         inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._device)
         at = inputs["input_ids"] == self._tokenizer.mask_token_id
-        seeds = np.array([row.seed for row, each in zip(rows, spans, strict=True) for _ in each], dtype=np.uint64)
-        words = [row.text[start:end] for row, each in zip(rows, spans, strict=True) for start, end in each]
-        free = [row.segmenter is not None for row, each in zip(rows, spans, strict=True) for _ in each]
-        kinds = [self._kind(word, each) for word, each in zip(words, free, strict=True)]
+        seeds = np.array([row.seed for row, places in zip(rows, spans, strict=True) for _ in places], dtype=np.uint64)
+        words = [row.text[start:end] for row, places in zip(rows, spans, strict=True) for start, end in places]
+        free = [row.segmenter is not None for row, places in zip(rows, spans, strict=True) for _ in places]
+        kinds = [self._kind(word, is_free) for word, is_free in zip(words, free, strict=True)]
         scores = self._model(**inputs).logits[at] + torch.stack([self._outside[kind] for kind in kinds])
-        within = [number for each in spans for number in range(len(each))]
+        within = [number for places in spans for number in range(len(places))]
         for place, word in enumerate(words):  # another word than the one that stood there
             scores[place, self._numbers.get(word.lower(), [])] = -torch.inf
         # The number of the mask within its row is the step: the masks of a row draw apart.
@@ -114,9 +115,9 @@ class _Masked:
             drawn[mine] = draw(scores[mine], seeds[mine], step, self._settings.top_k).cpu()
         new = [cased(self._words[number], word) for number, word in zip(drawn.tolist(), words, strict=True)]
         texts, first = [], 0
-        for row, each in zip(rows, spans, strict=True):
-            texts.append(_replaced(row.text, each, new[first : first + len(each)]))
-            first += len(each)
+        for row, places in zip(rows, spans, strict=True):
+            texts.append(_replaced(row.text, places, new[first : first + len(places)]))
+            first += len(places)
         return texts
 
 
@@ -124,14 +125,14 @@ def _whole_words(pieces: Sequence[str | None]) -> dict[int, str]:
     """Number → word, of the pieces that are words by themselves: those that begin with the mark of a space where the
     tokenizer marks spaces (Ġ, ▁), else those that do not continue a word (##)."""
     marks = _marks(pieces)
-    found = {}
+    whole = {}
     for number, piece in enumerate(pieces):
         word = piece or ""
         if marks:
             word = word[1:] if word[:1] in marks else ""
         if len(word) >= _LEAST_LETTERS and word.isalpha():
-            found[number] = word
-    return found
+            whole[number] = word
+    return whole
 
 
 def _caseless(pieces: Sequence[str | None]) -> dict[str, dict[int, str]]:
@@ -139,7 +140,7 @@ def _caseless(pieces: Sequence[str | None]) -> dict[str, dict[int, str]]:
 
     No mark of a space stands before such a character within a text.
     """
-    marks, found = _marks(pieces), defaultdict[str, dict[int, str]](dict)
+    marks, by_script = _marks(pieces), defaultdict[str, dict[int, str]](dict)
     for number, piece in enumerate(pieces):
         word, begins = (piece or ""), not marks
         if word[:1] in marks:
@@ -148,16 +149,12 @@ def _caseless(pieces: Sequence[str | None]) -> dict[str, dict[int, str]]:
             continue
         (script,) = scripts
         if (len(word) == 1) if script in UNSPACED else (begins and len(word) > 1):
-            found[script][number] = word
-    return found
+            by_script[script][number] = word
+    return by_script
 
 
 def _marks(pieces: Sequence[str | None]) -> list[str]:
     return [mark for mark in ("Ġ", "▁") if any(piece and piece.startswith(mark) for piece in pieces)]
-
-
-def _masked(text: str, spans: Sequence[tuple[int, int]], mask: str) -> str:
-    return _replaced(text, spans, [mask] * len(spans))
 
 
 def _replaced(text: str, spans: Sequence[tuple[int, int]], words: Sequence[str]) -> str:

@@ -22,10 +22,10 @@ def open_back_translation(settings: BackTranslationSettings) -> Step:
 
     def translate(rows: Sequence[Example]) -> list[Example]:
         texts, seeds = [row.text for row in rows], np.array([row.seed for row in rows], dtype=np.uint64)
-        found: Sequence[str | None] = texts
+        translated: Sequence[str | None] = texts
         for number, leg in enumerate(legs):
-            found = leg(found, mix(seeds, number))
-        return [row if text is None else row.saying(text) for row, text in zip(rows, found, strict=True)]
+            translated = leg(translated, mix(seeds, number))
+        return [row if text is None else row.saying(text) for row, text in zip(rows, translated, strict=True)]
 
     return translate
 
@@ -40,19 +40,19 @@ class _Translator:
 
     def __call__(self, texts: Sequence[str | None], seeds: np.ndarray) -> list[str | None]:
         """The translations; None for what is None, empty or too long."""
-        found: list[str | None] = [None] * len(texts)
+        translations: list[str | None] = [None] * len(texts)
         given = [place for place, text in enumerate(texts) if text]
         if not given:
-            return found
+            return translations
         ids = self._tokenizer([texts[place] for place in given])["input_ids"]
-        able = [each for each in range(len(given)) if len(ids[each]) <= self._longest]
-        lengths = [len(ids[each]) for each in able]
+        able = [number for number in range(len(given)) if len(ids[number]) <= self._longest]
+        lengths = [len(ids[number]) for number in able]
         for batch in buckets(lengths, BATCH_TOKENS[self._device.type]):
-            places = [given[able[each]] for each in batch]
-            told = self._batch([ids[able[each]] for each in batch], seeds[places])
-            for place, text in zip(places, told, strict=True):
-                found[place] = text
-        return found
+            places = [given[able[number]] for number in batch]
+            batch_texts = self._batch([ids[able[number]] for number in batch], seeds[places])
+            for place, text in zip(places, batch_texts, strict=True):
+                translations[place] = text
+        return translations
 
     @torch.inference_mode()
     def _batch(self, ids: list[list[int]], seeds: np.ndarray) -> list[str]:

@@ -208,12 +208,6 @@ def _check_fit(
     source: str, config: transformers.PretrainedConfig, task_type: str, layers: int, vocab_size: int, max_length: int
 ) -> None:
     heads.check_head(source, config.to_dict(), task_type)
-    kind = type(config)
-    mapping: Any = find_objective(task_type).head._model_mapping
-    bodies: Any = transformers.MODEL_MAPPING
-    # Some heads of decoders name their body otherwise than the checkpoints of its kind do, and would read none of it.
-    if kind not in mapping or _prefix(mapping[kind]) != _prefix(bodies[kind]):
-        raise heads.cannot_do(source, config.model_type, task_type)
     depth = getattr(config, _key(config, DEPTH_KEYS, source))
     if not 1 <= layers <= depth:
         raise InputError(
@@ -228,12 +222,6 @@ def _check_fit(
     positions = heads.positions_of(lambda key: getattr(config, key, None))
     if positions and max_length > positions:
         raise heads.too_long(source, max_length, positions)
-
-
-def _prefix(classes: Any) -> str:
-    """What the first of these classes of a kind, or the only one, calls its body."""
-    first: Any = classes[0] if isinstance(classes, tuple) else classes
-    return str(first.base_model_prefix)
 
 
 def _head(model: PreTrainedModel, new: Collection[str]) -> list[nn.Parameter]:
@@ -265,9 +253,9 @@ def _check_body(source: str, model: PreTrainedModel, new: Iterable[str]) -> None
 
 
 def _key(config: transformers.PretrainedConfig, keys: tuple[str, ...], source: str) -> str:
-    own, written = [config.attribute_map[key] for key in keys if key in config.attribute_map], config.to_dict()
+    mapped, written = [config.attribute_map[key] for key in keys if key in config.attribute_map], config.to_dict()
     # By names that are not written to config.json a config may tell what it works out of others.
-    for key in (*own, *(key for key in keys if key in written), *keys):
+    for key in (*mapped, *(key for key in keys if key in written), *keys):
         if isinstance(getattr(config, key, None), int):
             return key
     raise InputError(

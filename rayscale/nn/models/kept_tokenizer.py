@@ -127,15 +127,15 @@ def _loads_as(tokenizer: Tokenizer, folder: Path) -> bool:
         return False
     finally:
         transformers_logging.set_verbosity(level)
-    found: Tokenizer | None = getattr(loaded, "backend_tokenizer", None)
-    if not isinstance(found, Tokenizer):
+    backend: Tokenizer | None = getattr(loaded, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
         return False
-    mine, other = (json.loads(each.to_str()) for each in (tokenizer, found))
-    return all(mine[part] == other[part] for part in _PARTS) and _frame(tokenizer) == _frame(found)
+    mine, other = (json.loads(one.to_str()) for one in (tokenizer, backend))
+    return all(mine[part] == other[part] for part in _PARTS) and _frame(tokenizer) == _frame(backend)
 
 
 def _frame(tokenizer: Tokenizer) -> list[tuple[list[int], list[int]]]:
     """What it makes of a text and of a pair: the tokens it puts around them, and the kinds of tokens."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return [(each.ids, each.type_ids) for each in (tokenizer.encode("a"), tokenizer.encode("a", "b"))]
+    return [(encoded.ids, encoded.type_ids) for encoded in (tokenizer.encode("a"), tokenizer.encode("a", "b"))]

@@ -62,14 +62,6 @@ class Score:
     signature: str | None = None
 
 
-def _nothing_more(split: Split, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
-    return {}
-
-
-def _as_it_will(prepared: Prepared) -> dict[str, Any]:
-    return {}
-
-
 def longest_row(split: Split) -> int:
     """Tokens of the longest input: that of a row."""
     return int(split.lengths.max(initial=0))
@@ -99,13 +91,13 @@ class Objective:
     targets: Callable[[Split], np.ndarray]
     losses: Callable[[nn.Module, Inputs], tuple[torch.Tensor, torch.Tensor]]
     tally: Callable[[Prepared, Split], Tally]
-    extra: Callable[[Split, np.ndarray, int], dict[str, np.ndarray]] = _nothing_more
+    extra: Callable[[Split, np.ndarray, int], dict[str, np.ndarray]] = lambda split, rows, width: {}
     betas: tuple[float, float] = (0.9, 0.999)
     head_per_token: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     flops: Callable[[Size, Split, np.ndarray], float] = plain_flops
     longest: Callable[[Split], int] = longest_row
-    writing: Callable[[Prepared], dict[str, Any]] = _as_it_will
+    writing: Callable[[Prepared], dict[str, Any]] = lambda prepared: {}
 
     def pass_flops(self, size: Size, split: Split, rows: np.ndarray) -> float:
         """`flops` of one pass, frozen weights considered: 4 per parameter and token instead of 6.
@@ -119,8 +111,8 @@ class Objective:
 
 def find_objective(task_type: str) -> Objective:
     """Raises InputError for an unknown task."""
-    found: Objective = part_of("nn", task_type, "OBJECTIVE")
-    return found
+    objective: Objective = part_of("nn", task_type, "OBJECTIVE")
+    return objective
 
 
 def bare(model: nn.Module) -> Any:

@@ -79,8 +79,8 @@ def _measure(model: PreTrainedModel, head_per_token: bool, counts: Callable[[nn.
     if output is not None:
         # The language-model head works on every token, whether tied to the embedding or not.
         head = sum(p.numel() for p in output.parameters() if counts(p))
-        own = sum(p.numel() for p in output.parameters() if counts(p) and id(p) not in tables)
-        token, example = token + head, example - own
+        writing = sum(p.numel() for p in output.parameters() if counts(p) and id(p) not in tables)
+        token, example = token + head, example - writing
     config: Any = model.config
     depth = next(int(getattr(config, key)) for key in DEPTH_KEYS if isinstance(getattr(config, key, None), int))
     width = next(int(getattr(config, key)) for key in WIDTH_KEYS if isinstance(getattr(config, key, None), int))

@@ -15,7 +15,7 @@ def read_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """
     saved = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
-    return {**{name: each for name, each in model.named_parameters() if each.requires_grad}, **buffers}
+    return {**{name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}, **buffers}
 
 
 def write_weights(weights: Mapping[str, torch.Tensor], model: nn.Module) -> None:

@@ -44,15 +44,15 @@ def units_of(text: str) -> list[str]:
     return _units().findall(text)
 
 
-def exact_match(said: str, answers: Sequence[str]) -> float:
+def exact_match(given: str, answers: Sequence[str]) -> float:
     """1 where an answer is the same, else 0; without answers where nothing was said."""
-    return max(float(_same(said) == _same(answer)) for answer in _counting(answers))
+    return max(float(_same(given) == _same(answer)) for answer in _counting(answers))
 
 
-def f1(said: str, answers: Sequence[str]) -> float:
+def f1(given: str, answers: Sequence[str]) -> float:
     """The harmonic mean of the shares of units in common, of the answer for which it is highest."""
     wanted = (units_of(normalise_answer(answer)) for answer in _counting(answers))
-    return max(_f1(units_of(normalise_answer(said)), answer) for answer in wanted)
+    return max(_f1(units_of(normalise_answer(given)), answer) for answer in wanted)
 
 
 def _same(text: str) -> list[str]:
@@ -63,8 +63,8 @@ def _counting(answers: Sequence[str]) -> Sequence[str]:
     return [answer for answer in answers if normalise_answer(answer)] or [""]
 
 
-def _f1(said: list[str], answer: list[str]) -> float:
-    if not said or not answer:
-        return float(said == answer)
-    common = sum((Counter(said) & Counter(answer)).values())
-    return 2 * common / (len(said) + len(answer))
+def _f1(given: list[str], answer: list[str]) -> float:
+    if not given or not answer:
+        return float(given == answer)
+    common = sum((Counter(given) & Counter(answer)).values())
+    return 2 * common / (len(given) + len(answer))

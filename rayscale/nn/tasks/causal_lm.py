@@ -61,14 +61,14 @@ class _Bits:
         return sum(map(len, self._tokenizer.decode_batch(rows, skip_special_tokens=True)))
 
     def finish(self, group: Group, loss: float) -> Score:
-        targets, characters = (float(each) for each in group.add([self._targets, self._characters]))
+        targets, characters = (float(total) for total in group.add([self._targets, self._characters]))
         bits = loss / math.log(2)
-        found = {"bits_per_token": bits}
+        metrics = {"bits_per_token": bits}
         if loss < LARGEST_EXPONENT:
-            found["perplexity"] = math.exp(loss)
+            metrics["perplexity"] = math.exp(loss)
         if characters:
-            found["bits_per_character"] = bits * targets / characters
-        return Score(found)
+            metrics["bits_per_character"] = bits * targets / characters
+        return Score(metrics)
 
 
 # Language models forget squared gradients sooner than AdamW's default does (Brown et al. 2020, arXiv 2005.14165).

@@ -50,10 +50,10 @@ class _Classes:
         self._exact = self._rows = 0
 
     def add(self, model: nn.Module, inputs: Inputs, outputs: torch.Tensor, rows: np.ndarray) -> None:
-        true, said = _wanted(inputs, outputs) > 0, outputs > 0
-        for count, marked in zip(self._counts, (true & said, said, true), strict=True):
+        true, marked_rows = _wanted(inputs, outputs) > 0, outputs > 0
+        for count, marked in zip(self._counts, (true & marked_rows, marked_rows, true), strict=True):
             count += marked.sum(0).cpu().numpy()
-        self._exact += int((true == said).all(1).sum())
+        self._exact += int((true == marked_rows).all(1).sum())
         self._rows += len(outputs)
 
     def finish(self, group: Group, loss: float) -> Score:

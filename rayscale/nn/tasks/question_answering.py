@@ -70,8 +70,8 @@ def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor
     pad = padding_token(bare(model))
     ids = inputs.ids.flatten()[places.clamp(min=0)].masked_fill(places == NOWHERE, pad)
     kinds = {} if kinds_of(model) < 2 else {TYPES: inputs.extra[TYPES]}
-    found = model(input_ids=ids, attention_mask=inputs.extra[WINDOWS], **kinds)
-    logits = torch.stack([found.start_logits, found.end_logits], -1).float()
+    outputs = model(input_ids=ids, attention_mask=inputs.extra[WINDOWS], **kinds)
+    logits = torch.stack([outputs.start_logits, outputs.end_logits], -1).float()
     logits = logits.masked_fill((places == NOWHERE)[..., None], -torch.inf)
     wanted = torch.stack([inputs.extra["first"], inputs.extra["last"]], -1)
     return cross_entropy(logits, wanted, reduction="sum") / 2, logits
@@ -96,9 +96,9 @@ def best_spans(logits: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.
     for further in range(min(LONGEST_ANSWER, tokens)):
         sums = starts[:, : tokens - further] + ends[:, further:]
         place = sums.argmax(1)
-        found = sums[np.arange(windows), place]
-        better = found > score
-        score, first = np.where(better, found, score), np.where(better, place, first)
+        sum_here = sums[np.arange(windows), place]
+        better = sum_here > score
+        score, first = np.where(better, sum_here, score), np.where(better, place, first)
         last = np.where(better, place + further, last)
     return score, first, last
 
@@ -128,12 +128,12 @@ class _Answers:
             windows = slice(stop, stop + int(self._split.lists["windows"].lengths[row]))
             stop = windows.stop
             best = windows.start + int(scores[windows].argmax())
-            said = ""
+            answer = ""
             if np.isfinite(scores[best]) and not (self._may_be_none and nothing[windows].min() > scores[best]):
                 context = self._split.texts["context"][row].as_py()
-                said = context[begins[best, first[best]] : ends[best, last[best]]]
+                answer = context[begins[best, first[best]] : ends[best, last[best]]]
             answers = json.loads(self._split.texts["answers"][row].as_py())
-            self._sums += (exact_match(said, answers), f1(said, answers), 1)
+            self._sums += (exact_match(answer, answers), f1(answer, answers), 1)
 
     def finish(self, group: Group, loss: float) -> Score:
         exact, words, number = group.add(self._sums)

@@ -39,8 +39,8 @@ def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor
     wanted = inputs.extra["targets"]
     prepare = getattr(bare(model), "prepare_decoder_input_ids_from_labels", None)
     # Some shift their labels within, and then make a loss of their own of them.
-    told = {"labels": wanted} if prepare is None else {"decoder_input_ids": prepare(labels=wanted.clone())}
-    logits = model(input_ids=inputs.ids, attention_mask=inputs.mask, **told, use_cache=False).logits.float()
+    decoded = {"labels": wanted} if prepare is None else {"decoder_input_ids": prepare(labels=wanted.clone())}
+    logits = model(input_ids=inputs.ids, attention_mask=inputs.mask, **decoded, use_cache=False).logits.float()
     return cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum"), logits
 
 

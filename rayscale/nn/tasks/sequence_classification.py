@@ -47,8 +47,8 @@ class _Confusion:
     def add(self, model: nn.Module, inputs: Inputs, outputs: torch.Tensor, rows: np.ndarray) -> None:
         assert inputs.labels is not None
         classes = len(self._labels)
-        found = torch.bincount(inputs.labels * classes + outputs.argmax(-1), minlength=classes * classes)
-        self._counts = found if self._counts is None else self._counts + found
+        counts = torch.bincount(inputs.labels * classes + outputs.argmax(-1), minlength=classes * classes)
+        self._counts = counts if self._counts is None else self._counts + counts
 
     def finish(self, group: Group, loss: float) -> Score:
         classes = len(self._labels)

@@ -50,15 +50,15 @@ class _Tags:
         self._right = self._all = 0
 
     def add(self, model: nn.Module, inputs: Inputs, outputs: torch.Tensor, rows: np.ndarray) -> None:
-        wanted, found = inputs.extra["targets"].cpu().numpy(), outputs.argmax(-1).cpu().numpy()
-        for true_row, found_row in zip(wanted, found, strict=True):
+        wanted, guesses = inputs.extra["targets"].cpu().numpy(), outputs.argmax(-1).cpu().numpy()
+        for true_row, found_row in zip(wanted, guesses, strict=True):
             tagged = true_row != IGNORED
             true = [self._labels[number] for number in true_row[tagged]]
             predicted = [self._labels[number] for number in found_row[tagged]]
             self._all += len(true)
             self._right += sum(one == other for one, other in zip(true, predicted, strict=True))
-            there, said = self._things(true), self._things(predicted)
-            for count, things in zip(self._counts, (there & said, said, there), strict=True):
+            there, claimed = self._things(true), self._things(predicted)
+            for count, things in zip(self._counts, (there & claimed, claimed, there), strict=True):
                 for kind, *_ in things:
                     count[self._kinds[kind]] += 1
 

@@ -46,11 +46,11 @@ def cut_bucketed_batches(
     Every BUCKET_BATCHES of them hold the rows that consecutive batches would hold, sorted by length (int64 `lengths` of
     all rows of the split).
     """
-    found: list[np.ndarray] = []
+    cut: list[np.ndarray] = []
     for start in range(0, len(ordered), BUCKET_BATCHES * global_batch):
         bucket = ordered[start : start + BUCKET_BATCHES * global_batch]
-        found += cut_global_batches(bucket[np.argsort(lengths[bucket], kind="stable")], global_batch)
-    return [found[place] for place in np.random.default_rng([seed, epoch, 1]).permutation(len(found))]
+        cut += cut_global_batches(bucket[np.argsort(lengths[bucket], kind="stable")], global_batch)
+    return [cut[place] for place in np.random.default_rng([seed, epoch, 1]).permutation(len(cut))]
 
 
 def share_global_batch(

@@ -10,14 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from rayscale.nn.models.objectives import WINDOWS, Inputs
-
-if TYPE_CHECKING:
-    pass
 
 #: A pass of a micro-batch: gradients are added to the parameters', multiplied by a factor; returns the summed loss.
 Pass = Callable[[Inputs, float | torch.Tensor], torch.Tensor]
@@ -27,109 +24,65 @@ MOST_SHAPES = 512  # that are remembered
 
 
 @dataclass(frozen=True)
-class _Recording:
+class Recording:
     """A graph with the tensors that it reads (those of `inputs`, `factor`) and writes (`loss`).
 
-    While it was recorded, at most `more_bytes` were allocated beside all else.
+    While it was recorded, at most `more_bytes` were allocated in addition to all else.
     """
 
-    graph: torch.cuda.CUDAGraph
-    inputs: list[torch.Tensor]
+    graph: Any  # torch.cuda.CUDAGraph
+    inputs: Inputs
     factor: torch.Tensor
     loss: torch.Tensor
     more_bytes: int
 
-    def play(self, inputs: list[torch.Tensor], factor: float | torch.Tensor) -> torch.Tensor:
-        """The pass once more, on these tensors."""
+    def play(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
+        """Run the pass once more, on these inputs."""
         self.factor.fill_(factor)
-        for here, given in zip(self.inputs, inputs, strict=True):
-            here.copy_(given)
+        for recorded, given in zip(_tensors(self.inputs), _tensors(inputs), strict=True):
+            recorded.copy_(given)
         self.graph.replay()
         return self.loss.clone()
 
 
-class Recorder:
-    """Does what `run` does; gradients must stay the same tensors between calls (zeroed, not dropped).
+class CudaGraphs:
+    """Records passes on a GPU. Graphs share their memory, as they never run at once."""
 
-    A shape that comes for the first time is run as it is, which prepares what PyTorch prepares once; at the second time
-    it is recorded. Graphs share their memory, as they never run at once. Nothing is computed while recording, so where
-    that fails, `failure` says why, and this trial's passes are run one by one from then on. All passes are on one
-    stream: libraries, autograd and torch.compile prepare themselves for each anew, which no recording can hold.
-
-    A further trial of the same model may `begin` with the recordings of those before. Which of its passes are replayed
-    is decided as if there were none, so that it is the same trial as in a new process.
-    """
-
-    def __init__(self, run: Pass) -> None:
-        self._recordings: dict[Any, _Recording] = {}
+    def __init__(self) -> None:
         self._pool: Any = torch.cuda.graph_pool_handle()
-        self.failure: str | None = None
-        self._run: Pass | None = run
-        self._seen: set[Any] = set()
-        self._played: set[Any] = set()  # shapes that this trial replays
-        self.peak_bytes = 0  # of allocated memory, had this trial made its recordings itself
 
-    def begin(self, run: Pass) -> None:
-        """A further trial begins; `run` computes its passes, which differ from those before in their inputs alone."""
-        self._run = run
+    @contextmanager
+    def stream(self, device: torch.device) -> Iterator[None]:
+        """What is within runs on the stream of passes, after what came before and before what comes next."""
+        here, passes = torch.cuda.current_stream(), _passes(device)
+        passes.wait_stream(here)
+        with torch.cuda.stream(passes):
+            yield
+        here.wait_stream(passes)
 
-    def end(self) -> None:
-        """The trial is over: of what it brought nothing is kept but recordings."""
-        self._run, self._seen, self._played, self.peak_bytes = None, set(), set(), 0
+    def allocated_bytes(self, device: torch.device) -> int:
+        """Bytes of memory that are allocated now."""
+        return torch.cuda.memory_allocated(device)
 
-    def __call__(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
-        """One pass."""
-        here, stream = torch.cuda.current_stream(), _passes(inputs.ids.device)
-        stream.wait_stream(here)
-        with torch.cuda.stream(stream):
-            loss = self._pass(inputs, factor)
-        here.wait_stream(stream)
-        return loss
+    def peak_bytes(self, device: torch.device) -> int:
+        """The most bytes that were allocated since the last recording, or since the trial began."""
+        return torch.cuda.max_memory_allocated(device)
 
-    def _pass(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
-        tensors = list(_tensors(inputs))
-        shape = tuple((tuple(each.shape), each.dtype) for each in tensors)
-        # Windows differ from batch to batch in number and width: such shapes do not come back.
-        if self.failure is None and shape in self._seen and shape not in self._played and len(self._played) < MOST:
-            self._try(shape, inputs)
-        if shape in self._played:
-            return self._recordings[shape].play(tensors, factor)
-        assert self._run is not None
-        if self.failure is None and len(self._seen) < MOST_SHAPES and WINDOWS not in inputs.extra:
-            self._seen.add(shape)
-            # What is recorded are copies, too: torch.compile looks at where in its memory a tensor begins.
-            return self._run(_copied(inputs), factor)
-        return self._run(inputs, factor)
-
-    def _try(self, shape: Any, inputs: Inputs) -> None:
-        try:
-            if shape not in self._recordings:
-                if len(self._recordings) >= MOST:  # one that this trial does not play makes room
-                    del self._recordings[next(each for each in self._recordings if each not in self._played)]
-                self._recordings[shape] = self._record(inputs)
-            self._played.add(shape)
-            self._see_peak(torch.cuda.memory_allocated(inputs.ids.device) + self._recordings[shape].more_bytes)
-        except RuntimeError as error:  # the type of CUDA's errors, a lack of memory among them
-            self.failure = str(error).splitlines()[0]
-            self._recordings.clear()
-            self._played.clear()
-
-    def _record(self, inputs: Inputs) -> _Recording:
-        held, device = _copied(inputs), inputs.ids.device
+    def record(self, run: Pass, inputs: Inputs) -> Recording:
+        """Record a pass on copies of these inputs; raises RuntimeError where that fails."""
+        copies, device = _copied(inputs), inputs.ids.device
         factor = torch.zeros((), device=device)
         graph, draws = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state(device)
         torch.cuda.synchronize()
         torch.cuda.empty_cache()  # what such a pass left behind can hold its recording
-        self._see_peak(torch.cuda.max_memory_allocated(device))
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        assert self._run is not None
         with _no_garbage_collected():
             try:
                 # Only this thread must not wait: others write savepoints.
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
-                    loss = self._run(held, factor)
+                    loss = run(copies, factor)
                 except BaseException:
                     with suppress(RuntimeError):  # says only that something failed before
                         graph.capture_end()
@@ -138,8 +91,75 @@ class Recorder:
             except BaseException:
                 _clear_up(device, self._pool, draws)
                 raise
-        more = torch.cuda.max_memory_allocated(device) - before
-        return _Recording(graph, list(_tensors(held)), factor, loss, more)
+        return Recording(graph, copies, factor, loss, torch.cuda.max_memory_allocated(device) - before)
+
+
+class Recorder:
+    """Does what `run` does; gradients must stay the same tensors between calls (zeroed, not dropped).
+
+    A shape that comes for the first time is run as it is, which prepares what PyTorch prepares once; at the second time
+    it is recorded. Nothing is computed while recording, so where that fails, `failure` says why, and this trial's
+    passes are run one by one from then on. All passes are on one stream: libraries, autograd and torch.compile prepare
+    themselves for each anew, which no recording can hold.
+
+    A further trial of the same model may `begin` with the recordings of those before. Which of its passes are replayed
+    is decided as if there were none, so that it is the same trial as in a new process.
+    """
+
+    def __init__(self, run: Pass, graphs: CudaGraphs) -> None:
+        self._graphs = graphs
+        self._recordings: dict[Any, Recording] = {}
+        self.failure: str | None = None
+        self._run: Pass | None = run
+        self._run_shapes: set[Any] = set()
+        self._played_shapes: set[Any] = set()
+        self.peak_bytes = 0  # of allocated memory, had this trial made its recordings itself
+
+    def begin(self, run: Pass) -> None:
+        """A further trial begins; `run` computes its passes, which differ from those before in their inputs alone."""
+        self._run = run
+
+    def end(self) -> None:
+        """The trial is over: keep nothing of it but recordings."""
+        self._run, self.peak_bytes = None, 0
+        self._run_shapes.clear()
+        self._played_shapes.clear()
+
+    def __call__(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
+        """One pass."""
+        with self._graphs.stream(inputs.ids.device):
+            return self._pass(inputs, factor)
+
+    def _pass(self, inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
+        assert self._run is not None
+        shape = tuple((tuple(tensor.shape), tensor.dtype) for tensor in _tensors(inputs))
+        again = shape in self._run_shapes and shape not in self._played_shapes
+        if self.failure is None and again and len(self._played_shapes) < MOST:
+            self._try(shape, inputs)
+        if shape in self._played_shapes:
+            return self._recordings[shape].play(inputs, factor)
+        # Windows differ from batch to batch in number and width: such shapes do not come back.
+        if self.failure is None and len(self._run_shapes) < MOST_SHAPES and WINDOWS not in inputs.extra:
+            self._run_shapes.add(shape)
+            # What is recorded are copies, too: torch.compile looks at where in its memory a tensor begins.
+            return self._run(_copied(inputs), factor)
+        return self._run(inputs, factor)
+
+    def _try(self, shape: Any, inputs: Inputs) -> None:
+        assert self._run is not None
+        device = inputs.ids.device
+        try:
+            if shape not in self._recordings:
+                if len(self._recordings) >= MOST:  # one that this trial does not play makes room
+                    del self._recordings[next(key for key in self._recordings if key not in self._played_shapes)]
+                self._see_peak(self._graphs.peak_bytes(device))  # recording begins another one
+                self._recordings[shape] = self._graphs.record(self._run, inputs)
+            self._played_shapes.add(shape)
+            self._see_peak(self._graphs.allocated_bytes(device) + self._recordings[shape].more_bytes)
+        except RuntimeError as error:  # the type of CUDA's errors, a lack of memory among them
+            self.failure = str(error).splitlines()[0]
+            self._recordings.clear()
+            self._played_shapes.clear()
 
     def _see_peak(self, allocated: int) -> None:
         self.peak_bytes = max(self.peak_bytes, allocated)
@@ -185,9 +205,9 @@ def _copied(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.clone()
     if isinstance(value, dict):
-        return {name: _copied(each) for name, each in value.items()}
+        return {name: _copied(part) for name, part in value.items()}
     if is_dataclass(value):
-        return replace(value, **{name: _copied(each) for name, each in vars(value).items()})  # type: ignore[type-var]
+        return replace(value, **{name: _copied(part) for name, part in vars(value).items()})  # type: ignore[type-var]
     return value
 
 
@@ -196,5 +216,5 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict) or is_dataclass(value):
-        for each in (value if isinstance(value, dict) else vars(value)).values():
-            yield from _tensors(each)
+        for part in (value if isinstance(value, dict) else vars(value)).values():
+            yield from _tensors(part)

@@ -36,5 +36,5 @@ class Heartbeat:
         if self.progress is None or now < self._next:
             return
         self._next = now + PROGRESS_SECONDS
-        told = {"phase": self.phase, "step": self.step, "steps": self.steps}
-        self.progress({**told, "train_loss": self.train_loss, "micro_batch": self.micro_batch})
+        state = {"phase": self.phase, "step": self.step, "steps": self.steps}
+        self.progress({**state, "train_loss": self.train_loss, "micro_batch": self.micro_batch})

@@ -94,7 +94,7 @@ class Job:
 
         labels = None if split.labels is None else send(np.asarray(split.labels[rows], dtype=np.int64))
         extra = self.objective.extra(split, rows, ids.shape[1])
-        sent: dict[str, Any] = {name: send(each) for name, each in extra.items() if name not in (WINDOWS, OWNERS)}
+        sent: dict[str, Any] = {name: send(column) for name, column in extra.items() if name not in (WINDOWS, OWNERS)}
         keys = None if key is None else row_keys(key, rows)
         if WINDOWS in extra:  # the model reads these, not the rows
             sent[WINDOWS] = mask(extra[WINDOWS], extra["places"].shape[1])

@@ -61,9 +61,9 @@ class SavepointKeeper:
         listed = group.add(np.pad(np.asarray(steps, dtype=float), (0, LOOKED_AT - len(steps))))
         damaged: list[tuple[int, str | None]] = []
         for step in (int(each) for each in listed if each):
-            found, reason = self._read(step)
-            if not group.largest([float(found is None)])[0]:
-                self._found = found
+            saved, reason = self._read(step)
+            if not group.largest([float(saved is None)])[0]:
+                self._found = saved
                 break
             if first:
                 damaged.append((step, reason))
@@ -109,12 +109,12 @@ class SavepointKeeper:
     ) -> resume.Position:
         """Training begins: sets optimizer, course and generators to where it goes on, and returns where that is."""
         self._model, self._optimizer, self._course, self._pulse = model, optimizer, course, pulse
-        group, at, found = self.job.group, resume.Position(0), self._found
-        if found is not None:
-            at = found.position(group.rank)
-            resume.put_optimizer(found, model, optimizer)
-            resume.restore_course(found, course, group.device)
-            resume.put_generators(found, group)
+        group, at, saved = self.job.group, resume.Position(0), self._found
+        if saved is not None:
+            at = saved.position(group.rank)
+            resume.put_optimizer(saved, model, optimizer)
+            resume.restore_course(saved, course, group.device)
+            resume.put_generators(saved, group)
             self._found = None  # its tensors take twice the memory of the model
         if self.on:
             assert self.saving is not None
@@ -145,13 +145,13 @@ class SavepointKeeper:
     def _save(self, at: resume.Position, trained: float) -> None:
         assert self.saving is not None
         job, per_epoch = self.job, self.job.steps // self.job.epochs
-        told = {
+        state = {
             "epoch": at.step // per_epoch,
             "batch": at.step % per_epoch,
             "micro_batch": job.micro_batch,
             "course": resume.tell_course(self._course, trained),
         }
-        files = resume.capture(self._model, self._optimizer, job.group, at, told, self._course.watch.weights)
+        files = resume.capture(self._model, self._optimizer, job.group, at, state, self._course.watch.weights)
         if self._attempt is not None:
             if sees(self.saving.store, self.saving.token):
                 self._writer = _Writer(self.savepoints, at.step, files)

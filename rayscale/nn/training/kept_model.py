@@ -19,7 +19,7 @@ from rayscale.nn.devices import restart_memory_peak
 from rayscale.nn.models.build import build_model, draw_again
 from rayscale.nn.models.size import Size
 from rayscale.nn.models.used_rows import UsedRows, find_used, input_table
-from rayscale.nn.training.cuda_graphs import Pass, Recorder
+from rayscale.nn.training.cuda_graphs import CudaGraphs, Pass, Recorder
 
 if TYPE_CHECKING:
     from rayscale.runs.trial import ModelSpec
@@ -77,7 +77,7 @@ class ReadyModel:
     def record(self, run: Pass) -> Recorder:
         """What runs this trial's passes and records them, or has done so already."""
         if self.recorder is None:
-            self.recorder = Recorder(run)
+            self.recorder = Recorder(run, CudaGraphs())
         else:
             self.recorder.begin(run)
         return self.recorder
@@ -124,19 +124,14 @@ class KeptModel:
     """At most one model, kept from one trial to the next."""
 
     def __init__(self) -> None:
-        self._ready: ReadyModel | None = None
-
-    @property
-    def holds(self) -> bool:
-        """Whether there is one."""
-        return self._ready is not None
+        self.ready: ReadyModel | None = None
 
     def take(self, recipe: ModelRecipe, seed: int, prepared: Prepared) -> ReadyModel | None:
         """The kept model where it fits, begun anew; None otherwise, and then its memory is free again.
 
         It is not kept any more, so that a trial which fails leaves none.
         """
-        ready, self._ready = self._ready, None
+        ready, self.ready = self.ready, None
         if ready is None:
             return None
         if ready.fits(recipe, prepared):
@@ -156,7 +151,7 @@ class KeptModel:
             if ready.recorder.failure is not None:
                 return
             ready.recorder.end()
-        self._ready = ready
+        self.ready = ready
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[torch.Tensor]:

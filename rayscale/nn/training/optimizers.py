@@ -30,12 +30,12 @@ def make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
     body = {id(parameter) for parameter in model.base_model.parameters()}
     added = adapter_parameters(model)
     sorted_out: dict[tuple[bool, float], list[nn.Parameter]] = {}
-    for parameter in filter(lambda each: each.requires_grad, model.parameters()):
+    for parameter in (weight for weight in model.parameters() if weight.requires_grad):
         factor = job.body_factor if id(parameter) in body else job.head_factor
         sorted_out.setdefault((parameter.ndim > 1, 1.0 if id(parameter) in added else factor), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": found, "weight_decay": decays[matrix], "factor": factor}
-        for (matrix, factor), found in sorted_out.items()
+        {"params": parameters, "weight_decay": decays[matrix], "factor": factor}
+        for (matrix, factor), parameters in sorted_out.items()
     ]
     rate = job.learning_rate
     if name == "adamw":

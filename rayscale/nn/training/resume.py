@@ -70,18 +70,18 @@ def capture(
     optimizer: torch.optim.Optimizer,
     group: Group,
     at: Position,
-    told: Mapping[str, Any],
+    values: Mapping[str, Any],
     best: Mapping[str, torch.Tensor],
 ) -> dict[str, bytes]:
     """The files of a savepoint, on rank 0; empty on the others, which give their generators and loss. All must call.
 
-    `told` are further values for state.json, the same on every rank or rank 0's.
+    `values` are further ones for state.json, the same on every rank or rank 0's.
     """
     mine = json.dumps({"loss_sum": at.loss_sum, **_read_generators(group.device)}).encode()
     ranks = group.gather(mine)
     if group.rank:
         return {}
-    state = {**told, "step": at.step, "target_sum": at.target_sum, "ranks": [json.loads(each) for each in ranks]}
+    state = {**values, "step": at.step, "target_sum": at.target_sum, "ranks": [json.loads(rank) for rank in ranks]}
     files = {
         WEIGHTS: safetensors.torch.save(_on_cpu(read_weights(model))),
         OPTIMIZER: safetensors.torch.save(_on_cpu(_slots(model, optimizer))),
@@ -100,15 +100,15 @@ def parse(files: Mapping[str, bytes]) -> SavedState:
         raise DamagedError(f"{type(error).__name__}: {error}") from None
 
 
-def put_weights(found: SavedState, model: nn.Module) -> None:
+def put_weights(saved: SavedState, model: nn.Module) -> None:
     """Overwrite the model's parameters and buffers."""
-    write_weights(found.weights, model)
+    write_weights(saved.weights, model)
 
 
-def put_optimizer(found: SavedState, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def put_optimizer(saved: SavedState, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Give a fresh optimizer the state that it had."""
     parameters = dict(model.named_parameters())
-    for key, stored in found.optimizer.items():
+    for key, stored in saved.optimizer.items():
         name, _, slot = key.rpartition("/")
         parameter = parameters[name]
         if stored.dtype == torch.float64:  # a plain number; see _slots
@@ -119,26 +119,26 @@ def put_optimizer(found: SavedState, model: nn.Module, optimizer: torch.optim.Op
         optimizer.state[parameter][slot] = kept.to(dtype=stored.dtype, device=parameter.device).copy_(stored)
 
 
-def put_generators(found: SavedState, group: Group) -> None:
+def put_generators(saved: SavedState, group: Group) -> None:
     """Set every generator of random numbers; the last thing to be done before the next step."""
-    told = found.state["ranks"][group.rank]
-    version, values, following = told["python"]
+    states = saved.state["ranks"][group.rank]
+    version, values, following = states["python"]
     random.setstate((version, tuple(values), following))
-    name, keys, *rest = told["numpy"]
+    name, keys, *rest = states["numpy"]
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(_tensor(told["torch"]))
+    torch.set_rng_state(_tensor(states["torch"]))
     if group.device.type == "cuda":
-        torch.cuda.set_rng_state(_tensor(told["cuda"]), group.device)
+        torch.cuda.set_rng_state(_tensor(states["cuda"]), group.device)
 
 
-def restore_course(found: SavedState, course: Course, device: torch.device) -> None:
+def restore_course(saved: SavedState, course: Course, device: torch.device) -> None:
     """Give a fresh course what was measured up to the savepoint."""
-    told = found.state["course"]
-    course.watch = replace(course.watch, **told["watch"], weights={n: t.to(device) for n, t in found.best.items()})
-    course.decay = told["decay"]
-    course.curve, course.sums = list(told["curve"]), [(loss, targets) for loss, targets in told["sums"]]
-    course.steps, course.train_seconds, course.eval_seconds = found.state["step"], told["train"], told["eval"]
-    course.speed = SpeedWindow(**told["speed"])
+    state = saved.state["course"]
+    course.watch = replace(course.watch, **state["watch"], weights={n: t.to(device) for n, t in saved.best.items()})
+    course.decay = state["decay"]
+    course.curve, course.sums = list(state["curve"]), [(loss, targets) for loss, targets in state["sums"]]
+    course.steps, course.train_seconds, course.eval_seconds = saved.state["step"], state["train"], state["eval"]
+    course.speed = SpeedWindow(**state["speed"])
 
 
 def tell_course(course: Course, train_seconds: float) -> dict[str, Any]:

@@ -41,12 +41,12 @@ class Vitals:
 
     def silent(self, now: float, hang_seconds: float, size: int) -> list[int]:
         """Ranks below `size` that have been silent for longer than their phase allows, the longest silent first."""
-        found = []
+        silent = []
         for rank in set(range(size)) - self._waiting:
             slow = SLOW_FACTOR if self.phase(rank) in SLOW_PHASES else 1
             if now - self.heard(rank) > hang_seconds * slow:
-                found.append(rank)
-        return sorted(found, key=self.heard)
+                silent.append(rank)
+        return sorted(silent, key=self.heard)
 
     def phase(self, rank: int) -> str:
         """What the rank last said that it does."""

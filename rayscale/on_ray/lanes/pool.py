@@ -52,10 +52,10 @@ class LanePool(LaneRules):
                 pass
             return self._outcomes[known:]
 
-    async def acknowledge(self, trial_id: str, told: Any) -> None:
+    async def acknowledge(self, trial_id: str, row: Any) -> None:
         """The record of this trial is durable: whoever waits for it is told this."""
         async with self._changed:
-            self._rows[trial_id] = told
+            self._rows[trial_id] = row
             if trial_id in self._by_id:
                 self._by_id[trial_id].pop("model", None)  # the pool no longer holds the weights
             for lane in self._lanes.values():
@@ -172,13 +172,13 @@ class LanePool(LaneRules):
         lane = self._lanes.get(lane_id)
         return lane is not None and group not in lane.retired
 
-    async def beat(self, lane_id: int, serial: int, rank: int, told: dict[str, Any]) -> None:
+    async def beat(self, lane_id: int, serial: int, rank: int, state: dict[str, Any]) -> None:
         """A sign of life of a rank at its trial: `phase`, and what else is known of its progress."""
         lane = self._lanes.get(lane_id)
         if lane and lane.current and lane.current.serial == serial:
-            lane.vitals.hear(rank, told.get("phase"), self._now())
+            lane.vitals.hear(rank, state.get("phase"), self._now())
             if rank == 0:
-                lane.current.progress = told
+                lane.current.progress = state
 
     async def finish(self, lane_id: int, serial: int, outcome: dict[str, Any]) -> None:
         """The trial is done; `outcome` is what rank 0 measured."""
@@ -256,13 +256,13 @@ class LanePool(LaneRules):
                 if lane.current is not None:
                     for rank in lane.vitals.silent(now, self._hang_seconds, lane.size):
                         host = getattr(lane.members.get(rank), "host", None)
-                        told = {"message": lane.vitals.describe(rank, now), "code": "hang", "rank": rank, "host": host}
-                        self._drop(lane, told)
+                        hang = {"message": lane.vitals.describe(rank, now), "code": "hang", "rank": rank, "host": host}
+                        self._drop(lane, hang)
                         break
                 elif lane.loading and now - lane.since > self._start_seconds:
                     if not lane.strays_ended:  # a worker that hangs while it starts; without it Ray tries again
                         lane.strays_ended = True
-                        known = [member for each in self._lanes.values() for member in each.members.values()]
+                        known = [member for other in self._lanes.values() for member in other.members.values()]
                         self._end_strays(known, self._start_seconds)
                     elif now - lane.since > self._start_seconds + OVERDUE_SECONDS:
                         overdue.append((lane.lane_id, f"{len(lane.members)} of its workers came up in "

@@ -69,9 +69,9 @@ def end_actor(actor_id: str) -> None:
     """End the process of an actor of this job by its id; nothing if it is gone."""
     from ray._private.state import actors
 
-    found = actors(actor_id=actor_id)
-    if found and found.get("State") == "ALIVE":
-        _kill(found["Address"]["NodeID"], found["Pid"])
+    actor = actors(actor_id=actor_id)
+    if actor and actor.get("State") == "ALIVE":
+        _kill(actor["Address"]["NodeID"], actor["Pid"])
 
 
 def remove_left_groups() -> None:

@@ -24,10 +24,10 @@ def classify(error: Mapping[str, Any]) -> str:
     code = error.get("code") or "exception"
     if code != "exception":
         return str(code)
-    told = f"{error.get('type', '')} {error.get('message', '')}"
-    if _LOST.search(told):
+    text = f"{error.get('type', '')} {error.get('message', '')}"
+    if _LOST.search(text):
         return "object_lost"
-    return "collective" if _COLLECTIVE.search(told) else "exception"
+    return "collective" if _COLLECTIVE.search(text) else "exception"
 
 
 def why_not_again(failures: Sequence[Mapping[str, Any]], retries: int) -> str | None:
@@ -43,7 +43,7 @@ def why_not_again(failures: Sequence[Mapping[str, Any]], retries: int) -> str | 
         return "a retry cannot help"
     if halves(last):
         return None
-    counted = sum(not halves(each) for each in failures)
+    counted = sum(not halves(failure) for failure in failures)
     if counted > retries:
         return "the first attempt failed" if retries == 0 else f"all {len(failures)} attempts failed"
     if classify(last) in TRANSIENT or len(failures) == 1 or last.get("step") is None:
@@ -54,7 +54,7 @@ def why_not_again(failures: Sequence[Mapping[str, Any]], retries: int) -> str | 
 
 def micro_batch_after(failures: Sequence[Mapping[str, Any]]) -> int | None:
     """The most rows at once for the next attempt: half of what was too much for memory; None: as usual."""
-    tried = [each["micro_batch"] for each in failures if halves(each)]
+    tried = [failure["micro_batch"] for failure in failures if halves(failure)]
     return max(1, min(tried) // 2) if tried else None
 
 
@@ -108,6 +108,6 @@ class Accounts:
         """The outcome of a trial, its share, and what its failed attempts were and cost: seconds x GPUs (or slots)."""
         failures = self._failures[trial_id]
         attempts = len(failures) + (outcome["status"] != "failed")
-        lost = float(sum(each["seconds"] * each["size"] for each in failures)) * self._share
-        told = {"trial_id": trial_id, "attempts": max(1, attempts), "failures": failures, "lost_seconds": lost}
-        return {**outcome, **told, "share": self._share}
+        lost = float(sum(failure["seconds"] * failure["size"] for failure in failures)) * self._share
+        counts = {"trial_id": trial_id, "attempts": max(1, attempts), "failures": failures, "lost_seconds": lost}
+        return {**outcome, **counts, "share": self._share}

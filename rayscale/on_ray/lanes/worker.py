@@ -13,7 +13,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,14 +43,17 @@ HOST_RESTARTS = 20
 PROBE_SECONDS = 1.0
 TIDY_ROUNDS = 20
 CLOSING_ROUNDS = 4
-COLLECTIVE_SECONDS = 15.0  # that a collective may take longer than a rank may be silent
+COLLECTIVE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class LaneSettings:
-    """What every lane of a run shares. `worker_resources` is what one worker asks Ray for, `share` of a GPU where it is
-    one; without `saving` trials are not saved. `capacity` is that of a cluster which others use too; None: all of it is
-    this run's."""
+    """What every lane of a run shares.
+
+    One worker asks Ray for `worker_resources`, among them its `share` of a GPU. Without `saving` trials are not saved.
+    A collective may take `collective_seconds` longer than a rank may be silent. `capacity` is that of a cluster which
+    others use too; None: all of it is this run's.
+    """
 
     worker_resources: Mapping[str, float]
     device: str
@@ -58,6 +61,7 @@ class LaneSettings:
     keep: str
     saving: Saving | None = None
     start_seconds: float = START_SECONDS
+    collective_seconds: float = COLLECTIVE_SECONDS
     share: float = 1.0
     capacity: Capacity | None = None
 
@@ -191,19 +195,19 @@ class _PoolActor(LanePool):
             except ray.exceptions.ActorUnavailableError:
                 pass  # may come back; if not, it is said to be dead
             except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as failure:
-                code, what = _judge_death(failure)
+                code, what = judge_death(failure)
                 text = what.format(f"worker {rank} (pid {member.pid} on {member.host})")
                 await self.lose(lane_id, group, {"message": text, "code": code, **where})
                 return
             await asyncio.sleep(PROBE_SECONDS)
 
 
-def _judge_death(failure: Exception) -> tuple[str, str]:
+def judge_death(failure: Exception) -> tuple[str, str]:
     """The code of a worker's death by what Ray says of it, and the sentence for it."""
-    said = str(failure)
-    if isinstance(failure, ray.exceptions.OutOfMemoryError) or re.search("running low on memory|OUT_OF_MEMORY", said):
+    text = str(failure)
+    if isinstance(failure, ray.exceptions.OutOfMemoryError) or re.search("running low on memory|OUT_OF_MEMORY", text):
         return OUT_OF_MEMORY, "out of memory: Ray ended {}, as its node ran low"
-    if "node has died" in said:
+    if "node has died" in text:
         return "node_died", "the node of {} died"
     return "worker_died", "the process of {} died"
 
@@ -241,7 +245,8 @@ class _TrainerHost:
                 ),
                 # The watch speaks first: it knows which rank it was.
                 torch_config=TorchConfig(
-                    backend="nccl" if cuda else "gloo", timeout_s=round(settings.hang_seconds + COLLECTIVE_SECONDS)
+                    backend="nccl" if cuda else "gloo",
+                    timeout_s=round(settings.hang_seconds + settings.collective_seconds),
                 ),
             )
             try:
@@ -270,7 +275,7 @@ def serve_trials(config: dict[str, Any]) -> None:
 
     context = get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
-    worker = _Worker(config["pool"], config["lane_id"], config["settings"], rank, size, str(get_device()))
+    worker = LaneWorker(config["pool"], config["lane_id"], config["settings"], rank, size, str(get_device()))
     name = [uuid.uuid4().hex]
     if size > 1:
         dist.broadcast_object_list(name, src=0)
@@ -281,10 +286,15 @@ def serve_trials(config: dict[str, Any]) -> None:
         worker.serve(*handed)
 
 
-class _Worker:
+class LaneWorker:
+    """One rank of a lane of `size` workers; `now` is its clock."""
+
     _failed = False  # whether the last trial did
 
-    def __init__(self, pool: Any, lane_id: int, settings: LaneSettings, rank: int, size: int, device: str) -> None:
+    def __init__(
+        self, pool: Any, lane_id: int, settings: LaneSettings, rank: int, size: int, device: str,
+        now: Callable[[Any], datetime] = datetime.now,
+    ) -> None:  # fmt: skip
         # Imported before the first trial, so that no trial's time holds an import.
         from rayscale.nn import devices
         from rayscale.nn.training import train
@@ -295,7 +305,7 @@ class _Worker:
         # A CPU reads a checkpoint, a map of its file, as fast as it copies one, and has no steps to record.
         self.kept = KeptModel() if device.startswith("cuda") else None
         self.pool, self.lane_id, self.settings = pool, lane_id, settings
-        self.rank, self.size, self.device = rank, size, device
+        self.rank, self.size, self.device, self.now = rank, size, device, now
 
     def serve(self, serial: int, handed: Handed, micro_batch: int | None) -> None:
         """Train one trial together with the other ranks, `micro_batch` rows at once at most, and tell the pool."""
@@ -333,23 +343,23 @@ class _Worker:
         saving = self.settings.saving
         if saving is not None:
             saving = replace(saving, say=lambda event: self.pool.say.remote(event))
-        started = datetime.now(UTC)
+        started = self.now(UTC)
         with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
             kept = Path(scratch) / "model" if self.settings.keep != "none" and self.rank == 0 else None
-            measured = self._measure(
+            measured = self.measure(
                 trial, prepared, checkpoint=checkpoint, rank=self.rank, world_size=self.size, device=self.device,
                 progress=progress, save_to=kept, saving=saving, micro_batch=micro_batch,
             )  # fmt: skip
             model = ray.put(read_files(kept)) if kept is not None and kept.is_dir() else None
         return {
             "status": measured["status"],
-            "measured": {**measured, **provenance(started, self.size * self.settings.share)},
+            "measured": {**measured, **provenance(started, self.now(UTC), self.size * self.settings.share)},
             "model": [model] if model else [],
         }
 
-    def _measure(self, *given: Any, **more: Any) -> dict[str, Any]:
+    def measure(self, *given: Any, **more: Any) -> dict[str, Any]:
         """What `train_trial` gives, whether or not the recordings of trials before it left memory enough for it."""
-        held = self.kept is not None and self.kept.holds
+        held = self.kept is not None and self.kept.ready is not None
         if self._failed:
             gc.collect()  # its error held on to its model until the trial had been given up
         self._failed = True

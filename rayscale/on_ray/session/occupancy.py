@@ -36,14 +36,14 @@ class Holder:
     namespace: str = ""
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """As a person reads it."""
         known = [
             f"`{self.entry}`" if self.entry else "",
             self.place,
             f"namespace {self.namespace}" * bool(self.namespace),
         ]
-        about = ", ".join(each for each in known if each)
+        about = ", ".join(fact for fact in known if fact)
         return f"job {self.job}{f' ({about})' if about else ''} holds {self.slots}"
 
 
@@ -89,7 +89,7 @@ def waiting_text(sizes: Mapping[int, int], slots: int, room: int, holders: Seque
         f"{plural(number, 'trial')} of {plural(size, 'slot')}" for size, number in sorted(sizes.items())
     )
     if holders:
-        who = "; ".join(holder.told for holder in holders)
+        who = "; ".join(holder.text for holder in holders)
     elif room < slots:
         who = "Ray does not say who holds the others (tasks, or actors that are just starting)"
     else:
@@ -117,10 +117,10 @@ def look_at(capacity: Capacity, steady: Steady) -> Occupancy:
     placed = set()
     for group in groups:
         if group.creator_job_id.hex() == job and any(
-            capacity.resource in each.unit_resources for each in group.bundles
+            capacity.resource in bundle.unit_resources for bundle in group.bundles
         ):
             placed.add(group.creator_actor_id.hex())
-            ours.update(each.node_id.hex() for each in group.bundles if capacity.resource in each.unit_resources)
+            ours.update(bundle.node_id.hex() for bundle in group.bundles if capacity.resource in bundle.unit_resources)
     free = state.available_resources_per_node()
     nodes = [
         NodeUse(node["Resources"], free.get(node["NodeID"], {}), ours[node["NodeID"]])
@@ -140,7 +140,7 @@ def _holders(groups: Sequence[Any], ours: str, capacity: Capacity) -> list[Holde
     resource, need = capacity.resource, capacity.worker[capacity.resource]
     held: defaultdict[str, float] = defaultdict(float)
     for group in groups:
-        held[group.creator_job_id.hex()] += sum(each.unit_resources.get(resource, 0.0) for each in group.bundles)
+        held[group.creator_job_id.hex()] += sum(bundle.unit_resources.get(resource, 0.0) for bundle in group.bundles)
     for job, amount in _actors_outside_groups(resource):
         held[job] += amount
     held.pop(ours, None)
@@ -148,7 +148,7 @@ def _holders(groups: Sequence[Any], ours: str, capacity: Capacity) -> list[Holde
     content = state._connect_and_get_accessor().get_job_table(
         skip_submission_job_info_field=True, skip_is_running_tasks_field=True
     )
-    return _described(held, need, [table.FromString(each) for each in content])
+    return _described(held, need, [table.FromString(row) for row in content])
 
 
 def _actors_outside_groups(resource: str) -> Iterable[tuple[str, float]]:
@@ -166,15 +166,15 @@ def _actors_outside_groups(resource: str) -> Iterable[tuple[str, float]]:
 def _described(held: Mapping[str, float], need: float, jobs: Collection[Any]) -> list[Holder]:
     """Holders, the largest first, each with what Ray's table of jobs knows of its driver."""
     known = {job.job_id.hex(): job for job in jobs}
-    found = []
-    for job, amount in sorted(held.items(), key=lambda each: (-each[1], each[0])):
+    holders = []
+    for job, amount in sorted(held.items(), key=lambda item: (-item[1], item[0])):
         if slots := round(amount / need):
             driver = known.get(job)
             if driver is None:
-                found.append(Holder(job, slots))
+                holders.append(Holder(job, slots))
                 continue
             entry = " ".join(driver.entrypoint.split())
             entry = entry if len(entry) <= ENTRY_LENGTH else f"{entry[: ENTRY_LENGTH - 3]}..."
             place = f"process {driver.driver_pid} on {driver.driver_address.ip_address}" if driver.driver_pid else ""
-            found.append(Holder(job, slots, entry, place, driver.config.ray_namespace))
-    return found
+            holders.append(Holder(job, slots, entry, place, driver.config.ray_namespace))
+    return holders

@@ -15,7 +15,7 @@ QUIET_SECONDS = 3.0  # slots change hands; a wait is worth a word from here on
 
 @dataclass
 class Wait:
-    """`most` is how many seconds a run may wait in one go, None for ever; `log` takes events of the run."""
+    """`most` is how many seconds a run may wait in one go, None for no limit; `log` takes events of the run."""
 
     most: float | None
     log: Callable[[Mapping[str, Any]], None]
@@ -36,7 +36,7 @@ class Wait:
         if self.most is not None and waits["seconds"] > self.most:
             raise ClusterError(
                 f"no slots came free in run.wait_seconds: {self.most:g}. {text} Run the same command when they are "
-                "free, or write wait_seconds: null to wait for ever",
+                "free, or write wait_seconds: null to wait without a limit",
                 code="slots_busy",
             )
         if waits["seconds"] >= QUIET_SECONDS and (self._said is None or clock - self._said >= SAY_SECONDS):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rayscale.cli import doctor as checkup
+from rayscale.cli.doctor import as_lines
 from rayscale.system import doctor, doctor_devices
 from rayscale.system.doctor import Finding
 from rayscale.system.doctor_devices import Probe
@@ -212,7 +212,7 @@ def test_findings_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "s3cr3t-value")
     told = Finding("x", "fail", "token s3cr3t-value", "use https://me:pw@host")
     assert told.to_json() == {"name": "x", "level": "fail", "found": "token ***", "mend": "use https://***@host"}
-    assert checkup.as_lines([told]) == [
+    assert as_lines([told]) == [
         "fail x: token ***", "     mend: use https://***@host", "1 findings: 1 fail, 0 warn."
     ]  # fmt: skip
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from rayscale.errors import InputError, StudyError
-from rayscale.on_ray import driver as study_run
-from rayscale.on_ray import run_study
+from rayscale.on_ray import driver, run_study
 from rayscale.plan.draft import draft_plan
 from rayscale.plan.observer import Silent
 from rayscale.report.notes import row_notes
@@ -23,6 +22,7 @@ from rayscale.study.study import load_study
 from rayscale.system.machine import Machine
 from rayscale.system.storage import Store
 from rayscale.text.preparation import Here, prepare
+from rayscale.text.tokens.encode import spec_of
 
 STUDY = """\
 name: toy
@@ -78,13 +78,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     module.train_trial = train_trial  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "rayscale.nn.training.train", module)
 
-    def prepare_here(driver: Any) -> bool:
-        specs = [study_run.spec_of(each.trial.model) for each in driver.plan.trials]
-        driver.prepared = prepare(driver.study, list(dict.fromkeys(specs)), driver._seeds(), Here())
-        return True
-
-    monkeypatch.setattr(study_run._Driver, "prepare_here", prepare_here)
-    monkeypatch.setattr(study_run, "rebuild_report", partial(rebuild_report, bootstrap=20))
+    monkeypatch.setattr(driver, "rebuild_report", partial(rebuild_report, bootstrap=20))
     return seen
 
 
@@ -164,7 +158,7 @@ def test_pairs_that_speed_is_read_from_are_those_of_cells_that_run(write: Any, t
     store = Store.open(tmp_path / "run")
     before = draft_plan(study, MACHINE, store)
     assert {each.trial.augment for each in before.trials if each.alone} == {"nothing"}
-    prepare(study, [study_run.spec_of(before.trials[0].trial.model)], [0, 1], Here())
+    prepare(study, [spec_of(before.trials[0].trial.model)], [0, 1], Here())
     after = draft_plan(study, MACHINE, store)
     assert {each.trial.augment for each in after.trials if each.alone} == {"none"}
     assert len(after.trials) == len(after.cut) == 8
