@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="rayscale",
-    help="Measure what more data, a larger model or more GPUs would bring.",
+    help="Measure the effect of more data, a larger model or more GPUs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,16 +49,21 @@ def _options(
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; text for people goes to stderr.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Answer the question; without a terminal none is asked.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Start without asking for confirmation.")]
 Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Run folder; default: <storage>/<name>.")]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file (YAML).")]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, by path or URI.")]
 Address = Annotated[
-    str, typer.Option("--address", metavar="local|auto|HOST:PORT", help="A Ray of our own, or a cluster to join.")
+    str, typer.Option("--address", metavar="local|auto|HOST:PORT", help="Start Ray on this machine, or join a cluster.")
 ]
 
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
-Only = Annotated[str | None, typer.Option("--only", metavar="TRIAL_ID", help="Run this one trial, even if recorded.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show the bases of the estimates and the details of the data checks.")
+]
+Only = Annotated[
+    str | None, typer.Option("--only", metavar="TRIAL_ID", help="Run this trial alone, even if it has a record.")
+]
 Executor = Annotated[
     str | None, typer.Option("--executor", metavar="lanes|isolated|inline", help="Override the study's executor.")
 ]
@@ -66,7 +71,7 @@ Executor = Annotated[
 
 @app.command()
 def demo(out: Out = None, yes: Yes = False, json_: Json = False) -> None:
-    """The whole job on the built-in corpus: offline, any machine."""
+    """Run the whole job on the built-in corpus: offline, on any machine."""
     study = Path(__file__).with_name("demo.yaml")
     _run(study, out or "runs/demo", "local", yes, json_, retry_failed=False, only=None, executor=None)
 
@@ -75,11 +80,13 @@ def demo(out: Out = None, yes: Yes = False, json_: Json = False) -> None:
 def init(
     task: Annotated[str, typer.Option("--task", metavar="T", help=f"One of {', '.join(KINDS)}.")] = "",
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="Your data; its columns are read.")
+        Path | None, typer.Option("--data", metavar="FILE", help="Your data; its columns are detected.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the study file goes.")] = Path("study.yaml"),
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write the study file.")] = Path(
+        "study.yaml"
+    ),
     encoding: Annotated[
-        str | None, typer.Option("--encoding", metavar="NAME", help="Of your data; default: UTF-8.")
+        str | None, typer.Option("--encoding", metavar="NAME", help="Encoding of your data; default: UTF-8.")
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -95,13 +102,15 @@ def init(
 
 @app.command()
 def doctor(
-    study: Annotated[Path | None, typer.Argument(metavar="STUDY", help="A study whose plan should fit here.")] = None,
+    study: Annotated[
+        Path | None, typer.Argument(metavar="STUDY", help="A study whose plan to check on this machine.")
+    ] = None,
     address: Annotated[
-        str | None, typer.Option("--address", metavar="auto|HOST:PORT", help="A cluster to look at, too.")
+        str | None, typer.Option("--address", metavar="auto|HOST:PORT", help="A cluster to check as well.")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Versions, devices, cluster, storage, a study's text: what is found, and what to mend."""
+    """Check versions, devices, cluster, storage and the study's text, and suggest fixes."""
     from rayscale.cli.doctor import as_lines, check_up, verdict
 
     found = check_up(study, address)
@@ -116,11 +125,15 @@ def doctor(
 
 @app.command()
 def plan(
-    study: StudyFile, out: Out = None, json_: Json = False,
-    address: Annotated[str, typer.Option("--address", metavar="local|auto|HOST:PORT", help="Plan for a cluster.")]
-    = "local",
-) -> None:  # fmt: skip
-    """Trials, memory, time, money, disk, and on what basis."""
+    study: StudyFile,
+    out: Out = None,
+    address: Annotated[
+        str, typer.Option("--address", metavar="local|auto|HOST:PORT", help="Plan for a cluster.")
+    ] = "local",
+    verbose: Verbose = False,
+    json_: Json = False,
+) -> None:
+    """Show the planned trials and their estimated memory, time, cost and disk."""
     from rayscale.study.study import load_study
 
     loaded = load_study(study)  # before the rest is imported: a wrong file is refused at once, in little memory
@@ -140,9 +153,9 @@ def plan(
     else:
         from rich.console import Console
 
-        from rayscale.report.terminal.run import plan_table
+        from rayscale.report.terminal.plan import PlanView
 
-        Console(highlight=False).print(plan_table(drafted))
+        Console(highlight=False).print(PlanView(drafted, verbose))
 
 
 @app.command()
@@ -158,6 +171,7 @@ def run(
     ] = None,
     only: Only = None,
     executor: Executor = None,
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
     """Run a study; run it again to resume."""
@@ -165,14 +179,15 @@ def run(
         given = {"--only": only, "--executor": executor, "--retry-failed": retry_failed}
         given["--address"] = address != "local"
         for option in (name for name, value in given.items() if value):
-            text = f"--simulate trains nothing, so {option} has no meaning beside it; leave one of them out"
+            text = f"--simulate trains nothing, so {option} has no effect with it; leave one of them out"
             raise InputError(text, code="usage", where=option)
-    _run(study, out, address, yes, json_, retry_failed=retry_failed, only=only, executor=executor, planted=simulate)
+    _run(study, out, address, yes, json_, retry_failed=retry_failed, only=only, executor=executor, planted=simulate,
+         verbose=verbose)  # fmt: skip
 
 
 @app.command()
 def status(run: RunFolder, json_: Json = False) -> None:
-    """How far a run has come: progress, time left, spend, errors."""
+    """Show the progress of a run: trials done, time left, cost, errors."""
     from rayscale.runs.folder import load
     from rayscale.runs.status import read_status
 
@@ -194,13 +209,13 @@ def status(run: RunFolder, json_: Json = False) -> None:
     for reason, cells in Counter(each["reason"] for each in found["cut"]).items():
         _say(f"Cut: {plural(cells, 'cell')} ({reason}).")
     if found["unplanned"]:
-        _say(f"{found['unplanned']} records are of cells that the study does not ask for now; they are not counted.")
+        _say(f"{found['unplanned']} records belong to cells no longer in the study; they are kept but not counted.")
     for damaged in found["damaged"]:
         _say(f"Damaged record: {damaged['file']}: {damaged['reason']}; run again, which repeats that trial.")
     if found["set_aside"]:
         _say(f"Damaged records set aside by a later run: {', '.join(found['set_aside'])}.")
     if found["broken_events"]:
-        _say(f"{found['broken_events']} lines of events.jsonl were cut off by a crash; they are passed over.")
+        _say(f"{found['broken_events']} incomplete lines in events.jsonl (cut off by a crash) were skipped.")
     if found["owner"]:
         _say(f"Driver: process {found['owner']['pid']} on {found['owner']['host']}, since {found['owner']['since']}.")
 
@@ -212,26 +227,37 @@ def fit(
     params: Annotated[str | None, typer.Option("--params", metavar="COLUMN", help="Model parameters N.")] = None,
     data: Annotated[str | None, typer.Option("--data", metavar="COLUMN", help="Examples or tokens D.")] = None,
     target: Annotated[
-        str | None, typer.Option("--target", metavar="COLUMN", help="What is fitted; eval_loss in a run.")
+        str | None, typer.Option("--target", metavar="COLUMN", help="Column to fit (in a run folder: eval_loss).")
     ] = None,
-    unique: Annotated[str | None, typer.Option("--unique", metavar="COLUMN", help="Distinct data among D.")] = None,
+    unique: Annotated[
+        str | None, typer.Option("--unique", metavar="COLUMN", help="Column of unique examples or tokens.")
+    ] = None,
     compute: Annotated[str | None, typer.Option("--compute", metavar="COLUMN", help="FLOP.")] = None,
     gpus: Annotated[str | None, typer.Option("--gpus", metavar="COLUMN", help="Workers G.")] = None,
-    loss: Annotated[str | None, typer.Option("--loss", metavar="COLUMN", help="The loss a metric follows.")] = None,
-    copies: Annotated[str | None, typer.Option("--copies", metavar="COLUMN", help="Augmented ones of each.")] = None,
+    loss: Annotated[
+        str | None, typer.Option("--loss", metavar="COLUMN", help="The loss that the metric follows.")
+    ] = None,
+    copies: Annotated[
+        str | None, typer.Option("--copies", metavar="COLUMN", help="Column of augmented copies per example.")
+    ] = None,
     where: Annotated[
-        str | None, typer.Option("--where", metavar="QUERY", help="Rows to use at all: 'N > 1e6 and split == \"a\"'.")
+        str | None, typer.Option("--where", metavar="QUERY", help="Rows to use: 'N > 1e6 and split == \"a\"'.")
     ] = None,
     holdout: Annotated[
-        str | None, typer.Option("--holdout", metavar="QUERY", help="Rows kept out of the fit, and predicted.")
+        str | None, typer.Option("--holdout", metavar="QUERY", help="Rows to keep out of the fit and predict.")
     ] = None,
-    by: Annotated[str | None, typer.Option("--by", metavar="COLUMN,..", help="One fit per group.")] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="COLUMN,..", help="Columns to group by: one fit per group.")
+    ] = None,
     bootstrap: Annotated[int, typer.Option("--bootstrap", metavar="K", help="Resamples for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="The same seed gives the same result.")] = 0,
     predictions: Annotated[
-        Path | None, typer.Option("--predictions", metavar="FILE", help="Held-out rows, predicted: .csv or .parquet.")
+        Path | None,
+        typer.Option(
+            "--predictions", metavar="FILE", help="Write the held-out rows with predictions (.csv or .parquet)."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FIT.json", help="Save it, for `predict`.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FIT.json", help="Save the fit, for `predict`.")] = None,
     json_: Json = False,
 ) -> None:
     """Fit a law to any table of runs, or to a run folder."""
@@ -263,17 +289,17 @@ def predict(
     data: Annotated[
         float | None, typer.Option("--data", metavar="D", help="Examples, or tokens for causal-lm.")
     ] = None,
-    unique: Annotated[float | None, typer.Option("--unique", metavar="U", help="Distinct data among D.")] = None,
+    unique: Annotated[float | None, typer.Option("--unique", metavar="U", help="Unique examples or tokens.")] = None,
     compute: Annotated[float | None, typer.Option("--compute", metavar="C", help="FLOP.")] = None,
     gpus: Annotated[int | None, typer.Option("--gpus", metavar="G", help="GPUs, for the speed.")] = None,
-    loss: Annotated[float | None, typer.Option("--loss", metavar="L", help="The loss a metric follows.")] = None,
-    copies: Annotated[float | None, typer.Option("--copies", metavar="K", help="Augmented ones of each.")] = None,
+    loss: Annotated[float | None, typer.Option("--loss", metavar="L", help="The loss that the metric follows.")] = None,
+    copies: Annotated[float | None, typer.Option("--copies", metavar="K", help="Augmented copies per example.")] = None,
     by: Annotated[
-        list[str] | None, typer.Option("--by", metavar="COLUMN=VALUE", help="Which group of a fit by groups.")
+        list[str] | None, typer.Option("--by", metavar="COLUMN=VALUE", help="The group, of a fit with --by.")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """The loss of a model and data size, with 95% intervals."""
+    """Predict the loss of a model and data size, with 95% intervals."""
     from rayscale.verdict.prediction import parse_by, saved_fit
     from rayscale.verdict.prediction import predict as forecast
 
@@ -293,17 +319,19 @@ def predict(
 def recommend(
     run: RunFolder,
     target: Annotated[str, typer.Option("--target", metavar="METRIC>=X", help="'f1_macro>=0.92', 'eval_loss<=1.5'.")],
-    budget: Annotated[str | None, typer.Option("--budget", metavar="20gpuh|50usd", help="Most for one run.")] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="20gpuh|50usd", help="Maximum cost of one run.")
+    ] = None,
     probability: Annotated[
-        float, typer.Option("--probability", metavar="P", help="Share of new runs that should reach it.")
+        float, typer.Option("--probability", metavar="P", help="Share of new runs that should reach the target.")
     ] = 0.5,
     beyond: Annotated[
         float, typer.Option("--beyond", metavar="X", help="Search data up to X times the largest measured.")
     ] = 10.0,
-    law: Annotated[str, typer.Option("--law", metavar="NAME|auto", help="The law of quality.")] = "auto",
+    law: Annotated[str, typer.Option("--law", metavar="NAME|auto", help="The law that predicts the target.")] = "auto",
     json_: Json = False,
 ) -> None:
-    """The cheapest allocation predicted to reach a target."""
+    """Find the cheapest allocation predicted to reach a target."""
     from rayscale.runs.folder import load
     from rayscale.verdict.recommendation import recommend_run
 
@@ -319,11 +347,14 @@ def recommend(
 @app.command()
 def compare(
     first: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
-    second: Annotated[str, typer.Argument(metavar="RUN", help="The run folder held against it.")],
-    target: Annotated[str | None, typer.Option("--target", metavar="METRIC", help="Default: the studies' own.")] = None,
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The run folder to compare it with.")],
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="METRIC", help="Metric to compare; default: the target of the studies."),
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Two studies in pairs: cells equal in model, data, GPUs and seed."""
+    """Compare two studies in pairs: cells equal in model, data, GPUs and seed."""
     from rayscale.runs.folder import load
     from rayscale.verdict.comparison import compare_runs
 
@@ -374,9 +405,9 @@ def submit(
     executor: Executor = None,
     json_: Json = False,
 ) -> None:
-    """Run a study on a cluster as a Ray job; again: follow it.
+    """Run a study on a cluster as a Ray job; repeat the command to follow it.
 
-    The results come back when it ends.
+    The results are copied back when it ends.
     """
     from rayscale.on_ray.submission import submit as submit_study
     from rayscale.plan.draft import run_store
@@ -400,7 +431,7 @@ def submit(
 
 @app.command()
 def plugins(json_: Json = False) -> None:
-    """What is registered under which name, and where from."""
+    """List the registered plugins, and where each comes from."""
     from rayscale.system.registry import entries
 
     found = entries()
@@ -413,14 +444,14 @@ def plugins(json_: Json = False) -> None:
 
 def _run(
     study: Path, out: str | None, address: str, yes: bool, json_: bool, *, retry_failed: bool, only: str | None,
-    executor: str | None, planted: str | None = None,
+    executor: str | None, planted: str | None = None, verbose: bool = False,
 ) -> None:  # fmt: skip
     from rayscale.study.study import load_study
 
     load_study(study)  # before the rest is imported: a wrong file is refused at once, in little memory
     from rayscale.cli.terminal import Terminal
 
-    terminal = Terminal(json=json_, yes=yes)
+    terminal = Terminal(json=json_, yes=yes, verbose=verbose)
     try:
         if planted is None:
             from rayscale.on_ray.driver import run_study
@@ -453,13 +484,13 @@ def _conclude(done: Run, terminal: Any, json_: bool) -> None:
     wrong = ", ".join(f"{counts[what]} {what}" for what in ("failed", "diverged") if counts[what])
     last = f"; the last error: {counts['last_error']}" if counts["last_error"] else ""
     if counts["unplanned"]:
-        text = "records are of cells that the study does not ask for now; they stay in trials/ and are not counted"
+        text = "records belong to cells no longer in the study; they are kept but not counted"
         files.insert(0, f"{counts['unplanned']} {text}.")
     if wrong:
         files.insert(0, f"Of {len(done.plan['trials'])} trials {wrong}{last}")
     terminal.verdict(fit, files)
     if not counts["ok"]:
-        raise RayscaleError(f"no trial is ok ({wrong or 'none has ended'}){last}", code="no_trial_ok")
+        raise RayscaleError(f"no trial succeeded ({wrong or 'none has finished'}){last}", code="no_trial_ok")
     if json_:
         _print_json({"run": place, **counts, "verdict": fit.get("verdict")})
 
@@ -499,7 +530,7 @@ def _last_words() -> str:
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     if verb not in ("run", "demo"):
         return "Stopped."
-    return f"Stopped. Finished trials are safe; go on with the same command: {shlex.join(['rayscale', *sys.argv[1:]])}"
+    return f"Stopped. Finished trials are kept; resume with the same command: {shlex.join(['rayscale', *sys.argv[1:]])}"
 
 
 def _use_utf8() -> None:
