@@ -20,7 +20,8 @@ from rayscale.runs.fit_rows import entropy
 from rayscale.runs.ledger import Ledger, TrialRecord
 from rayscale.runs.trial import ModelSpec, Trial
 from rayscale.study.augment_key import read as read_augmentation
-from rayscale.study.study import Ladder, Study, Transfer
+from rayscale.study.study import Ladder, Study
+from rayscale.study.training import Transfer
 from rayscale.system.doctor_devices import GIGA
 from rayscale.system.machine import Machine, free_bytes, nearest_folder
 from rayscale.system.storage import Store
@@ -130,7 +131,7 @@ def _transferred(optimum: Optimum | None, plan: Plan) -> list[tuple[str, str]]:
     """What the transferred rates rest on, and how far they reach beyond it."""
     if optimum is None:
         return []
-    rates = [planned.trial.training["learning_rate"] for planned in plan.trials]
+    rates = [planned.trial.settings.learning_rate for planned in plan.trials]
     widest = max(planned.trial.model.width or 1 for planned in plan.trials) / max(each.width for each in optimum.cells)
     longest = max(steps_of(planned.trial) for planned in plan.trials) / max(each.steps for each in optimum.cells)
     text = (

@@ -103,7 +103,7 @@ class Planned:
             "gpus": trial.gpus,
             "seed": trial.seed,
             "augment": trial.augment,
-            "learning_rate": trial.training["learning_rate"],
+            "learning_rate": trial.settings.learning_rate,
             "seconds": self.seconds,
             "gpu_seconds": self.gpu_seconds,
             "peak_memory_bytes": self.peak_memory_bytes,
@@ -139,7 +139,7 @@ def cost(
     those of the model at the checkpoint's full depth, in memory while it is loaded; 0 without one. `trained` are all,
     or with adapters theirs and the head's.
     """
-    task, training, device = trial.task, trial.training, trial.device
+    task, settings, device = trial.task, trial.settings, trial.device
     writes = KINDS[task["type"]].writes
     language, vocabulary, width = trial.data_axis == "tokens", trial.model.vocabulary or 0, trial.model.width or 0
     length = float(task["max_length"]) if language else min(mean_tokens, task["max_length"])
@@ -150,13 +150,13 @@ def cost(
     tokens *= 1 + trial.copies  # copies are about as long as their rows
     # Forward and backward are 6 FLOP per parameter and token, forward alone 2 (Kaplan et al. 2020, arXiv 2001.08361).
     # Of the backward pass 2 are the gradient of a weight, which frozen ones have no need of.
-    twice = bool(training.get("gradient_checkpointing"))
+    twice = settings.gradient_checkpointing
     multiplied = non_embedding + (vocabulary * width if writes else 0)
     learning = multiplied
     if trial.model.lora:
         multiplied, learning = multiplied + trained, trained
     passes = (6 if twice else 4) * multiplied + 2 * learning
-    flops = passes * tokens * training["epochs"] + 2 * multiplied * evaluated
+    flops = passes * tokens * settings.epochs + 2 * multiplied * evaluated
     seconds = flops / FLOP_PER_SECOND[device] / trial.gpus + steps_of(trial) * SECONDS_PER_STEP[device]
     basis = "rule: 6 FLOP x parameters x tokens at an assumed speed, plus evaluation and time per step"
     if trial.model.lora:
@@ -187,14 +187,14 @@ def micro_batch_rows(trial: Trial) -> int:
     if trial.model.family in UNPADDED:
         most, tokens = UNPADDED_ROWS[trial.device]
         rows = max(rows, min(most, tokens // int(trial.task["max_length"] or tokens)))
-    return min(rows, -(-int(trial.training["global_batch"]) // trial.gpus))
+    return min(rows, -(-trial.settings.global_batch // trial.gpus))
 
 
 def steps_of(trial: Trial) -> int:
     """Optimizer steps of a whole trial."""
     windows = trial.data_axis == "tokens"
     rows = trial.data_requested // int(trial.task["max_length"]) if windows else trial.data_requested
-    return int(trial.training["epochs"]) * -(-rows * (1 + trial.copies) // int(trial.training["global_batch"]))
+    return trial.settings.epochs * -(-rows * (1 + trial.copies) // trial.settings.global_batch)
 
 
 def learn(planned: Sequence[Planned], measured: Sequence[Measured]) -> list[Planned]:
@@ -225,7 +225,7 @@ def _learnt(planned: Planned, alike: Sequence[Measured]) -> Planned:
 def _kind(trial: Trial, share: float | None) -> str:
     """What the time of a step and of the evaluation depends on."""
     keys = ("epochs", "global_batch", "precision", "gradient_checkpointing", "compile")
-    settings = [trial.training.get(key) for key in keys]
+    settings = [getattr(trial.settings, key) for key in keys]
     where = (trial.device, trial.gpus, trial.threads, share)
     told = (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
     return json.dumps(told, sort_keys=True)

@@ -190,7 +190,7 @@ def make_plan(
     _check_feasible(study, machine, supply)
     cells = []
     task = {**study.task.model_dump(), "max_length": study.task.length}
-    training = {**study.training.model_dump(), "epochs": study.epochs}
+    training = {**study.training.model_dump(), "epochs": study.epochs, "learning_rate": "auto"}
     for spec in specs or model_specs(study):
         params, non_embedding, stored, trained = _parameters(spec, study, supply.n_labels)
         for size in study.grid.sizes:

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     PrivateAttr,
@@ -34,16 +33,11 @@ from rayscale.study.laws_key import MEND, Laws, UserLaw, read
 from rayscale.study.lora import Lora
 from rayscale.study.messages import dotted
 from rayscale.study.tasks import KINDS, Kind
+from rayscale.study.training import Training, Transfer
+from rayscale.study.values import Amount, Count, Part, Positive, Text
 from rayscale.study.yaml_file import Located, locate, parse
 from rayscale.system.names import RULE, is_name
 from rayscale.system.paths import below, is_folder
-
-# Bounds far beyond any study, so that no product of these overflows what a table or a file can hold.
-Count = Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
-Amount = Annotated[int, Strict(), Field(ge=1, le=10**15)]
-Share = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
-Positive = Annotated[float, Strict(), Field(gt=0, le=1e12, allow_inf_nan=False)]
-Text = Annotated[str, Strict(), Field(min_length=1)]
 
 
 def _name(value: str) -> str:
@@ -71,17 +65,7 @@ def _encoding(value: str) -> str:
     return value
 
 
-def _rates(value: tuple[float, ...]) -> tuple[float, ...]:
-    if len(set(value)) < max(2, len(value)):
-        raise ValueError("give two or more different numbers")
-    return value
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Task(_Part):
+class Task(Part):
     """What the model learns; which of the keys a type reads is in `rayscale.tasks`. Most name columns.
 
     `max_length` is in tokens (the window of causal-lm).
@@ -127,7 +111,7 @@ class Task(_Part):
         return {key: value for key, value in plain(self).items() if key in own}
 
 
-class Data(_Part):
+class Data(Part):
     """Where the text lies and how it is split: paths, patterns, folders, addresses such as hf://datasets/owner/name/*.csv
     or s3://bucket/folder, which are copied into the cache; `train: builtin` is the built-in corpus.
 
@@ -153,7 +137,7 @@ class Data(_Part):
     augment: tuple[Any, ...] = Field(default=("none",), min_length=1)  # checked by study_augment
 
 
-class Pretrained(_Part):
+class Pretrained(Part):
     """A checkpoint by folder or hub id; `layers` cuts it to its first layers, one size for each number.
 
     `name` is what tables call it, else the last part of the id; the ids of trials do not depend on it. `lora` freezes
@@ -168,7 +152,7 @@ class Pretrained(_Part):
     lora: Lora | None = None
 
 
-class Ladder(_Part):
+class Ladder(Part):
     """Models from scratch, layers x width each (t5: so many in the encoder, and in the decoder).
 
     `vocabulary` is the size of the tokenizer trained for them.
@@ -190,7 +174,7 @@ Model = Annotated[
 ]
 
 
-class Grid(_Part):
+class Grid(Part):
     """The axes: one of `examples` (training rows) or `tokens` (causal-lm), GPUs per trial, seeds (all or by size)."""
 
     examples: tuple[Amount, ...] | None = Field(default=None, min_length=1)
@@ -214,66 +198,14 @@ class Grid(_Part):
         return self.seeds if isinstance(self.seeds, int) else self.seeds.get(size, 1)
 
 
-class Transfer(_Part):
-    """The rates that a sweep of another run foretells: of a run folder (relative to the study file) or an address."""
-
-    transfer: Text
-
-
-class Training(_Part):
-    """How each trial trains; the global batch is in examples (windows, for causal-lm) whatever the GPU count.
-
-    `batching: bucketed` lets rows of similar length meet: faster, with other batches. A list of learning rates is a
-    sweep: every cell is trained at each, and the one with the lowest validation loss counts. `momentum` is that of sgd
-    (default 0.9), `cooldown` the last share of the steps of constant_with_cooldown (default 0.2). With plateau the rate
-    is multiplied by `plateau_factor` (default 0.5) after `plateau_patience` (default 1) validations in a row without a
-    lower loss. After `early_stopping` of them training ends, and the weights of the lowest loss are taken.
-    `gradient_checkpointing` takes less memory and a third more work. `precision: tf32` (CUDA) multiplies matrices in
-    TF32, all else in float32. `compile` (CUDA) has torch.compile make kernels of each layer: half a minute at first,
-    then large models train faster.
-    """
-
-    epochs: Count | None = None
-    global_batch: Count = 32
-    batching: Literal["random", "bucketed"] = "random"
-    learning_rate: Literal["auto"] | Positive | Annotated[tuple[Positive, ...], AfterValidator(_rates)] | Transfer = (
-        "auto"
-    )
-    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
-    momentum: Share | None = None
-    schedule: Literal["linear", "cosine", "constant", "constant_with_cooldown", "plateau"] = "linear"
-    cooldown: Annotated[float, Strict(), Field(gt=0, le=1)] | None = None
-    plateau_patience: Count | None = None
-    plateau_factor: Annotated[float, Strict(), Field(gt=0, lt=1)] | None = None
-    early_stopping: Count | None = None
-    warmup: Share = 0.1
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
-    gradient_checkpointing: Annotated[bool, Strict()] = False
-    compile: Annotated[bool, Strict()] = False
-    weight_decay: Annotated[float, Strict(), Field(ge=0, le=1)] = 0.01
-
-    @model_serializer(mode="wrap")
-    def _given_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What is left open or off is no part of a trial's id: a new key of the interface makes no other trials of old
-        # studies.
-        return {
-            key: value for key, value in plain(self).items() if key == "epochs" or not (value is None or value is False)
-        }
-
-    @property
-    def rates(self) -> tuple[float | str | Transfer, ...]:
-        """The learning rates of every cell, ascending: one, unless it is swept."""
-        return tuple(sorted(self.learning_rate)) if isinstance(self.learning_rate, tuple) else (self.learning_rate,)
-
-
-class Target(_Part):
+class Target(Part):
     """The metric that decides, and the value it should reach."""
 
     metric: Text = "eval_loss"
     reach: Annotated[float, Strict(), Field(allow_inf_nan=False)] | None = None
 
 
-class RunSettings(_Part):
+class RunSettings(Part):
     """How trials are run. A worker may be silent for `hang_seconds`. About every `checkpoint_seconds` a trial is saved,
     so that it goes on from there after a fault; null: never. `trials_per_gpu`: so many at once on each GPU. A run waits
     `wait_seconds` for slots that other jobs of the cluster hold; null: for ever."""
@@ -289,7 +221,7 @@ class RunSettings(_Part):
     wait_seconds: Positive | None = None
 
 
-class Budget(_Part):
+class Budget(Part):
     """What the study may cost at most; cells beyond it are cut from the plan, each with the reason."""
 
     gpu_hours: Positive | None = None
@@ -297,7 +229,7 @@ class Budget(_Part):
     deadline: None = None
 
 
-class Prices(_Part):
+class Prices(Part):
     """What one GPU (or worker slot) costs for an hour."""
 
     gpu_hour: Positive | None = None
@@ -310,7 +242,7 @@ def _with_long_target(value: Any) -> Any:
     return value
 
 
-class Study(_Part):
+class Study(Part):
     """A study file, validated. `folder` is where the file lies; paths in `data` and `models` are absolute."""
 
     name: Annotated[str, Strict(), AfterValidator(_name)]
