@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rayscale.runs.packing import LANE_SECONDS, START_UP_SECONDS, SlotUse, packed_seconds
+from rayscale.runs.sweeps import CELL
 from rayscale.runs.trial import Trial
 from rayscale.study.tasks import KINDS
 
@@ -90,6 +91,11 @@ class Planned:
     def gpu_seconds(self) -> float:
         """Seconds x GPUs (or slots) that it takes."""
         return self.seconds * self.trial.gpus * self.share
+
+    @property
+    def cell(self) -> tuple[Any, ...]:
+        """What the trials of a sweep of learning rates share."""
+        return tuple(getattr(self.trial, name) for name in CELL)
 
     def row(self) -> dict[str, Any]:
         """The row of `plan --json`."""
