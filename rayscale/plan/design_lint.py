@@ -63,7 +63,7 @@ def lint(study: Study, planned: Sequence[Planned], supply: Supply, machine: Mach
         rates, cells = len(study.training.rates), len({p.cell for p in planned})
         text = f"{rates} learning rates: {cells} cells take {len(planned)} trials; validation rows choose the best"
         notes.append(("sweep", text))
-    notes += [("duplicate_cells", text) for text in repeated(study)]
+    notes += [("duplicate_cells", text) for text in repeated(study.grid, study.models)]
     if not any(p.trial.seed for p in planned):
         notes.append(("no_replicates", "one seed everywhere: seed noise is estimated from residuals, not measured"))
     return notes

@@ -99,7 +99,7 @@ def problems(entries: Any, why_not: str | None) -> list[Problem]:
         if read_as is None:
             continue
         if read_as.name in names:
-            found.append(((place,), f"'{read_as.name}' stands twice in data.augment; names tell the cells apart"))
+            found.append(((place,), f"'{read_as.name}' is given twice in data.augment; give each a name of its own"))
         names[read_as.name] = place
         if read_as.steps and why_not:
             found.append(((place,), f"{why_not}; write [none]"))
@@ -159,7 +159,7 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
             text = f"found {messages.found(value)}; give a whole number from 1 to {MOST_COPIES}"
             found.append((where, text))
     if len({str(value) for value in copies.values()}) > 1:
-        found.append(((), "copies stands more than once with different numbers; say once how many copies a row gets"))
+        found.append(((), "copies is given more than once with different numbers; give one number"))
     if found:
         return None, found
     return Augmentation(str(name), tuple(steps), next(iter(copies.values()), 1), seed or 0, segmenter or AUTO), []

@@ -128,7 +128,7 @@ def test_targets_that_the_checkpoint_has_not_are_told_with_those_it_has(study_fi
 
 
 def test_a_family_has_nothing_to_stand_beside(study_file: Path) -> None:
-    with pytest.raises(StudyError, match=r"study.yaml:6: models.0.lora: adapters stand beside weights that were train"):
+    with pytest.raises(StudyError, match=r"study.yaml:6: models.0.lora: adapters need pretrained weights, and a"):
         study(study_file, "{family: bert, sizes: [1x32], lora: {rank: 8}}")
 
 
