@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rayscale.cli.options import (
-    Address,
-    Executor,
-    Json,
-    Only,
-    Out,
-    RetryFailed,
-    RunFolder,
-    StudyFile,
-    Verbose,
-    Yes,
-)  # fmt: skip
+from rayscale.cli.options import Address, Executor, Json, Only, Out, RetryFailed, RunFolder, StudyFile, Verbose, Yes
 from rayscale.cli.output import RefusedError, print_json, print_lines, say
 from rayscale.errors import ClusterError, InputError, RayscaleError
 from rayscale.study.tasks import KINDS
