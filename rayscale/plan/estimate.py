@@ -210,19 +210,19 @@ def learn(planned: Sequence[Planned], measured: Sequence[Measured]) -> list[Plan
     Training is scaled by the number of steps; evaluation is of the same rows, whatever the data size.
     """
     by_kind: dict[str, list[Measured]] = {}
-    for each in measured:
-        if each.steps:
-            by_kind.setdefault(_kind(each.trial, each.share), []).append(each)
+    for run in measured:
+        if run.steps:
+            by_kind.setdefault(_kind(run.trial, run.share), []).append(run)
     if not by_kind:
         return list(planned)
-    return [_learnt(each, by_kind.get(_kind(each.trial, each.share), ())) for each in planned]
+    return [_learnt(cell, by_kind.get(_kind(cell.trial, cell.share), ())) for cell in planned]
 
 
 def _learnt(planned: Planned, alike: Sequence[Measured]) -> Planned:
     if not alike:
         return planned
-    step_seconds = statistics.median(each.train_seconds / each.steps for each in alike)
-    eval_seconds = statistics.median(each.eval_seconds for each in alike)
+    step_seconds = statistics.median(run.train_seconds / run.steps for run in alike)
+    eval_seconds = statistics.median(run.eval_seconds for run in alike)
     seconds = step_seconds * steps_of(planned.trial) + eval_seconds
     number = f"{len(alike)} finished trial{'s' * (len(alike) > 1)}"
     return replace(planned, seconds=seconds, basis=f"measured: {number} of this model, setting and GPU count")
@@ -233,8 +233,8 @@ def _kind(trial: Trial, share: float | None) -> str:
     keys = ("epochs", "global_batch", "precision", "gradient_checkpointing", "compile")
     settings = [getattr(trial.settings, key) for key in keys]
     where = (trial.device, trial.gpus, trial.threads, share)
-    told = (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
-    return json.dumps(told, sort_keys=True)
+    kind = (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
+    return json.dumps(kind, sort_keys=True)
 
 
 def remaining_seconds(planned: Sequence[Planned], slots: int, slowness: float = 1.0) -> float:

@@ -271,10 +271,10 @@ def _pair_alone(cells: Sequence[Planned], machine: Machine) -> list[Planned]:
         return list(cells)
     chosen: dict[str, int] = {}
     augment = cells[0].trial.augment
-    for each in sorted((p for p in cells if p.trial.augment == augment), key=lambda p: p.trial.data_requested):
-        fits = each.trial.model.name not in chosen or each.seconds <= PAIR_SECONDS
-        if each.trial.gpus == max(counts) and fits:
-            chosen[each.trial.model.name] = each.trial.data_requested
+    for planned in sorted((p for p in cells if p.trial.augment == augment), key=lambda p: p.trial.data_requested):
+        fits = planned.trial.model.name not in chosen or planned.seconds <= PAIR_SECONDS
+        if planned.trial.gpus == max(counts) and fits:
+            chosen[planned.trial.model.name] = planned.trial.data_requested
     return [
         replace(
             p, alone=(p.trial.seed, p.trial.augment, p.trial.data_requested) == (0, augment, chosen[p.trial.model.name])
@@ -295,20 +295,20 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
         return list(cells), cut
     # All rates of a sweep go together: a part of them would choose among less than was asked for.
     swept: dict[tuple[Any, ...], list[Planned]] = {}
-    for each in cells:
-        swept.setdefault(each.cell, []).append(each)
+    for planned in cells:
+        swept.setdefault(planned.cell, []).append(planned)
     spent = sum(p.gpu_seconds for p in cells) / 3600
-    for each in sorted(cells, key=lambda p: (p.trial.seed == 0, -p.gpu_seconds)):
+    for planned in sorted(cells, key=lambda p: (p.trial.seed == 0, -p.gpu_seconds)):
         if spent <= hours:
             break
-        together = swept.pop(each.cell, None)
+        together = swept.pop(planned.cell, None)
         if together is None:
             continue
-        cut.append((_named(each), f"over the budget of {hours:g} GPU-hours"))
+        cut.append((_named(planned), f"over the budget of {hours:g} GPU-hours"))
         spent -= sum(p.gpu_seconds for p in together) / 3600
-    kept = [each for each in cells if each.cell in swept]
+    kept = [planned for planned in cells if planned.cell in swept]
     if not kept:
-        cheapest = min(each.gpu_seconds for each in cells) / 3600
+        cheapest = min(planned.gpu_seconds for planned in cells) / 3600
         raise StudyError(
             f"leaves no trial: the cheapest takes about {cheapest:.2g} GPU-hours, the budget is {hours:.2g}",
             code="budget_too_small",
