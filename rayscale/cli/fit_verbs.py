@@ -7,47 +7,31 @@ from typing import Annotated
 
 import typer
 
-from rayscale.cli.options import Json, RunFolder
+from rayscale.cli.options import Json, RunFolder, option
 from rayscale.cli.output import RefusedError, print_json, print_lines, say, width
 
 
 def fit(
     source: Annotated[str, typer.Argument(metavar="RUN|TABLE", help="A run folder, or a CSV, TSV, JSONL or parquet.")],
-    law: Annotated[str, typer.Option("--law", metavar="NAME|auto", help="auto, one of `plugins`, or a formula.")],
-    params: Annotated[str | None, typer.Option("--params", metavar="COLUMN", help="Model parameters N.")] = None,
-    data: Annotated[str | None, typer.Option("--data", metavar="COLUMN", help="Examples or tokens D.")] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", metavar="COLUMN", help="Column to fit (in a run folder: eval_loss).")
-    ] = None,
-    unique: Annotated[
-        str | None, typer.Option("--unique", metavar="COLUMN", help="Column of unique examples or tokens.")
-    ] = None,
-    compute: Annotated[str | None, typer.Option("--compute", metavar="COLUMN", help="FLOP.")] = None,
-    gpus: Annotated[str | None, typer.Option("--gpus", metavar="COLUMN", help="Workers G.")] = None,
-    loss: Annotated[
-        str | None, typer.Option("--loss", metavar="COLUMN", help="The loss that the metric follows.")
-    ] = None,
-    copies: Annotated[
-        str | None, typer.Option("--copies", metavar="COLUMN", help="Column of augmented copies per example.")
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option("--where", metavar="QUERY", help="Rows to use: 'N > 1e6 and split == \"a\"'.")
-    ] = None,
-    holdout: Annotated[
-        str | None, typer.Option("--holdout", metavar="QUERY", help="Rows to keep out of the fit and predict.")
-    ] = None,
-    by: Annotated[
-        str | None, typer.Option("--by", metavar="COLUMN,..", help="Columns to group by: one fit per group.")
-    ] = None,
-    bootstrap: Annotated[int, typer.Option("--bootstrap", metavar="K", help="Resamples for the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="The same seed gives the same result.")] = 0,
+    law: Annotated[str, option("--law", "NAME|auto", "auto, one of `plugins`, or a formula.")],
+    params: Annotated[str | None, option("--params", "COLUMN", "Model parameters N.")] = None,
+    data: Annotated[str | None, option("--data", "COLUMN", "Examples or tokens D.")] = None,
+    target: Annotated[str | None, option("--target", "COLUMN", "Column to fit (in a run folder: eval_loss).")] = None,
+    unique: Annotated[str | None, option("--unique", "COLUMN", "Column of unique examples or tokens.")] = None,
+    compute: Annotated[str | None, option("--compute", "COLUMN", "FLOP.")] = None,
+    gpus: Annotated[str | None, option("--gpus", "COLUMN", "Workers G.")] = None,
+    loss: Annotated[str | None, option("--loss", "COLUMN", "The loss that the metric follows.")] = None,
+    copies: Annotated[str | None, option("--copies", "COLUMN", "Column of augmented copies per example.")] = None,
+    where: Annotated[str | None, option("--where", "QUERY", "Rows to use: 'N > 1e6 and split == \"a\"'.")] = None,
+    holdout: Annotated[str | None, option("--holdout", "QUERY", "Rows to keep out of the fit and predict.")] = None,
+    by: Annotated[str | None, option("--by", "COLUMN,..", "Columns to group by: one fit per group.")] = None,
+    bootstrap: Annotated[int, option("--bootstrap", "K", "Resamples for the intervals.")] = 1000,
+    seed: Annotated[int, option("--seed", "S", "The same seed gives the same result.")] = 0,
     predictions: Annotated[
         Path | None,
-        typer.Option(
-            "--predictions", metavar="FILE", help="Write the held-out rows with predictions (.csv or .parquet)."
-        ),
+        option("--predictions", "FILE", "Write the held-out rows with predictions (.csv or .parquet)."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FIT.json", help="Save the fit, for `predict`.")] = None,
+    out: Annotated[Path | None, option("--out", "FIT.json", "Save the fit, for `predict`.")] = None,
     json_: Json = False,
 ) -> None:
     """Fit a law to any table of runs, or to a run folder."""
@@ -74,18 +58,14 @@ def fit(
 
 def predict(
     source: Annotated[str, typer.Argument(metavar="RUN|FIT", help="A run folder, or a file of `fit --out`.")],
-    params: Annotated[float | None, typer.Option("--params", metavar="N", help="Parameters of the model.")] = None,
-    data: Annotated[
-        float | None, typer.Option("--data", metavar="D", help="Examples, or tokens for causal-lm.")
-    ] = None,
-    unique: Annotated[float | None, typer.Option("--unique", metavar="U", help="Unique examples or tokens.")] = None,
-    compute: Annotated[float | None, typer.Option("--compute", metavar="C", help="FLOP.")] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", metavar="G", help="GPUs, for the speed.")] = None,
-    loss: Annotated[float | None, typer.Option("--loss", metavar="L", help="The loss that the metric follows.")] = None,
-    copies: Annotated[float | None, typer.Option("--copies", metavar="K", help="Augmented copies per example.")] = None,
-    by: Annotated[
-        list[str] | None, typer.Option("--by", metavar="COLUMN=VALUE", help="The group, of a fit with --by.")
-    ] = None,
+    params: Annotated[float | None, option("--params", "N", "Parameters of the model.")] = None,
+    data: Annotated[float | None, option("--data", "D", "Examples, or tokens for causal-lm.")] = None,
+    unique: Annotated[float | None, option("--unique", "U", "Unique examples or tokens.")] = None,
+    compute: Annotated[float | None, option("--compute", "C", "FLOP.")] = None,
+    gpus: Annotated[int | None, option("--gpus", "G", "GPUs, for the speed.")] = None,
+    loss: Annotated[float | None, option("--loss", "L", "The loss that the metric follows.")] = None,
+    copies: Annotated[float | None, option("--copies", "K", "Augmented copies per example.")] = None,
+    by: Annotated[list[str] | None, option("--by", "COLUMN=VALUE", "The group, of a fit with --by.")] = None,
     json_: Json = False,
 ) -> None:
     """Predict the loss of a model and data size, with 95% intervals."""
@@ -106,17 +86,13 @@ def predict(
 
 def recommend(
     run: RunFolder,
-    target: Annotated[str, typer.Option("--target", metavar="METRIC>=X", help="'f1_macro>=0.92', 'eval_loss<=1.5'.")],
-    budget: Annotated[
-        str | None, typer.Option("--budget", metavar="20gpuh|50usd", help="Maximum cost of one run.")
-    ] = None,
+    target: Annotated[str, option("--target", "METRIC>=X", "'f1_macro>=0.92', 'eval_loss<=1.5'.")],
+    budget: Annotated[str | None, option("--budget", "20gpuh|50usd", "Maximum cost of one run.")] = None,
     probability: Annotated[
-        float, typer.Option("--probability", metavar="P", help="Share of new runs that should reach the target.")
+        float, option("--probability", "P", "Share of new runs that should reach the target.")
     ] = 0.5,
-    beyond: Annotated[
-        float, typer.Option("--beyond", metavar="X", help="Search data up to X times the largest measured.")
-    ] = 10.0,
-    law: Annotated[str, typer.Option("--law", metavar="NAME|auto", help="The law that predicts the target.")] = "auto",
+    beyond: Annotated[float, option("--beyond", "X", "Search data up to X times the largest measured.")] = 10.0,
+    law: Annotated[str, option("--law", "NAME|auto", "The law that predicts the target.")] = "auto",
     json_: Json = False,
 ) -> None:
     """Find the cheapest allocation predicted to reach a target."""
@@ -137,7 +113,7 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="RUN", help="The run folder to compare it with.")],
     target: Annotated[
         str | None,
-        typer.Option("--target", metavar="METRIC", help="Metric to compare; default: the target of the studies."),
+        option("--target", "METRIC", "Metric to compare; default: the target of the studies."),
     ] = None,
     json_: Json = False,
 ) -> None:

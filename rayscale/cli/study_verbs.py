@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rayscale.cli.options import Address, Executor, Json, Only, Out, RetryFailed, RunFolder, StudyFile, Verbose, Yes
+from rayscale.cli.options import (
+    Address,
+    Executor,
+    Json,
+    Only,
+    Out,
+    RetryFailed,
+    RunFolder,
+    StudyFile,
+    Verbose,
+    Yes,
+    option,
+)
 from rayscale.cli.output import RefusedError, print_json, print_lines, say
 from rayscale.errors import ClusterError, InputError, RayscaleError
 from rayscale.study.tasks import KINDS
@@ -27,15 +39,9 @@ def demo(out: Out = None, yes: Yes = False, json_: Json = False) -> None:
 
 def init(
     task: Annotated[str, typer.Option("--task", metavar="T", help=f"One of {', '.join(KINDS)}.")] = "",
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="Your data; its columns are detected.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write the study file.")] = Path(
-        "study.yaml"
-    ),
-    encoding: Annotated[
-        str | None, typer.Option("--encoding", metavar="NAME", help="Encoding of your data; default: UTF-8.")
-    ] = None,
+    data: Annotated[Path | None, option("--data", "FILE", "Your data; its columns are detected.")] = None,
+    out: Annotated[Path, option("--out", "FILE", "Where to write the study file.")] = Path("study.yaml"),
+    encoding: Annotated[str | None, option("--encoding", "NAME", "Encoding of your data; default: UTF-8.")] = None,
     json_: Json = False,
 ) -> None:
     """Write a commented study file for your data."""
@@ -52,9 +58,7 @@ def doctor(
     study: Annotated[
         Path | None, typer.Argument(metavar="STUDY", help="A study whose plan to check on this machine.")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", metavar="auto|HOST:PORT", help="A cluster to check as well.")
-    ] = None,
+    address: Annotated[str | None, option("--address", "auto|HOST:PORT", "A cluster to check as well.")] = None,
     json_: Json = False,
 ) -> None:
     """Check versions, devices, cluster, storage and the study's text, and suggest fixes."""
@@ -73,9 +77,7 @@ def doctor(
 def plan(
     study: StudyFile,
     out: Out = None,
-    address: Annotated[
-        str, typer.Option("--address", metavar="local|auto|HOST:PORT", help="Plan for a cluster.")
-    ] = "local",
+    address: Annotated[str, option("--address", "local|auto|HOST:PORT", "Plan for a cluster.")] = "local",
     verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
@@ -166,13 +168,9 @@ def status(run: RunFolder, json_: Json = False) -> None:
 
 def submit(
     study: StudyFile,
-    address: Annotated[
-        str, typer.Option("--address", metavar="URL", help="The cluster's dashboard: http://HOST:8265.")
-    ],
+    address: Annotated[str, option("--address", "URL", "The cluster's dashboard: http://HOST:8265.")],
     out: Out = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="JOB", help="The job's id on the cluster; default: Ray's choice.")
-    ] = None,
+    name: Annotated[str | None, option("--name", "JOB", "The job's id on the cluster; default: Ray's choice.")] = None,
     retry_failed: RetryFailed = False,
     only: Only = None,
     executor: Executor = None,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rayscale.plan.estimate import Planned, Supply
 from rayscale.plan.parameters import count_mixture, has_head
 from rayscale.plan.resources import crowd
+from rayscale.report.numbers import plural
 from rayscale.study.checkpoints import read_config
 from rayscale.study.checks import repeated
 from rayscale.study.study import Study
@@ -27,23 +28,18 @@ def lint(study: Study, planned: Sequence[Planned], supply: Supply, machine: Mach
         notes.append(("few_tokens", text))
     sizes = sorted({p.trial.data_requested for p in planned})
     params = sorted({p.params for p in planned})
-    axis = study.grid.axis
     if len(sizes) < 3:
-        number = "1 data size" if len(sizes) == 1 else "2 data sizes"
-        notes.append(("few_points", f"{number}: a curve needs 3, a held-out check 4"))
+        notes.append(("few_points", f"{plural(len(sizes), 'data size')}: a curve needs 3, a held-out check 4"))
     elif len(sizes) == 3:
         notes.append(("few_points", "3 data sizes: a curve can be fitted, but not checked on a held-out size"))
-    if len(sizes) > 1 and sizes[-1] < 8 * sizes[0]:
-        notes.append(
-            ("few_sizes", f"{axis} span a factor of {sizes[-1] / sizes[0]:.2g}: a reliable exponent needs 8 or more")
-        )
     if study.run.trials_per_gpu > 1 and all(p.trial.device == "cpu" for p in planned):
         notes.append(("no_gpu_to_share", "run.trials_per_gpu has no effect: trials run on CPUs, one on each core"))
     if len(params) == 1:
         notes.append(("one_size", "one model size: the effect of a larger model stays unknown"))
-    if params and len(params) > 1 and params[-1] < 8 * params[0]:
-        text = f"model sizes span a factor of {params[-1] / params[0]:.2g}: a reliable exponent needs 8 or more"
-        notes.append(("few_sizes", text))
+    for what, values in ((study.grid.axis, sizes), ("model sizes", params)):
+        if len(values) > 1 and values[-1] < 8 * values[0]:
+            text = f"{what} span a factor of {values[-1] / values[0]:.2g}: a reliable exponent needs 8 or more"
+            notes.append(("few_sizes", text))
     if len({p.trial.model.lora for p in planned if p.trial.model.kind == "pretrained"}) > 1:
         text = "models that differ only in lora have one size: a law over sizes fits one curve through both"
         notes.append(("mixed_lora", text))

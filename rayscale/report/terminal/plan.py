@@ -94,9 +94,10 @@ def facts(plan: dict[str, Any]) -> list[Fact]:
         lines.append(("Time", f"about {duration(total['seconds'])}{f' on {slots}' if machine else ''}"))
     if total.get("gpu_hours") is not None:
         hours = f"{significant(total['gpu_hours'], 2)} GPU-hours{'' if on_gpus else ' (a CPU slot counts as a GPU)'}"
-        money = total.get("money")
-        priced = "" if money is None else f"{fixed(money, 2)} {total.get('currency') or ''}".strip() + ": "
-        lines.append(("Cost", priced + hours))
+        if (money := total.get("money")) is not None:
+            amount = fixed(money, 2) if money >= 0.01 else "under 0.01"
+            hours = f"{amount} {total.get('currency') or ''} for {hours}"
+        lines.append(("Cost", hours))
     if total.get("disk_bytes"):
         lines.append(("Disk", data_volume(total["disk_bytes"])))
     if text := row_counts(plan.get("data") or {}):
