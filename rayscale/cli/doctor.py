@@ -30,11 +30,11 @@ def check_up(study_file: str | Path | None = None, address: str | None = None) -
 
 
 def as_lines(findings: list[Finding]) -> list[str]:
-    """A line for each finding, its mend beneath."""
+    """A line for each finding, its fix beneath."""
     lines = []
     for each in (replace(each, **{k: v for k, v in each.to_json().items() if k != "level"}) for each in findings):
         lines.append(f"{each.level:<5}{each.name}: {each.found}")
-        lines += [f"     mend: {each.mend}"] if each.mend else []
+        lines += [f"     fix: {each.mend}"] if each.mend else []
     return [*lines, verdict(findings)]
 
 
@@ -71,7 +71,7 @@ def _plan_and_storage(study: Study | None, machine: Machine | None) -> Iterator[
                 yield Finding("GPU memory", "warn" if crowding.mend else "ok", crowding.found, crowding.mend)
             yield from (Finding(**found) for found in plan.doctor["findings"])
         except RayscaleError as error:
-            yield Finding("plan", "fail", str(error), "mend what it says; `rayscale plan STUDY` shows the whole plan")
+            yield Finding("plan", "fail", str(error), "correct this; `rayscale plan STUDY` shows the whole plan")
     yield from doctor_devices.examine_storage(place)
     if "://" not in place:
         yield doctor_devices.room("disk", Path(place).expanduser().absolute(), needed)

@@ -13,7 +13,8 @@ from rich.live import Live
 from rayscale.plan.estimate import Planned, wall_seconds
 from rayscale.plan.plan import Plan
 from rayscale.report.numbers import duration, plural
-from rayscale.report.terminal.run import Snapshot, plan_table, progress_line, progress_view, verdict_lines
+from rayscale.report.terminal.plan import PlanView
+from rayscale.report.terminal.run import Snapshot, progress_line, progress_view, verdict_lines
 
 LINE_EVERY_SECONDS = 30.0
 
@@ -39,17 +40,18 @@ class Terminal:
     With `json` everything for people goes to stderr.
     """
 
-    def __init__(self, *, json: bool, yes: bool) -> None:
+    def __init__(self, *, json: bool, yes: bool, verbose: bool = False) -> None:
         self.console = Console(stderr=json, soft_wrap=False, highlight=False)
         self.interactive = self.console.is_terminal
         self.yes = yes
+        self.verbose = verbose
         self.agreed = False  # whether a run has begun
         self._live: Live | None = None
         self._last = 0.0
 
     def consent(self, plan: Plan, pending: Sequence[Planned], recorded: int) -> bool:
         """Show the plan; ask, if a person can answer."""
-        self.console.print(plan_table(plan.to_json()))
+        self.console.print(PlanView(plan.to_json(), self.verbose))
         self.agreed = True
         if text := standing_text(plan, pending, recorded):
             self.say(text)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from rayscale.errors import InputError, nearest
 from rayscale.laws.fitting.coordinates import link, unlink
-from rayscale.laws.fitting.observations import numbers, require_columns
+from rayscale.laws.fitting.observations import USUAL, numbers, require_columns
 from rayscale.laws.formula import find_law
 from rayscale.laws.law import Law
 
@@ -18,18 +18,6 @@ from rayscale.laws.law import Law
 FLOPS_PER_SECOND = 1e11
 EFFICIENCY = 0.8
 _MACHINE = ("params", "data", "gpus")
-
-
-# The columns that hold an input, by role; the first is asked for where none is there.
-_COLUMNS = {
-    "params": ("params",),
-    "data": ("data_requested", "tokens", "examples", "data"),
-    "unique": ("unique", "unique_tokens", "unique_examples"),
-    "copies": ("copies",),
-    "compute": ("compute", "flops"),
-    "gpus": ("gpus",),
-    "loss": ("loss", "eval_loss"),
-}
 _MEASURED = {"loss": "eval_loss"}  # the column of a law's target, where its name is another
 
 
@@ -54,20 +42,20 @@ def simulate(
     if not (np.isfinite(noise) and noise >= 0):
         raise InputError(f"noise is {noise}; it is the deviation of the log target, 0 or more", where="noise")
     table = design.reset_index(drop=True).copy()
-    data = next((name for name in _COLUMNS["data"] if name in table.columns), None)
-    usual: dict[str, Any] = {} if data is None else dict.fromkeys(_COLUMNS["data"], table[data])
+    data = next((name for name in USUAL["data"] if name in table.columns), None)
+    usual: dict[str, Any] = {} if data is None else dict.fromkeys(USUAL["data"], table[data])
     usual |= {"gpus": 1, "seed": 0, "augment": "none", "copies": 0.0, "status": "ok"}
     named = "params" in table.columns
     usual |= {"model": [f"planted-{params:g}" for params in table["params"]] if named else "planted"}
     for name, value in usual.items():
         if name not in table.columns:
             table[name] = value
-    columns = {role: next((name for name in _COLUMNS[role] if name in table.columns), None) for role in _COLUMNS}
+    columns = {role: next((name for name in USUAL[role] if name in table.columns), None) for role in USUAL}
     if columns["compute"] is None and "compute" in law.inputs and data and named:
         table["compute"] = 6.0 * numbers(table, "params") * numbers(table, data)
         columns["compute"] = "compute"
-    require_columns(table, [columns[role] or _COLUMNS[role][0] for role in law.inputs])
-    asked = {role: column for role in _COLUMNS if (column := columns[role]) and role in (*law.inputs, *_MACHINE)}
+    require_columns(table, [columns[role] or USUAL[role][0] for role in law.inputs])
+    asked = {role: column for role in USUAL if (column := columns[role]) and role in (*law.inputs, *_MACHINE)}
     inputs = {role: numbers(table, column) for role, column in asked.items()}
     for role, values in inputs.items():
         if not (np.isfinite(values) & ((values > 0) | ((values == 0) & (role in law.zero)))).all():

@@ -21,7 +21,8 @@ import yaml
 
 from rayscale.study.augmenters import find_augmenter
 from rayscale.study.checkpoints import FILES, checkpoint_name
-from rayscale.study.study import Pretrained, Study, Transfer, load_study
+from rayscale.study.study import Pretrained, Study, load_study
+from rayscale.study.training import Transfer
 from rayscale.text.rows.clean import BUILT_IN, find_files
 from rayscale.text.sources import remote
 from rayscale.text.sources.digests import look

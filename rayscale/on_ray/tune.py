@@ -79,7 +79,7 @@ def _settings(planned: Planned) -> dict[str, Any]:
         "gpus": trial.gpus,
         "seed": trial.seed,
         "augment": trial.augment,
-        "learning_rate": trial.training["learning_rate"],
+        "learning_rate": trial.settings.learning_rate,
     }
 
 

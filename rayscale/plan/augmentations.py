@@ -30,7 +30,7 @@ _MEND = "see whether its words, its language and its share suit the text"
 
 def childless(trials: Iterable[Trial], prepared: Mapping[str, Prepared]) -> dict[str, str]:
     """By id the trials whose rows have no child, and why; `prepared` by `name_of`, those that are there."""
-    found = {}
+    reasons = {}
     for trial in trials:
         data = prepared.get(name_of(spec_of(trial.model).name, trial.augment))
         if data is None or (counts := describe_children(data)) is None:
@@ -42,55 +42,55 @@ def childless(trials: Iterable[Trial], prepared: Mapping[str, Prepared]) -> dict
             why = f"of these {rows:,} rows ({counts['kept']:,} in all {counts['real']:,} rows)"
         else:
             why = f"(of {counts['made']:,} copies: {lost_copies(counts['dropped'])}); {_MEND}"
-        found[trial.trial_id] = f"{trial.augment} made no child {why}"
-    return found
+        reasons[trial.trial_id] = f"{trial.augment} made no child {why}"
+    return reasons
 
 
 def children_counts(prepared: Mapping[str, Prepared]) -> dict[str, dict[str, Any]]:
     """By augmentation how many copies were made of how many rows, how many stay, and why the others do not."""
-    counts = {name.rpartition("+")[2]: describe_children(each) for name, each in prepared.items()}
-    return {name: each for name, each in counts.items() if each}
+    counts = {name.rpartition("+")[2]: describe_children(data) for name, data in prepared.items()}
+    return {name: data for name, data in counts.items() if data}
 
 
 def few_children(counts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     """What a plan should say of augmentations that made little, with its code."""
-    told = []
-    for name, each in counts.items():
-        if 0 < each["kept"] < FEW * each["made"]:
-            left = f"{each['kept']:,} of {each['made']:,} copies are left ({lost_copies(each['dropped'])})"
+    notes = []
+    for name, copies in counts.items():
+        if 0 < copies["kept"] < FEW * copies["made"]:
+            left = f"{copies['kept']:,} of {copies['made']:,} copies are left ({lost_copies(copies['dropped'])})"
             cost = "its cells are nearly plain ones, at the cost of augmented ones"
-            told.append((FEW_CHILDREN, f"{name}: {left}: {cost}; {_MEND}"))
-    return told
+            notes.append((FEW_CHILDREN, f"{name}: {left}: {cost}; {_MEND}"))
+    return notes
 
 
-def try_out(augmentations: Sequence[FoundAugmentation], found: Survey) -> list[tuple[str, str]]:
+def try_out(augmentations: Sequence[FoundAugmentation], survey: Survey) -> list[tuple[str, str]]:
     """The same before the text is prepared, from some training rows; models and code of plugins are not run for it."""
-    own = {entry.name for entry in registry.entries(GROUP) if entry.origin == "rayscale"}
-    texts = found.splits["train"]["text"].slice(0, TRIED).to_pylist()
-    told = []
-    for each in augmentations:
-        if each.augmentation.on_models or not texts or {step.name for step in each.augmentation.steps} - own:
+    built_in = {entry.name for entry in registry.entries(GROUP) if entry.origin == "rayscale"}
+    texts = survey.splits["train"]["text"].slice(0, TRIED).to_pylist()
+    notes = []
+    for entry in augmentations:
+        if entry.augmentation.on_models or not texts or {step.name for step in entry.augmentation.steps} - built_in:
             continue
-        made = [normalise(row.text) for row in Chain(each.augmentation).rows(texts, keys_of(texts), 0)]
+        made = [normalise(row.text) for row in Chain(entry.augmentation).rows(texts, keys_of(texts), 0)]
         changed = sum(child not in ("", text) for child, text in zip(made, texts, strict=True))
         if changed < FEW * len(texts):
             end = "; cells without any are not run" if not changed else ""
-            told.append((FEW_CHILDREN, f"{each.name} changes {changed} of the first {len(texts)} training rows{end}; "
+            notes.append((FEW_CHILDREN, f"{entry.name} changes {changed} of the first {len(texts)} training rows{end}; "
                                        f"{_MEND}"))  # fmt: skip
-    return told
+    return notes
 
 
-def tell_segmenters(augmentations: Sequence[FoundAugmentation], found: Survey) -> list[tuple[str, str]]:
+def tell_segmenters(augmentations: Sequence[FoundAugmentation], survey: Survey) -> list[tuple[str, str]]:
     """How words are found where the text is written without spaces."""
-    wanted = needed(found.splits["train"]["text"].slice(0, TRIED).to_pylist())
+    wanted = needed(survey.splits["train"]["text"].slice(0, TRIED).to_pylist())
     ways: dict[str, list[str]] = {}
-    for each in augmentations:
-        if each.augmentation.by:
-            ways.setdefault(each.augmentation.by, []).append(each.name)
-    told = []
+    for entry in augmentations:
+        if entry.augmentation.by:
+            ways.setdefault(entry.augmentation.by, []).append(entry.name)
+    notes = []
     for way, names in ways.items() if wanted else ():
         found_by = "characters are words" if way == CHARACTERS else f"words are found by {way.replace('+', ' and ')}"
         missing = ", ".join(sorted(wanted - set(way.split("+"))))
-        mend = f"; pip install 'rayscale[segment]' finds words ({missing})" if missing else ""
-        told.append(("segmenter", f"{', '.join(names)}: where text has no spaces, {found_by}{mend}"))
-    return told
+        fix = f"; pip install 'rayscale[segment]' finds words ({missing})" if missing else ""
+        notes.append(("segmenter", f"{', '.join(names)}: where text has no spaces, {found_by}{fix}"))
+    return notes

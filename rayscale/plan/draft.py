@@ -20,7 +20,8 @@ from rayscale.runs.fit_rows import entropy
 from rayscale.runs.ledger import Ledger, TrialRecord
 from rayscale.runs.trial import ModelSpec, Trial
 from rayscale.study.augment_key import read as read_augmentation
-from rayscale.study.study import Ladder, Study, Transfer
+from rayscale.study.study import Ladder, Study
+from rayscale.study.training import Transfer
 from rayscale.system.doctor_devices import GIGA
 from rayscale.system.machine import Machine, free_bytes, nearest_folder
 from rayscale.system.storage import Store
@@ -48,49 +49,49 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     """The plan of a study on a machine. Raises InputError: data, checkpoints or GPU counts that cannot serve it."""
     _check_extra(study)
     with naming_fields(study):
-        found = survey(study)
-    if study.task.type == "sequence-classification" and len(found.labels) > found.rows_train / 2:
+        texts = survey(study)
+    if study.task.type == "sequence-classification" and len(texts.labels) > texts.rows_train / 2:
         raise StudyError(
-            f"column '{study.task.label}' has {len(found.labels)} different labels in {found.rows_train} rows; "
+            f"column '{study.task.label}' has {len(texts.labels)} different labels in {texts.rows_train} rows; "
             "name the column that holds the classes",
             code="not_a_label",
             where=study.where("task", "label"),
         )
-    if study.task.type == "multi-label" and (mark := _unseparated(found.labels, study.task.separator)):
+    if study.task.type == "multi-label" and (mark := _unseparated(texts.labels, study.task.separator)):
         raise StudyError(
-            f"labels such as '{next(label for label in found.labels if mark in label)}' look like several; if they are "
+            f"labels such as '{next(label for label in texts.labels if mark in label)}' look like several; if they are "
             f"write separator: '{mark}' (it is '{study.task.separator}'), else give them as JSON lists",
             code="not_separated",
             where=study.where("task", "labels"),
         )
     # Text that is prepared was planned before, so its checkpoints are here; other checkpoints are fetched only after
     # all else was found feasible.
-    specs = model_specs(study) if found.folder else None
-    tokenised = _tokenised(study, found, specs) if specs else {}
+    specs = model_specs(study) if texts.folder else None
+    tokenised = _tokenised(study, texts, specs) if specs else {}
     augmentations = find_augmentations(study)
-    supply = _supply(study, found, tokenised, augmentations)
+    supply = _supply(study, texts, tokenised, augmentations)
     records = Ledger(store).read()[0]
     optimum = read_optimum(study) if isinstance(study.training.learning_rate, Transfer) else None
     plan = make_plan(study, machine, supply, _measured(records), specs, optimum.rate_of if optimum else None)
     tokenizers = tokenizers_of(plan)
-    found_out = diagnose(study, found, tokenizers, tokenised)
+    diagnosis = diagnose(study, texts, tokenizers, tokenised)
     lint = (*_changed(records, plan), *_transferred(optimum, plan), *_little_room(store, plan), *plan.lint,
-            *tell_segmenters(augmentations, found))  # fmt: skip
-    plan = replace(plan, lint=lint, doctor=found_out.to_json())
+            *tell_segmenters(augmentations, texts))  # fmt: skip
+    plan = replace(plan, lint=lint, doctor=diagnosis.to_json())
     if not augmentations:
         return plan
-    there = _augmented(study, found, tokenizers, sorted({planned.trial.seed for planned in plan.trials}))
-    if there:
-        return with_children(plan, there)
-    return replace(plan, lint=(*plan.lint, *try_out(augmentations, found)))
+    children = _augmented(study, texts, tokenizers, sorted({planned.trial.seed for planned in plan.trials}))
+    if children:
+        return with_children(plan, children)
+    return replace(plan, lint=(*plan.lint, *try_out(augmentations, texts)))
 
 
 def _augmented(
-    study: Study, found: Survey, tokenizers: Sequence[TokenizerSpec], seeds: Sequence[int]
+    study: Study, texts: Survey, tokenizers: Sequence[TokenizerSpec], seeds: Sequence[int]
 ) -> dict[str, Prepared]:
     """The prepared data of every tokenizer and augmentation, by name; empty unless all are there."""
-    there = find_all(study, tokenizers, seeds, found.folder) if found.folder else {}
-    return {name: each for name, each in there.items() if each} if all(there.values()) else {}
+    prepared = find_all(study, tokenizers, seeds, texts.folder) if texts.folder else {}
+    return {name: data for name, data in prepared.items() if data} if all(prepared.values()) else {}
 
 
 def with_children(plan: Plan, prepared: Mapping[str, Prepared]) -> Plan:
@@ -101,9 +102,9 @@ def with_children(plan: Plan, prepared: Mapping[str, Prepared]) -> Plan:
     if why := childless((planned.trial for planned in plan.trials), prepared):
         plan = leave_out(plan, why)
     counts = children_counts(prepared)
-    lint = (*(each for each in plan.lint if each[0] != FEW_CHILDREN), *few_children(counts))
-    told = {**plan.supply.counts, **({"children": counts} if counts else {})}
-    return replace(plan, lint=lint, supply=replace(plan.supply, counts=told))
+    lint = (*(note for note in plan.lint if note[0] != FEW_CHILDREN), *few_children(counts))
+    whole = {**plan.supply.counts, **({"children": counts} if counts else {})}
+    return replace(plan, lint=lint, supply=replace(plan.supply, counts=whole))
 
 
 def tokenizers_of(plan: Plan) -> list[TokenizerSpec]:
@@ -130,9 +131,9 @@ def _transferred(optimum: Optimum | None, plan: Plan) -> list[tuple[str, str]]:
     """What the transferred rates rest on, and how far they reach beyond it."""
     if optimum is None:
         return []
-    rates = [planned.trial.training["learning_rate"] for planned in plan.trials]
-    widest = max(planned.trial.model.width or 1 for planned in plan.trials) / max(each.width for each in optimum.cells)
-    longest = max(steps_of(planned.trial) for planned in plan.trials) / max(each.steps for each in optimum.cells)
+    rates = [planned.trial.settings.learning_rate for planned in plan.trials]
+    widest = max(planned.trial.model.width or 1 for planned in plan.trials) / max(cell.width for cell in optimum.cells)
+    longest = max(steps_of(planned.trial) for planned in plan.trials) / max(cell.steps for cell in optimum.cells)
     text = (
         f"learning rates of {min(rates):.3g} to {max(rates):.3g}, ~ {optimum.told}, from the best ones of "
         f"{len(optimum.cells)} swept cells: up to {max(1, widest):.3g} times their width and "
@@ -166,26 +167,26 @@ def _unseparated(labels: Sequence[str], separator: str) -> str | None:
 
 
 def _supply(
-    study: Study, found: Survey, tokenised: Mapping[str, Prepared], augmentations: Sequence[FoundAugmentation]
+    study: Study, texts: Survey, tokenised: Mapping[str, Prepared], augmentations: Sequence[FoundAugmentation]
 ) -> Supply:
     # A trained tokenizer of some thousand entries gives about a token for four characters of English.
     supply = Supply(
-        fingerprint=found.fingerprint,
-        train_rows=found.rows_train,
-        mean_tokens=found.mean_letters / 4 + 2,
-        n_labels=len(found.labels),
-        exact=found.exact,
-        held_out_rows=found.rows_validation + found.rows_test,
-        guessing_loss=_entropy_of_labels(found),
+        fingerprint=texts.fingerprint,
+        train_rows=texts.rows_train,
+        mean_tokens=texts.mean_letters / 4 + 2,
+        n_labels=len(texts.labels),
+        exact=texts.exact,
+        held_out_rows=texts.rows_validation + texts.rows_test,
+        guessing_loss=_entropy_of_labels(texts),
         augmentations=_augmentations(study, augmentations),
-        counts={**place_labels(found.counts, study.data), "tokens": token_counts(tokenised) or None},
+        counts={**place_labels(texts.counts, study.data), "tokens": token_counts(tokenised) or None},
     )
     if tokenised:
-        parts = [each.manifest["splits"] for each in tokenised.values()]
-        fewest = {name: min(part[name]["tokens"] for part in parts) for name in found.bytes}
+        parts = [data.manifest["splits"] for data in tokenised.values()]
+        fewest = {name: min(part[name]["tokens"] for part in parts) for name in texts.bytes}
     else:
         sizes = [model.vocabulary if isinstance(model, Ladder) else PRETRAINED_VOCABULARY for model in study.models]
-        fewest = {name: size / letters_per_token(max(sizes)) for name, size in found.letters.items()}
+        fewest = {name: size / letters_per_token(max(sizes)) for name, size in texts.letters.items()}
     return replace(
         supply,
         train_tokens=fewest["train"],
@@ -194,18 +195,18 @@ def _supply(
     )
 
 
-def _augmentations(study: Study, found: Sequence[FoundAugmentation]) -> tuple[Copies, ...]:
+def _augmentations(study: Study, augmentations: Sequence[FoundAugmentation]) -> tuple[Copies, ...]:
     """Those of the study in the order of its file, `none` among them where it is asked for."""
-    marked = {each.name: Copies(each.name, each.augmentation.copies, each.mark) for each in found}
+    marked = {each.name: Copies(each.name, each.augmentation.copies, each.mark) for each in augmentations}
     return tuple(dict.fromkeys(marked.get(read_augmentation(each).name, Copies()) for each in study.data.augment))
 
 
-def _tokenised(study: Study, found: Survey, specs: Sequence[ModelSpec]) -> dict[str, Prepared]:
+def _tokenised(study: Study, texts: Survey, specs: Sequence[ModelSpec]) -> dict[str, Prepared]:
     """The tokens of every tokenizer of the study, by its name; empty unless all are there."""
-    if found.folder is None:
+    if texts.folder is None:
         return {}
     wanted = {spec_of(spec) for spec in specs}
-    prepared = {each.name: find_tokens(found.folder, each, study.task.length, ()) for each in wanted}
+    prepared = {each.name: find_tokens(texts.folder, each, study.task.length, ()) for each in wanted}
     return {name: each for name, each in sorted(prepared.items()) if each} if all(prepared.values()) else {}
 
 
@@ -234,9 +235,9 @@ def _measured(records: Sequence[TrialRecord]) -> list[Measured]:
     ]
 
 
-def _entropy_of_labels(found: Survey) -> float | None:
+def _entropy_of_labels(texts: Survey) -> float | None:
     """Of the test rows; None where rows have no class of their own."""
-    rows = found.splits["test"]
+    rows = texts.splits["test"]
     if "label" not in rows.column_names or not pa.types.is_integer(rows.schema.field("label").type):
         return None
     return entropy(np.bincount(rows["label"].to_numpy()).tolist())
@@ -253,11 +254,11 @@ def write_plan(store: Store, plan: Plan, prepared: Mapping[str, Prepared]) -> No
     rows = place_labels(row_counts(any_of_them.manifest), plan.study.data)
     children = {name: each for name, each in plan.supply.counts.items() if name == "children"}
     counts = {"exact": True, **rows, "tokens": token_counts(prepared), **children}
-    found = survey_folder(Path(any_of_them.path).parent)
-    doctor = after_preparing(plan.doctor, plan.study, found, tokenizers_of(plan), prepared) if plan.doctor else {}
-    told = replace(
-        plan, supply=replace(plan.supply, counts=counts, guessing_loss=_entropy_of_labels(found)), doctor=doctor
+    texts = survey_folder(Path(any_of_them.path).parent)
+    doctor = after_preparing(plan.doctor, plan.study, texts, tokenizers_of(plan), prepared) if plan.doctor else {}
+    final = replace(
+        plan, supply=replace(plan.supply, counts=counts, guessing_loss=_entropy_of_labels(texts)), doctor=doctor
     )
-    store.write("plan.json", json.dumps(told.to_json(), indent=1, allow_nan=False).encode())
+    store.write("plan.json", json.dumps(final.to_json(), indent=1, allow_nan=False).encode())
     for name, content in listed(any_of_them).items():
         store.write(name, content)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rayscale.runs.packing import LANE_SECONDS, START_UP_SECONDS, SlotUse, packed_seconds
+from rayscale.runs.sweeps import CELL
 from rayscale.runs.trial import Trial
 from rayscale.study.tasks import KINDS
 
@@ -91,6 +92,11 @@ class Planned:
         """Seconds x GPUs (or slots) that it takes."""
         return self.seconds * self.trial.gpus * self.share
 
+    @property
+    def cell(self) -> tuple[Any, ...]:
+        """What the trials of a sweep of learning rates share."""
+        return tuple(getattr(self.trial, name) for name in CELL)
+
     def row(self) -> dict[str, Any]:
         """The row of `plan --json`."""
         trial = self.trial
@@ -103,7 +109,7 @@ class Planned:
             "gpus": trial.gpus,
             "seed": trial.seed,
             "augment": trial.augment,
-            "learning_rate": trial.training["learning_rate"],
+            "learning_rate": trial.settings.learning_rate,
             "seconds": self.seconds,
             "gpu_seconds": self.gpu_seconds,
             "peak_memory_bytes": self.peak_memory_bytes,
@@ -139,7 +145,7 @@ def cost(
     those of the model at the checkpoint's full depth, in memory while it is loaded; 0 without one. `trained` are all,
     or with adapters theirs and the head's.
     """
-    task, training, device = trial.task, trial.training, trial.device
+    task, settings, device = trial.task, trial.settings, trial.device
     writes = KINDS[task["type"]].writes
     language, vocabulary, width = trial.data_axis == "tokens", trial.model.vocabulary or 0, trial.model.width or 0
     length = float(task["max_length"]) if language else min(mean_tokens, task["max_length"])
@@ -150,13 +156,13 @@ def cost(
     tokens *= 1 + trial.copies  # copies are about as long as their rows
     # Forward and backward are 6 FLOP per parameter and token, forward alone 2 (Kaplan et al. 2020, arXiv 2001.08361).
     # Of the backward pass 2 are the gradient of a weight, which frozen ones have no need of.
-    twice = bool(training.get("gradient_checkpointing"))
+    twice = settings.gradient_checkpointing
     multiplied = non_embedding + (vocabulary * width if writes else 0)
     learning = multiplied
     if trial.model.lora:
         multiplied, learning = multiplied + trained, trained
     passes = (6 if twice else 4) * multiplied + 2 * learning
-    flops = passes * tokens * training["epochs"] + 2 * multiplied * evaluated
+    flops = passes * tokens * settings.epochs + 2 * multiplied * evaluated
     seconds = flops / FLOP_PER_SECOND[device] / trial.gpus + steps_of(trial) * SECONDS_PER_STEP[device]
     basis = "rule: 6 FLOP x parameters x tokens at an assumed speed, plus evaluation and time per step"
     if trial.model.lora:
@@ -187,14 +193,14 @@ def micro_batch_rows(trial: Trial) -> int:
     if trial.model.family in UNPADDED:
         most, tokens = UNPADDED_ROWS[trial.device]
         rows = max(rows, min(most, tokens // int(trial.task["max_length"] or tokens)))
-    return min(rows, -(-int(trial.training["global_batch"]) // trial.gpus))
+    return min(rows, -(-trial.settings.global_batch // trial.gpus))
 
 
 def steps_of(trial: Trial) -> int:
     """Optimizer steps of a whole trial."""
     windows = trial.data_axis == "tokens"
     rows = trial.data_requested // int(trial.task["max_length"]) if windows else trial.data_requested
-    return int(trial.training["epochs"]) * -(-rows * (1 + trial.copies) // int(trial.training["global_batch"]))
+    return trial.settings.epochs * -(-rows * (1 + trial.copies) // trial.settings.global_batch)
 
 
 def learn(planned: Sequence[Planned], measured: Sequence[Measured]) -> list[Planned]:
@@ -204,19 +210,19 @@ def learn(planned: Sequence[Planned], measured: Sequence[Measured]) -> list[Plan
     Training is scaled by the number of steps; evaluation is of the same rows, whatever the data size.
     """
     by_kind: dict[str, list[Measured]] = {}
-    for each in measured:
-        if each.steps:
-            by_kind.setdefault(_kind(each.trial, each.share), []).append(each)
+    for run in measured:
+        if run.steps:
+            by_kind.setdefault(_kind(run.trial, run.share), []).append(run)
     if not by_kind:
         return list(planned)
-    return [_learnt(each, by_kind.get(_kind(each.trial, each.share), ())) for each in planned]
+    return [_learnt(cell, by_kind.get(_kind(cell.trial, cell.share), ())) for cell in planned]
 
 
 def _learnt(planned: Planned, alike: Sequence[Measured]) -> Planned:
     if not alike:
         return planned
-    step_seconds = statistics.median(each.train_seconds / each.steps for each in alike)
-    eval_seconds = statistics.median(each.eval_seconds for each in alike)
+    step_seconds = statistics.median(run.train_seconds / run.steps for run in alike)
+    eval_seconds = statistics.median(run.eval_seconds for run in alike)
     seconds = step_seconds * steps_of(planned.trial) + eval_seconds
     number = f"{len(alike)} finished trial{'s' * (len(alike) > 1)}"
     return replace(planned, seconds=seconds, basis=f"measured: {number} of this model, setting and GPU count")
@@ -225,10 +231,10 @@ def _learnt(planned: Planned, alike: Sequence[Measured]) -> Planned:
 def _kind(trial: Trial, share: float | None) -> str:
     """What the time of a step and of the evaluation depends on."""
     keys = ("epochs", "global_batch", "precision", "gradient_checkpointing", "compile")
-    settings = [trial.training.get(key) for key in keys]
+    settings = [getattr(trial.settings, key) for key in keys]
     where = (trial.device, trial.gpus, trial.threads, share)
-    told = (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
-    return json.dumps(told, sort_keys=True)
+    kind = (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
+    return json.dumps(kind, sort_keys=True)
 
 
 def remaining_seconds(planned: Sequence[Planned], slots: int, slowness: float = 1.0) -> float:

@@ -7,10 +7,9 @@ import math
 from rayscale.errors import InputError
 
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_cooldown", "plateau")
-COOLDOWN = 0.2  # the share of the steps, where the study leaves it open
 
 
-def schedule_factor(schedule: str, step: int, steps: int, warmup: float, cooldown: float | None = None) -> float:
+def schedule_factor(schedule: str, step: int, steps: int, warmup: float, cooldown: float) -> float:
     """What the rate is multiplied by in `step` (from 0) of `steps`.
 
     It climbs in a straight line over the first `warmup` share of the steps (at least one step, so that no step has rate
@@ -27,7 +26,7 @@ def schedule_factor(schedule: str, step: int, steps: int, warmup: float, cooldow
     if schedule in ("constant", "plateau"):
         return 1.0
     if schedule == "constant_with_cooldown":
-        cooling = max(1, round((COOLDOWN if cooldown is None else cooldown) * steps))
+        cooling = max(1, round(cooldown * steps))
         return 1.0 - math.sqrt(max(0, step - (steps - cooling)) / cooling)
     done = (step - climbing) / max(1, steps - climbing)
     return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))

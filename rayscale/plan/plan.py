@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rayscale.errors import InputError, StudyError
+from rayscale.plan.design_lint import lint
 from rayscale.plan.estimate import Copies, Measured, Planned, Supply, cost, learn, share_gpus, wall_seconds
+from rayscale.plan.feasibility import check_feasible
 from rayscale.plan.heads import READ_AS_BYTES, UNCUT, check_head, check_reader, no_padding, padding_of
 from rayscale.plan.parameters import (
     LABELLED_BY_LAST_STATE,
@@ -21,20 +23,16 @@ from rayscale.plan.parameters import (
     count,
     count_adapters,
     count_head,
-    count_mixture,
     depth_of,
     family_config,
-    has_head,
 )
-from rayscale.plan.resources import crowd, disk_bytes
+from rayscale.plan.resources import disk_bytes
 from rayscale.runs.fit_rows import guessing_loss
-from rayscale.runs.sweeps import CELL
 from rayscale.runs.trial import ModelSpec, Trial, identified
 from rayscale.study.checkpoints import Checkpoint, check_tokenizer, find_checkpoint, read_config, read_tokenizer
-from rayscale.study.checks import repeated
 from rayscale.study.study import Ladder, Study
 from rayscale.study.tasks import find_kind
-from rayscale.system.machine import Machine, torch_without_cuda
+from rayscale.system.machine import Machine
 
 #: About the longest that a cell runs alone at the most GPUs, so that its speed can be measured.
 PAIR_SECONDS = 8.0
@@ -123,39 +121,39 @@ def model_specs(study: Study) -> list[ModelSpec]:
                 specs.append(ModelSpec(name, "family", model.family, layers, width, model.vocabulary))
             continue
         with _at(study.where("models", number, "pretrained")):
-            found = find_checkpoint(model.pretrained, model.revision)
-            check_head(str(found.folder), found.config, study.task.type)
-            _check_padding(found, study.task.type, check_tokenizer(found.folder, found.config))
-            family = str(found.config.get("model_type"))
+            checkpoint = find_checkpoint(model.pretrained, model.revision)
+            check_head(str(checkpoint.folder), checkpoint.config, study.task.type)
+            _check_padding(checkpoint, study.task.type, check_tokenizer(checkpoint.folder, checkpoint.config))
+            family = str(checkpoint.config.get("model_type"))
             if study.run.keep != "none" and family in READ_AS_BYTES:
-                check_reader(str(found.folder), family, read_tokenizer(found.folder)[0])
-            depth = depth_of(str(found.folder), found.config)
-            check_weights(found.folder)
+                check_reader(str(checkpoint.folder), family, read_tokenizer(checkpoint.folder)[0])
+            depth = depth_of(str(checkpoint.folder), checkpoint.config)
+            check_weights(checkpoint.folder)
             for whole in (None, depth):
-                count(found.config, study.task.type, 2, whole, found.folder)
+                count(checkpoint.config, study.task.type, 2, whole, checkpoint.folder)
         for layers in model.layers or (depth,):
             if layers > depth:
                 raise StudyError(
-                    f"{found.name} has {depth} layers, {layers} asked for; use {depth} or fewer",
+                    f"{checkpoint.name} has {depth} layers, {layers} asked for; use {depth} or fewer",
                     code="too_many_layers",
                     where=study.where("models", number, "layers"),
                 )
             if layers < depth and family in UNCUT:
                 raise StudyError(
-                    f"{found.name} is a '{family}' checkpoint, of whose layers none can be left out; leave the key out",
+                    f"{checkpoint.name} is a '{family}' checkpoint, whose layers cannot be left out; remove the key",
                     code="wrong_architecture",
                     where=study.where("models", number, "layers"),
                 )
-            own = model.name or found.name
-            name = own if layers == depth else f"{own}@{layers}"
+            base = model.name or checkpoint.name
+            name = base if layers == depth else f"{base}@{layers}"
             if model.lora:
                 name = f"{name}-{model.lora.label}"
                 with _at(study.where("models", number, "lora")):
-                    count_adapters(found.folder, layers, model.lora, study.task.type)
-            wide = next((found.config[key] for key in WIDTH_KEYS if found.config.get(key)), None)
-            words, path = found.config.get("vocab_size"), str(found.folder)
-            place = (path, model.revision, found.digest)
-            specs.append(ModelSpec(name, "pretrained", family, layers, wide, words, *place, model.lora))
+                    count_adapters(checkpoint.folder, layers, model.lora, study.task.type)
+            hidden = next((checkpoint.config[key] for key in WIDTH_KEYS if checkpoint.config.get(key)), None)
+            vocabulary = checkpoint.config.get("vocab_size")
+            place = (str(checkpoint.folder), model.revision, checkpoint.digest)
+            specs.append(ModelSpec(name, "pretrained", family, layers, hidden, vocabulary, *place, model.lora))
     specs = list(dict.fromkeys(specs))
     names = Counter(spec.name for spec in specs)
     # Two models must not share a row of the table: what tells them apart joins the name.
@@ -167,11 +165,11 @@ def model_specs(study: Study) -> list[ModelSpec]:
     ]
 
 
-def _check_padding(found: Checkpoint, task_type: str, token_ids: Mapping[str, int]) -> None:
+def _check_padding(checkpoint: Checkpoint, task_type: str, token_ids: Mapping[str, int]) -> None:
     """Raises InputError for a decoder that would read the class of a text off its last token, which it cannot find."""
-    by_last = find_kind(task_type).labels_texts and found.config.get("model_type") in LABELLED_BY_LAST_STATE
-    if by_last and padding_of(found.config.get, token_ids) is None:
-        raise no_padding(str(found.folder))
+    by_last = find_kind(task_type).labels_texts and checkpoint.config.get("model_type") in LABELLED_BY_LAST_STATE
+    if by_last and padding_of(checkpoint.config.get, token_ids) is None:
+        raise no_padding(str(checkpoint.folder))
 
 
 def make_plan(
@@ -189,10 +187,10 @@ def make_plan(
 
     Raises StudyError: more GPUs asked for than there are, more data than there is.
     """
-    _check_feasible(study, machine, supply)
+    check_feasible(study, machine, supply)
     cells = []
     task = {**study.task.model_dump(), "max_length": study.task.length}
-    training = {**study.training.model_dump(), "epochs": study.epochs}
+    training = {**study.training.model_dump(), "epochs": study.epochs, "learning_rate": "auto"}
     for spec in specs or model_specs(study):
         params, non_embedding, stored, trained = _parameters(spec, study, supply.n_labels)
         for size in study.grid.sizes:
@@ -204,10 +202,10 @@ def make_plan(
                     )  # fmt: skip
                     rates = [rate_of(plain)] if rate_of else study.training.rates
                     rated = [replace(plain, training={**plain.training, "learning_rate": rate}) for rate in rates]
-                    for trial in (_augmented(each, copies) for copies in supply.augmentations for each in rated):
+                    for trial in (_augmented(plain, copies) for copies in supply.augmentations for plain in rated):
                         held = supply.held_out_rows
                         cells.append(cost(trial, params, non_embedding, supply.mean_tokens, held, stored, trained))
-    cells = [share_gpus(each, machine.trials_per_gpu) for each in cells]
+    cells = [share_gpus(planned, machine.trials_per_gpu) for planned in cells]
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
     return _planned(study, machine, supply, learn(kept, measured), cut)
 
@@ -218,8 +216,9 @@ def _planned(
     """The plan of these cells, in the order of admission."""
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
     disk = disk_bytes(ordered, study.run, machine.slots)
-    seconds, lint = wall_seconds(ordered, machine.slots, study.run.executor), _lint(study, ordered, supply, machine)
-    return Plan(study, machine, supply, tuple(ordered), tuple(cut), seconds, disk, tuple(lint))
+    seconds = wall_seconds(ordered, machine.slots, study.run.executor)
+    notes = lint(study, ordered, supply, machine)
+    return Plan(study, machine, supply, tuple(ordered), tuple(cut), seconds, disk, tuple(notes))
 
 
 def leave_out(plan: Plan, why: Mapping[str, str]) -> Plan:
@@ -227,110 +226,17 @@ def leave_out(plan: Plan, why: Mapping[str, str]) -> Plan:
 
     Raises StudyError where none is left.
     """
-    left = [each for each in plan.trials if each.trial.trial_id not in why]
+    left = [planned for planned in plan.trials if planned.trial.trial_id not in why]
     if not left:
         text = "; ".join(dict.fromkeys(why.values()))
         raise StudyError(f"leaves no trial: {text}", code="no_children", where=plan.study.where("data", "augment"))
     order = [copies.name for copies in plan.supply.augmentations]
-    left = _pair_alone(sorted(left, key=lambda each: order.index(each.trial.augment)), plan.machine)
-    cut = [(_named(each), why[each.trial.trial_id]) for each in plan.trials if each.trial.trial_id in why]
-    made = _planned(plan.study, plan.machine, plan.supply, left, [*plan.cut, *cut])
-    said = _lint(plan.study, plan.trials, plan.supply, plan.machine)
-    return replace(made, lint=(*(each for each in plan.lint if each not in said), *made.lint), doctor=plan.doctor)
-
-
-def _check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
-    most = max(study.grid.gpus)
-    if machine.device == "cuda" and not machine.slots:
-        raise StudyError(
-            f"asks for GPUs; {machine.origin} has none; write auto or cpu, or give --address of a cluster with GPUs",
-            code="no_gpu",
-            where=study.where("run", "accelerator"),
-        )
-    if machine.device == "cuda" and machine.origin == "this machine" and (build := torch_without_cuda()):
-        raise StudyError(
-            f"{machine.origin} has {machine.gpus} GPUs ({machine.device_name}), but its torch {build} was built for "
-            "CPUs alone; install torch with CUDA, or write accelerator: cpu",
-            code="cpu_torch",
-            where=study.where("run", "accelerator"),
-        )
-    if most > machine.slots:
-        what = "GPUs" if machine.device == "cuda" else "worker slots (physical cores, as there is no GPU)"
-        raise StudyError(
-            f"asks for {most} GPUs a trial; {machine.origin} has {machine.slots} {what}; "
-            f"use at most {machine.slots}, or give --address of a larger cluster",
-            code="infeasible_gpus",
-            where=study.where("grid", "gpus"),
-        )
-    for key, asked, mend in (
-        ("compile", study.training.compile, "false"),
-        ("precision", study.training.precision == "tf32", "auto"),
-    ):
-        if asked and machine.device == "cpu":
-            raise StudyError(
-                f"is for GPUs, and {machine.origin} has none; write {mend}",
-                code="no_gpu",
-                where=study.where("training", key),
-            )
-    largest = study.grid.sizes[-1]
-    if supply.exact and study.grid.axis == "examples" and largest > supply.train_rows:
-        raise StudyError(
-            f"asks for {largest} examples; the training split has {supply.train_rows} after duplicates, "
-            f"near-duplicates and the validation and test rows are taken out; use at most {supply.train_rows}",
-            code="too_little_data",
-            where=study.where("grid", "examples"),
-        )
-    if supply.exact and supply.counts.get("validation") == 0:
-        _check_validated(study)
-    if study.grid.axis == "tokens":
-        _check_tokens(study, supply)
-
-
-def _check_validated(study: Study) -> None:
-    """Raises StudyError where something depends on validation rows; there are none."""
-    training = study.training
-    for needed, place, what in (
-        (study.run.keep == "best", ("run", "keep"), "is best, which the validation rows decide; write all or none"),
-        (len(training.rates) > 1, ("training", "learning_rate"),
-         "is a sweep, whose best the validation rows decide; write one rate or auto"),
-        (training.early_stopping is not None, ("training", "early_stopping"),
-         "ends training by the validation rows; leave it out"),
-        (training.schedule == "plateau", ("training", "schedule"),
-         "is plateau, which the validation rows tell; write another one"),
-    ):  # fmt: skip
-        if needed:
-            raise StudyError(
-                f"{what}, or give validation rows, of which there are none: more text, a file as data.validation, or a "
-                "larger data.validation_fraction",
-                code="no_validation",
-                where=study.where(*place),
-            )
-
-
-def _check_tokens(study: Study, supply: Supply) -> None:
-    """Tokens are estimates until the text is tokenised: refused is what is wrong by more than a factor of two."""
-    window, sizes = study.task.length, study.grid.sizes
-    if sizes[0] < window:
-        raise StudyError(
-            f"asks for {sizes[0]} tokens, less than one window of {window} (task.max_length); use {window} or more",
-            code="too_little_data",
-            where=study.where("grid", "tokens"),
-        )
-    there = supply.train_tokens
-    if there is not None and sizes[-1] > there * (2 if supply.estimated else 1):
-        about = "about " if supply.estimated else ""
-        raise StudyError(
-            f"asks for {sizes[-1]:,} tokens; the training split has {about}{there:,.0f}; use fewer, or give more text",
-            code="too_little_data",
-            where=study.where("grid", "tokens"),
-        )
-    if supply.held_out_tokens is not None and supply.held_out_tokens < window / 2:
-        raise StudyError(
-            f"the validation or the test split has about {supply.held_out_tokens:,.0f} tokens, less than one window of "
-            f"{window}; give more text, a larger fraction or a smaller task.max_length",
-            code="too_little_data",
-            where=study.where("data"),
-        )
+    left = _pair_alone(sorted(left, key=lambda planned: order.index(planned.trial.augment)), plan.machine)
+    cut = [(_named(planned), why[planned.trial.trial_id]) for planned in plan.trials if planned.trial.trial_id in why]
+    smaller = _planned(plan.study, plan.machine, plan.supply, left, [*plan.cut, *cut])
+    of_design = lint(plan.study, plan.trials, plan.supply, plan.machine)
+    others = [note for note in plan.lint if note not in of_design]
+    return replace(smaller, lint=(*others, *smaller.lint), doctor=plan.doctor)
 
 
 def _augmented(plain: Trial, copies: Copies) -> Trial:
@@ -343,16 +249,16 @@ def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int,
         assert spec.width is not None
         assert spec.vocabulary is not None
         config = family_config(spec.family, spec.layers, spec.width, spec.vocabulary, study.task.length, n_labels)
-        found = count(config, study.task.type, n_labels, spec.layers)
-        return *found, 0, found[0]
+        counts = count(config, study.task.type, n_labels, spec.layers)
+        return *counts, 0, counts[0]
     assert spec.path
     config = read_config(spec.path)
     stored = count(config, study.task.type, n_labels, None, spec.path)[0]
-    found = count(config, study.task.type, n_labels, spec.layers, spec.path)
+    counts = count(config, study.task.type, n_labels, spec.layers, spec.path)
     if spec.lora is None:
-        return *found, stored, found[0]
+        return *counts, stored, counts[0]
     head = count_head(config, study.task.type, n_labels)
-    return *found, stored, count_adapters(spec.path, spec.layers, spec.lora, study.task.type) + head
+    return *counts, stored, count_adapters(spec.path, spec.layers, spec.lora, study.task.type) + head
 
 
 def _pair_alone(cells: Sequence[Planned], machine: Machine) -> list[Planned]:
@@ -367,10 +273,10 @@ def _pair_alone(cells: Sequence[Planned], machine: Machine) -> list[Planned]:
         return list(cells)
     chosen: dict[str, int] = {}
     augment = cells[0].trial.augment
-    for each in sorted((p for p in cells if p.trial.augment == augment), key=lambda p: p.trial.data_requested):
-        fits = each.trial.model.name not in chosen or each.seconds <= PAIR_SECONDS
-        if each.trial.gpus == max(counts) and fits:
-            chosen[each.trial.model.name] = each.trial.data_requested
+    for planned in sorted((p for p in cells if p.trial.augment == augment), key=lambda p: p.trial.data_requested):
+        fits = planned.trial.model.name not in chosen or planned.seconds <= PAIR_SECONDS
+        if planned.trial.gpus == max(counts) and fits:
+            chosen[planned.trial.model.name] = planned.trial.data_requested
     return [
         replace(
             p, alone=(p.trial.seed, p.trial.augment, p.trial.data_requested) == (0, augment, chosen[p.trial.model.name])
@@ -391,20 +297,20 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
         return list(cells), cut
     # All rates of a sweep go together: a part of them would choose among less than was asked for.
     swept: dict[tuple[Any, ...], list[Planned]] = {}
-    for each in cells:
-        swept.setdefault(_cell(each), []).append(each)
+    for planned in cells:
+        swept.setdefault(planned.cell, []).append(planned)
     spent = sum(p.gpu_seconds for p in cells) / 3600
-    for each in sorted(cells, key=lambda p: (p.trial.seed == 0, -p.gpu_seconds)):
+    for planned in sorted(cells, key=lambda p: (p.trial.seed == 0, -p.gpu_seconds)):
         if spent <= hours:
             break
-        together = swept.pop(_cell(each), None)
+        together = swept.pop(planned.cell, None)
         if together is None:
             continue
-        cut.append((_named(each), f"over the budget of {hours:g} GPU-hours"))
+        cut.append((_named(planned), f"over the budget of {hours:g} GPU-hours"))
         spent -= sum(p.gpu_seconds for p in together) / 3600
-    kept = [each for each in cells if _cell(each) in swept]
+    kept = [planned for planned in cells if planned.cell in swept]
     if not kept:
-        cheapest = min(each.gpu_seconds for each in cells) / 3600
+        cheapest = min(planned.gpu_seconds for planned in cells) / 3600
         raise StudyError(
             f"leaves no trial: the cheapest takes about {cheapest:.2g} GPU-hours, the budget is {hours:.2g}",
             code="budget_too_small",
@@ -418,73 +324,3 @@ def _named(planned: Planned) -> str:
     t = planned.trial
     augment = f", augment {t.augment}" if t.augment != "none" else ""
     return f"{t.model.name}, {t.data_requested} {t.data_axis}, {t.gpus} GPUs, seed {t.seed}{augment}"
-
-
-def _cell(planned: Planned) -> tuple[Any, ...]:
-    """What the trials of a sweep share."""
-    return tuple(getattr(planned.trial, name) for name in CELL)
-
-
-def _stored_classes(folder: str, n_labels: int) -> str:
-    """What is to be said of a checkpoint that brings a head of the task's size."""
-    names = read_config(folder).get("id2label") or {}
-    listed = [str(names.get(str(number), "")) for number in range(min(n_labels, 4))]
-    of = f" ({', '.join(listed)}{', ...' if n_labels > 4 else ''})" if all(listed) else ""
-    return (
-        f"training begins with the head that the checkpoint brings, of as many classes{of}, not with a new one; its "
-        "first class becomes the first of the study's, which stand in the order of their names, and so on. For a new "
-        "head give the body alone: AutoModel.from_pretrained(folder).save_pretrained(another)"
-    )
-
-
-def _lint(study: Study, planned: Sequence[Planned], supply: Supply, machine: Machine) -> list[tuple[str, str]]:
-    """What this design cannot show, and what the text and the GPUs may not give."""
-    found = []
-    if (crowding := crowd(planned, machine)) and crowding.mend:
-        found.append(("little_gpu_memory", f"{crowding.found}: {crowding.mend}"))
-    there = supply.train_tokens
-    if study.grid.axis == "tokens" and there is not None and supply.estimated and study.grid.sizes[-1] > there:
-        text = (
-            f"{study.grid.sizes[-1]:,} tokens asked, about {there:,.0f} expected: tokenising will tell before training"
-        )
-        found.append(("few_tokens", text))
-    sizes = sorted({p.trial.data_requested for p in planned})
-    params = sorted({p.params for p in planned})
-    axis = study.grid.axis
-    if len(sizes) < 3:
-        number = "1 data size" if len(sizes) == 1 else "2 data sizes"
-        found.append(("few_points", f"{number}: a curve in data needs 3, its hold-out check 4"))
-    elif len(sizes) == 3:
-        found.append(("few_points", "3 data sizes: a curve can be fitted, but not checked on a held-out size"))
-    if len(sizes) > 1 and sizes[-1] < 8 * sizes[0]:
-        found.append(("few_sizes", f"{axis} span a factor of {sizes[-1] / sizes[0]:.2g}: 8 or more fixes the exponent"))
-    if study.run.trials_per_gpu > 1 and all(p.trial.device == "cpu" for p in planned):
-        found.append(("no_gpu_to_share", "run.trials_per_gpu means nothing here: trials run on CPUs, one to a core"))
-    if len(params) == 1:
-        found.append(("one_size", "one model size: nothing can be said about larger models"))
-    if params and len(params) > 1 and params[-1] < 8 * params[0]:
-        text = f"model sizes span a factor of {params[-1] / params[0]:.2g}: 8 or more fixes the exponent"
-        found.append(("few_sizes", text))
-    if len({p.trial.model.lora for p in planned if p.trial.model.kind == "pretrained"}) > 1:
-        text = "models that differ in lora have one size: a law over sizes is one curve through both; see those of each"
-        found.append(("mixed_lora", text))
-    for spec in dict.fromkeys(p.trial.model for p in planned if p.trial.model.path):
-        if has_head(str(spec.path), study.task.type, supply.n_labels):
-            found.append(("reused_head", f"{spec.name}: {_stored_classes(str(spec.path), supply.n_labels)}"))
-    for spec, whole in {p.trial.model: p.params for p in planned if p.trial.model.lora}.items():
-        if spec.path and (experts := count_mixture(spec.path, spec.layers)):
-            text = (
-                f"{spec.name}: its experts, {experts:,} of {whole:,} parameters, get no adapters and stay as they "
-                "are; the layers beside them learn"
-            )
-            found.append(("frozen_experts", text))
-    if {p.trial.augment for p in planned} and not any(p.trial.augment == "none" for p in planned):
-        found.append(("no_plain_cells", "no cell without augmentation: what a copy is worth cannot be said; add none"))
-    if len(study.training.rates) > 1:
-        rates, cells = len(study.training.rates), len({_cell(p) for p in planned})
-        text = f"{rates} learning rates: {cells} cells take {len(planned)} trials; the best on validation rows counts"
-        found.append(("sweep", text))
-    found += [("duplicate_cells", text) for text in repeated(study)]
-    if not any(p.trial.seed for p in planned):
-        found.append(("no_replicates", "one seed everywhere: seed noise is guessed from residuals, not measured"))
-    return found

@@ -19,7 +19,8 @@ from rayscale.errors import InputError, StudyError
 from rayscale.plan.estimate import steps_of
 from rayscale.runs.ledger import Ledger, TrialRecord
 from rayscale.runs.trial import Trial
-from rayscale.study.study import Study, Transfer
+from rayscale.study.study import Study
+from rayscale.study.training import Transfer
 from rayscale.system.storage import Store
 
 #: Powers of width, layers and steps from scratch and pretrained: those of `auto` (learning_rates.py, with the reasons).
@@ -165,7 +166,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
     trial = Trial.from_json(record.trial)
     loss = record.row["validation_loss"]
     return {"model": trial.model.name, "data": trial.data_requested, "width": trial.model.width,
-            "layers": trial.model.layers, "steps": steps_of(trial), "rate": trial.training["learning_rate"],
+            "layers": trial.model.layers, "steps": steps_of(trial), "rate": trial.settings.learning_rate,
             "loss": math.inf if loss is None else loss}  # fmt: skip
 
 

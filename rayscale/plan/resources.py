@@ -36,7 +36,7 @@ def checkpoint_bytes(planned: Sequence[Planned], run: RunSettings, slots: int) -
     for each in sorted(saved, key=lambda p: p.trained / p.trial.gpus, reverse=True):
         if slots <= 0:
             break
-        best = BEST_BYTES if each.trial.training.get("early_stopping") else 0
+        best = BEST_BYTES if each.trial.settings.early_stopping else 0
         total += (KEPT + 1) * (SAVED_BYTES + best) * each.trained
         slots -= each.trial.gpus
     return total

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 GUESS = "guessing_loss"  # the column of what guessing scores, where a table has it
 
 
+def data_column(trials: pd.DataFrame, plan: Mapping[str, Any]) -> str:
+    """The column of D: the data axis of the plan, and without a plan that of the task; where it is empty, what was
+    requested."""
+    if axis := plan.get("data_axis"):
+        return str(axis)
+    causal = "task" in trials.columns and (trials["task"] == "causal-lm").any()
+    axis = "tokens" if causal else "examples"
+    return axis if axis in trials.columns and trials[axis].notna().any() else "data_requested"
+
+
 def unfit(trials: pd.DataFrame) -> NDArray[Any]:
     """Why an ok trial is not among the rows of a law, (rows,), empty where it is; `trials` is numbered from 0.
 

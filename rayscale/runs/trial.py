@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from rayscale.study.lora import Lora
+from rayscale.study.training import TrialSettings
 
 # Rises only when a golden loss or the rule of `auto` changes: records of another version are other trials.
 TRAINING_VERSION = 4
@@ -54,12 +56,17 @@ class Trial:
     gpus: int
     seed: int
     augment: str
-    training: Mapping[str, Any]
+    training: Mapping[str, Any]  # as the id holds it: `settings` is what to read
     device: str
     threads: int
     data_fingerprint: str
     copies: int = 0  # augmented copies of each training row
     augment_digest: str | None = None  # of the augmentation's steps, settings and sources
+
+    @cached_property
+    def settings(self) -> TrialSettings:
+        """`training` with every default filled in."""
+        return TrialSettings.model_validate(self.training)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes the same trial."""
@@ -68,7 +75,8 @@ class Trial:
             del model["lora"]
         else:
             model["lora"] = self.model.lora.model_dump(mode="json")
-        return {**vars(self), "model": model, "task": dict(self.task), "training": dict(self.training)}
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**plain, "model": model, "task": dict(self.task), "training": dict(self.training)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Trial:

@@ -79,11 +79,11 @@ class Augmentation:
 
 def read(entry: Any) -> Augmentation:
     """The augmentation of one entry. Raises StudyError, a line for every error found."""
-    found, problems = _read(entry)
+    augmentation, problems = _read(entry)
     if problems:
         raise StudyError("\n".join(f"{_dotted(where)}{text}" for where, text in problems), code="invalid_study")
-    assert found is not None
-    return found
+    assert augmentation is not None
+    return augmentation
 
 
 def problems(entries: Any, why_not: str | None) -> list[Problem]:
@@ -91,19 +91,21 @@ def problems(entries: Any, why_not: str | None) -> list[Problem]:
 
     `why_not` is why rows of this task have no children, None where they may.
     """
-    found: list[Problem] = []
+    wrong_parts: list[Problem] = []
     names: dict[str, int] = {}
     for place, entry in enumerate(entries if isinstance(entries, Sequence) and not isinstance(entries, str) else ()):
         read_as, wrong = _read(entry)
-        found += [((place, *where), text) for where, text in wrong]
+        wrong_parts += [((place, *where), text) for where, text in wrong]
         if read_as is None:
             continue
         if read_as.name in names:
-            found.append(((place,), f"'{read_as.name}' stands twice in data.augment; names tell the cells apart"))
+            wrong_parts.append(
+                ((place,), f"'{read_as.name}' is given twice in data.augment; give each a name of its own")
+            )
         names[read_as.name] = place
         if read_as.steps and why_not:
-            found.append(((place,), f"{why_not}; write [none]"))
-    return found
+            wrong_parts.append(((place,), f"{why_not}; write [none]"))
+    return wrong_parts
 
 
 def located(entries: Sequence[Any], folder: Path) -> tuple[Any, ...]:
@@ -130,18 +132,18 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
         return Augmentation(NONE), []
     if not isinstance(entry, Mapping):
         return None, [((), f"found {messages.found(entry)}; {MEND}")]
-    found: list[Problem] = []
+    problems: list[Problem] = []
     name = entry.get("name")
     if not is_name(name) or name == NONE:
         text = f"found {messages.found(name)}; give the augmentation a name of its own (letters, digits, . _ -)"
-        found.append((("name",) if "name" in entry else (), text))
+        problems.append((("name",) if "name" in entry else (), text))
     seed = _whole(entry.get("seed", 0), 0, 2**32 - 1)
     if seed is None:
-        found.append((("seed",), f"found {messages.found(entry['seed'])}; give a whole number, 0 or more"))
+        problems.append((("seed",), f"found {messages.found(entry['seed'])}; give a whole number, 0 or more"))
     segmenter = _segmenter(entry.get("segmenter", AUTO))
     if segmenter is None:
         text = f"found {messages.found(entry['segmenter'])}; use one of: {', '.join(_KNOWN)}"
-        found.append((("segmenter",), text))
+        problems.append((("segmenter",), text))
     copies: dict[tuple[Any, ...], Any] = {("copies",): entry["copies"]} if "copies" in entry else {}
     steps = []
     for key, given in entry.items():
@@ -150,18 +152,18 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
         if isinstance(given, Mapping) and "copies" in given:
             copies[(key, "copies")] = given["copies"]
         step, wrong = _step(str(key), given)
-        found += wrong
+        problems += wrong
         steps += [step] if step else []
-    if not steps and not found:
-        found.append(((), f"names no step; {MEND}"))
+    if not steps and not problems:
+        problems.append(((), f"names no step; {MEND}"))
     for where, value in copies.items():
         if _whole(value, 1, MOST_COPIES) is None:
             text = f"found {messages.found(value)}; give a whole number from 1 to {MOST_COPIES}"
-            found.append((where, text))
+            problems.append((where, text))
     if len({str(value) for value in copies.values()}) > 1:
-        found.append(((), "copies stands more than once with different numbers; say once how many copies a row gets"))
-    if found:
-        return None, found
+        problems.append(((), "copies is given more than once with different numbers; give one number"))
+    if problems:
+        return None, problems
     return Augmentation(str(name), tuple(steps), next(iter(copies.values()), 1), seed or 0, segmenter or AUTO), []
 
 
@@ -178,7 +180,7 @@ def _step(name: str, given: Any) -> tuple[Step | None, list[Problem]]:
     try:
         augmenter = find_augmenter(name)
     except InputError as error:
-        known = [each.name for each in registry.entries(GROUP)]
+        known = [entry.name for entry in registry.entries(GROUP)]
         if ":" in name:
             return None, [((name,), error.message)]
         text = f"unknown step{nearest(name, known)} (known: {', '.join(known)}; or a plugin's package.module:attribute)"
@@ -191,7 +193,7 @@ def _step(name: str, given: Any) -> tuple[Step | None, list[Problem]]:
         settings = augmenter.settings.model_validate({k: v for k, v in given.items() if k != "copies"})
     except ValidationError as error:
         known = [*augmenter.settings.model_fields, "copies"]
-        return None, [((name, *each["loc"]), _text(each, name, known)) for each in error.errors()]
+        return None, [((name, *wrong["loc"]), _text(wrong, name, known)) for wrong in error.errors()]
     return Step(name, augmenter, settings), []
 
 

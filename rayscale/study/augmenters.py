@@ -91,12 +91,12 @@ class Augmenter:
 
 def find_augmenter(name: str) -> Augmenter:
     """The augmenter of a registered name or `package.module:attribute`. Raises InputError for what is none."""
-    found = registry.resolve(GROUP, name)
-    if isinstance(found, Augmenter):
-        return found
-    if not callable(found):
+    plugin = registry.resolve(GROUP, name)
+    if isinstance(plugin, Augmenter):
+        return plugin
+    if not callable(plugin):
         raise InputError(f"'{name}' of {GROUP} is neither an Augmenter nor a function of rows", code="broken_plugin")
-    return _of_function(name, found)
+    return _of_function(name, plugin)
 
 
 def _of_function(name: str, function: Callable[..., Any]) -> Augmenter:

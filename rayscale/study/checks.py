@@ -6,7 +6,8 @@ Each check asks only for the parts that are right by themselves, so that one wro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from rayscale.errors import nearest
 from rayscale.study import augment_key
 from rayscale.study.messages import found, out_of_range
+from rayscale.study.sections import Budget, Data, Grid, Ladder, Pretrained, Prices, RunSettings, Target, Task
+from rayscale.study.training import Training
 from rayscale.system.paths import BY_FSSPEC, BY_PYARROW, below, files_of, is_folder
 from rayscale.system.redaction import has_secret, redact
 
@@ -22,30 +25,42 @@ from rayscale.system.redaction import has_secret, redact
 MAX_CELLS = 1_000_000
 
 Problem = tuple[tuple[Any, ...], str]
+Models = Sequence[tuple[int, Pretrained | Ladder]]
 
 
-def misfits(parts: Mapping[str, Any], folder: Path) -> list[Problem]:
-    """(field, what is wrong and the mend) of all that does not fit.
+@dataclass(frozen=True)
+class Sections:
+    """The sections of a study that are valid by themselves, None for the others; a model with its place in the list."""
 
-    `parts` are the sections of a study that are valid, by name; `models` is a list of (position, model). Paths are
-    relative to `folder`.
-    """
+    task: Task | None
+    data: Data | None
+    grid: Grid | None
+    training: Training | None
+    target: Target | None
+    run: RunSettings | None
+    budget: Budget | None
+    prices: Prices | None
+    models: Models = ()
+
+
+def misfits(sections: Sections, folder: Path) -> list[Problem]:
+    """(field, what is wrong and the fix) of all that does not fit; paths are relative to `folder`."""
     return [
-        *_files(parts.get("data"), folder),
-        *_augmentations(parts.get("data"), parts.get("task")),
-        *_keys(parts.get("task")),
-        *_axis(parts.get("task"), parts.get("grid")),
-        *_target(parts.get("task"), parts.get("target")),
-        *_storage(parts.get("run")),
-        *_sharing(parts.get("run"), parts.get("grid")),
-        *_money(parts.get("budget"), parts.get("prices")),
-        *_models(parts.get("task"), parts.get("models", ()), folder),
-        *_cells(parts.get("grid"), parts.get("models", ()), parts.get("training")),
-        *_training(parts.get("training")),
+        *_files(sections.data, folder),
+        *_augmentations(sections.data, sections.task),
+        *_keys(sections.task),
+        *_axis(sections.task, sections.grid),
+        *_target(sections.task, sections.target),
+        *_storage(sections.run),
+        *_sharing(sections.run, sections.grid),
+        *_money(sections.budget, sections.prices),
+        *_models(sections.task, sections.models, folder),
+        *_cells(sections.grid, sections.models, sections.training),
+        *_training(sections.training),
     ]
 
 
-def local_files(data: Any) -> list[str]:
+def local_files(data: Data) -> list[str]:
     """The keys of `data` that name files of this machine."""
     named = {key: getattr(data, key) for key in ("train", "validation", "test")}
     return [key for key, value in named.items() if value and (key, value) != ("train", "builtin")]
@@ -55,7 +70,7 @@ def local_files(data: Any) -> list[str]:
 SCHEMES = sorted((*BY_PYARROW, *BY_FSSPEC))
 
 
-def _files(data: Any, folder: Path) -> Iterator[Problem]:
+def _files(data: Data | None, folder: Path) -> Iterator[Problem]:
     for key in local_files(data) if data else ():
         pattern = getattr(data, key)
         if "://" in pattern:
@@ -68,27 +83,29 @@ def _files(data: Any, folder: Path) -> Iterator[Problem]:
 def _misaddressed(address: str) -> str | None:
     scheme = address.partition("://")[0]
     if has_secret(address):
-        return f"found {found(redact(address))}; give credentials by the environment or a file, not in the study"
+        return f"found {found(redact(address))}; put credentials in the environment or a file, not in the study"
     if scheme not in SCHEMES:
-        return f"found {found(address)}; text is read from files, or from storage by {'://, '.join(SCHEMES)}://"
+        return f"found {found(address)}; text is read from files, or from {'://, '.join(SCHEMES)}://"
     return None
 
 
-def _augmentations(data: Any, task: Any) -> Iterator[Problem]:
+def _augmentations(data: Data | None, task: Task | None) -> Iterator[Problem]:
     for where, text in augment_key.problems(data.augment if data else (), _why_no_augment(task)):
         yield ("data", "augment", *where), text
 
 
-def _why_no_augment(task: Any) -> str | None:
+def _why_no_augment(task: Task | None) -> str | None:
     if task and task.text_pair:
         return f"{task.type} of pairs: a step would change one text of two"
     return f"{task.type} {task.kind.why_no_augment}" if task and task.kind.why_no_augment else None
 
 
-def _keys(task: Any) -> Iterator[Problem]:
-    for key in sorted(task.model_fields_set - {"type", "max_length", *task.kind.keys}) if task else ():
-        own = ", ".join(("type", *task.kind.keys, "max_length"))
-        yield ("task", key), f"{task.type} reads no such key; leave it out (keys of this task: {own})"
+def _keys(task: Task | None) -> Iterator[Problem]:
+    if not task:
+        return
+    for key in sorted(task.model_fields_set - {"type", "max_length", *task.kind.keys}):
+        keys = ", ".join(("type", *task.kind.keys, "max_length"))
+        yield ("task", key), f"is not a key of {task.type}; leave it out (keys of this task: {keys})"
 
 
 def _short(path: Path) -> str:
@@ -96,7 +113,7 @@ def _short(path: Path) -> str:
     return text if len(text) <= 400 else f"{text[:200]}...{text[-100:]} ({len(text)} characters)"
 
 
-def _axis(task: Any, grid: Any) -> Iterator[Problem]:
+def _axis(task: Task | None, grid: Grid | None) -> Iterator[Problem]:
     if not grid:
         return
     if (grid.examples is None) == (grid.tokens is None):
@@ -104,21 +121,23 @@ def _axis(task: Any, grid: Any) -> Iterator[Problem]:
     elif task and grid.axis != (axis := task.kind.axis):
         yield ("grid", grid.axis), f"the data axis of {task.type} is {axis}; write {axis}: [...]"
     if isinstance(grid.seeds, dict) and (strange := sorted(set(grid.seeds) - set(grid.sizes))):
-        yield ("grid", "seeds"), f"{found(strange)} are no sizes of grid.{grid.axis}; use {found(list(grid.sizes))}"
+        yield ("grid", "seeds"), f"{found(strange)} are not among grid.{grid.axis}; use {found(list(grid.sizes))}"
 
 
-def _target(task: Any, target: Any) -> Iterator[Problem]:
+def _target(task: Task | None, target: Target | None) -> Iterator[Problem]:
     if not task or not target:
         return
     if target.metric not in task.kind.metrics:
         known = list(task.kind.metrics)
-        text = f"found {found(target.metric)}{nearest(target.metric, known)} (known for {task.type}: {known})"
+        text = (
+            f"found {found(target.metric)}{nearest(target.metric, known)} (known for {task.type}: {', '.join(known)})"
+        )
         yield ("target", "metric"), text
     elif text := out_of_range(target.metric, target.reach) or "":
         yield ("target", "reach"), text
 
 
-def _money(budget: Any, prices: Any) -> Iterator[Problem]:
+def _money(budget: Budget | None, prices: Prices | None) -> Iterator[Problem]:
     if not budget or not budget.usd or not prices:
         return
     if not prices.gpu_hour:
@@ -127,15 +146,15 @@ def _money(budget: Any, prices: Any) -> Iterator[Problem]:
         yield ("budget", "usd"), f"prices are in {prices.currency}; give budget.gpu_hours instead"
 
 
-def _storage(run: Any) -> Iterator[Problem]:
+def _storage(run: RunSettings | None) -> Iterator[Problem]:
     if run and has_secret(run.storage):
-        text = f"found {found(redact(run.storage))}; give credentials by the environment or a file, not in the study"
+        text = f"found {found(redact(run.storage))}; put credentials in the environment or a file, not in the study"
         yield ("run", "storage"), text
 
 
-def _models(task: Any, models: Any, folder: Path) -> Iterator[Problem]:
+def _models(task: Task | None, models: Models, folder: Path) -> Iterator[Problem]:
     for number, model in models:
-        if hasattr(model, "family"):
+        if isinstance(model, Ladder):
             if task and model.family not in task.kind.families:
                 fitting = " or ".join(task.kind.families)
                 yield ("models", number, "family"), f"found '{model.family}'; {task.type} needs family: {fitting}"
@@ -148,11 +167,11 @@ def _is_hub_id(name: str) -> bool:
     return bool(re.fullmatch(r"(?!\.)[\w.-]{1,96}(/[\w.-]{1,96})?", name))
 
 
-def _training(training: Any) -> Iterator[Problem]:
+def _training(training: Training | None) -> Iterator[Problem]:
     if not training:
         return
     if training.optimizer != "adamw" and training.learning_rate == "auto":
-        text = f"auto was measured for adamw; with {training.optimizer} give a number, or a list to choose the best of"
+        text = f"auto was measured for adamw; with {training.optimizer} give a number, or a list of rates to try"
         yield ("training", "learning_rate"), text
     for key, owner, fits in (
         ("momentum", "optimizer: sgd", training.optimizer == "sgd"),
@@ -163,41 +182,47 @@ def _training(training: Any) -> Iterator[Problem]:
         if getattr(training, key) is not None and not fits:
             yield ("training", key), f"has an effect with {owner} only; write that, or leave the key out"
     if (training.cooldown or 0) + training.warmup > 1:
-        yield ("training", "cooldown"), f"{training.cooldown} and a warmup of {training.warmup} are more than all steps"
+        yield (
+            ("training", "cooldown"),
+            f"{training.cooldown} and a warmup of {training.warmup} exceed all steps",
+        )
 
 
-def _cells(grid: Any, models: Any, training: Any) -> Iterator[Problem]:
+def _cells(grid: Grid | None, models: Models, training: Training | None) -> Iterator[Problem]:
     if not grid:
         return
-    sizes = sum(
-        len(set(getattr(model, "sizes", None) or getattr(model, "layers", None) or (1,))) for _, model in models
-    )
+    sizes = sum(len(set(model.sizes if isinstance(model, Ladder) else model.layers or (1,))) for _, model in models)
     cells = max(1, sizes) * len(set(grid.gpus)) * sum(grid.seeds_at(size) for size in grid.sizes)
     cells *= len(training.rates) if training else 1
     if cells > MAX_CELLS:
         yield ("grid",), f"asks for {cells:,} trials; a study has at most {MAX_CELLS:,}; give fewer sizes or seeds"
 
 
-def _sharing(run: Any, grid: Any) -> Iterator[Problem]:
+def _sharing(run: RunSettings | None, grid: Grid | None) -> Iterator[Problem]:
     if run and grid and run.trials_per_gpu > 1 and max(grid.gpus) > 1:
-        text = f"is {run.trials_per_gpu}, but grid.gpus asks for trials of {max(grid.gpus)} GPUs, which need them whole"
+        text = f"is {run.trials_per_gpu}, but grid.gpus asks for trials of {max(grid.gpus)} GPUs, which need whole ones"
         yield ("run", "trials_per_gpu"), f"{text}; write 1, or grid.gpus: [1]"
     if run and run.trials_per_gpu > 1 and run.executor == "inline":
         text = f"is {run.trials_per_gpu}, but the executor inline runs one trial after the other"
         yield ("run", "trials_per_gpu"), f"{text}; write 1, or executor: lanes"
 
 
-def repeated(study: Any) -> list[str]:
+def repeated(grid: Grid, models: Sequence[Pretrained | Ladder]) -> list[str]:
     """What the study names more than once, a sentence each: such cells are merged into one, not run twice."""
-    lists = {f"grid.{study.grid.axis}": study.grid.tokens or study.grid.examples or (), "grid.gpus": study.grid.gpus}
-    for number, model in enumerate(study.models):
-        key = "sizes" if hasattr(model, "sizes") else "layers"
-        lists[f"models.{number}.{key}"] = getattr(model, key) or ()
-    said = []
+    lists: dict[str, Sequence[int | str]] = {
+        f"grid.{grid.axis}": grid.tokens or grid.examples or (),
+        "grid.gpus": grid.gpus,
+    }
+    for number, model in enumerate(models):
+        if isinstance(model, Ladder):
+            lists[f"models.{number}.sizes"] = model.sizes
+        else:
+            lists[f"models.{number}.layers"] = model.layers or ()
+    notes = []
     for field, values in lists.items():
         for value in dict.fromkeys(value for value in values if values.count(value) > 1):
-            said.append(f"{value} stands {values.count(value)} times in {field}: its cells are merged, each runs once")
-    return said
+            notes.append(f"{value} is given {values.count(value)} times in {field}: its cells run once")
+    return notes
 
 
 def without(value: Any, gone: list[tuple[Any, ...]]) -> Any:

@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Strict,
@@ -20,6 +18,7 @@ from pydantic import (
 from rayscale.errors import InputError
 from rayscale.laws.formula import find_law, find_user_law, read_formula, read_laws
 from rayscale.laws.law import Law
+from rayscale.study.values import Part
 
 MEND = "write auto, a law's name, a list of names, or my_law: {formula: E + B * data ** -beta}"
 
@@ -42,11 +41,10 @@ def _law_key(value: str) -> str:
     return value
 
 
-class UserLaw(BaseModel):
+class UserLaw(Part):
     """The user's own law: a formula over params, data, unique, compute, gpus, loss and its parameters, such as
     `E + B * data ** -beta`. `bounds` are parameter -> [low, high] in the units of the study; equal ones fix it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     formula: Annotated[str, Strict(), Field(min_length=1)]
     bounds: dict[str, tuple[Annotated[float, Strict()], Annotated[float, Strict()]]] | None = None
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import BeforeValidator, Field, Strict
 
 from rayscale.errors import InputError, nearest
+from rayscale.study.values import Part
 
 ALL_LINEAR = "all-linear"
 #: Parts of a mixture of experts that get no adapters: the experts, which transformers holds in one tensor of three
@@ -26,15 +27,13 @@ def _targets(value: Any) -> str | tuple[str, ...]:
     return tuple(sorted(set(names)))
 
 
-class Lora(BaseModel):
+class Lora(Part):
     """Each targeted matrix W works as W + alpha / rank x B A, of which only A (rank x in) and B (out x rank) learn.
 
     The defaults are those of Schulman et al. 2025 ("LoRA Without Regret"): adapters in all linear layers of the body,
     and an alpha for which the best learning rate hardly depends on the rank. `dropout` is that of what goes into A.
     `target_modules` are ends of the layers' dotted names, as in peft's LoraConfig.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rank: Annotated[int, Strict(), Field(ge=1, le=65_536)] = 8
     alpha: Annotated[float, Strict(), Field(gt=0, le=1e6, allow_inf_nan=False)] = 32.0

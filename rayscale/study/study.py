@@ -1,307 +1,46 @@
 """Study: what the user asks for, as frozen pydantic models read from one YAML file.
 
 A key that this version does not act on is refused by name: nothing the user wrote is ignored.
-Long because the whole schema is read in one place.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
     PrivateAttr,
-    SerializerFunctionWrapHandler,
     Strict,
-    Tag,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
 from rayscale.errors import StudyError, nearest
 from rayscale.laws.law import Law
-from rayscale.study import augment_key, encoding_names, messages
-from rayscale.study.checks import Problem, local_files, misfits, validated, without
+from rayscale.study import augment_key, messages
+from rayscale.study.checks import Problem, Sections, local_files, misfits, validated, without
 from rayscale.study.laws_key import MEND, Laws, UserLaw, read
 from rayscale.study.lora import Lora
 from rayscale.study.messages import dotted
-from rayscale.study.tasks import KINDS, Kind
+from rayscale.study.sections import (
+    Budget,
+    Data,
+    Grid,
+    Ladder,
+    Model,
+    Pretrained,
+    Prices,
+    RunSettings,
+    Target,
+    Task,
+    checked_name,
+)  # fmt: skip
+from rayscale.study.training import Training, Transfer
+from rayscale.study.values import Part
 from rayscale.study.yaml_file import Located, locate, parse
-from rayscale.system.names import RULE, is_name
 from rayscale.system.paths import below, is_folder
-
-# Bounds far beyond any study, so that no product of these overflows what a table or a file can hold.
-Count = Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
-Amount = Annotated[int, Strict(), Field(ge=1, le=10**15)]
-Share = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
-Positive = Annotated[float, Strict(), Field(gt=0, le=1e12, allow_inf_nan=False)]
-Text = Annotated[str, Strict(), Field(min_length=1)]
-
-
-def _name(value: str) -> str:
-    value = unicodedata.normalize("NFC", value)  # some systems take letters and their marks apart
-    if not is_name(value):
-        raise ValueError(RULE)
-    return value
-
-
-def _size(value: str) -> str:
-    if not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,4}", value):
-        raise ValueError("a size is layers x width, such as 2x128")
-    layers_width = value.split("x")
-    if int(layers_width[1]) % 8:
-        raise ValueError("the width must be a multiple of 8, such as 2x128")
-    return value
-
-
-def _encoding(value: str) -> str:
-    try:
-        encoding_names.canonical(value)
-    except LookupError:
-        known = ["utf-8", "gb18030", "big5", "shift_jis", "euc_kr", "windows-1252", "utf-16"]
-        raise ValueError(f"no encoding of text{nearest(value, known)}; such are {', '.join(known)}") from None
-    return value
-
-
-def _rates(value: tuple[float, ...]) -> tuple[float, ...]:
-    if len(set(value)) < max(2, len(value)):
-        raise ValueError("give two or more different numbers")
-    return value
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Task(_Part):
-    """What the model learns; which of the keys a type reads is in `rayscale.tasks`. Most name columns.
-
-    `max_length` is in tokens (the window of causal-lm).
-    """
-
-    type: Literal["sequence-classification", "multi-label", "token-classification", "seq2seq", "question-answering",
-                  "causal-lm"]  # fmt: skip
-    text: Text = "text"
-    text_pair: Text | None = None
-    label: Text = "label"
-    labels: Text = "labels"
-    separator: Text = ","
-    source: Text = "source"
-    target: Text = "target"
-    tokens: Text = "tokens"
-    tags: Text = "tags"
-    question: Text = "question"
-    context: Text = "context"
-    answers: Text = "answers"
-    max_length: Annotated[int, Strict(), Field(ge=8, le=65536)] | None = None
-
-    @property
-    def length(self) -> int:
-        """Tokens per example at most (default 128), or per window (causal-lm, default 64)."""
-        return self.max_length or self.kind.length
-
-    @property
-    def kind(self) -> Kind:
-        """What is known of this type of task."""
-        return KINDS[self.type]
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """The columns to be read, in order, by the key that names each."""
-        return {key: column for key in self.kind.columns if (column := getattr(self, key)) is not None}
-
-    @model_serializer(mode="wrap")
-    def _own_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Keys of other tasks are no part of this one, nor of the ids of its trials.
-        kind = self.kind
-        own = {"type", "max_length", *kind.kept, *(k for k in kind.keys if k not in kind.optional)}
-        own |= {key for key in kind.optional if getattr(self, key) is not None}
-        return {key: value for key, value in plain(self).items() if key in own}
-
-
-class Data(_Part):
-    """Where the text lies and how it is split: paths, patterns, folders, addresses such as hf://datasets/owner/name/*.csv
-    or s3://bucket/folder, which are copied into the cache; `train: builtin` is the built-in corpus.
-
-    `reader` says how lanes read prepared text: from a copy on their own node (mmap), or piece by piece from the node of
-    the driver (stream), for data that no other disk holds; batches and losses are the same. An inline run reads where
-    the text lies. Training texts that share `near_duplicates` or more of their shingles with a validation or test text
-    (Jaccard's index) are kept out; null keeps them. `encoding` is that of all files of text, such as gb18030 (default:
-    UTF-8). `max_text_gigabytes` is what the text may take, unpacked, on the
-    disk of the cache; by default a third of what is free there.
-    """
-
-    train: Text
-    validation: Text | None = None
-    test: Text | None = None
-    validation_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.1
-    test_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.1
-    format: Text | None = None
-    encoding: Annotated[str, Strict(), Field(min_length=1), AfterValidator(_encoding)] | None = None
-    reader: Literal["mmap", "stream"] = "mmap"
-    on_bad_row: Literal["error", "skip"] = "error"
-    near_duplicates: Annotated[float, Strict(), Field(ge=0.5, le=1, allow_inf_nan=False)] | None = 0.8
-    max_text_gigabytes: Positive | None = None
-    augment: tuple[Any, ...] = Field(default=("none",), min_length=1)  # checked by study_augment
-
-
-class Pretrained(_Part):
-    """A checkpoint by folder or hub id; `layers` cuts it to its first layers, one size for each number.
-
-    `name` is what tables call it, else the last part of the id; the ids of trials do not depend on it. `lora` freezes
-    its weights and trains adapters beside them.
-    """
-
-    pretrained: Text
-    name: Annotated[str, Strict(), AfterValidator(_name)] | None = None
-    revision: Text | None = None
-    layers: tuple[Count, ...] | None = Field(default=None, min_length=1)
-    trust_remote_code: Literal[False] = False
-    lora: Lora | None = None
-
-
-class Ladder(_Part):
-    """Models from scratch, layers x width each (t5: so many in the encoder, and in the decoder).
-
-    `vocabulary` is the size of the tokenizer trained for them.
-    """
-
-    family: Literal["bert", "gpt2", "t5"]
-    sizes: tuple[Annotated[str, Strict(), AfterValidator(_size)], ...] = Field(min_length=1)
-    vocabulary: Annotated[int, Strict(), Field(ge=300, le=1_000_000)] = 2048
-
-
-def _model_kind(value: Any) -> str:
-    if isinstance(value, (Pretrained, Ladder)):
-        return "pretrained" if isinstance(value, Pretrained) else "family"
-    return "pretrained" if isinstance(value, dict) and "pretrained" in value else "family"
-
-
-Model = Annotated[
-    Annotated[Pretrained, Tag("pretrained")] | Annotated[Ladder, Tag("family")], Discriminator(_model_kind)
-]
-
-
-class Grid(_Part):
-    """The axes: one of `examples` (training rows) or `tokens` (causal-lm), GPUs per trial, seeds (all or by size)."""
-
-    examples: tuple[Amount, ...] | None = Field(default=None, min_length=1)
-    tokens: tuple[Amount, ...] | None = Field(default=None, min_length=1)
-    gpus: tuple[Count, ...] = Field(default=(1,), min_length=1)
-    seeds: Count | dict[Amount, Count] = 1
-    design: Literal["grid"] = "grid"
-
-    @property
-    def axis(self) -> str:
-        """Name of the data axis."""
-        return "tokens" if self.tokens else "examples"
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The data sizes, ascending, each once."""
-        return tuple(sorted(set(self.tokens or self.examples or ())))
-
-    def seeds_at(self, size: int) -> int:
-        """How many seeds run at this data size."""
-        return self.seeds if isinstance(self.seeds, int) else self.seeds.get(size, 1)
-
-
-class Transfer(_Part):
-    """The rates that a sweep of another run foretells: of a run folder (relative to the study file) or an address."""
-
-    transfer: Text
-
-
-class Training(_Part):
-    """How each trial trains; the global batch is in examples (windows, for causal-lm) whatever the GPU count.
-
-    `batching: bucketed` lets rows of similar length meet: faster, with other batches. A list of learning rates is a
-    sweep: every cell is trained at each, and the one with the lowest validation loss counts. `momentum` is that of sgd
-    (default 0.9), `cooldown` the last share of the steps of constant_with_cooldown (default 0.2). With plateau the rate
-    is multiplied by `plateau_factor` (default 0.5) after `plateau_patience` (default 1) validations in a row without a
-    lower loss. After `early_stopping` of them training ends, and the weights of the lowest loss are taken.
-    `gradient_checkpointing` takes less memory and a third more work. `precision: tf32` (CUDA) multiplies matrices in
-    TF32, all else in float32. `compile` (CUDA) has torch.compile make kernels of each layer: half a minute at first,
-    then large models train faster.
-    """
-
-    epochs: Count | None = None
-    global_batch: Count = 32
-    batching: Literal["random", "bucketed"] = "random"
-    learning_rate: Literal["auto"] | Positive | Annotated[tuple[Positive, ...], AfterValidator(_rates)] | Transfer = (
-        "auto"
-    )
-    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
-    momentum: Share | None = None
-    schedule: Literal["linear", "cosine", "constant", "constant_with_cooldown", "plateau"] = "linear"
-    cooldown: Annotated[float, Strict(), Field(gt=0, le=1)] | None = None
-    plateau_patience: Count | None = None
-    plateau_factor: Annotated[float, Strict(), Field(gt=0, lt=1)] | None = None
-    early_stopping: Count | None = None
-    warmup: Share = 0.1
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
-    gradient_checkpointing: Annotated[bool, Strict()] = False
-    compile: Annotated[bool, Strict()] = False
-    weight_decay: Annotated[float, Strict(), Field(ge=0, le=1)] = 0.01
-
-    @model_serializer(mode="wrap")
-    def _given_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What is left open or off is no part of a trial's id: a new key of the interface makes no other trials of old
-        # studies.
-        return {
-            key: value for key, value in plain(self).items() if key == "epochs" or not (value is None or value is False)
-        }
-
-    @property
-    def rates(self) -> tuple[float | str | Transfer, ...]:
-        """The learning rates of every cell, ascending: one, unless it is swept."""
-        return tuple(sorted(self.learning_rate)) if isinstance(self.learning_rate, tuple) else (self.learning_rate,)
-
-
-class Target(_Part):
-    """The metric that decides, and the value it should reach."""
-
-    metric: Text = "eval_loss"
-    reach: Annotated[float, Strict(), Field(allow_inf_nan=False)] | None = None
-
-
-class RunSettings(_Part):
-    """How trials are run. A worker may be silent for `hang_seconds`. About every `checkpoint_seconds` a trial is saved,
-    so that it goes on from there after a fault; null: never. `trials_per_gpu`: so many at once on each GPU. A run waits
-    `wait_seconds` for slots that other jobs of the cluster hold; null: for ever."""
-
-    executor: Literal["lanes", "isolated", "inline"] = "lanes"
-    accelerator: Literal["auto", "gpu", "cpu"] = "auto"
-    trials_per_gpu: Annotated[int, Strict(), Field(ge=1, le=20)] = 1
-    storage: Text = "runs"
-    keep: Literal["best", "all", "none"] = "best"
-    checkpoint_seconds: Positive | None = 300
-    retries: Annotated[int, Strict(), Field(ge=0, le=100)] = 2
-    hang_seconds: Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False)] = 60
-    wait_seconds: Positive | None = None
-
-
-class Budget(_Part):
-    """What the study may cost at most; cells beyond it are cut from the plan, each with the reason."""
-
-    gpu_hours: Positive | None = None
-    usd: Positive | None = None
-    deadline: None = None
-
-
-class Prices(_Part):
-    """What one GPU (or worker slot) costs for an hour."""
-
-    gpu_hour: Positive | None = None
-    currency: Annotated[str, Strict(), Field(pattern="^[A-Z]{3}$")] = "USD"
 
 
 def _with_long_target(value: Any) -> Any:
@@ -310,10 +49,10 @@ def _with_long_target(value: Any) -> Any:
     return value
 
 
-class Study(_Part):
+class Study(Part):
     """A study file, validated. `folder` is where the file lies; paths in `data` and `models` are absolute."""
 
-    name: Annotated[str, Strict(), AfterValidator(_name)]
+    name: Annotated[str, Strict(), AfterValidator(checked_name)]
     task: Task
     data: Data
     models: tuple[Model, ...] = Field(min_length=1)
@@ -357,8 +96,8 @@ def load_study(path: str | Path) -> Study:
     folder, problems = path.resolve().parent, list(document.problems)
     try:
         study = Study.model_validate(document.value)
-        parts = {name: getattr(study, name) for name in Study.model_fields}
-        parts["models"] = list(enumerate(study.models))
+        sections = {name: getattr(study, name) for name in _SECTIONS}
+        parts = Sections(**sections, models=list(enumerate(study.models)))
     except ValidationError as error:
         # A list whose only entry is wrong is also "too short" for pydantic: one mistake, one line.
         errors = [each for each in error.errors() if each["type"] != "too_short" or not each["input"]]
@@ -376,24 +115,30 @@ def load_study(path: str | Path) -> Study:
 
 
 def _refusal(document: Located, problems: list[Problem]) -> StudyError:
-    told = messages.one_a_field([(locate(document, where), dotted(where), text) for where, text in problems])
-    lines = [f"{document.path}:{line}: {field + ': ' if field else ''}{text}" for line, field, text in told]
-    where = f"{document.path}:{told[0][0]}" + (f": {told[0][1]}" if told[0][1] else "")
+    placed = messages.one_a_field([(locate(document, where), dotted(where), text) for where, text in problems])
+    lines = [f"{document.path}:{line}: {field + ': ' if field else ''}{text}" for line, field, text in placed]
+    where = f"{document.path}:{placed[0][0]}" + (f": {placed[0][1]}" if placed[0][1] else "")
     return StudyError("\n".join(lines), code="invalid_study", where=where)
 
 
-def _valid_parts(value: dict[Any, Any], wrong: list[tuple[Any, ...]]) -> dict[str, Any]:
+#: The sections that are one mapping each.
+_SECTIONS: dict[str, type[Part]] = {
+    "task": Task, "data": Data, "grid": Grid, "training": Training, "target": Target, "run": RunSettings,
+    "budget": Budget, "prices": Prices,
+}  # fmt: skip
+
+
+def _valid_parts(value: dict[Any, Any], wrong: list[tuple[Any, ...]]) -> Sections:
     """The sections that are valid once the wrong keys are taken out of them, as `misfits` wants them."""
     cleared = _with_long_target(without(value, wrong))
-    parts = {
-        name: validated(kind, cleared.get(name)) for name, kind in (("task", Task), ("data", Data), ("grid", Grid))
+    needed = ("task", "data", "grid")
+    sections: dict[str, Any] = {
+        name: validated(kind, cleared.get(name, None if name in needed else {})) for name, kind in _SECTIONS.items()
     }
-    optional = {"target": Target, "budget": Budget, "prices": Prices, "run": RunSettings, "training": Training}
-    parts |= {name: validated(kind, cleared.get(name, {})) for name, kind in optional.items()}
     if any(where[:1] == ("target",) for where in wrong):  # what it may reach depends on the metric
-        del parts["target"]
-    entries = [(number, validated(Model, each)) for number, each in enumerate(cleared.get("models") or ())]
-    return parts | {"models": [(number, model) for number, model in entries if model is not None]}
+        sections["target"] = None
+    entries = [(number, validated(Model, entry)) for number, entry in enumerate(cleared.get("models") or ())]
+    return Sections(**sections, models=[(number, model) for number, model in entries if model is not None])
 
 
 def _placed(study: Study, folder: Path) -> Study:
@@ -418,8 +163,8 @@ def _placed(study: Study, folder: Path) -> Study:
 #: Values of the interface that a later version will act on, with what this one does instead.
 _LATER = {
     "grid.design": "this version runs full grids only: write grid or leave the key out",
-    "training.learning_rate": "give auto, a positive number, a list of different ones, of which the best is kept, or "
-    "{transfer: RUN}, a run folder with such a list on smaller cells",
+    "training.learning_rate": "give auto, a positive number, a list of different rates to choose the best from, or "
+    "{transfer: RUN}, a run with such a list on smaller cells",
     "budget.deadline": "this version plans no deadline: leave the key out and give gpu_hours or usd",
     "trust_remote_code": "this version never runs code from a checkpoint: write false or leave the key out",
 }
@@ -436,7 +181,7 @@ def _problem(document: Located, error: Any) -> Problem:
     if where and where[0] == "models":
         later = _LATER.get(str(where[-1]))
     if error["type"] == "extra_forbidden" and where[0] == "models" and where[-1] == "lora":
-        text = "adapters stand beside weights that were trained before, and a family has none; leave the key out"
+        text = "adapters need pretrained weights, and a family has none; leave the key out"
     elif error["type"] == "extra_forbidden":
         known = _keys_beside(where, document.value)
         text = f"unknown key{nearest(str(where[-1]), known)} (keys here: {', '.join(known)})"
@@ -454,21 +199,11 @@ def _problem(document: Located, error: Any) -> Problem:
 
 
 def _keys_beside(where: tuple[Any, ...], value: Any) -> list[str]:
-    part: Any = Study
-    for step in where[:-1]:
-        if part is Study and step == "models":
-            part = "models"
-        elif step == "learning_rate":
-            part = Transfer
-        elif step == "lora":
-            part = Lora
-        elif part is Study and step == "laws":
-            part = "laws"
-        elif part == "laws":
-            part = UserLaw
-        elif part == "models":
-            pretrained = isinstance(value, dict) and "pretrained" in value["models"][step]
-            part = Pretrained if pretrained else Ladder
-        else:
-            part = part.model_fields[step].annotation
-    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
+    """The keys of the section in which a field lies."""
+    section = dotted(tuple(step for step in where[:-1] if isinstance(step, str)))
+    parts: dict[str, type[Part]] = {"": Study, "training.learning_rate": Transfer, "models.lora": Lora, **_SECTIONS}
+    if where[0] == "laws":
+        return list(UserLaw.model_fields)
+    if section == "models":
+        return list((Pretrained if "pretrained" in value["models"][where[1]] else Ladder).model_fields)
+    return list(parts[section].model_fields)

@@ -31,7 +31,7 @@ _TOO_MANY = "too many or too deeply nested values; a study has a few hundred"
 class Located:
     """A YAML document: its value, and the line (from 1) of each field by its path of keys and positions.
 
-    `problems` are fields that are wrong whatever they stand for: a key that stands twice, characters of control.
+    `problems` are fields that are wrong whatever they stand for: a key given twice, control characters.
     """
 
     path: Path
@@ -65,7 +65,7 @@ class _Loader(yaml.SafeLoader):
             raise
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             shown = f"{type(error).__name__}: {str(error)[:100]}"
-            raise ConstructorError(None, None, f"no value of {_tag(node)} ({shown})", node.start_mark) from None
+            raise ConstructorError(None, None, f"not a valid {_tag(node)} ({shown})", node.start_mark) from None
 
     def construct_whole(self, node: Any) -> int:
         """A whole number; 0 for one of more digits than Python reads, which is a problem of its own."""
@@ -73,7 +73,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_unknown(self, node: Any) -> Any:
         """Refuse the tags of which SafeLoader knows nothing."""
-        text = f"the tag {_tag(node)} makes no plain value; write the value without it"
+        text = f"the tag {_tag(node)} is not supported; write the value without it"
         raise ConstructorError(None, None, text, node.start_mark)
 
 
@@ -172,19 +172,19 @@ class _Marks:
     def _entry(self, key: yaml.Node, value: yaml.Node, where: tuple[Any, ...]) -> None:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):
-            raise _error(self.path, line, "a key is a word, found a list or mapping; check the signs : and ?", where)
+            raise _error(self.path, line, "a key must be a word, not a list or mapping; check the signs : and ?", where)
         name: Hashable = key.value
         if key.tag == _INT and re.fullmatch(r"[0-9_]{1,20}", key.value):
             name = int(key.value.replace("_", "") or 0)
         inner = (*where, name)
         if inner in self.lines:
-            self.problems.append((inner, "stands twice; keep one"))
+            self.problems.append((inner, "is given twice; keep one"))
         self.lines[inner] = line
         self._check(key, inner)
         self.walk(value, inner)
 
     def _check(self, node: yaml.Node, where: tuple[Any, ...]) -> None:
         if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in node.value):
-            self.problems.append((where, "holds characters of control, such as NUL; remove them"))
+            self.problems.append((where, "contains control characters, such as NUL; remove them"))
         if node.tag == _INT and len(node.value) > MAX_DIGITS:
             self.problems.append((where, f"found a number of {len(node.value)} digits; give a smaller one"))

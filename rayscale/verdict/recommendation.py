@@ -12,7 +12,7 @@ import pandas as pd
 from rayscale.errors import InputError, TableError
 from rayscale.laws.fitting.observations import require_columns
 from rayscale.laws.fitting.result import far
-from rayscale.runs.fit_rows import unfit
+from rayscale.runs.fit_rows import data_column, unfit
 from rayscale.runs.folder import Run
 from rayscale.study.metrics import QUALITIES
 from rayscale.verdict.costs import Cost, costs
@@ -67,7 +67,7 @@ def recommend(
     """
     require_columns(trials, ["status", "model", "params", "gpus", "seed", "data_requested"])
     trials = trials.reset_index(drop=True)
-    data = data or _data_axis(trials)
+    data = data or data_column(trials, {})
     if not 1 <= beyond <= 1000:
         raise InputError(f"found {beyond:g}; data is searched from 1 to 1000 times the largest", where="--beyond")
     if not 0 < probability < 1:
@@ -75,7 +75,7 @@ def recommend(
     have = [name for name in QUALITIES if name in trials.columns and _measured(trials, name)]
     aim = parse_target(target, have)
     limit = None if budget is None else parse_budget(budget, price_gpu_hour, currency)
-    trials = trials.assign(augment=trials["augment"]) if "augment" in trials.columns else trials.assign(augment="none")
+    trials = trials if "augment" in trials.columns else trials.assign(augment="none")
     has = pd.to_numeric(trials[aim.metric], errors="coerce").notna()
     rows = trials[(trials["status"] == "ok") & (unfit(trials) == "") & has]
     found = quality(rows, aim, data, law=law, bootstrap=bootstrap, seed=seed)
@@ -132,12 +132,6 @@ def _nearest(search: pd.DataFrame, aim: Goal, cost: str) -> pd.Series:
         chance = chance * 0.0  # tails of a distribution tell less than how far the prediction is off
     sure = search.assign(order=chance, far=search["predicted"] * (1 if aim.lower else -1))
     return sure.sort_values(["order", "far", cost], ascending=[False, True, True]).iloc[0]
-
-
-def _data_axis(trials: pd.DataFrame) -> str:
-    causal = "task" in trials.columns and (trials["task"] == "causal-lm").any()
-    axis = "tokens" if causal else "examples"
-    return axis if axis in trials.columns and trials[axis].notna().any() else "data_requested"
 
 
 def _measured(trials: pd.DataFrame, metric: str) -> bool:

@@ -17,7 +17,7 @@ from rayscale.laws.fitting.observations import select
 from rayscale.laws.fitting.result import FORETOLD, Fit, GroupedFit
 from rayscale.laws.formula import find_law, find_user_law
 from rayscale.laws.law import Law
-from rayscale.runs.fit_rows import unfit
+from rayscale.runs.fit_rows import data_column, unfit
 from rayscale.runs.folder import Run, load
 from rayscale.system.failures import error_json
 from rayscale.verdict.metric_law import LOSS
@@ -237,9 +237,7 @@ def _usual(asked: FitRequest, run: Run, law: Law | None) -> FitRequest:
     """The request with a run's usual columns where it names none."""
     trials = run.trials
     plan = run.plan if run.store.exists("plan.json") else {}
-    causal = bool(len(trials)) and trials["task"].iloc[0] == "causal-lm"
-    axis = plan.get("data_axis") or ("tokens" if causal else "examples")
-    usual = {"params": "params", "data": axis, "gpus": "gpus", "compute": "flops", "loss": LOSS}
+    usual = {"params": "params", "data": data_column(trials, plan), "gpus": "gpus", "compute": "flops", "loss": LOSS}
     wanted = law.inputs if law is not None else ("params", "data")
     # A law of one input (power) takes whichever column the user named.
     given = dict(asked.columns) if asked.columns and len(wanted) == 1 else {

@@ -114,7 +114,7 @@ REFUSED = {
 
 
 def test_layers_that_cannot_be_left_out_are_refused_at_their_key(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"models.0.layers: .*'xlstm' checkpoint, of whose layers none can be left"):
+    with pytest.raises(StudyError, match=r"models.0.layers: .*'xlstm' checkpoint, whose layers cannot be left out"):
         try_case(Case("xlstm", "causal-lm", layers=1), tmp_path)
 
 

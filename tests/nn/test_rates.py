@@ -9,7 +9,7 @@ from rayscale.plan.learning_rates import resolve_adapter_rate, resolve_head_fact
 
 
 def factors(schedule: str, steps: int = 20, warmup: float = 0.2) -> list[float]:
-    return [schedule_factor(schedule, step, steps, warmup) for step in range(steps)]
+    return [schedule_factor(schedule, step, steps, warmup, 0.2) for step in range(steps)]
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
@@ -38,12 +38,12 @@ def test_constant_with_cooldown() -> None:
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.9])
 def test_a_single_step_has_the_full_rate(warmup: float) -> None:
-    assert schedule_factor("linear", 0, 1, warmup) == 1.0
+    assert schedule_factor("linear", 0, 1, warmup, 0.2) == 1.0
 
 
 def test_unknown_schedule() -> None:
     with pytest.raises(InputError, match="linear, cosine, constant"):
-        schedule_factor("zigzag", 0, 1, 0.1)
+        schedule_factor("zigzag", 0, 1, 0.1, 0.2)
 
 
 def auto(**change: object) -> float:

@@ -16,7 +16,7 @@ from tests.ray.conftest import STUDY, write_study
 from tests.ray.started import Started
 
 SMALL = STUDY.replace("[40, 80, 160]", "[300]").replace("[1x32, 2x32]", "[1x32]").replace("[1, 2]", "[1]")
-GO_ON = "go on with the same command: rayscale run"
+GO_ON = "resume with the same command: rayscale run"
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_row_41_ctrl_c_on_a_terminal_leaves_it_as_it_was(study: Path) -> None:
     told = shown.decode(errors="replace")
     assert "\x1b[?25l" in told  # the live view was up
     assert told.rfind("\x1b[?25h") > told.rfind("\x1b[?25l")
-    assert "go on with the same command" in " ".join(told.split())
+    assert "resume with the same command" in " ".join(told.split())
 
 
 @pytest.mark.faults

@@ -243,7 +243,7 @@ def _twice(rng: random.Random) -> Mutant:
     field = rng.choice([f for f in single if not f.endswith(".family")])
     place = lines_of[field]
     text.insert(place, text[place - 1])
-    return Mutant(f"twice {field}", "\n".join(text).encode(), {field: place + 1}, ("stands twice",))
+    return Mutant(f"twice {field}", "\n".join(text).encode(), {field: place + 1}, ("is given twice",))
 
 
 def _value(field: str) -> Any:

@@ -17,7 +17,7 @@ from rayscale.errors import TableError, nearest
 from rayscale.laws.law import Law
 
 # What a column is called when the caller does not say.
-_USUAL = {
+USUAL = {
     "params": ("params",),
     "data": ("data", "data_requested", "tokens", "examples"),
     "unique": ("unique", "unique_tokens", "unique_examples"),
@@ -102,7 +102,7 @@ def input_columns(table: pd.DataFrame, law: Law, given: Mapping[str, str | None]
     for role in law.inputs:
         # A law of one input (power) is a law in N as well as in D: it takes whichever column is named.
         named = given.get(role) or (next(filter(None, given.values()), None) if len(law.inputs) == 1 else None)
-        column = named or next((name for name in _USUAL[role] if name in table.columns), None)
+        column = named or next((name for name in USUAL[role] if name in table.columns), None)
         if column is None:
             has = ", ".join(map(str, table.columns)) or "none"
             raise TableError(f"say which column holds the {role}: {role}=... (the table has: {has})", where=role)
@@ -138,7 +138,7 @@ def usual_columns(table: pd.DataFrame, given: Mapping[str, str | None]) -> dict[
     """Role -> column for a law yet to be chosen: those given, else params and data where the table has them."""
     found = {role: column for role, column in given.items() if column}
     if not found:
-        known = {role: next((name for name in _USUAL[role] if name in table.columns), None) for role in _SIZES}
+        known = {role: next((name for name in USUAL[role] if name in table.columns), None) for role in _SIZES}
         found = {role: column for role, column in known.items() if column}
     if not found:
         has = ", ".join(map(str, table.columns)) or "none"
@@ -149,7 +149,7 @@ def usual_columns(table: pd.DataFrame, given: Mapping[str, str | None]) -> dict[
 
 def usual_role(column: str) -> str | None:
     """The role that a column of this name usually has, None for a name that says nothing."""
-    return next((role for role, names in _USUAL.items() if column in names), None)
+    return next((role for role, names in USUAL.items() if column in names), None)
 
 
 def select(table: pd.DataFrame, query: str, option: str) -> NDArray[np.bool_]:

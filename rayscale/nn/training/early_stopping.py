@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-PATIENCE, FACTOR = 1, 0.5  # of `schedule: plateau`, where the study leaves them open
+from rayscale.study.training import TrialSettings
 
 
 @dataclass
@@ -22,7 +22,7 @@ class EarlyStopping:
 
     early_stopping: int | None = None  # validations in a row without a lower loss
     patience: int | None = None  # the same, until the rate falls; None: it does not
-    fall: float = FACTOR
+    fall: float = 0.5
     best: float | None = None
     waited: int = 0  # since the lowest loss
     waited_on_rate: int = 0  # since then, or since the rate fell
@@ -31,12 +31,10 @@ class EarlyStopping:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, training: Mapping[str, Any]) -> EarlyStopping:
+    def of(cls, settings: TrialSettings) -> EarlyStopping:
         """What a trial's settings ask for."""
-        slows = training["schedule"] == "plateau"
-        patience = training.get("plateau_patience") or PATIENCE
-        fall = training.get("plateau_factor") or FACTOR
-        return cls(training.get("early_stopping"), patience if slows else None, fall)
+        patience = settings.plateau_patience if settings.schedule == "plateau" else None
+        return cls(settings.early_stopping, patience, settings.plateau_factor)
 
     @property
     def decides(self) -> bool:

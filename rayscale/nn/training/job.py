@@ -125,7 +125,7 @@ def prepare_job(
 
     Raises DataError for a subset or test split without rows and for too long rows, InputError as `build_model` does.
     """
-    task_type, training = trial.task["type"], trial.training
+    task_type, settings = trial.task["type"], trial.settings
     train, test = prepared.split("train"), prepared.split("test")
     rows = np.asarray(prepared.subset(trial.data_axis, trial.data_requested, trial.seed))
     for name, length in (("training subset", len(rows)), ("test split", len(test))):
@@ -150,7 +150,7 @@ def prepare_job(
     recipe = ModelRecipe(
         trial.model,
         trial.task,
-        {name: value for name, value in training.items() if name not in FREE},
+        {name: value for name, value in trial.training.items() if name not in FREE},
         labels=prepared.labels,
         vocab_size=prepared.vocab_size,
         max_length=allowed if trial.model.kind == "family" else longest,
@@ -162,18 +162,18 @@ def prepare_job(
     if ready is None:
         ready = _make_ready(recipe, trial, prepared, group, objective)
     size, unpadded = ready.size, ready.unpadded
-    global_batch = min(training["global_batch"], len(rows))
+    global_batch = min(settings.global_batch, len(rows))
     usual = min(math.ceil(global_batch / group.world_size), micro_batch_rows(trial))
-    pretrained, setting = trial.model.kind == "pretrained", training["learning_rate"]
-    steps = training["epochs"] * math.ceil(len(rows) / global_batch)
+    pretrained, setting = trial.model.kind == "pretrained", settings.learning_rate
+    steps = settings.epochs * math.ceil(len(rows) / global_batch)
     body_rate = resolve_rate(
         setting,
         task_type=task_type,
         pretrained=pretrained,
         width=size.width,
         layers=size.layers,
-        global_batch=training["global_batch"],
-        batch_tokens=round(training["global_batch"] * float(train.lengths[rows].mean())),
+        global_batch=settings.global_batch,
+        batch_tokens=round(settings.global_batch * float(train.lengths[rows].mean())),
         steps=steps,
     )
     rate = resolve_adapter_rate(setting, body_rate) if trial.model.lora else body_rate
@@ -186,8 +186,8 @@ def prepare_job(
         task_type=task_type,
         rows=rows,
         train_lengths=train.lengths,
-        epochs=training["epochs"],
-        global_batch=training["global_batch"],
+        epochs=settings.epochs,
+        global_batch=settings.global_batch,
         micro_batch=min(usual, most or usual),
         usual_micro_batch=usual,
         steps=steps,
@@ -211,26 +211,26 @@ def _make_ready(
     recipe: ModelRecipe, trial: Trial, prepared: Prepared, group: Group, objective: Objective
 ) -> ReadyModel:
     """A new model on its device, changed as it is trained there."""
-    training, cuda = trial.training, group.device.type == "cuda"
+    settings, cuda = trial.settings, group.device.type == "cuda"
     model = recipe.build(trial.seed)
     model.to(device=group.device)  # type: ignore[call-arg]
     size = measure_size(model, objective.head_per_token)
-    precision = devices.resolve_precision(training["precision"], group, size.width)
+    precision = devices.resolve_precision(settings.precision, group, size.width)
     # torch.compile makes no backward pass of the kernel that attends to float32 without padding (PyTorch 2.11).
-    unpadded = can_unpad(model) and (precision == "bf16" or not training.get("compile"))
+    unpadded = can_unpad(model) and (precision == "bf16" or not settings.compile)
     if unpadded:
         unpad(model)
     elif is_encoder(model):
         spread_masks(model)
     elif cuda and model.config.model_type in UNMASKED:
         leave_out_masks(model)
-    if training.get("gradient_checkpointing"):
+    if settings.gradient_checkpointing:
         recompute_layers(model)
-    if training.get("compile"):
+    if settings.compile:
         if not cuda:
             text = "training.compile is for CUDA devices, and this is a CPU, where it gains nothing; set it to false"
             raise TrialError(text, code="no_compile", permanent=True)
         compile_layers(model)
-    if training["optimizer"] == "adamw":
+    if settings.optimizer == "adamw":
         rest_unused(model, prepared)
     return ReadyModel(recipe, model, size, unpadded, precision)

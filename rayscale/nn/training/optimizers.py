@@ -15,8 +15,6 @@ from rayscale.nn.models.lora import adapter_parameters
 if TYPE_CHECKING:
     from rayscale.nn.training.job import Job
 
-MOMENTUM = 0.9  # of sgd, where the study leaves it open
-
 
 def make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
     """The optimizer of the job; each group has a `factor` by which its rate is multiplied.
@@ -24,8 +22,8 @@ def make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
     Biases and norms are not decayed: they do not multiply with inputs, and have no scale to keep down. Adafactor takes
     the rate as it is, without scaling it by the weights or the steps. Raises TrialError for an unknown name.
     """
-    training = job.trial.training
-    name, decays = training["optimizer"], {True: training["weight_decay"], False: 0.0}
+    settings = job.trial.settings
+    name, decays = settings.optimizer, {True: settings.weight_decay, False: 0.0}
     # A pooler learns as the body does: it begins with nothing to unlearn (`build_model`).
     body = {id(parameter) for parameter in model.base_model.parameters()}
     added = adapter_parameters(model)
@@ -41,8 +39,7 @@ def make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=job.objective.betas, fused=True)
     if name == "sgd":
-        momentum = training.get("momentum")
-        return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM if momentum is None else momentum)
+        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
     if name == "adafactor":
         return Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
     raise TrialError(f"unknown optimizer '{name}'; known: adamw, sgd, adafactor", permanent=True)

@@ -103,5 +103,5 @@ def order_buckets(parallel: DistributedDataParallel, job: Job, batch: np.ndarray
 def can_record(job: Job, model_type: str) -> bool:
     """Whether passes can be recorded: on a GPU, without waiting for it, by a lone worker, nothing computed twice."""
     known = (job.unpadded or model_type in UNMASKED) and job.trial.model.lora is None  # adapters were not tried
-    twice = job.trial.training.get("gradient_checkpointing")  # sets and reads the state of generators
+    twice = job.trial.settings.gradient_checkpointing  # sets and reads the state of generators
     return job.group.device.type == "cuda" and job.group.world_size == 1 and known and not twice

@@ -105,7 +105,7 @@ def train_trial(
                 text = f"out of memory while the model was built ({reason}); use a smaller model, or larger workers"
                 raise TrialError(text, code="out_of_memory") from error
             raise
-        course, pulse.steps = Course(EarlyStopping.of(trial.training)), job.steps
+        course, pulse.steps = Course(EarlyStopping.of(trial.settings)), job.steps
         keeper = SavepointKeeper(saving, job)
         try:
             model = ready.model
@@ -119,7 +119,7 @@ def train_trial(
             error.step = course.steps  # type: ignore[attr-defined] # an error that comes back at its step is no accident
             if devices.is_out_of_memory(error):
                 raise MemoryTrialError(str(error).splitlines()[0], job.micro_batch) from error
-            explained = layers.explain(error) if trial.training.get("compile") else None
+            explained = layers.explain(error) if trial.settings.compile else None
             if explained is not None:
                 raise explained from error
             raise
@@ -209,7 +209,7 @@ def _train(ready: ReadyModel, job: Job, course: Course, pulse: Heartbeat, keeper
         rate = _rate(job, step) * watch.factor
         loss_sum += take_step(compute, parallel, optimizer, job, step, batch, targets, rate, pulse)
         target_sum += targets
-        course.decay *= 1 - rate * job.trial.training["weight_decay"]
+        course.decay *= 1 - rate * job.trial.settings.weight_decay
         if course.speed.warms_up_next:
             loss_sum.item()  # waits for the device
         course.speed.add(len(batch), int(job.train_lengths[batch].sum()))
@@ -280,8 +280,8 @@ def _describe(job: Job, course: Course) -> dict[str, Any]:
         "global_batch": job.global_batch,
         "micro_batch": job.micro_batch,
         "learning_rate": job.learning_rate,
-        "optimizer": job.trial.training["optimizer"],
-        "schedule": job.trial.training["schedule"],
+        "optimizer": job.trial.settings.optimizer,
+        "schedule": job.trial.settings.schedule,
         "precision": job.precision,
         "flops": flops,
         "train_loss": _last_tenth(course),
@@ -303,16 +303,16 @@ def _last_tenth(course: Course) -> float | None:
 def _global_batches(job: Job) -> Iterator[np.ndarray]:
     for epoch in range(job.epochs):
         ordered = batches.order_rows(job.rows, job.trial.seed, epoch)
-        if job.trial.training["batching"] == "bucketed":
+        if job.trial.settings.batching == "bucketed":
             yield from batches.cut_bucketed_batches(ordered, job.train_lengths, job.global_batch, job.trial.seed, epoch)
         else:
             yield from batches.cut_global_batches(ordered, job.global_batch)
 
 
 def _rate(job: Job, step: int) -> float:
-    training = job.trial.training
-    schedule, cooldown = training["schedule"], training.get("cooldown")
-    return job.learning_rate * schedule_factor(schedule, step, job.steps, training["warmup"], cooldown)
+    settings = job.trial.settings
+    factor = schedule_factor(settings.schedule, step, job.steps, settings.warmup, settings.cooldown)
+    return job.learning_rate * factor
 
 
 def _validation_steps(job: Job, watch: EarlyStopping) -> set[int]:

@@ -1,4 +1,4 @@
-"""What the terminal shows before, during and after a study: the plan, the progress and the verdict.
+"""What the terminal shows during and after a study: the progress and the verdict.
 
 Pure functions: facts in, text or `rich` renderables out. They fit 60 columns, and where the terminal's encoding
 cannot carry a sign (a model named in Chinese, a multiplication sign) they write a plain one instead of failing.
@@ -6,19 +6,17 @@ cannot carry a sign (a model named in Chinese, a multiplication sign) they write
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rayscale.report.notes import doctor_lines, row_notes
-from rayscale.report.numbers import count, data_volume, duration, fixed, number, plain, plural, shorten, significant
+from rayscale.report.numbers import count, duration, number, plain, shorten, significant
 from rayscale.report.wording import notices, sentences
 
 _PLAIN_SIGNS = str.maketrans(
@@ -100,112 +98,6 @@ def verdict_lines(fit: dict | None, encoding: str = "utf-8") -> list[str]:
     """The verdict in plain sentences, then what was refused and every warning; writable in `encoding`."""
     lines = [*sentences(fit), *(f"{notice.kind} ({notice.code}): {notice.message}" for notice in notices(fit))]
     return [encodable(line, encoding) for line in lines]
-
-
-# ---- before ----------------------------------------------------------------------------------------------------
-
-
-def plan_table(plan: dict) -> Table:
-    """The plan by model: sizes, seeds, GPUs, trials and device time, with the totals and their basis below."""
-    trials = list(plan.get("trials") or [])
-    total = plan.get("total") or {}
-    caption = Words(_plan_caption(plan, trials, total))  # rich renders any renderable here, though it names only text
-    table = Table(
-        box=box.SIMPLE_HEAD, show_footer=bool(trials), show_edge=False, padding=(0, 1), pad_edge=False,
-        collapse_padding=True, caption=caption, caption_justify="left",  # type: ignore[arg-type]
-    )  # fmt: skip
-    columns: tuple[tuple[str, str, bool], ...] = (
-        ("Model", "Total", False),
-        ("Data and seeds", "", False),
-        ("GPUs", "", True),
-        ("Trials", str(total.get("trials", len(trials))), True),
-        ("Memory", "", True),
-        ("GPU time", duration(_sum(trials, "gpu_seconds")), True),
-    )
-    for header, footer, right in columns:
-        table.add_column(
-            Text(header), footer=Words(footer, "bold"), overflow="fold", justify="right" if right else "left"
-        )
-    for name, group in _by_model(trials):
-        params = next((row.get("params") for row in group if row.get("params")), None)
-        table.add_row(
-            Words(f"{shorten(name, 28)}\n{count(params)} params" if params else shorten(name, 28)),
-            Words(_sizes(group)),
-            Words(", ".join(str(gpus) for gpus in sorted({int(row.get("gpus") or 1) for row in group}))),
-            Words(str(len(group))),
-            Words(_memory(group)),
-            Words(duration(_sum(group, "gpu_seconds"))),
-        )
-    return table
-
-
-def _by_model(trials: Sequence[dict]) -> list[tuple[str, list[dict]]]:
-    groups: dict[str, list[dict]] = {}
-    for row in trials:
-        groups.setdefault(model_name(row.get("model")), []).append(row)
-    return sorted(groups.items(), key=lambda item: (number(item[1][0].get("params")) or 0.0, item[0]))
-
-
-def model_name(model: Any) -> str:
-    """The model's name, from a plan that holds it as text or as its whole specification."""
-    return str(model.get("name", model)) if isinstance(model, dict) else str(model)
-
-
-def _sizes(group: Sequence[dict]) -> str:
-    sizes = sorted({int(row.get("data_requested") or 0) for row in group})
-    seeds = [len({row.get("seed") for row in group if int(row.get("data_requested") or 0) == size}) for size in sizes]
-    reach = count(sizes[0]) if len(sizes) == 1 else f"{count(sizes[0])} to {count(sizes[-1])}"
-    text = str(seeds[0]) if len(set(seeds)) == 1 else "/".join(map(str, seeds))
-    return f"{reach}\nseeds {text}"
-
-
-def _memory(group: Sequence[dict]) -> str:
-    peaks = [found for row in group if (found := number(row.get("peak_memory_bytes"))) is not None]
-    return data_volume(max(peaks)) if peaks else ""
-
-
-def _plan_caption(plan: dict, trials: Sequence[dict], total: dict) -> str:
-    parts = []
-    machine = plan.get("machine") or {}
-    device = machine.get("device")
-    if total.get("seconds") is not None:
-        parts.append(f"About {duration(total['seconds'])}" + (f" on {device}" if device else ""))
-    if total.get("gpu_hours") is not None:
-        parts.append(f"{significant(total['gpu_hours'], 2)} GPU-hours")
-    if total.get("money") is not None:
-        parts.append(f"{fixed(total['money'], 2)} {total.get('currency') or ''}".strip())
-    if total.get("disk_bytes"):
-        parts.append(f"{data_volume(total['disk_bytes'])} of disk")
-    lines = [", ".join(parts) + "."] if parts else []
-    bases = list(dict.fromkeys(str(row["basis"]) for row in trials if row.get("basis")))
-    if bases:
-        lines.append("Basis of the estimate: " + "; ".join(bases[:3]) + ("; ..." if len(bases) > 3 else "."))
-    peaks = [found for row in trials if (found := number(row.get("peak_memory_bytes"))) is not None]
-    if peaks:
-        place = "on its GPU" if device == "cuda" else "the whole process"
-        frozen = any(row.get("trained_params", row.get("params")) != row.get("params") for row in trials)
-        lines.append(
-            f"Memory: up to {data_volume(max(peaks))} for each worker, {place}. Basis: what libraries take, 16 bytes a "
-            f"parameter{' (4 a frozen one)' if frozen else ''}, the activations of a micro-batch."
-        )
-    lines += row_notes(plan.get("data") or {})
-    lines += doctor_lines(plan.get("doctor") or {})
-    cut = plan.get("cut") or []
-    names = list(dict.fromkeys(str(row.get("augment") or "none") for row in trials))
-    if names and names != ["none"]:
-        shown = ", ".join(sorted(names, key=lambda n: (n != "none", n)))
-        lines.append(f"Every cell{', if it is not cut,' if cut else ''} with each augmentation: {shown}.")
-    if cut:
-        reasons = list(dict.fromkeys(str(item.get("reason", "")) for item in cut))
-        lines.append(f"Cut: {plural(len(cut), 'cell')} ({'; '.join(reasons[:3])}).")
-    lines += [f"Note ({item.get('code', 'lint')}): {item.get('message', '')}" for item in plan.get("lint") or []]
-    return "\n".join(lines)
-
-
-def _sum(rows: Sequence[dict], key: str) -> float | None:
-    values = [number(row.get(key)) for row in rows]
-    found = [value for value in values if value is not None]
-    return sum(found) if found else None
 
 
 # ---- during ----------------------------------------------------------------------------------------------------

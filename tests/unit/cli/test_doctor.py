@@ -213,7 +213,7 @@ def test_findings_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Finding("x", "fail", "token s3cr3t-value", "use https://me:pw@host")
     assert told.to_json() == {"name": "x", "level": "fail", "found": "token ***", "mend": "use https://***@host"}
     assert as_lines([told]) == [
-        "fail x: token ***", "     mend: use https://***@host", "1 findings: 1 fail, 0 warn."
+        "fail x: token ***", "     fix: use https://***@host", "1 findings: 1 fail, 0 warn."
     ]  # fmt: skip
 
 
@@ -251,7 +251,7 @@ def test_what_fails_is_exit_code_1_with_its_mend(study_file: Path) -> None:
     done = ask("study.yaml", cwd=study_file.parent)
     assert done.returncode == 1, done.stdout
     assert "fail plan: study.yaml:7: grid.gpus: asks for 4096 GPUs a trial" in done.stdout
-    assert "     mend: mend what it says" in done.stdout
+    assert "     fix: correct this" in done.stdout
     assert done.stderr.startswith("rayscale: ")
     wrong = ask("none.yaml", "--json", cwd=study_file.parent)
     assert wrong.returncode == 2

@@ -197,7 +197,7 @@ def test_a_run_in_which_no_trial_is_ok_exits_1(study_file: Path) -> None:
     assert "Of 8 trials 1 failed, 7 diverged; the last error: the training loss is nan" in plain.stdout
     error = answer(*asked, cwd=study_file.parent, code=1)["error"]
     assert error["code"] == "no_trial_ok"
-    assert "no trial is ok (1 failed, 7 diverged)" in error["message"]
+    assert "no trial succeeded (1 failed, 7 diverged)" in error["message"]
 
 
 def test_a_run_in_which_one_trial_is_ok_exits_0_and_says_how_many_diverged(study_file: Path) -> None:

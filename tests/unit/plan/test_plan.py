@@ -88,7 +88,7 @@ def test_trials_that_share_a_gpu_take_and_cost_a_share_of_it(study_file: Path) -
 def test_what_gpus_alone_can_do_is_refused_on_a_cpu(study_file: Path, setting: str) -> None:
     study = load_study(edited(study_file, "training: {", f"training: {{{setting}, "))
     with pytest.raises(
-        StudyError, match=rf"study.yaml:\d+: training.{setting[:7]}\w*: is for GPUs, and this machine has"
+        StudyError, match=rf"study.yaml:\d+: training.{setting[:7]}\w*: needs a GPU, and this machine has"
     ):
         make_plan(study, CPU, SUPPLY)
 
@@ -204,7 +204,7 @@ def test_tokens_that_cannot_be_there_are_refused(study_file: Path) -> None:
 def test_tokens_that_may_be_there_are_a_note(study_file: Path) -> None:
     supply = replace(SUPPLY, train_tokens=2000.0, held_out_tokens=250.0)
     notes = dict(make_plan(load_study(language(study_file, "1000, 3000")), CPU, supply).lint)
-    assert notes["few_tokens"].startswith("3,000 tokens asked, about 2,000 expected")
+    assert notes["few_tokens"].startswith("3,000 tokens requested, about 2,000 expected")
     assert "few_tokens" not in dict(make_plan(load_study(language(study_file, "500, 1000")), CPU, supply).lint)
 
 
@@ -323,7 +323,7 @@ def test_a_sweep_trains_every_cell_at_every_rate_and_is_cut_as_a_whole(study_fil
     assert sorted(rates) == sorted([1e-4, 1e-3, 1e-2] * len(plain.trials))
     assert {p.trial.trial_id for p in plain.trials} < {p.trial.trial_id for p in plan.trials}
     assert plan.gpu_hours == pytest.approx(3 * plain.gpu_hours)
-    assert ("sweep", "3 learning rates: 8 cells take 24 trials; the best on validation rows counts") in plan.lint
+    assert ("sweep", "3 learning rates: 8 cells take 24 trials; validation rows choose the best") in plan.lint
     half = path.read_text() + f"budget: {{gpu_hours: {plan.gpu_hours / 2}}}\n"
     path.write_text(half)
     left = make_plan(load_study(path), CPU, SUPPLY)

@@ -217,7 +217,7 @@ def test_a_head_that_a_checkpoint_brings_is_said_in_the_plan(study_file: Path) -
         lint = dict(make_plan(load_study(path), MACHINE, Supply("f" * 64, 160, 12.0, labels)).lint)
         assert ("reused_head" in lint) == said, head
         if said:
-            assert "small: training begins with the head that the checkpoint brings" in lint["reused_head"]
+            assert "small: training starts from the checkpoint's own head" in lint["reused_head"]
             assert "(bad, good)" in lint["reused_head"]
     save_file(tensors(qa_outputs=(2, 32)), folder / "model.safetensors")
     assert has_head(folder, "question-answering", 0)

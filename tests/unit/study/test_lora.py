@@ -14,7 +14,7 @@ from rayscale.plan.draft import draft_plan
 from rayscale.plan.estimate import Supply
 from rayscale.plan.parameters import count_adapters, count_mixture
 from rayscale.plan.plan import Plan, make_plan, model_specs
-from rayscale.report.terminal.run import plan_table
+from rayscale.report.terminal.plan import details
 from rayscale.study.lora import ALL_LINEAR, Lora
 from rayscale.study.study import Study, load_study
 from rayscale.system.machine import Machine
@@ -77,7 +77,7 @@ def test_both_ways_of_training_stand_in_one_study_and_all_weights_keep_their_ids
     assert full.peak_memory_bytes - adapted.peak_memory_bytes == 12 * full.params - 16 * adapted.trained
     assert "4 FLOP x frozen" in adapted.basis
     assert "frozen" not in full.basis
-    assert "16 bytes a parameter (4 a frozen one)" in " ".join(str(plan_table(planned.to_json()).caption).split())
+    assert "16 bytes a parameter (4 if frozen)" in dict(details(planned.to_json()))["Memory basis"]
 
 
 def test_a_cut_counts_the_adapters_of_the_layers_that_are_left(study_file: Path, checkpoint: Path) -> None:
@@ -128,7 +128,7 @@ def test_targets_that_the_checkpoint_has_not_are_told_with_those_it_has(study_fi
 
 
 def test_a_family_has_nothing_to_stand_beside(study_file: Path) -> None:
-    with pytest.raises(StudyError, match=r"study.yaml:6: models.0.lora: adapters stand beside weights that were train"):
+    with pytest.raises(StudyError, match=r"study.yaml:6: models.0.lora: adapters need pretrained weights, and a"):
         study(study_file, "{family: bert, sizes: [1x32], lora: {rank: 8}}")
 
 

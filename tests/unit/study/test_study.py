@@ -48,8 +48,8 @@ def test_every_mistake_is_named_in_one_pass_with_file_line_field_and_mend(study_
     ("old", "new", "mend"),
     [
         ("{epochs: 1, learning_rate: 1e-3}", "{optimizer: sgd}", "auto was measured for adamw; with sgd give a number"),
-        ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3, 1e-3]}", "a list of different ones"),
-        ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3]}", "a list of different ones"),
+        ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3, 1e-3]}", "a list of different rates"),
+        ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3]}", "a list of different rates"),
         ("{epochs: 1, learning_rate: 1e-3}", "{learning_rate: [1e-3, 0]}", "training.learning_rate.1: found 0;"),
         ("{epochs: 1, learning_rate: 1e-3}", "{momentum: 0.9}", "has an effect with optimizer: sgd only"),
         ("{epochs: 1, learning_rate: 1e-3}", "{plateau_factor: 0.3}", "has an effect with schedule: plateau only"),
@@ -68,7 +68,7 @@ def test_keys_without_effect_yet_are_refused_by_name(study_file: Path, old: str,
         ("\tname: x", "spaces, not tabs"),
         ("", "a study is a mapping"),
         ("- a\n- b\n", "a study is a mapping"),
-        ("name: a\nname: b\n", ":2: name: stands twice"),
+        ("name: a\nname: b\n", ":2: name: is given twice"),
         ("name: !!python/object/apply:os.system [echo]\n", "broken YAML"),
     ],
 )
@@ -204,9 +204,9 @@ AUGMENT = "train: rows.csv\n  augment:\n    - none\n    - "
         ),
         ("{name: syn, synonyms: {share: 2}}", "data.augment.1.synonyms.share: found 2; give 1 or less"),
         ("{name: syn, synonyms: {copies: 0}}", "data.augment.1.synonyms.copies: found 0; give a whole number from 1"),
-        ("{name: x, swap: {copies: 1}, delete: {copies: 2}}", "copies stands more than once with different numbers"),
+        ("{name: x, swap: {copies: 1}, delete: {copies: 2}}", "copies is given more than once with different numbers"),
         ("{name: x, swap: {}, seed: -1}", "data.augment.1.seed: found -1"),
-        ("{name: x, swap: {}}\n    - {name: x, delete: {}}", "data.augment.2: 'x' stands twice"),
+        ("{name: x, swap: {}}\n    - {name: x, delete: {}}", "data.augment.2: 'x' is given twice"),
     ],
 )
 def test_a_wrong_augmentation_is_named_with_its_line_and_mend(study_file: Path, entry: str, said: str) -> None:

@@ -124,9 +124,9 @@ def test_row_4_cells_that_stand_twice_are_merged_and_said(study_file: Path) -> N
     assert [p.trial.trial_id for p in merged.trials] == [p.trial.trial_id for p in plain.trials]
     said = [message for code, message in merged.lint if code == "duplicate_cells"]
     assert said == [
-        "40 stands 3 times in grid.examples: its cells are merged, each runs once",
-        "1 stands 2 times in grid.gpus: its cells are merged, each runs once",
-        "1x32 stands 2 times in models.0.sizes: its cells are merged, each runs once",
+        "40 is given 3 times in grid.examples: its cells run once",
+        "1 is given 2 times in grid.gpus: its cells run once",
+        "1x32 is given 2 times in models.0.sizes: its cells run once",
     ]
     assert not [code for code, _ in plain.lint if code == "duplicate_cells"]
 

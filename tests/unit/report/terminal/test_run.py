@@ -1,4 +1,4 @@
-"""The plan, the progress and the verdict in the terminal: any width, any encoding."""
+"""The progress and the verdict in the terminal: any width, any encoding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rayscale.report.terminal.run import (
     RunningTrial,
     Snapshot,
     encodable,
-    plan_table,
     progress_line,
     progress_view,
     verdict_lines,
@@ -37,66 +36,12 @@ def printed(renderable, width: int, encoding: str) -> str:
     return raw.getvalue().decode(encoding)
 
 
-@pytest.fixture
-def plan(simulated) -> dict:
-    plan = simulated.plan(simulated.trials())
-    for row in plan["trials"]:
-        row["model"] = STRANGE if row["model"] == "gpt2-3x128" else row["model"]
-    return plan
-
-
 @pytest.mark.parametrize("width", [60, 120])
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
-def test_views_fit_the_terminal(plan, width, encoding):
-    for view in (plan_table(plan), progress_view(SNAPSHOT)):
-        text = printed(view, width, encoding)
-        assert max(map(len, text.splitlines())) <= width
-        assert "\x1b" not in text
-
-
-def test_plan_is_one_row_per_model_with_totals(plan):
-    text = printed(plan_table(plan), 120, "utf-8")
-    assert STRANGE in text, "names are not markup"
-    assert text.count("100 k to 800 k") == 3
-    assert text.count("seeds 3/2/1/1") == 3
-    assert "Total" in text
-    assert " 42 " in text
-    for said in ("on cpu", "GPU-hours", "Basis of the estimate", "Cut: 1 cell ", "two_gpu_counts"):
-        assert said in " ".join(text.split())
-
-
-def test_plan_shows_memory_and_what_became_of_the_rows(plan):
-    for row in plan["trials"]:
-        row["peak_memory_bytes"] = 640 * 2**20
-    plan["data"] = {
-        "exact": True, "read": 1200, "train": 900, "validation": 100, "test": 150,
-        "dropped": {"bad_row": 3, "empty": 0, "duplicate": 40, "in_validation": 0, "in_test": 7},
-        "conflicting_labels": 2, "labels_not_in_training": ["rare", "odd", "one", "two"],
-        "places_of_these": ["/far/test.csv:7", "/far/test.csv:9", "/far/test.csv:11", "/far/test.csv:2"],
-        "tokens": {"gpt2-512": {"train": {"rows": 900, "truncated_rows": 9, "max_length": 32, "dropped_tokens": 12},
-                                 "test": {"unread": 4}}},
-    }  # fmt: skip
-    text = " ".join(printed(plan_table(plan), 120, "ascii").split())
-    for said in ("640 MiB", "Memory: up to 640 MiB for each worker", "3 cannot be used, 40 duplicates, 7 also",
-                 "bad_rows.txt", "2 dropped duplicates had another label", "4 labels not in the training rows",
-                 "learnt: rare (test.csv:7), odd (test.csv:9), one (test.csv:11), ...; give training rows of them",
-                 "gpt2-512: 9 of 900 training rows are longer than 32 tokens and cut.",
-                 "12 tokens after the last whole training window",
-                 "4 targets of the test rows went"):  # fmt: skip
-        assert said in text
-
-
-def test_plan_shows_money_with_its_currency(plan):
-    plan["total"]["money"] = 1.5
-    assert "1.50 USD" in printed(plan_table(plan), 120, "utf-8")
-
-
-def test_plan_without_trials_and_with_one_size(plan):
-    assert "Model" in printed(plan_table({"trials": [], "total": {}}), 60, "ascii")
-    plan["trials"] = plan["trials"][:1]
-    text = printed(plan_table(plan), 60, "ascii")
-    assert "100 k" in text
-    assert "seeds 1" in text
+def test_view_fits_the_terminal(width, encoding):
+    text = printed(progress_view(SNAPSHOT), width, encoding)
+    assert max(map(len, text.splitlines())) <= width
+    assert "\x1b" not in text
 
 
 def test_progress_shows_what_runs():

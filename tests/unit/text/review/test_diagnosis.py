@@ -12,8 +12,7 @@ import pyarrow as pa
 import pytest
 
 from rayscale.plan.draft import draft_plan, write_plan
-from rayscale.report.notes import doctor_lines
-from rayscale.report.terminal.run import plan_table
+from rayscale.report.terminal.plan import facts, notes
 from rayscale.runs.folder import Run
 from rayscale.study.study import load_study
 from rayscale.system.machine import Machine
@@ -78,9 +77,8 @@ def test_planted_faults_are_found_each_with_its_mend(tmp_path: Path) -> None:
     for sign in (f"{READ_WRONGLY} in", "control characters in", "markup in"):
         assert sign in found["encoding"]["found"]
     assert "raise task.max_length" in found["tokens of bert-400"]["mend"]
-    caption = str(plan_table(plan.to_json()).caption.text)
-    assert "Mend: raise task.max_length" in caption
-    assert "Data, all well: lengths" in caption
+    assert "Fix: raise task.max_length" in dict(notes(plan.to_json()))["tokens of bert-400"]
+    assert dict(facts(plan.to_json()))["Data checks"].startswith("passed: lengths")
 
     prepared = prepare(study, [spec_of(plan.trials[0].trial.model)], [0], Here())
     write_plan(store, plan, prepared)
@@ -215,11 +213,3 @@ def test_of_pairs_there_is_no_first_look_since_words_do_not_tell_how_two_texts_g
     told = findings(plan)["first look"]
     assert (told["level"], told["mend"], plan["doctor"]["first_look"]) == ("ok", "", None)
     assert told["found"] == "none: counts of words do not say how two texts go together"
-
-
-def test_a_plan_names_the_scheme_of_tags_where_all_is_well() -> None:
-    said = [{"name": "rows", "level": "ok", "found": "all", "mend": ""},
-            {"name": "tags", "level": "ok", "found": "entities are marked by BMES", "mend": ""}]  # fmt: skip
-    lines = doctor_lines({"findings": said})
-    assert lines[0] == "Data (tags): entities are marked by BMES."
-    assert "tags" not in lines[1]

@@ -107,9 +107,9 @@ def test_what_cannot_be_reached_is_named_with_the_mend(
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("s4://bucket/a.csv", "found 's4://bucket/a.csv'; text is read from files, or from storage by abfs://"),
-        ("https://host/a.csv", "or from storage by abfs://"),
-        ("s3://key:secretsecret@bucket/a.csv", "give credentials by the environment"),
+        ("s4://bucket/a.csv", "found 's4://bucket/a.csv'; text is read from files, or from abfs://"),
+        ("https://host/a.csv", "or from abfs://"),
+        ("s3://key:secretsecret@bucket/a.csv", "put credentials in the environment"),
     ],
 )
 def test_an_address_that_cannot_be_meant_is_refused_with_the_study(tmp_path: Path, address: str, said: str) -> None:
