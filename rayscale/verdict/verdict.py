@@ -23,6 +23,7 @@ from rayscale.laws.law import Law
 from rayscale.runs.fit_rows import GUESS, unfit, untrained
 from rayscale.study.metrics import BITS, FRACTIONS, LOWER_IS_BETTER, PERCENTS
 from rayscale.verdict.allocation import best_cell, cells, cheapest, data_needed, limit
+from rayscale.verdict.claim import study_claim
 from rayscale.verdict.copies import worth_of_copies
 from rayscale.verdict.metric_law import LOSS, bits_per_nat
 from rayscale.verdict.sentences import LEFT_OUT, untrained_text, write_sentences
@@ -57,8 +58,8 @@ def conclude(
     best model too, where `target` is an accuracy or F1. The verdict rests on the first law that could be fitted, those
     over all models first; the others are its rivals in the hold-out check. `verdict`: sentences, target, doubling
     (data, params, gpus), cheapest, held_out, augmentation (see `worth_of_copies`), untrained (null, or how many runs
-    did no better than guessing; no law counts them). Raises InputError for a data axis that is neither of the two, and
-    for a law over anything but model size and data.
+    did no better than guessing; no law counts them), claim (see `study_claim`). Raises InputError for a data axis that
+    is neither of the two, and for a law over anything but model size and data.
     """
     if data_axis not in ("examples", "tokens"):
         raise InputError(f"the data axis is '{data_axis}'; it must be examples or tokens", where="data_axis")
@@ -75,6 +76,7 @@ def conclude(
         "held_out": held_out,
         "augmentation": _augmentation(trials, target, bootstrap, seed),
         "untrained": _untrained(trials),
+        "claim": study_claim(trials, target),
     }
     fits = [fit for fit in (*fitted.shared, *fitted.own, on_target) if fit is not None]
     verdict = {"sentences": write_sentences(verdict, [fit.to_json() for fit in fits], task_type, data_axis), **verdict}
