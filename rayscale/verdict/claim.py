@@ -44,9 +44,9 @@ def test_claim(
 
     `verdict`: true, false or unknown. `rivals`: law, rmse_log, n of the claim (`ratio`) and of other laws, each data
     size predicted from the others, the best first. `slopes`: change of log quality per log of `data` and of `gpus`
-    (value, low, high; the claim says 1 and -1). `equivalence`: as `Equivalence`, null without a pair. `cells`: how
-    many pairs of data size and GPU count; `warnings`: what could not be tested. Raises TableError for missing or
-    non-numeric columns and for a table without any metric.
+    (value, low, high; the claim says 1 and -1). `equivalence`: the paired change with more GPUs, as
+    `Equivalence.to_json`. `cells`: how many pairs of data size and GPU count; `warnings`: what could not be tested.
+    Raises TableError for missing or non-numeric columns and for a table without any metric.
     """
     quality = quality or _usual_quality(trials)
     require_columns(trials, [quality, data, gpus])
@@ -74,7 +74,7 @@ def test_claim(
         "verdict": _verdict(rivals, slopes),
         "rivals": rivals,
         "slopes": slopes,
-        "equivalence": None if change is None else vars(change),
+        "equivalence": None if change is None else change.to_json(),
         "cells": len(rows.drop_duplicates([data, gpus])),
         "warnings": [{"code": code, "message": message} for code, message in notes.items() if message],
     }

@@ -50,7 +50,7 @@ def _lack(rows: pd.DataFrame, counted: pd.DataFrame, what: str) -> str | None:
     if len(counted):
         return None
     if not len(rows):
-        return f"no {what} to hold it against"
+        return f"no {what} to compare with"
     ok = rows[rows["status"] == "ok"].reset_index(drop=True)
     why = sorted({reason.partition(":")[0] for reason in unfit(ok)} - {""}) if len(ok) else ["none ended well"]
     return f"no {what} counts ({'; '.join(why)})"

@@ -26,7 +26,6 @@ from rayscale.verdict.allocation import best_cell, cells, cheapest, data_needed,
 from rayscale.verdict.claim import study_claim
 from rayscale.verdict.copies import worth_of_copies
 from rayscale.verdict.metric_law import LOSS, bits_per_nat
-from rayscale.verdict.sentences import LEFT_OUT, untrained_text, write_sentences
 from rayscale.verdict.speedup import amount, gpu_gain, mean_interval
 
 HOLDOUT_BOOTSTRAP = 200
@@ -41,7 +40,6 @@ _NEEDED = ["trial_id", "status", "model", "params", "data_requested", "examples"
 def conclude(
     trials: pd.DataFrame,
     *,
-    task_type: str,
     data_axis: str,
     target: str,
     reach: float | None,
@@ -56,7 +54,7 @@ def conclude(
     `fits`: the `laws` (None: auto, chinchilla and power), all on eval_loss: those with the model size among their
     inputs over all models, where there are two sizes or more, the others for each model; power on 1 - `target` of the
     best model too, where `target` is an accuracy or F1. The verdict rests on the first law that could be fitted, those
-    over all models first; the others are its rivals in the hold-out check. `verdict`: sentences, target, doubling
+    over all models first; the others are its rivals in the hold-out check. `verdict`: target, doubling
     (data, params, gpus), cheapest, held_out, augmentation (see `worth_of_copies`), untrained (null, or how many runs
     did no better than guessing; no law counts them), claim (see `study_claim`). Raises InputError for a data axis that
     is neither of the two, and for a law over anything but model size and data.
@@ -79,7 +77,6 @@ def conclude(
         "claim": study_claim(trials, target),
     }
     fits = [fit for fit in (*fitted.shared, *fitted.own, on_target) if fit is not None]
-    verdict = {"sentences": write_sentences(verdict, [fit.to_json() for fit in fits], task_type, data_axis), **verdict}
     return {"fits": [fit.to_json() for fit in fits], "verdict": verdict}
 
 
@@ -131,9 +128,19 @@ def _fit_rows(
     own = [{**each, "row": int(places[each["row"]])} for each in found.rows_dropped]
     others = [{"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(rows & (reasons != ""))]
     warned = _untrained(trials.iloc[np.flatnonzero(rows)])
-    warnings = () if warned is None else ({"code": "untrained", "message": f"{untrained_text(warned)} {LEFT_OUT}"},)
+    warnings = () if warned is None else ({"code": "untrained", "message": untrained_text(warned)},)
     dropped = tuple(sorted([*own, *others], key=lambda each: each["row"]))
     return replace(found, rows_dropped=dropped, warnings=(*warnings, *found.warnings))
+
+
+def untrained_text(lost: Mapping[str, Any]) -> str:
+    """How many runs did no better than guessing, and what guessing scores."""
+    low, high = f"{lost['low']:.3g}", f"{lost['high']:.3g}"
+    level = low if low == high else f"{low} to {high}"
+    return (
+        f"{lost['runs']} of {lost['of']} runs did no better than guessing (test loss at or above {level}). They are "
+        "left out of every law."
+    )
 
 
 def _untrained(trials: pd.DataFrame) -> dict[str, Any] | None:

@@ -31,6 +31,7 @@ from rayscale.report.page.tables import (
     trial_columns,
     trial_views,
 )  # fmt: skip
+from rayscale.report.sentences import claim_quality, claim_rows, claim_sentences
 from rayscale.report.wording import (
     Gain,
     amount,
@@ -109,6 +110,7 @@ def render(
         "cheapest": cheapest_facts(fit),
         "refusals": [notice for notice in said if notice.kind == "Refused"],
         "warnings": [notice for notice in said if notice.kind != "Refused"],
+        "claim": _claim_view(verdict.get("claim")),
         "tiles": _tiles(evidence, trials),
         "figures": drawn,
         "absent": absent,
@@ -181,6 +183,14 @@ def _figures(
 def _gain_view(gain: Gain) -> GainView:
     between = interval_text(gain.low, gain.high, gain.unit)
     return GainView(gain.title, gain.value, amount(gain.value, gain.unit), between, gain.span, gain.note)
+
+
+def _claim_view(claim: dict | None) -> dict | None:
+    """The title, the sentences and the table of the section on the claim; None where a study cannot test it."""
+    if not claim:
+        return None
+    title = f"Is {claim_quality(claim)} proportional to data over GPUs?"
+    return {"title": title, "sentences": claim_sentences(claim), "rows": claim_rows(claim)}
 
 
 def _law_facts(item: dict) -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ from rayscale.report.numbers import (
     whole,
 )
 from rayscale.report.terminal.fit import parameter_units
-from rayscale.report.wording import fit_name, interval_text, spoken_outcome, usable, warning_parts
+from rayscale.report.wording import fit_name, interval_text, rival_name, spoken_outcome, usable, warning_parts
 from rayscale.runs.sweeps import OUTDONE
 from rayscale.study.metrics import BITS
 
@@ -103,7 +103,7 @@ def _engine_facts(item: dict) -> list[tuple[str, str]]:
     estimate = item.get("estimate") or {}
     share = f"{best:.0f} of {starts:.0f}" if starts and best is not None else MISSING
     if starts and best is not None:
-        share += f" ({100 * best / starts:.0f} %)"
+        share += f" ({100 * best / starts:.0f}%)"
     facts = [
         ("Weights of the laws", weight_text(item) or MISSING),
         ("Objective", exact(item.get("objective"))),
@@ -306,9 +306,6 @@ _ROLE_WORDS = {"params": "Parameters", "data": "Data", "unique": "Distinct data"
                "loss": "Loss"}  # fmt: skip
 
 
-_RIVALS = {"power": "a power law for each model", "constant": "the last value kept"}
-
-
 def prediction_header(item: Mapping[str, Any]) -> tuple[str, ...]:
     """The headers of `prediction_rows`."""
     # A law of one size has the role data whatever that size is; its column says which.
@@ -343,7 +340,7 @@ def held_out_rows(check: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     if not check.get("n"):
         return ()
     listed = [(f"{check.get('law', 'the law')} law", check)]
-    listed += [(_RIVALS.get(name, str(name)), score) for name, score in (check.get("rivals") or {}).items() if score]
+    listed += [(rival_name(str(name)), score) for name, score in (check.get("rivals") or {}).items() if score]
     return tuple(
         (name, str(score.get("n")), percent(score.get("rmse_log"), 3), percent(score.get("mape"), 3),
          significant(score.get("r2"), 3), percent(score.get("covered")))
@@ -357,7 +354,7 @@ def residual_table(rows: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
     for model, own in rows.groupby("model", sort=False):
         values = own["residual"].to_numpy(dtype=float)
         farthest = values[int(np.argmax(np.abs(values)))]
-        signed = [f"{'+' if value > 0 else ''}{percent(value)}" for value in (values.mean(), farthest)]
+        signed = [f"{significant(100 * value, 2, sign=True)}%" for value in (values.mean(), farthest)]
         found.append((shorten(model, 48), str(len(values)), signed[0], percent(float(np.sqrt(np.mean(values**2)))),
                       signed[1]))  # fmt: skip
     return tuple(found)
