@@ -28,8 +28,7 @@ from rayscale.plan.parameters import (
 )
 from rayscale.plan.resources import crowd, disk_bytes
 from rayscale.runs.fit_rows import guessing_loss
-from rayscale.runs.sweeps import CELL
-from rayscale.runs.trial import ModelSpec, Trial, identified
+from rayscale.runs.trial import CELL, ModelSpec, Trial, identified
 from rayscale.study.checkpoints import Checkpoint, check_tokenizer, find_checkpoint, read_config
 from rayscale.study.checks import repeated
 from rayscale.study.study import Ladder, Study

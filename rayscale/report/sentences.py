@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayscale.report.numbers import percent, plural, significant, spoken, spoken_range, whole
-from rayscale.report.wording import amount, interval_text, rival_name
+from rayscale.report.wording import amount, interval_text, percentage, rival_name
 from rayscale.verdict.verdict import untrained_text
 
 Facts = Mapping[str, Any]
@@ -47,11 +47,12 @@ def _gain(gain: Facts, what: str, unit: str, task_type: str) -> str:
         return f"The effect of doubling {what} is unknown: {gain['note']}."
     loss = "loss per token" if task_type == "causal-lm" else "loss"
     lowers = gain["value"] <= 0
-    size = {"low": -gain["high"], "high": -gain["low"]} if lowers else gain
+    low, high = (-gain["high"], -gain["low"]) if lowers else (gain["low"], gain["high"])
     unsure = "" if gain["low"] * gain["high"] > 0 else ", so even the sign is uncertain"
     return (
         f"Doubling {what} ({spoken(gain['from'])} to {spoken(gain['to'])}{unit}) {'lowers' if lowers else 'raises'} "
-        f"the test {loss} of {gain['model']} by {spoken(abs(gain['value']))}% ({interval(size, '%')}{unsure}; "
+        f"the test {loss} of {gain['model']} by {percentage(abs(gain['value']))}% "
+        f"(95% interval {interval_text(low, high, '%')}{unsure}; "
         f"{_reach(gain['law'], gain['extrapolation'])})."
     )
 
@@ -145,7 +146,7 @@ def _aim(verdict: Facts, data_axis: str) -> str:
         )
     if aim["reached"]:
         return f"The {wanted} was reached: {best}; its cost is unknown, since its runs were not timed."
-    text = f"No allocation reaches {wanted}: the best is {best}, {spoken(aim['gap'], 2)} away"
+    text = f"No allocation reaches {wanted}: the best is {best}, {spoken(aim['gap'])} away"
     if aim["needed"] is None:
         return f"{text}; {aim['note']}."
     needed = aim["needed"]
@@ -191,7 +192,8 @@ _CLAIM_RIVALS = {"ratio": "the claim", "constant": "no change at all", "logit_po
 def claim_quality(claim: Facts) -> str:
     """The quality that a claim is about: a metric, or the inverse of one that falls."""
     quality = str(claim["quality"])
-    return f"the inverse of {quality.removeprefix('1 / ')}" if quality.startswith("1 / ") else quality
+    metric = quality.removeprefix("1 / ")
+    return quality if metric == quality else f"the inverse of {'the test loss' if metric == 'eval_loss' else metric}"
 
 
 def claim_sentences(claim: Facts) -> list[str]:

@@ -59,7 +59,8 @@ def test_claim(
     rows = trials[usable].assign(**{_QUALITY: level, _INVERSE: 1 / level}).reset_index(drop=True)
     rows = rows.astype({data: float, gpus: float})
     groups = [name for name in ("model", "augment") if name in rows.columns]
-    rivals = _contest(rows, data, gpus, groups, seed)
+    falls = quality in LOWER_IS_BETTER or bool((level >= 1).any())
+    rivals = _contest(rows, data, gpus, groups, falls, seed)
     slopes = _slopes(rows, {"data": data, "gpus": gpus}, groups)
     change = pair(rows, _QUALITY, gpus, (data, *(name for name in same if name in rows.columns)), margin)
     notes = {
@@ -105,11 +106,14 @@ def _measured(trials: pd.DataFrame, wanted: str) -> str:
     return next((name for name in present if pd.to_numeric(trials[name], errors="coerce").notna().any()), "")
 
 
-def _contest(rows: pd.DataFrame, data: str, gpus: str, groups: list[str], seed: int) -> list[dict[str, Any]]:
-    """Every law's error at data sizes left out of its fit, least first, for laws that predicted all of them."""
-    bounded = bool(len(rows)) and float(rows[_QUALITY].max()) < 1
-    # Accuracies follow a law of their log odds; an unbounded quality is the inverse of a loss.
-    curve, target, kind = ("logit_power", _QUALITY, "logit") if bounded else ("power", _INVERSE, "log")
+def _contest(
+    rows: pd.DataFrame, data: str, gpus: str, groups: list[str], falls: bool, seed: int
+) -> list[dict[str, Any]]:
+    """Every law's error at data sizes left out of its fit, least first, for laws that predicted all of them.
+
+    Accuracies follow a law of their log odds; what has no upper end is the inverse of something that `falls`.
+    """
+    curve, target, kind = ("power", _INVERSE, "log") if falls else ("logit_power", _QUALITY, "logit")
     errors: dict[str, list[Any]] = {name: [] for name in ("ratio", "constant", f"{kind}_line", curve)}
     for _, group in rows.groupby(groups, dropna=False) if groups else [("", rows)]:
         sizes = np.unique(group[data])
@@ -127,7 +131,7 @@ def _contest(rows: pd.DataFrame, data: str, gpus: str, groups: list[str], seed: 
                 f"{kind}_line": np.log(unlink(kind, np.polyval(line, np.log(held[data].to_numpy())))),
             }
             if fit.estimate is not None:
-                predicted[curve] = np.log(fit.predict(held)["predicted"].to_numpy()) * (1 if bounded else -1)
+                predicted[curve] = np.log(fit.predict(held)["predicted"].to_numpy()) * (-1 if falls else 1)
             for law in list(errors):
                 if law in predicted:
                     errors[law].append(predicted[law] - np.log(held[_QUALITY].to_numpy()))

@@ -15,12 +15,13 @@ from rayscale.errors import InputError, TableError, nearest
 from rayscale.laws.fitting.observations import require_columns
 from rayscale.runs.folder import Run
 from rayscale.runs.sweeps import OUTDONE
+from rayscale.runs.trial import cell_without
 from rayscale.study.metrics import LOWER_IS_BETTER, QUALITIES
 from rayscale.study.tasks import AVERAGES
 from rayscale.verdict.speedup import amount, mean_interval
 
 Array = NDArray[np.float64]
-CELL = ("model", "data_requested", "gpus", "seed")
+_CELL = cell_without("augment")
 _GOOD = ("converged", "flat", "at_bound")
 _BY_RULES = ("bleu", "f1_words", *AVERAGES)  # metrics whose values depend on how a task counts: `metric_signature`
 _PLACES = (1.0, 2.0)  # times the largest data size: where the laws' predictions are compared
@@ -47,7 +48,7 @@ def compare(
     """
     tables = [_prepared(table, name) for table, name in ((first, "the first"), (second, "the second"))]
     metric = _metric(tables, target)
-    keys = list(CELL)
+    keys = list(_CELL)
     if any(table["augment"].nunique() > 1 for table in tables):
         keys.append("augment")  # one study has the cell more than once: augmentation tells which is which
     sides = [_cells(table, keys, metric) for table in tables]
@@ -105,7 +106,7 @@ def compare_runs(first: Run, second: Run, *, target: str | None = None) -> dict[
 
 def _prepared(table: pd.DataFrame, name: str) -> pd.DataFrame:
     try:
-        require_columns(table, [*CELL, "status"])
+        require_columns(table, [*_CELL, "status"])
     except TableError as error:
         raise TableError(f"{name} study's table: {error.message}", where=error.where) from None
     missing = {column: value for column, value in (("augment", "none"), ("exclusive", False)) if column not in table}

@@ -12,7 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-_SAME = ["model", "data_requested", "seed", "augment"]
+from rayscale.runs.trial import cell_without
+
+_SAME = cell_without("gpus")
 
 
 def amount(interval: Iterable[float | None], unit: str, **more: Any) -> dict[str, Any]:

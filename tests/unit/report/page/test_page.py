@@ -354,7 +354,7 @@ def test_the_verdict_of_a_run_is_shown_whole(written, simulated):
     for sentence in fit["verdict"]["sentences"]:
         assert sentence.rstrip(".") in page.text
     for said in ("Cheapest allocation that reaches the target", "Runs that reach it", "EUR", "power on eval_loss (",
-                 "The claim: the inverse of eval_loss is proportional to data over GPUs", "Twice the GPUs ×0.5",
+                 "The claim: the inverse of the test loss is proportional to data over GPUs", "Twice the GPUs ×0.5",
                  "Fitted without 800 k tokens, auto misses these runs by"):  # fmt: skip
         assert said in page.text
 
