@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayscale.report.numbers import percent, plural, significant, spoken, spoken_range, whole
-from rayscale.report.wording import amount, interval_text, percentage, rival_name
+from rayscale.report.wording import amount, interval_text, percentage, reach_text, rival_name
 from rayscale.verdict.verdict import untrained_text
 
 Facts = Mapping[str, Any]
@@ -37,11 +37,6 @@ def interval(facts: Facts, unit: str = "", digits: int = 3) -> str:
     return f"95% interval {spoken_range(facts['low'], facts['high'], digits, unit)}"
 
 
-def _reach(law: str, extrapolation: float) -> str:
-    times = spoken(extrapolation)
-    return f"{law} law" if times == "1" else f"{law} law, extrapolated to {times}× the largest size measured"
-
-
 def _gain(gain: Facts, what: str, unit: str, task_type: str) -> str:
     if gain["value"] is None:
         return f"The effect of doubling {what} is unknown: {gain['note']}."
@@ -53,7 +48,7 @@ def _gain(gain: Facts, what: str, unit: str, task_type: str) -> str:
         f"Doubling {what} ({spoken(gain['from'])} to {spoken(gain['to'])}{unit}) {'lowers' if lowers else 'raises'} "
         f"the test {loss} of {gain['model']} by {percentage(abs(gain['value']))}% "
         f"(95% interval {interval_text(low, high, '%')}{unsure}; "
-        f"{_reach(gain['law'], gain['extrapolation'])})."
+        f"{gain['law']} law, {reach_text(gain['extrapolation'])})."
     )
 
 

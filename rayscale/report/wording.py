@@ -6,11 +6,22 @@ Reads `fit.json` (or its dict) and changes no number. Page and terminal both spe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rayscale.report.numbers import MISSING, count, duration, fixed, number, outwards, plain, significant
+from rayscale.report.numbers import (
+    MISSING,
+    count,
+    duration,
+    fixed,
+    number,
+    outwards,
+    percent,
+    plain,
+    significant,
+    trimmed,
+)
 
 _TITLES = {"data": "Twice the data", "params": "Twice the model", "gpus": "Twice the GPUs"}
 _RATIOS = {"x", "×", "times", "ratio", "factor"}
@@ -144,6 +155,19 @@ def percentage(value: Any) -> str:
     """A percentage to one decimal: finer than any interval of such a study."""
     share = number(value)
     return MISSING if share is None else fixed(share, 1) if abs(share) < 1000 else significant(share)
+
+
+def reach_text(extrapolation: float) -> str:
+    """How far beyond the data a prediction reaches."""
+    if extrapolation <= 1:
+        return "within the measured data"
+    return f"extrapolated to {trimmed(extrapolation)}× the largest size measured"
+
+
+def weight_text(item: Mapping[str, Any], most: int | None = None) -> str:
+    """The weights of a combination of laws, the heaviest first; empty for one law."""
+    weights = sorted((item.get("weights") or {}).items(), key=lambda pair: -pair[1])[:most]
+    return ", ".join(f"{name} {percent(weight)}" for name, weight in weights if weight > 0)
 
 
 def rival_name(law: str) -> str:

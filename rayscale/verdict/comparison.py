@@ -221,8 +221,8 @@ def _laws(first: Sequence[Any], second: Sequence[Any]) -> list[dict[str, Any]]:
             parameters = [_parameter(name, fit, other) for name in fit.params if name in other.params]
         else:  # B of one law is another thing than B of the next
             parameters = []
-            text = f"the heaviest law is {heaviest[0]} in the first study, {heaviest[1]} in the second: no parameter "
-            facts["note"] = text + "of one is to be held against the other's"
+            text = f"the heaviest law is {heaviest[0]} in the first study, {heaviest[1]} in the second"
+            facts["note"] = f"{text}: their parameters cannot be compared"
         predictions = _predictions(fit, other)
         # Parameters along a ridge differ without meaning; predictions are what a reader acts on.
         found.append({**facts, "parameters": parameters, "predictions": predictions,

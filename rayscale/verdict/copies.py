@@ -75,8 +75,8 @@ def _worth(name: str, plain: pd.DataFrame, made: pd.DataFrame, lacking: str | No
             why += [each["message"] for each in fit.warnings if each["code"] != "dropped_rows"]
             continue
         if not _is_determined(fit, "w"):
-            why.append(f"{law} puts no bound on it (the {target} need not fall with the data, or copies change it "
-                       "otherwise than data does)")  # fmt: skip
+            why.append(f"{law} does not determine it (the {target} may not fall with data, or copies may act "
+                       "differently from data)")  # fmt: skip
             continue
         low, high = fit.intervals["w"]
         facts |= {"value": fit.params["w"], "low": low, "high": high, "law": law, "model": model, "fit": fit.to_json()}

@@ -59,7 +59,7 @@ def parse_target(text: str, measured: Sequence[str]) -> Goal:
     if metric not in QUALITIES:
         longer = [name for name in measured if name.startswith(metric)]
         hint = f"; did you mean '{longer[0]}'?" if longer else nearest(metric, [*measured, *QUALITIES])
-        raise InputError(f"'{metric}' is no measure of quality{hint} (measured here: {_listed(measured)})",
+        raise InputError(f"'{metric}' is not a measure of quality{hint} (measured here: {_listed(measured)})",
                          where="--target")  # fmt: skip
     if metric not in measured:
         raise InputError(f"no run has measured {metric} (measured here: {_listed(measured)})", where="--target")
@@ -67,7 +67,7 @@ def parse_target(text: str, measured: Sequence[str]) -> Goal:
     try:
         reach = float(value.removesuffix("%"))
     except ValueError:
-        raise InputError(f"'{value}' in '{text}' is no number; write METRIC>=VALUE, as in {example}",
+        raise InputError(f"'{value}' in '{text}' is not a number; write METRIC>=VALUE, as in {example}",
                          where="--target") from None  # fmt: skip
     better = "<=" if lower else ">="
     if sign in ("=", "==") or (sign in (">=", ">", "≥")) == lower:

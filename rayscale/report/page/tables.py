@@ -27,7 +27,15 @@ from rayscale.report.numbers import (
     whole,
 )
 from rayscale.report.terminal.fit import parameter_units
-from rayscale.report.wording import fit_name, interval_text, rival_name, spoken_outcome, usable, warning_parts
+from rayscale.report.wording import (
+    fit_name,
+    interval_text,
+    rival_name,
+    spoken_outcome,
+    usable,
+    warning_parts,
+    weight_text,
+)
 from rayscale.runs.sweeps import OUTDONE
 from rayscale.study.metrics import BITS
 
@@ -358,12 +366,3 @@ def residual_table(rows: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
         found.append((shorten(model, 48), str(len(values)), signed[0], percent(float(np.sqrt(np.mean(values**2)))),
                       signed[1]))  # fmt: skip
     return tuple(found)
-
-
-def weight_text(item: Mapping[str, Any]) -> str:
-    """The weights of a combination of laws, the heaviest first; empty for one law."""
-    weights = item.get("weights") or {}
-    listed = sorted(weights.items(), key=lambda each: -each[1])
-    return ", ".join(f"{name} {percent(value)}" for name, value in listed if value > 0) or (
-        "" if not weights else MISSING
-    )

@@ -128,7 +128,7 @@ def test_a_loss_that_does_not_fall_with_the_data_gives_no_number():
     [one] = worth_of_copies(trials.assign(eval_loss=loss), "eval_loss", 100, 0)
     assert one["value"] is None
     assert one["stops_paying"] is None
-    assert "puts no bound on it" in one["note"]
+    assert "does not determine it" in one["note"]
 
 
 def test_the_copies_that_were_kept_count_and_plain_tables_have_none():

@@ -188,7 +188,7 @@ def test_held_out_runs_outside_their_intervals_make_the_law_misspecified():
     assert held["covered"] < 0.5
     assert held["rmse_log"] < held["rivals"]["constant"]["rmse_log"]
     said = {each["message"] for each in found["fits"][0]["warnings"] if each["code"] == "misspecified"}
-    assert any("held-out runs lie in the 95% interval" in message for message in said)
+    assert any("held-out runs lie in their 95% interval" in message for message in said)
     assert "so its intervals are too narrow" in text_of(found)
     assert not settle(study())["verdict"]["held_out"]["too_narrow"]
 
