@@ -51,13 +51,12 @@ _GOOD_OUTCOMES = frozenset({"converged", "flat", "at_bound"})
 
 @dataclass(frozen=True)
 class Gain:
-    """What doubling one thing brings; `low` and `high` bound 95%, `span` says from where to where."""
+    """The effect of doubling one thing; `interval` is its 95% interval, `span` says from where to where."""
 
     title: str
     value: float | None
-    low: float | None
-    high: float | None
-    unit: str
+    change: str
+    interval: str
     span: str
     note: str
 
@@ -108,10 +107,9 @@ def gains(fit: dict | None) -> list[Gain]:
 
 def _gain(axis: str, item: dict) -> Gain:
     span = "" if number(item.get("from")) is None else f"{count(item['from'])} to {count(item.get('to'))}"
-    return Gain(
-        _TITLES[axis], number(item.get("value")), number(item.get("low")), number(item.get("high")),
-        str(item.get("unit") or ""), span, str(item.get("note") or ""),
-    )  # fmt: skip
+    value, unit = number(item.get("value")), str(item.get("unit") or "")
+    between = interval_text(item.get("low"), item.get("high"), unit)
+    return Gain(_TITLES[axis], value, amount(value, unit), between, span, str(item.get("note") or ""))
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -255,7 +253,7 @@ def target_facts(fit: dict | None) -> list[tuple[str, str]]:
     note = text_of(found.get("note"))
     pairs = [
         ("Measure", text_of(found.get("metric")) + direction),
-        ("To reach", significant(found.get("reach"), 4)),
+        ("To reach", trimmed(found.get("reach"), 4)),
         ("Best measured", amount_text(found["best"]) if found.get("best") else ""),
         ("Best measured with", _cell_text(found)),
         ("Reached", reached),

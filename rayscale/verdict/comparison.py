@@ -4,7 +4,8 @@ studies differs between the runs of a pair.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -58,7 +59,8 @@ def compare(
     unpaired = [*_unpaired(sides[0], sides[1], metric, keys, "first"),
                 *_unpaired(sides[1], sides[0], metric, keys, "second")]  # fmt: skip
     if not len(paired):
-        reasons = "; ".join(f"{number} cells {reason}" for reason, number in _counts(unpaired).items())
+        counts = Counter(cell["reason"] for cell in unpaired)
+        reasons = "; ".join(f"{number} cells {reason}" for reason, number in counts.items())
         raise InputError(f"no cell has {metric} in both studies ({reasons or 'both are empty'})", code="no_pairs")
     seeds = [side.loc[paired, metric].groupby([key for key in keys if key != "gpus"], dropna=False).mean()
              for side in sides]  # fmt: skip
@@ -180,13 +182,6 @@ def _unpaired(mine: pd.DataFrame, other: pd.DataFrame, metric: str, keys: list[s
 def _plain(value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     return None if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)) else value
-
-
-def _counts(unpaired: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for each in unpaired:
-        found[each["reason"]] = found.get(each["reason"], 0) + 1
-    return found
 
 
 def _ratio(sides: Sequence[pd.DataFrame], paired: pd.Index, column: str, *, alone: bool) -> dict[str, Any]:

@@ -11,11 +11,7 @@ from rayscale.errors import InputError, nearest
 from rayscale.study.metrics import FRACTIONS, LOWER_IS_BETTER, PERCENTS, QUALITIES
 
 _TARGET = re.compile(r"\s*([^<>=!\s]+)\s*(>=|<=|>|<|==|=|≥|≤)\s*(\S+)\s*")
-
-
 _BUDGET = re.compile(r"\s*([0-9.]+(?:[eE][+-]?\d+)?)\s*([A-Za-z-]+)\s*")
-
-
 _HOURS = frozenset({"gpuh", "gpu-h", "gpuhours", "gpu-hours", "gpuhour", "gpu-hour"})
 
 

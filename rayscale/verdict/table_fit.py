@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,9 +221,7 @@ def _names(table: Table) -> list[str]:
 
 def _run(source: str) -> Run | None:
     """The run folder of that name, None where the source is a file."""
-    if "://" not in source and not Path(source).is_dir():
-        return None
-    return load(source)
+    return load(source) if "://" in source or Path(source).is_dir() else None
 
 
 def _law(name: str, run: Run | None) -> Law:
@@ -281,7 +280,5 @@ def _group_name(fit: Any) -> str:
 
 
 def _dropped_text(dropped: Any) -> str:
-    counts: dict[str, int] = {}
-    for each in dropped:
-        counts[each["reason"]] = counts.get(each["reason"], 0) + 1
+    counts = Counter(entry["reason"] for entry in dropped)
     return ", ".join(f"{number} rows dropped: {reason}" for reason, number in counts.items())

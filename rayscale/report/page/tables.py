@@ -79,15 +79,8 @@ def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]],
     rows, unrounded = [], []
     for name, value in params.items():
         low, high = intervals.get(name) or (None, None)
-        rows.append(
-            (
-                name,
-                significant(value, 4),
-                significant(errors.get(name), 2),
-                interval_text(low, high),
-                units.get(name, ""),
-            )
-        )
+        error = significant(errors.get(name), 2)
+        rows.append((name, significant(value, 4), error, interval_text(low, high), units.get(name, "")))
         unrounded.append((name, exact(value), exact(errors.get(name)), exact(low), exact(high)))
     return FitView(
         name=fit_name(item),

@@ -5,6 +5,7 @@ Lines fit 60 columns where words allow and are plain text: they are read in pipe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -185,9 +186,7 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
     laws = ", ".join(dict.fromkeys(str(fit.get("law")) for fit in fits))
     by = ", ".join((fits[0].get("by") or {}) if fits else [])
     lines = wrap(f"{laws} on {fits[0].get('target')} by {by}: {plural(len(fits), 'group')}", width)
-    outcomes: dict[str, int] = {}
-    for fit in fits:
-        outcomes[str(fit.get("outcome"))] = outcomes.get(str(fit.get("outcome")), 0) + 1
+    outcomes = Counter(str(fit.get("outcome")) for fit in fits)
     lines += wrap("Outcomes: " + ", ".join(f"{name} {amount}" for name, amount in outcomes.items()), width)
     weights = [fit["weights"] for fit in fits if fit.get("weights")]
     shared = len(weights) == len(fits) and all(each == weights[0] for each in weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rayscale.report.numbers import count, duration, percent, shorten, significant, wrap
+from rayscale.report.numbers import count, duration, percent, shorten, significant, trimmed, wrap
 from rayscale.report.terminal.fit import WIDTH, table_lines, warning_lines
 from rayscale.report.wording import interval_text, reach_text, weight_text
 
@@ -14,7 +14,7 @@ def recommend_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
     """A recommendation, as `rayscale.verdict.recommendation.recommend` gives it, as lines at most `width` wide."""
     width = max(40, min(width, 100))
     aim, unit = found["target"], found["searched"]["data_unit"]
-    wanted = f"{aim['metric']} {'<=' if aim['direction'] == 'lower' else '>='} {significant(aim['reach'], 4)}"
+    wanted = f"{aim['metric']} {'<=' if aim['direction'] == 'lower' else '>='} {trimmed(aim['reach'], 4)}"
     lines: list[str] = []
     if found["allocation"] is not None:
         lines += wrap(f"Cheapest for {wanted}: {_words(found, unit)}.", width)
@@ -45,7 +45,7 @@ def recommend_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
     )
     lines += wrap(f"Searched: {len(data['models'])} models, {reach}, GPUs {', '.join(map(str, data['gpus']))}.", width)
     for each in found["unknown"]:
-        lines += wrap(f"Unknown: {each}", width, subsequent_indent="  ")
+        lines += wrap(f"Note: {each}", width, subsequent_indent="  ")
     return [*lines, *warning_lines([found], width)]
 
 

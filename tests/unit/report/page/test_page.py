@@ -363,7 +363,7 @@ def test_a_target_out_of_reach_says_how_far(simulated):
     asked = {"data_axis": "tokens", "target": "eval_loss", "reach": 3.6}
     fit = conclude(simulated.trials(), **asked, bootstrap=40)
     facts = dict(target_facts(fit))
-    assert facts["To reach"] == "3.600"
+    assert facts["To reach"] == "3.6"
     assert facts["Reached"].startswith("no, 0.")
     assert "tokens (95%:" in facts["Data that would reach it"]
     assert cheapest_facts(fit) == []
