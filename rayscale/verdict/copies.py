@@ -121,11 +121,8 @@ def _is_determined(fit: Fit, name: str) -> bool:
 
 def _by_size(fit: Fit, rows: pd.DataFrame) -> dict[str, Any]:
     """The worth at every data size, how it changes, and where it ends; nothing where the sizes cannot tell."""
-    if (
-        fit.outcome not in _USABLE
-        or fit.estimate is None
-        or not (_is_determined(fit, "w") and _is_determined(fit, "s"))
-    ):
+    known = fit.outcome in _USABLE and fit.estimate is not None
+    if not known or not (_is_determined(fit, "w") and _is_determined(fit, "s")):
         return {}
     estimate, names = fit.known_estimate(), list(fit.law.names)
     point, drawn = (estimate.coordinates.natural(each) for each in (estimate.theta, estimate.draws))

@@ -106,26 +106,18 @@ def check_columns(table: Table, asked: Mapping[str, str | None]) -> None:
         if column is None:
             continue
         if column not in known:
-            raise TableError(
-                f"no column '{column}'{nearest(column, known)} (it has: {listed(known)})",
-                code="missing_column", where=f"{table.name}: {option}",
-            )  # fmt: skip
+            raise missing_column(column, known, f"{table.name}: {option}")
         values = table.rows[column]
         if values.dtype.kind in "iuf":
             continue
         if values.dtype.kind in "bmM":
             kind = "yes/no values" if values.dtype.kind == "b" else "dates or times"
-            raise TableError(
-                f"column '{column}' holds {kind}; it must hold numbers",
-                code="not_numbers", where=f"{table.name}: {option}",
-            )  # fmt: skip
+            message = f"column '{column}' holds {kind}; it must hold numbers"
+            raise TableError(message, code="not_numbers", where=f"{table.name}: {option}")
         for row, value in enumerate(values.tolist()):
-            if _is_number(value):
-                continue
-            raise TableError(
-                f"{option} column '{column}' must hold numbers; found {_short(value)}; {_fix(value)}",
-                code="not_numbers", where=table.place(row),
-            )  # fmt: skip
+            if not _is_number(value):
+                message = f"{option} column '{column}' must hold numbers; found {_short(value)}; {_fix(value)}"
+                raise TableError(message, code="not_numbers", where=table.place(row))
 
 
 def check_query(table: Table, query: str | None, option: str) -> None:
@@ -151,6 +143,12 @@ def check_query(table: Table, query: str | None, option: str) -> None:
     if re.search(r"(?<![=<>!])=(?!=)", query):
         what = f"'=' compares nothing; write '=='. Columns: {listed(known)}"
     raise TableError(f"'{query}': {what}", code="wrong_query", where=f"{table.name}: {option}")
+
+
+def missing_column(column: str, known: list[str], where: str) -> TableError:
+    """The error that names a missing column and those there are."""
+    message = f"no column '{column}'{nearest(column, known)} (it has: {listed(known)})"
+    return TableError(message, code="missing_column", where=where)
 
 
 def listed(names: Sequence[str]) -> str:

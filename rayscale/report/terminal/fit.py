@@ -204,12 +204,9 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
     header = ("group", "rows", "held-out error", "outcome", "law")
     wide = table_lines(header, rows, width)
     # Where the parameters do not fit beside the rest, they are left to the JSON.
-    shown = (
-        wide
-        if len(wide) == len(rows) + 1 and not shared
-        else table_lines(header[:-1], [row[:-1] for row in rows], width)
-    )
-    lines += ["", *shown, ""]
+    if shared or len(wide) > len(rows) + 1:
+        wide = table_lines(header[:-1], [row[:-1] for row in rows], width)
+    lines += ["", *wide, ""]
     if len(fits) > _MOST_GROUPS:
         lines += [f"and {len(fits) - _MOST_GROUPS} more groups; --json has them all", ""]
     dropped = sum(len(fit.get("rows_dropped") or []) for fit in fits)

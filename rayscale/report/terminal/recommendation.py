@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rayscale.report.numbers import count, duration, percent, shorten, significant, trimmed, wrap
+from rayscale.report.numbers import count, duration, percent, plural, shorten, significant, trimmed, wrap
 from rayscale.report.terminal.fit import WIDTH, table_lines, warning_lines
 from rayscale.report.wording import interval_text, reach_text, weight_text
 
@@ -40,10 +40,10 @@ def recommend_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
         mixed = f" ({weight_text(basis, 3)})" if basis["weights"] else ""
         lines += wrap(f"Quality: the {basis['law']} law{mixed}{tested}. Cost: {basis['cost'] or 'unknown'}.", width)
     data = found["searched"]
-    reach = (
-        f"{count(data['data'][0])} to {count(data['data'][1])} {unit} ({data['beyond']:g} times the largest measured)"
+    sizes = f"{count(data['data'][0])} to {count(data['data'][1])} {unit} ({data['beyond']:g}× the largest measured)"
+    lines += wrap(
+        f"Searched: {plural(len(data['models']), 'model')}, {sizes}, GPUs {', '.join(map(str, data['gpus']))}.", width
     )
-    lines += wrap(f"Searched: {len(data['models'])} models, {reach}, GPUs {', '.join(map(str, data['gpus']))}.", width)
     for each in found["unknown"]:
         lines += wrap(f"Note: {each}", width, subsequent_indent="  ")
     return [*lines, *warning_lines([found], width)]
