@@ -160,7 +160,8 @@ def _candidates(
         cells = trials_of_model.groupby("data_requested")
         middle = cells[data].mean().astype(float)
         facts = [measured(cell, metric_law.target) for _, cell in cells]
-        ran = {size: _runs(fact) for size, fact in zip(middle, facts, strict=True) if fact["runs"]}
+        ran = {size: {"runs": fact["runs"], "mean": fact["predicted"], "reaching": fact["reaching"]}
+               for size, fact in zip(middle, facts, strict=True) if fact["runs"]}  # fmt: skip
         tried = _sizes(sizes, middle, beyond)
         frame = metric_law.predict(str(model), tried)
         if frame is None:
@@ -195,11 +196,6 @@ def _sizes(sizes: pd.Series, measured_at: pd.Series, beyond: float) -> np.ndarra
     rounded = np.round(grid / digits) * digits  # two digits: nobody labels 8,137 examples on purpose
     inside = rounded[(rounded >= least) & (rounded <= most)]
     return np.unique(np.concatenate([inside, measured_at.to_numpy(dtype=float)]))
-
-
-def _runs(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the runs of one allocation measured, in short."""
-    return {"runs": facts["runs"], "mean": facts["predicted"], "reaching": facts["reaching"]}
 
 
 def _reach(search: pd.DataFrame, aim: Goal, probability: float) -> pd.Series:

@@ -18,10 +18,12 @@ def compare_lines(found: Mapping[str, Any], names: tuple[str, str], width: int =
     width = max(40, min(width, 100))
     metric = found["target"]
     lines = wrap(f"Second against first: {names[1]} against {names[0]}.", width)
+    share = found["relative"]["value"]
+    relative = "" if share is None else f", {significant(share, 3, sign=True)}%"
     means = [significant(each, 4) for each in found["means"]]
     lines += wrap(f"{metric} ({found['direction']} is better) over {plural(found['pairs'], 'pair')} of runs: "
                   f"{means[0]} and {means[1]}, a difference of {_signed(found['difference'])}"
-                  f"{_percent(found['relative'])}; {_meaning(found)}.", width)  # fmt: skip
+                  f"{relative}; {_meaning(found)}.", width)  # fmt: skip
     if found["signatures"]:
         lines += wrap(_rules(metric, found["signatures"]), width)
     wins = found["wins"]
@@ -41,10 +43,6 @@ def _signed(item: Mapping[str, Any]) -> str:
         if item["low"] is None
         else f"{text} (95%: {interval_text(item['low'], item['high'])})"
     )
-
-
-def _percent(item: Mapping[str, Any]) -> str:
-    return "" if item["value"] is None else f", {significant(item['value'], 3, sign=True)}%"
 
 
 def _meaning(found: Mapping[str, Any]) -> str:
