@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rayscale.laws.simulation import simulate
     from rayscale.runs.folder import Run, load
     from rayscale.study.study import Study, load_study
+    from rayscale.verdict.claim import test_claim
     from rayscale.verdict.comparison import compare
     from rayscale.verdict.recommendation import recommend
 
@@ -29,12 +30,13 @@ __all__ = [
     "load_study",
     "recommend",
     "simulate",
+    "test_claim",
 ]
 
 __getattr__ = lazy(
     __name__, InputError="errors", RayscaleError="errors", Run="runs.folder", Study="study.study",
     compare="verdict.comparison", fit_law="laws.fit", load="runs.folder", load_study="study.study",
-    recommend="verdict.recommendation", simulate="laws.simulation",
+    recommend="verdict.recommendation", simulate="laws.simulation", test_claim="verdict.claim",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import Any
 MISSING = "–"
 _GAP = "\u00a0"  # a number and its unit stay on one line; `plain` makes it an ordinary space for terminals
 _MULTIPLES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 _BYTES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _COLOUR_CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
@@ -29,26 +30,51 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def significant(value: Any, digits: int = 3) -> str:
+def significant(value: Any, digits: int = 3, *, sign: bool = False) -> str:
     """Rounded to `digits` significant digits; a power of ten only where plain digits would be unreadable."""
     found = number(value)
     if found is None:
         return MISSING
     if found == 0:
         return "0"
+    plus = "+" if sign and found > 0 else ""
     exponent = math.floor(math.log10(abs(found)))
     if exponent < -4 or exponent >= 7:
         mantissa, power = f"{found:.{digits - 1}e}".split("e")
-        return f"{mantissa}e{int(power)}".replace("-", "−")
+        return f"{plus}{mantissa}e{int(power)}".replace("-", "−")
     rounded = round(found, digits - 1 - exponent)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
-    return f"{rounded:,.{decimals}f}".replace(",", _GAP).replace("-", "−")
+    return f"{plus}{rounded:,.{decimals}f}".replace("-", "−")
 
 
 def trimmed(value: Any, digits: int = 3) -> str:
     """As `significant`, without zeros at the end: settings were typed, not measured."""
     text = significant(value, digits)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def spoken(value: Any, digits: int = 3) -> str:
+    """As a sentence says it: 280,000 and 1.25 million; zeros at the end are left out."""
+    found = number(value)
+    for scale, word in _WORDS:
+        if found is not None and scale <= abs(found) < 1e15:
+            return f"{trimmed(found / scale, digits)} {word}"
+    return trimmed(found, digits)
+
+
+def outwards(value: float, digits: int, *, up: bool) -> float:
+    """An end of an interval rounded to `digits` significant digits, away from what the interval holds."""
+    if value == 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 1)
+    return (math.ceil if up else math.floor)(round(value / step, 6)) * step
+
+
+def spoken_range(low: Any, high: Any, digits: int = 3, unit: str = "") -> str:
+    """`239,000 to 330,000`, rounded outwards; `239,000 or more` where there is no upper end."""
+    down, up = (None if number(end) is None else f"{spoken(outwards(end, digits, up=is_high), digits)}{unit}"
+                for end, is_high in ((low, False), (high, True)))  # fmt: skip
+    return f"{down} or more" if up is None else f"{up} or less" if down is None else f"{down} to {up}"
 
 
 def fixed(value: Any, decimals: int = 3) -> str:
@@ -75,13 +101,13 @@ def count(value: Any, digits: int = 3) -> str:
 def percent(share: Any, digits: int = 2) -> str:
     """A share of one as per cent."""
     found = number(share)
-    return MISSING if found is None else f"{significant(100 * found, digits)}{_GAP}%"
+    return MISSING if found is None else f"{significant(100 * found, digits)}%"
 
 
 def whole(value: Any) -> str:
-    """A whole number in full, thousands set apart: 1 234 567."""
+    """A whole number in full, thousands set apart: 1,234,567."""
     found = number(value)
-    return MISSING if found is None else f"{found:,.0f}".replace(",", _GAP)
+    return MISSING if found is None else f"{found:,.0f}"
 
 
 def duration(seconds: Any) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from rayscale.laws.formula import read_laws
 from rayscale.report.page.page import render
 from rayscale.report.page.tables import ClassScores
+from rayscale.report.sentences import verdict_sentences
 from rayscale.runs.folder import Run
 from rayscale.runs.ledger import Ledger, planned_only
 from rayscale.study.metrics import LOWER_IS_BETTER
@@ -32,7 +33,6 @@ def rebuild_report(store: Store, *, bootstrap: int = 1000, seed: int = 0) -> dic
     trials = run.trials
     fit = conclude(
         run.judged_trials,
-        task_type=plan["task"],
         data_axis=plan["data_axis"],
         target=plan["target"]["metric"],
         reach=plan["target"]["reach"],
@@ -42,11 +42,18 @@ def rebuild_report(store: Store, *, bootstrap: int = 1000, seed: int = 0) -> dic
         bootstrap=bootstrap,
         seed=seed,
     )
+    fit = with_sentences(fit, plan["task"], plan["data_axis"])
     store.write("fit.json", json.dumps(fit, indent=1, allow_nan=False).encode())
     classes = best_classes(run, trials, plan["target"]["metric"])
     page = render(study, plan, trials, fit, _provenance(run, plan), datetime.now(UTC), classes)
     store.write("report.html", page.encode())
     return fit
+
+
+def with_sentences(fit: dict[str, Any], task_type: str, data_axis: str) -> dict[str, Any]:
+    """The object of fit.json with its verdict in words, `verdict.sentences`, before the numbers."""
+    sentences = verdict_sentences(fit["verdict"], fit["fits"], task_type, data_axis)
+    return {**fit, "verdict": {"sentences": sentences, **fit["verdict"]}}
 
 
 def best_classes(run: Run, trials: pd.DataFrame, metric: str) -> ClassScores | None:

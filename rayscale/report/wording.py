@@ -1,24 +1,36 @@
-"""The verdict as words: sentences, gains of doubling, the cheapest allocation, and what stands against them.
+"""The verdict as words: gains of doubling, the cheapest allocation, intervals, and warnings with their advice.
 
 Reads `fit.json` (or its dict) and changes no number. Page and terminal both speak from here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rayscale.report.numbers import MISSING, count, duration, fixed, number, plain, significant
+from rayscale.report.numbers import (
+    MISSING,
+    count,
+    duration,
+    fixed,
+    number,
+    outwards,
+    percent,
+    plain,
+    significant,
+    trimmed,
+)
 
 _TITLES = {"data": "Twice the data", "params": "Twice the model", "gpus": "Twice the GPUs"}
 _RATIOS = {"x", "×", "times", "ratio", "factor"}
 _SIZES = {"tokens", "examples", "params"}
 _SPOKEN_OUTCOME = {
     "converged": "converged",
-    "flat": "flat: a parameter of the law is hardly held by the data",
-    "at_bound": "at a bound: a parameter ran into the limit of what the law allows",
-    "not_identifiable": "not identifiable: this design cannot tell the law's parameters apart",
+    "flat": "flat: the data barely constrain one parameter",
+    "at_bound": "at a bound: a parameter reached its search limit",
+    "not_identifiable": "not identifiable: this design cannot separate the law's parameters",
     "failed": "failed",
 }
 ADVICE = {
@@ -39,13 +51,12 @@ _GOOD_OUTCOMES = frozenset({"converged", "flat", "at_bound"})
 
 @dataclass(frozen=True)
 class Gain:
-    """What doubling one thing brings; `low` and `high` bound 95%, `span` says from where to where."""
+    """The effect of doubling one thing; `interval` is its 95% interval, `span` says from where to where."""
 
     title: str
     value: float | None
-    low: float | None
-    high: float | None
-    unit: str
+    change: str
+    interval: str
     span: str
     note: str
 
@@ -85,7 +96,7 @@ def sentences(fit: dict | None) -> list[str]:
         return spoken
     if not fits_of(fit):
         return ["No law could be fitted, so there is no verdict yet."]
-    return ["The fits below stand without a verdict."]
+    return ["The fits below have no verdict."]
 
 
 def gains(fit: dict | None) -> list[Gain]:
@@ -96,10 +107,9 @@ def gains(fit: dict | None) -> list[Gain]:
 
 def _gain(axis: str, item: dict) -> Gain:
     span = "" if number(item.get("from")) is None else f"{count(item['from'])} to {count(item.get('to'))}"
-    return Gain(
-        _TITLES[axis], number(item.get("value")), number(item.get("low")), number(item.get("high")),
-        str(item.get("unit") or ""), span, str(item.get("note") or ""),
-    )  # fmt: skip
+    value, unit = number(item.get("value")), str(item.get("unit") or "")
+    between = interval_text(item.get("low"), item.get("high"), unit)
+    return Gain(_TITLES[axis], value, amount(value, unit), between, span, str(item.get("note") or ""))
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -111,14 +121,14 @@ def amount(value: float | None, unit: str) -> str:
     if unit in {"s", "seconds"}:
         return duration(value)
     if unit == "%":
-        return f"{percentage(value)}\u00a0%"
+        return f"{percentage(value)}%"
     if unit in _SIZES:
         return f"{count(value)} {unit}"
     return f"{significant(value)} {unit}".strip()
 
 
 def amount_text(item: Any) -> str:
-    """`−6.1 % (95%: −7.2 to −4.9 %)` of an object with value, low, high and unit, or of a bare number."""
+    """`−6.1% (95%: −7.2% to −4.9%)` of an object with value, low, high and unit, or of a bare number."""
     item = item if isinstance(item, dict) else {"value": item}
     unit = str(item.get("unit") or "")
     text = amount(number(item.get("value")), unit)
@@ -126,23 +136,41 @@ def amount_text(item: Any) -> str:
     return text + (f" (95%: {between})" if between else "")
 
 
-def interval_text(low: Any, high: Any, unit: str = "") -> str:
-    """`−0.35 to −0.27`, empty where a bound is missing."""
-    if number(low) is None or number(high) is None:
-        return "" if number(low) is None else f"{amount(number(low), unit)} or more"
-    if unit in _SIZES:
-        return f"{count(low)} to {count(high)}"
-    if unit in _RATIOS:
-        return f"×{significant(low)} to ×{significant(high)}"
-    if unit == "%":
-        return f"{percentage(low)} to {percentage(high)}\u00a0%"
-    return f"{significant(low)} to {significant(high)}"
+def interval_text(low: Any, high: Any, unit: str = "", digits: int = 3) -> str:
+    """`−0.35 to −0.27`, rounded outwards; empty where the lower bound is missing."""
+    if number(low) is None:
+        return ""
+    if number(high) is None:
+        return f"{amount(outwards(low, digits, up=False), unit)} or more"
+    if unit == "%":  # to one decimal, as `percentage` has it
+        return f"{percentage(math.floor(10 * low) / 10)}% to {percentage(math.ceil(10 * high) / 10)}%"
+    write, sign = (count, "") if unit in _SIZES else (significant, "×" if unit in _RATIOS else "")
+    ends = (write(outwards(end, digits, up=is_high), digits) for end, is_high in ((low, False), (high, True)))
+    return " to ".join(f"{sign}{end}" for end in ends)
 
 
 def percentage(value: Any) -> str:
     """A percentage to one decimal: finer than any interval of such a study."""
-    found = number(value)
-    return MISSING if found is None else fixed(found, 1) if abs(found) < 1000 else significant(found)
+    share = number(value)
+    return MISSING if share is None else fixed(share, 1) if abs(share) < 1000 else significant(share)
+
+
+def reach_text(extrapolation: float) -> str:
+    """How far beyond the data a prediction reaches."""
+    if extrapolation <= 1:
+        return "within the measured data"
+    return f"extrapolated to {trimmed(extrapolation)}× the largest size measured"
+
+
+def weight_text(item: Mapping[str, Any], most: int | None = None) -> str:
+    """The weights of a combination of laws, the heaviest first; empty for one law."""
+    weights = sorted((item.get("weights") or {}).items(), key=lambda pair: -pair[1])[:most]
+    return ", ".join(f"{name} {percent(weight)}" for name, weight in weights if weight > 0)
+
+
+def rival_name(law: str) -> str:
+    """A law of the held-out check in words."""
+    return {"power": "a power law for each model", "constant": "the last value kept"}.get(law, law)
 
 
 def notices(fit: dict | None) -> list[Notice]:
@@ -225,13 +253,13 @@ def target_facts(fit: dict | None) -> list[tuple[str, str]]:
     note = text_of(found.get("note"))
     pairs = [
         ("Measure", text_of(found.get("metric")) + direction),
-        ("To reach", significant(found.get("reach"), 4)),
+        ("To reach", trimmed(found.get("reach"), 4)),
         ("Best measured", amount_text(found["best"]) if found.get("best") else ""),
         ("Best measured with", _cell_text(found)),
         ("Reached", reached),
         ("Data that would reach it", amount_text(needed) if needed else ""),
         ("By which law", " for ".join(text_of(needed[key]) for key in ("law", "model") if needed.get(key))),
-        ("Beyond the data", f"×{significant(needed['extrapolation'])}" if number(needed.get("extrapolation")) else ""),
+        ("Extrapolation", f"×{significant(needed['extrapolation'])}" if number(needed.get("extrapolation")) else ""),
         ("Note", "" if any(note in line for line in sentences(fit)) else note),
     ]
     return [(name, value) for name, value in pairs if value and value != MISSING]

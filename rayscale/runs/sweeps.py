@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rayscale.runs.trial import CELL
+
 if TYPE_CHECKING:
     import pandas as pd
 
 #: Status of a trial whose cell another rate fits better.
 OUTDONE = "outdone"
-CELL = ["model", "data_requested", "gpus", "seed", "augment"]
 
 
 def settle(trials: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,14 @@ from rayscale.study.training import TrialSettings
 # Rises only when a golden loss or the rule of `auto` changes: records of another version are other trials.
 TRAINING_VERSION = 4
 
+# The columns of a trial table that tell one cell of the grid from another; trials of one cell differ in their rate.
+CELL = ["model", "data_requested", "gpus", "seed", "augment"]
+
+
+def cell_without(column: str) -> list[str]:
+    """The columns of a cell but one: what runs share that differ in it alone."""
+    return [name for name in CELL if name != column]
+
 
 @dataclass(frozen=True)
 class ModelSpec:

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from rayscale.laws.fitting.result import Fit
+from rayscale.runs.trial import cell_without
 from rayscale.study.metrics import LOWER_IS_BETTER
 from rayscale.verdict.speedup import amount, mean_interval
 
-_CELL = ["model", "data_requested", "gpus", "augment"]
+_ALLOCATION = cell_without("seed")
 _FARTHEST = 1e6  # times beyond the data: farther than this no data size is named
 
 
@@ -24,10 +25,10 @@ def cells(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows[metric] = pd.to_numeric(rows[metric], errors="coerce").astype(float)
     rows = rows[np.isfinite(rows[metric])]
     found = []
-    for key, group in rows.groupby(_CELL, dropna=False, sort=True):
+    for key, group in rows.groupby(_ALLOCATION, dropna=False, sort=True):
         seconds = pd.to_numeric(group["device_seconds"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
         found.append(
-            dict(zip(_CELL, key, strict=True))
+            dict(zip(_ALLOCATION, key, strict=True))
             | {
                 "params": group["params"].iloc[0],
                 "metric": float(group[metric].mean()),
@@ -36,7 +37,7 @@ def cells(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
                 "trial_ids": group["trial_id"].tolist(),
             }
         )
-    return pd.DataFrame(found, columns=[*_CELL, "params", "metric", "values", "device_seconds", "trial_ids"])
+    return pd.DataFrame(found, columns=[*_ALLOCATION, "params", "metric", "values", "device_seconds", "trial_ids"])
 
 
 def best_cell(found: pd.DataFrame, metric: str) -> pd.Series | None:

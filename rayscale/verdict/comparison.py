@@ -4,7 +4,8 @@ studies differs between the runs of a pair.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -15,12 +16,13 @@ from rayscale.errors import InputError, TableError, nearest
 from rayscale.laws.fitting.observations import require_columns
 from rayscale.runs.folder import Run
 from rayscale.runs.sweeps import OUTDONE
+from rayscale.runs.trial import cell_without
 from rayscale.study.metrics import LOWER_IS_BETTER, QUALITIES
 from rayscale.study.tasks import AVERAGES
 from rayscale.verdict.speedup import amount, mean_interval
 
 Array = NDArray[np.float64]
-CELL = ("model", "data_requested", "gpus", "seed")
+_CELL = cell_without("augment")
 _GOOD = ("converged", "flat", "at_bound")
 _BY_RULES = ("bleu", "f1_words", *AVERAGES)  # metrics whose values depend on how a task counts: `metric_signature`
 _PLACES = (1.0, 2.0)  # times the largest data size: where the laws' predictions are compared
@@ -47,7 +49,7 @@ def compare(
     """
     tables = [_prepared(table, name) for table, name in ((first, "the first"), (second, "the second"))]
     metric = _metric(tables, target)
-    keys = list(CELL)
+    keys = list(_CELL)
     if any(table["augment"].nunique() > 1 for table in tables):
         keys.append("augment")  # one study has the cell more than once: augmentation tells which is which
     sides = [_cells(table, keys, metric) for table in tables]
@@ -57,7 +59,8 @@ def compare(
     unpaired = [*_unpaired(sides[0], sides[1], metric, keys, "first"),
                 *_unpaired(sides[1], sides[0], metric, keys, "second")]  # fmt: skip
     if not len(paired):
-        reasons = "; ".join(f"{number} cells {reason}" for reason, number in _counts(unpaired).items())
+        counts = Counter(cell["reason"] for cell in unpaired)
+        reasons = "; ".join(f"{number} cells {reason}" for reason, number in counts.items())
         raise InputError(f"no cell has {metric} in both studies ({reasons or 'both are empty'})", code="no_pairs")
     seeds = [side.loc[paired, metric].groupby([key for key in keys if key != "gpus"], dropna=False).mean()
              for side in sides]  # fmt: skip
@@ -105,7 +108,7 @@ def compare_runs(first: Run, second: Run, *, target: str | None = None) -> dict[
 
 def _prepared(table: pd.DataFrame, name: str) -> pd.DataFrame:
     try:
-        require_columns(table, [*CELL, "status"])
+        require_columns(table, [*_CELL, "status"])
     except TableError as error:
         raise TableError(f"{name} study's table: {error.message}", where=error.where) from None
     missing = {column: value for column, value in (("augment", "none"), ("exclusive", False)) if column not in table}
@@ -181,13 +184,6 @@ def _plain(value: Any) -> Any:
     return None if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)) else value
 
 
-def _counts(unpaired: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for each in unpaired:
-        found[each["reason"]] = found.get(each["reason"], 0) + 1
-    return found
-
-
 def _ratio(sides: Sequence[pd.DataFrame], paired: pd.Index, column: str, *, alone: bool) -> dict[str, Any]:
     """Second over first, the geometric mean over pairs with its 95% interval."""
     rows = [side.loc[paired] for side in sides]
@@ -220,8 +216,8 @@ def _laws(first: Sequence[Any], second: Sequence[Any]) -> list[dict[str, Any]]:
             parameters = [_parameter(name, fit, other) for name in fit.params if name in other.params]
         else:  # B of one law is another thing than B of the next
             parameters = []
-            text = f"the heaviest law is {heaviest[0]} in the first study, {heaviest[1]} in the second: no parameter "
-            facts["note"] = text + "of one is to be held against the other's"
+            text = f"the heaviest law is {heaviest[0]} in the first study, {heaviest[1]} in the second"
+            facts["note"] = f"{text}: their parameters cannot be compared"
         predictions = _predictions(fit, other)
         # Parameters along a ridge differ without meaning; predictions are what a reader acts on.
         found.append({**facts, "parameters": parameters, "predictions": predictions,

@@ -50,7 +50,7 @@ def _lack(rows: pd.DataFrame, counted: pd.DataFrame, what: str) -> str | None:
     if len(counted):
         return None
     if not len(rows):
-        return f"no {what} to hold it against"
+        return f"no {what} to compare with"
     ok = rows[rows["status"] == "ok"].reset_index(drop=True)
     why = sorted({reason.partition(":")[0] for reason in unfit(ok)} - {""}) if len(ok) else ["none ended well"]
     return f"no {what} counts ({'; '.join(why)})"
@@ -75,8 +75,8 @@ def _worth(name: str, plain: pd.DataFrame, made: pd.DataFrame, lacking: str | No
             why += [each["message"] for each in fit.warnings if each["code"] != "dropped_rows"]
             continue
         if not _is_determined(fit, "w"):
-            why.append(f"{law} puts no bound on it (the {target} need not fall with the data, or copies change it "
-                       "otherwise than data does)")  # fmt: skip
+            why.append(f"{law} does not determine it (the {target} may not fall with data, or copies may act "
+                       "differently from data)")  # fmt: skip
             continue
         low, high = fit.intervals["w"]
         facts |= {"value": fit.params["w"], "low": low, "high": high, "law": law, "model": model, "fit": fit.to_json()}
@@ -121,11 +121,8 @@ def _is_determined(fit: Fit, name: str) -> bool:
 
 def _by_size(fit: Fit, rows: pd.DataFrame) -> dict[str, Any]:
     """The worth at every data size, how it changes, and where it ends; nothing where the sizes cannot tell."""
-    if (
-        fit.outcome not in _USABLE
-        or fit.estimate is None
-        or not (_is_determined(fit, "w") and _is_determined(fit, "s"))
-    ):
+    known = fit.outcome in _USABLE and fit.estimate is not None
+    if not known or not (_is_determined(fit, "w") and _is_determined(fit, "s")):
         return {}
     estimate, names = fit.known_estimate(), list(fit.law.names)
     point, drawn = (estimate.coordinates.natural(each) for each in (estimate.theta, estimate.draws))

@@ -11,11 +11,7 @@ from rayscale.errors import InputError, nearest
 from rayscale.study.metrics import FRACTIONS, LOWER_IS_BETTER, PERCENTS, QUALITIES
 
 _TARGET = re.compile(r"\s*([^<>=!\s]+)\s*(>=|<=|>|<|==|=|≥|≤)\s*(\S+)\s*")
-
-
 _BUDGET = re.compile(r"\s*([0-9.]+(?:[eE][+-]?\d+)?)\s*([A-Za-z-]+)\s*")
-
-
 _HOURS = frozenset({"gpuh", "gpu-h", "gpuhours", "gpu-hours", "gpuhour", "gpu-hour"})
 
 
@@ -59,7 +55,7 @@ def parse_target(text: str, measured: Sequence[str]) -> Goal:
     if metric not in QUALITIES:
         longer = [name for name in measured if name.startswith(metric)]
         hint = f"; did you mean '{longer[0]}'?" if longer else nearest(metric, [*measured, *QUALITIES])
-        raise InputError(f"'{metric}' is no measure of quality{hint} (measured here: {_listed(measured)})",
+        raise InputError(f"'{metric}' is not a measure of quality{hint} (measured here: {_listed(measured)})",
                          where="--target")  # fmt: skip
     if metric not in measured:
         raise InputError(f"no run has measured {metric} (measured here: {_listed(measured)})", where="--target")
@@ -67,7 +63,7 @@ def parse_target(text: str, measured: Sequence[str]) -> Goal:
     try:
         reach = float(value.removesuffix("%"))
     except ValueError:
-        raise InputError(f"'{value}' in '{text}' is no number; write METRIC>=VALUE, as in {example}",
+        raise InputError(f"'{value}' in '{text}' is not a number; write METRIC>=VALUE, as in {example}",
                          where="--target") from None  # fmt: skip
     better = "<=" if lower else ">="
     if sign in ("=", "==") or (sign in (">=", ">", "≥")) == lower:

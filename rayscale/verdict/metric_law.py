@@ -1,6 +1,6 @@
-"""How good a model would be at a data size: the law that foretold the largest size best, in the metric's unit.
+"""How good a model would be at a data size: the law that predicts the largest size best, in the metric's unit.
 
-Losses follow the laws of the loss, and so do perplexity and bits, which tell the loss in other units. Accuracies and F1
+Losses follow the laws of the loss, and so do perplexity and bits, which are the loss in other units. Accuracies and F1
 follow laws of their log odds, which stay between 0 and 1.
 """
 
@@ -34,7 +34,7 @@ _COLUMN = "_quantity"
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """What the runs say of a metric: one law over all models, or one for each; `fits` is empty where none can be told.
+    """What the runs say of a metric: one law over all models, or one for each; `fits` is empty where none was fitted.
 
     `law` names it; `error` is its root mean square error, in the metric's unit, on the largest data size when fitted
     without it (None where that could not be tried); `rivals` the errors of the laws not chosen; `why` what kept laws
@@ -59,9 +59,9 @@ class Quality:
         fit = self.fits.get(model)
         if fit is None:
             return None
-        found = fit.predict(pd.DataFrame({"params": self.sizes[model], self.data: sizes}))
+        predicted = fit.predict(pd.DataFrame({"params": self.sizes[model], self.data: sizes}))
         top = np.inf if self.target.lower else 1.0
-        values = {name: np.minimum(found[name].to_numpy(dtype=float), top) for name in INTERVALS}
+        values = {name: np.minimum(predicted[name].to_numpy(dtype=float), top) for name in INTERVALS}
         # The interval for a new run is that of a normal error on the law's own scale, a half to either side.
         unit = self.units[model]
         aim = link(fit.law.link, _quantity(self.target, np.array([self.target.reach]), unit))
@@ -70,9 +70,9 @@ class Quality:
         ahead = aim - middle if self.target.lower else middle - aim
         above = ahead >= 0  # then it is the side of worse runs that counts
         width = np.where(above == self.target.lower, high - middle, middle - low) / Z95
-        told = {name: _metric(self.target, value, unit) for name, value in values.items()}
-        told["probability"] = stats.norm.cdf(ahead / np.maximum(width, 1e-12))
-        return pd.DataFrame({**told, "extrapolation": found["extrapolation"].to_numpy(dtype=float)})
+        columns = {name: _metric(self.target, value, unit) for name, value in values.items()}
+        columns["probability"] = stats.norm.cdf(ahead / np.maximum(width, 1e-12))
+        return pd.DataFrame({**columns, "extrapolation": predicted["extrapolation"].to_numpy(dtype=float)})
 
 
 def quality(
@@ -87,14 +87,14 @@ def quality(
     candidates = _candidates(law, target)
     trials = trials.reset_index(drop=True)
     units = _units(trials, target)
-    own = np.array([units[model] for model in trials["model"].astype(str)], dtype=np.float64)
-    quantity = _quantity(target, numbers(trials, target.metric), own)
+    unit_of_row = np.array([units[model] for model in trials["model"].astype(str)], dtype=np.float64)
+    quantity = _quantity(target, numbers(trials, target.metric), unit_of_row)
     trials = trials.assign(**{_COLUMN: quantity})
     trials = trials[np.isfinite(quantity)].dropna(subset=[data, "params"])
     sizes = {str(model): float(each) for model, each in trials.groupby("model")["params"].median().items()}
     largest = trials[data].max() if len(trials) else np.nan
     kept, held = trials[trials[data] < largest], trials[trials[data] >= largest]
-    found: dict[str, dict[str, Fit]] = {}
+    fitted: dict[str, dict[str, Fit]] = {}
     errors: dict[str, float] = {}
     why: list[str] = []
     for name, over_all in candidates.items():
@@ -102,16 +102,16 @@ def quality(
         why += refused
         if not fits:
             continue
-        found[name] = fits
+        fitted[name] = fits
         check, _ = _fits(kept, name, over_all, data, _CHECK_BOOTSTRAP, seed)
         error = _miss(Quality(target, data, sizes, name, check, None, {}, (), units), held)
         if error is not None:
             errors[name] = error
     # A law that leaves out models cannot be compared with one that has them all.
-    ranked = sorted(found, key=lambda name: (-len(found[name]), errors.get(name, np.inf), list(found).index(name)))
+    ranked = sorted(fitted, key=lambda name: (-len(fitted[name]), errors.get(name, np.inf), list(fitted).index(name)))
     chosen = ranked[0] if ranked else None
     rivals = {name: error for name, error in errors.items() if name != chosen}
-    return Quality(target, data, sizes, chosen, found.get(chosen, {}) if chosen else {},
+    return Quality(target, data, sizes, chosen, fitted.get(chosen, {}) if chosen else {},
                    errors.get(chosen) if chosen else None, rivals, tuple(dict.fromkeys(why)), units)  # fmt: skip
 
 
@@ -138,14 +138,14 @@ def measured(rows: pd.DataFrame, target: Goal) -> dict[str, Any]:
     values = pd.to_numeric(rows[target.metric], errors="coerce").dropna().to_numpy(dtype=float)
     mean, mean_low, mean_high = mean_interval(values)
     reached = values <= target.reach if target.lower else values >= target.reach
-    found = {"predicted": mean, "low": None, "high": None, "mean_low": mean_low, "mean_high": mean_high,
+    facts = {"predicted": mean, "low": None, "high": None, "mean_low": mean_low, "mean_high": mean_high,
              "probability": None, "runs": len(values), "reaching": int(reached.sum())}  # fmt: skip
     if len(values) < 2:
-        return found
+        return facts
     deviation = max(float(np.std(values, ddof=1)), 1e-12) * np.sqrt(1 + 1 / len(values))
     half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation
     ahead = (target.reach - mean if target.lower else mean - target.reach) / deviation
-    return found | {"low": mean - half, "high": mean + half,
+    return facts | {"low": mean - half, "high": mean + half,
                     "probability": float(stats.t.cdf(ahead, len(values) - 1))}  # fmt: skip
 
 
@@ -160,24 +160,24 @@ def _fits(trials: pd.DataFrame, law: str, over_all: bool, data: str, bootstrap: 
     done = fit_law(rows, law, params="params" if over_all else None, data=data, target=_COLUMN, by=by,
                    bootstrap=bootstrap, seed=seed)  # fmt: skip
     parts = {None: done} if isinstance(done, Fit) else {str(each.by["model"]): each for each in done.groups if each.by}
-    found: dict[str, Fit] = {}
+    fits: dict[str, Fit] = {}
     why = []
     for model, fit in parts.items():
         if fit.outcome in ("not_identifiable", "failed"):
             why += [each["message"] for each in fit.warnings if each["code"] != "dropped_rows"]
         else:
-            found.update(dict.fromkeys(models if model is None else [model], fit))
-    return found, why
+            fits.update(dict.fromkeys(models if model is None else [model], fit))
+    return fits, why
 
 
 def _miss(law: Quality, held: pd.DataFrame) -> float | None:
     """Root mean square error of the law on rows it has not seen; None where it predicts none of them."""
     misses: list[Array] = []
     for model, rows in held.groupby("model"):
-        found = law.predict(str(model), rows[law.data].to_numpy(dtype=float))
-        if found is not None:
+        predicted = law.predict(str(model), rows[law.data].to_numpy(dtype=float))
+        if predicted is not None:
             real = _metric(law.target, rows[_COLUMN].to_numpy(dtype=float), law.units[str(model)])
-            misses.append(found["predicted"].to_numpy() - real)
+            misses.append(predicted["predicted"].to_numpy() - real)
     together = np.concatenate(misses) if misses else np.zeros(0)
     return float(np.sqrt(np.mean(together**2))) if len(together) and np.isfinite(together).all() else None
 

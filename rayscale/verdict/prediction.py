@@ -77,11 +77,11 @@ def saved_fit(source: str) -> dict[str, Any]:
     try:
         saved = json.loads(Path(source).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        mend = "a table is fitted first: rayscale fit TABLE --law NAME ... --out FIT.json"
-        raise InputError(f"this is no saved fit ({str(error)[:80]}); {mend}", code="no_fit", where=source) from None
+        mend = "fit a table first: rayscale fit TABLE --law NAME ... --out FIT.json"
+        raise InputError(f"not a saved fit ({str(error)[:80]}); {mend}", code="no_fit", where=source) from None
     fits = saved.get("fits", saved.get("groups", [saved])) if isinstance(saved, dict) else None
     if not isinstance(fits, list) or not all(isinstance(each, dict) for each in fits):
-        raise InputError("this is JSON, but no saved fit", code="no_fit", where=source)
+        raise InputError("valid JSON, but not a saved fit", code="no_fit", where=source)
     return saved
 
 

@@ -62,27 +62,28 @@ def recommend(
     predicted, low, high (95% for a new run), mean_low, mean_high, extrapolation, probability, allocation (model,
     params, data, gpus), share, gpu_hours, gpu_hours_low, gpu_hours_high, hours, money; null throughout where nothing
     reaches the target, with `reason` and the `nearest` allocation. `within_data`: the cheapest one with no more data
-    than was measured. `frontier`: ever better for ever more. `unknown`: what these trials cannot tell.
+    than was measured. `frontier`: the best prediction at each step of cost. `unknown`: what these trials do not show.
     Raises InputError for a wrong target or budget, TableError for a table without runs.
     """
     require_columns(trials, ["status", "model", "params", "gpus", "seed", "data_requested"])
     trials = trials.reset_index(drop=True)
     data = data or data_column(trials, {})
     if not 1 <= beyond <= 1000:
-        raise InputError(f"found {beyond:g}; data is searched from 1 to 1000 times the largest", where="--beyond")
+        raise InputError(f"must lie between 1 and 1000, found {beyond:g}", where="--beyond")
     if not 0 < probability < 1:
-        raise InputError(f"found {probability:g}; a probability lies between 0 and 1", where="--probability")
+        raise InputError(f"must lie between 0 and 1, found {probability:g}", where="--probability")
     have = [name for name in QUALITIES if name in trials.columns and _measured(trials, name)]
     aim = parse_target(target, have)
     limit = None if budget is None else parse_budget(budget, price_gpu_hour, currency)
-    trials = trials if "augment" in trials.columns else trials.assign(augment="none")
-    has = pd.to_numeric(trials[aim.metric], errors="coerce").notna()
-    rows = trials[(trials["status"] == "ok") & (unfit(trials) == "") & has]
-    found = quality(rows, aim, data, law=law, bootstrap=bootstrap, seed=seed)
+    if "augment" not in trials.columns:
+        trials = trials.assign(augment="none")
+    measured_rows = pd.to_numeric(trials[aim.metric], errors="coerce").notna()
+    rows = trials[(trials["status"] == "ok") & (unfit(trials) == "") & measured_rows]
+    metric_law = quality(rows, aim, data, law=law, bootstrap=bootstrap, seed=seed)
     prices = costs(trials, data, planned, share)
-    search = _candidates(trials, rows, found, prices, data, beyond)
+    search = _candidates(trials, rows, metric_law, prices, data, beyond)
     if not len(search):
-        raise TableError(f"no ok run has {aim.metric}, {data} and params: nothing to go by", where=data)
+        raise TableError(f"no ok run has {aim.metric}, {data} and params: there is nothing to fit", where=data)
     cost = "gpu_hours" if search["gpu_hours"].notna().any() else "work"
     search = search.dropna(subset=[cost]).reset_index(drop=True)
     affordable = _affordable(search, limit, price_gpu_hour)
@@ -90,7 +91,6 @@ def recommend(
     answer = search[good & affordable].sort_values([cost, "extrapolation", "gpus"], kind="stable")
     row = answer.iloc[0] if len(answer) else None
     money = Prices(price_gpu_hour, currency)
-    told = _facts(row, money)
     inside = answer[answer["extrapolation"] <= 1]
     within = None if row is None else _facts(inside.iloc[0], money) if len(inside) else None
     nearest = None
@@ -98,16 +98,16 @@ def recommend(
         nearest = _facts(_nearest(search[affordable], aim, cost), money)
     return {
         "target": {"metric": aim.metric, "reach": aim.reach, "direction": "lower" if aim.lower else "higher"},
-        **told,
+        **_facts(row, money),
         "reason": None if row is not None else _reason(search, good, affordable, aim, limit, probability, beyond, cost),
         "nearest": nearest,
         "within_data": within,
         "budget": None if limit is None else {"amount": limit.amount, "unit": limit.unit},
-        "basis": _basis(found, prices, row),
-        "frontier": [_facts(each, money) for _, each in _frontier(search, aim, cost, row).iterrows()],
+        "basis": _basis(metric_law, prices, row),
+        "frontier": [_facts(step, money) for _, step in _frontier(search, aim, cost, row).iterrows()],
         "searched": _searched(search, rows, data, beyond),
-        "unknown": _unknown(trials, found, prices, row, cost),
-        "warnings": _warnings(found, row),
+        "unknown": _unknown(trials, metric_law, prices, row, cost),
+        "warnings": _warnings(metric_law, row),
     }
 
 
@@ -139,30 +139,31 @@ def _measured(trials: pd.DataFrame, metric: str) -> bool:
 
 
 def _candidates(
-    trials: pd.DataFrame, rows: pd.DataFrame, found: Quality, prices: Mapping[tuple[str, int], Cost], data: str,
+    trials: pd.DataFrame, rows: pd.DataFrame, metric_law: Quality, prices: Mapping[tuple[str, int], Cost], data: str,
     beyond: float,
 ) -> pd.DataFrame:  # fmt: skip
     """Every allocation searched: model, params, data, gpus, what it is predicted to reach, and what it costs.
 
-    Where a model has no law, its measured cells stand for themselves.
+    A model without a law has its measured cells alone.
     """
     rows = rows.dropna(subset=[data, "params"])
     sizes = rows[data].astype(float)
     counts = sorted(int(each) for each in trials.loc[trials["status"] == "ok", "gpus"].dropna().unique())
     parts = []
-    for model, own in rows.groupby("model", sort=True):
-        cells = own.groupby("data_requested")
+    for model, trials_of_model in rows.groupby("model", sort=True):
+        cells = trials_of_model.groupby("data_requested")
         middle = cells[data].mean().astype(float)
-        facts = [measured(cell, found.target) for _, cell in cells]
-        ran = {size: _runs(each) for size, each in zip(middle, facts, strict=True) if each["runs"]}
-        frame = found.predict(str(model), (tried := _sizes(sizes, middle, beyond)))
+        facts = [measured(cell, metric_law.target) for _, cell in cells]
+        ran = {size: {"runs": fact["runs"], "mean": fact["predicted"], "reaching": fact["reaching"]}
+               for size, fact in zip(middle, facts, strict=True) if fact["runs"]}  # fmt: skip
+        tried = _sizes(sizes, middle, beyond)
+        frame = metric_law.predict(str(model), tried)
         if frame is None:
-            frame, tried = pd.DataFrame(facts).reindex(columns=list(_NUMBERS)), middle.to_numpy()
-            frame["extrapolation"] = 1.0
+            frame = pd.DataFrame(facts).reindex(columns=list(_NUMBERS)).assign(extrapolation=1.0)
             frame = frame[frame["predicted"].notna()]
-            tried = tried[frame.index]
+            tried = middle.to_numpy()[frame.index]
         frame = frame.reset_index(drop=True).astype(float)
-        params = float(own["params"].median())
+        params = float(trials_of_model["params"].median())
         for gpus in counts:
             price = prices.get((str(model), gpus))
             seconds = np.full(len(tried), np.nan) if price is None else price.seconds(tried)
@@ -189,11 +190,6 @@ def _sizes(sizes: pd.Series, measured_at: pd.Series, beyond: float) -> np.ndarra
     rounded = np.round(grid / digits) * digits  # two digits: nobody labels 8,137 examples on purpose
     inside = rounded[(rounded >= least) & (rounded <= most)]
     return np.unique(np.concatenate([inside, measured_at.to_numpy(dtype=float)]))
-
-
-def _runs(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the runs of one allocation measured, in short."""
-    return {"runs": facts["runs"], "mean": facts["predicted"], "reaching": facts["reaching"]}
 
 
 def _reach(search: pd.DataFrame, aim: Goal, probability: float) -> pd.Series:
@@ -259,26 +255,28 @@ def _reason(
     """Why nothing is recommended."""
     surely = "" if probability == LIKELY else f" with probability {probability:g}"
     if limit is not None and cost != "gpu_hours":
-        return f"no run was timed and the plan has no estimate, so nothing can be held against a budget of {limit}"
+        return f"no run was timed and the plan has no estimate, so no cost can be compared with a budget of {limit}"
     if good.any():
         least = float(search.loc[good, "gpu_hours"].min())
         return f"the cheapest allocation predicted to reach {aim}{surely} costs {least:.3g} GPU-hours, over {limit}"
     if not affordable.any():
-        return f"no allocation costs as little as {limit}"
+        return f"every allocation costs more than {limit}"
     best = search["predicted"].min() if aim.lower else search["predicted"].max()
     far = f"up to {beyond:g} times the largest data size" if search["extrapolation"].max() > 1 else "of those measured"
     return f"no allocation {far} is predicted to reach {aim}{surely}; the best prediction is {best:.4g}"
 
 
-def _basis(found: Quality, prices: Mapping[tuple[str, int], Cost], row: pd.Series | None) -> dict[str, Any]:
+def _basis(metric_law: Quality, prices: Mapping[tuple[str, int], Cost], row: pd.Series | None) -> dict[str, Any]:
     cost = row["cost_basis"] if row is not None else next(iter(prices.values())).basis if prices else ""
-    fit = found.fits.get(row["model"]) if row is not None else next(iter(found.fits.values()), None)
-    weights = None if fit is None or fit.weights is None else {name: each for name, each in fit.weights.items() if each}
+    fit = metric_law.fits.get(row["model"]) if row is not None else next(iter(metric_law.fits.values()), None)
+    weights = (
+        None if fit is None or fit.weights is None else {law: weight for law, weight in fit.weights.items() if weight}
+    )
     return {
-        "law": found.law,
+        "law": metric_law.law,
         "weights": weights,
-        "held_out_error": found.error,
-        "rivals": dict(found.rivals),
+        "held_out_error": metric_law.error,
+        "rivals": dict(metric_law.rivals),
         "cost": cost or None,
     }
 
@@ -295,47 +293,49 @@ def _searched(search: pd.DataFrame, rows: pd.DataFrame, data: str, beyond: float
 
 
 def _unknown(
-    trials: pd.DataFrame, found: Quality, prices: Mapping[tuple[str, int], Cost], row: pd.Series | None, cost: str
+    trials: pd.DataFrame, metric_law: Quality, prices: Mapping[tuple[str, int], Cost], row: pd.Series | None, cost: str
 ) -> list[str]:
     """What cannot be known from these trials, in sentences."""
     ok = trials[trials["status"] == "ok"]
-    said = []
-    if not found.fits:
-        said.append("No law could be fitted, so only the allocations that were run are compared: "
-                    + "; ".join(found.why))  # fmt: skip
-    elif missing := sorted(set(found.sizes) - set(found.fits)):
-        said.append(f"{', '.join(missing)}: no law, so only what was run counts")
+    unknown = []
+    if not metric_law.fits:
+        unknown.append(
+            f"No law could be fitted, so only measured allocations are compared: {'; '.join(metric_law.why)}"
+        )
+    elif missing := sorted(set(metric_law.sizes) - set(metric_law.fits)):
+        unknown.append(f"{', '.join(missing)}: no law, so only its measured cells count")
     if cost == "work":
-        said.append("No run was timed, so no cost is known; allocations are ordered by parameters x data")
+        unknown.append("No run was timed, so costs are unknown; allocations are ordered by parameters x data")
     elif unpriced := sorted({model for model in ok["model"].unique() if not any(key[0] == model for key in prices)}):
-        said.append(f"{', '.join(unpriced)}: never timed, so left out")
+        unknown.append(f"{', '.join(unpriced)}: never timed, so left out")
     if ok["gpus"].nunique() < 2:
-        said.append("Only one GPU count was run: what more GPUs would cost or save is not known")
+        unknown.append("Only one GPU count was run, so the cost of more GPUs is unknown")
     else:
-        unknown = [
+        unpriced = [
             f"{model} on {gpus} GPUs" for model in sorted(ok["model"].unique())
             for gpus in sorted(int(each) for each in ok["gpus"].dropna().unique())
             if any(key[0] == model for key in prices) and (model, gpus) not in prices
         ]  # fmt: skip
-        if unknown:
-            said.append(f"{', '.join(unknown[:4])}: neither run nor to be told from other runs' speeds")
-    if found.fits and found.error is None:
-        said.append("The law could not be tested on a data size it had not seen")
+        if unpriced:
+            unknown.append(f"{', '.join(unpriced[:4])}: not run, and not derivable from other runs' speeds")
+    if metric_law.fits and metric_law.error is None:
+        unknown.append("The law could not be tested on an unseen data size")
     if row is not None and not np.isfinite(row["probability"]):
-        said.append("One run does not say how likely another would reach the target")
-    if row is not None and found.fits:
+        unknown.append("A single run gives no probability of reaching the target")
+    if row is not None and metric_law.fits:
         # Measured on planted studies: where 0.57 to 0.59 was stated, 0.41 to 0.50 of new runs reached the target.
-        said.append("The cheapest of many candidates is often one whose prediction is a little too good: where missing "
-                    "the target is dear, ask for a higher probability")  # fmt: skip
-    said.append("Models larger than those measured are not considered, and labelling or collecting data is not priced")
-    return [f"{each}." for each in said]
+        unknown.append("The cheapest of many candidates tends to be over-optimistic; if missing the target is "
+                       "expensive, raise --probability")  # fmt: skip
+    unknown.append(
+        "Larger models than those measured are not considered, nor is the price of labelling or collecting data"
+    )
+    return [f"{sentence}." for sentence in unknown]
 
 
-def _warnings(found: Quality, row: pd.Series | None) -> list[dict[str, str]]:
-    fits: Sequence[Any] = list({id(fit): fit for fit in found.fits.values()}.values())
-    if row is not None and row["model"] in found.fits:
-        fits = [found.fits[row["model"]]]
-    said = {(each["code"], each["message"]): None for fit in fits for each in fit.warnings
-            if each["code"] != "dropped_rows"}  # fmt: skip
-    warnings = [{"code": code, "message": message} for code, message in said]
+def _warnings(metric_law: Quality, row: pd.Series | None) -> list[dict[str, str]]:
+    fits: Sequence[Any] = list({id(fit): fit for fit in metric_law.fits.values()}.values())
+    if row is not None and row["model"] in metric_law.fits:
+        fits = [metric_law.fits[row["model"]]]
+    pairs = [(warning["code"], warning["message"]) for fit in fits for warning in fit.warnings]
+    warnings = [{"code": code, "message": text} for code, text in dict.fromkeys(pairs) if code != "dropped_rows"]
     return [*warnings, *far(row["extrapolation"])] if row is not None else warnings

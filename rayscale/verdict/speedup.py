@@ -1,4 +1,4 @@
-"""What more GPUs bring, in pairs: the same model, data and seed at two GPU counts. Only speed should change."""
+"""The effect of more GPUs, in pairs: the same model, data and seed at two GPU counts. Only speed should change."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-_SAME = ["model", "data_requested", "seed", "augment"]
+from rayscale.runs.trial import cell_without
+
+_SAME = cell_without("gpus")
 
 
-def amount(found: Iterable[float | None], unit: str, **more: Any) -> dict[str, Any]:
-    """A gain or a cost as the verdict holds it: value with its 95% interval (null where it cannot be said) and unit."""
-    value, low, high = found
+def amount(interval: Iterable[float | None], unit: str, **more: Any) -> dict[str, Any]:
+    """A gain or a cost as the verdict holds it: value with its 95% interval (null where unknown) and unit."""
+    value, low, high = interval
     return {"value": value, "low": low, "high": high, "unit": unit, **more}
 
 
@@ -55,45 +57,36 @@ def speed_steps(trials: pd.DataFrame) -> list[dict[str, Any]]:
     """
     rows = trials[(trials["status"] == "ok") & trials["exclusive"].eq(True).fillna(False)]
     counts = sorted(int(gpus) for gpus in rows["gpus"].dropna().unique())
-    found = []
+    steps = []
     for fewer, more in pairwise(counts):
         pairs = _pairs(rows, "examples_per_second", fewer, more)
         if not len(pairs):
             continue
         logs = mean_interval(pairs["log_ratio"].to_numpy())
-        ratios = [None if each is None else float(np.exp(each)) for each in logs]
-        own = pairs.groupby(["params", "model"])["log_ratio"].mean().reset_index()  # sorted by size
-        models = [
-            {"model": model, "params": float(params), "value": float(np.exp(mean))}
-            for model, params, mean in zip(own["model"], own["params"], own["log_ratio"], strict=True)
-        ]
+        ratios = [None if log is None else float(np.exp(log)) for log in logs]
+        by_model = pairs.groupby(["params", "model"])["log_ratio"].mean()  # sorted by size
+        models = [{"model": model, "params": float(params), "value": float(np.exp(mean))}
+                  for params, model, mean in by_model.reset_index().itertuples(index=False)]  # fmt: skip
         facts = {"from": fewer, "to": more, "pairs": len(pairs), "models": models}
-        facts["largest_model"] = models[-1]["value"]
-        found.append(amount(ratios, "times", **facts))
-    return found
+        steps.append(amount(ratios, "times", **facts, largest_model=models[-1]["value"]))
+    return steps
 
 
 def quality_change(trials: pd.DataFrame) -> dict[str, Any] | None:
-    """Paired change of eval_loss from the fewest to more GPUs, in percent; None without a pair.
+    """Paired change of eval_loss from the fewest to more GPUs, as `Equivalence.to_json`; None without a pair.
 
-    `verdict`: whether it is none, by a test of equivalence within `margin` percent (see `Equivalence`). The global
-    batch is the same at every count, so it should be nothing but rounding, and what chance dropout has beside it.
+    The global batch is the same at every count, so it should be nothing but rounding, and the chance of dropout.
     """
     loss = trials["eval_loss"].astype(float)
     rows = trials[(trials["status"] == "ok") & loss.gt(0) & loss.lt(np.inf)]
-    found = pair(rows, "eval_loss", "gpus", tuple(_SAME), MARGIN)
-    if found is None:
-        return None
-    shares = (found.value, found.low, found.high)
-    percent = [None if each is None else 100 * each for each in shares]
-    told = {"margin": 100 * found.margin, "p_value": found.p_value, "verdict": found.verdict}
-    return amount(percent, "%", pairs=found.pairs, **told)
+    change = pair(rows, "eval_loss", "gpus", tuple(_SAME), MARGIN)
+    return None if change is None else change.to_json()
 
 
 def gpu_gain(trials: pd.DataFrame) -> dict[str, Any]:
-    """What doubling the GPUs brings, at the largest counts measured: the verdict's `doubling.gpus`.
+    """The effect of doubling the GPUs, at the largest counts measured: the verdict's `doubling.gpus`.
 
-    value, low, high: times the examples per second; `curve`: all steps; `quality`: what it does to the loss; `note`.
+    value, low, high: times the examples per second; `curve`: all steps; `quality`: the effect on the loss; `note`.
     """
     steps, quality = speed_steps(trials), quality_change(trials)
     doublings = [step for step in steps if step["to"] == 2 * step["from"]]
@@ -103,7 +96,7 @@ def gpu_gain(trials: pd.DataFrame) -> dict[str, Any]:
         note += "" if step["low"] is not None else "; one pair gives no interval"
         return {**step, "note": note, "curve": steps, "quality": quality}
     if steps:
-        note = f"measured from {steps[-1]['from']} to {steps[-1]['to']} GPUs only, which is no doubling"
+        note = f"measured only from {steps[-1]['from']} to {steps[-1]['to']} GPUs, which is not a doubling"
     elif quality is not None:
         note = "no two runs of the same model, data and seed at different GPU counts had the machine to themselves"
     else:
@@ -130,6 +123,13 @@ class Equivalence:
     p_value: float | None
     smallest_margin: float | None
     verdict: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The change as the verdict holds it: value, low, high and margins in percent."""
+        shares = (self.value, self.low, self.high, self.margin, self.smallest_margin)
+        value, low, high, margin, smallest = (None if share is None else 100 * share for share in shares)
+        return amount((value, low, high), "%", pairs=self.pairs, margin=margin, p_value=self.p_value,
+                      verdict=self.verdict, smallest_margin=smallest)  # fmt: skip
 
 
 def pair(rows: pd.DataFrame, quality: str, gpus: str, same: tuple[str, ...], margin: float) -> Equivalence | None:

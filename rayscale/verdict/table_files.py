@@ -1,7 +1,7 @@
 """Tables of runs from any CSV, TSV, JSONL or parquet file, with every fault named by file, line and column.
 
-Nothing is guessed silently: a row with too many fields, two columns of one name or text that is no UTF-8 ends the
-reading with a TableError that says where and what mends it. Empty fields become missing values, which a fit drops and
+Nothing is guessed silently: a row with too many fields, two columns of one name or text that is not UTF-8 ends the
+reading with a TableError that says where and how to fix it. Empty fields become missing values, which a fit drops and
 lists.
 """
 
@@ -45,7 +45,7 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """The table in a file, its kind told by the suffix; raises TableError for anything that is no table of rows."""
+    """The table in a file, its kind told by the suffix; raises TableError for anything that is not a table of rows."""
     place = Path(path)
     suffix = place.suffix.lower()
     if place.is_dir():
@@ -54,9 +54,11 @@ def read_table(path: str | Path) -> Table:
         beside = sorted(each.name for each in place.parent.iterdir()) if place.parent.is_dir() else []
         raise TableError(f"no such file{nearest(place.name, beside)}", code="no_table", where=str(path))
     if suffix not in SUFFIXES:
-        found = f"'{suffix}' is" if suffix else "a name without suffix is"
-        mend = f"save the table as one of {', '.join(SUFFIXES)}"
-        raise TableError(f"{found} no kind of table that can be read; {mend}", code="wrong_file_type", where=str(path))
+        found = f"'{suffix}'" if suffix else "a name without suffix"
+        fix = f"save the table as one of {', '.join(SUFFIXES)}"
+        raise TableError(
+            f"found {found}, which is not a readable kind of table; {fix}", code="wrong_file_type", where=str(path)
+        )
     try:
         if suffix in _PARQUET:
             table = Table(_parquet(place), str(path))
@@ -104,26 +106,18 @@ def check_columns(table: Table, asked: Mapping[str, str | None]) -> None:
         if column is None:
             continue
         if column not in known:
-            raise TableError(
-                f"no column '{column}'{nearest(column, known)} (it has: {listed(known)})",
-                code="missing_column", where=f"{table.name}: {option}",
-            )  # fmt: skip
+            raise missing_column(column, known, f"{table.name}: {option}")
         values = table.rows[column]
         if values.dtype.kind in "iuf":
             continue
         if values.dtype.kind in "bmM":
             kind = "yes/no values" if values.dtype.kind == "b" else "dates or times"
-            raise TableError(
-                f"column '{column}' holds {kind}; it must hold numbers",
-                code="not_numbers", where=f"{table.name}: {option}",
-            )  # fmt: skip
+            message = f"column '{column}' holds {kind}; it must hold numbers"
+            raise TableError(message, code="not_numbers", where=f"{table.name}: {option}")
         for row, value in enumerate(values.tolist()):
-            if _is_number(value):
-                continue
-            raise TableError(
-                f"{option} column '{column}' must hold numbers; found {_short(value)}; {_mend(value)}",
-                code="not_numbers", where=table.place(row),
-            )  # fmt: skip
+            if not _is_number(value):
+                message = f"{option} column '{column}' must hold numbers; found {_short(value)}; {_fix(value)}"
+                raise TableError(message, code="not_numbers", where=table.place(row))
 
 
 def check_query(table: Table, query: str | None, option: str) -> None:
@@ -131,7 +125,7 @@ def check_query(table: Table, query: str | None, option: str) -> None:
     if query is None:
         return
     rows, known = table.rows.reset_index(drop=True), [str(name) for name in table.rows.columns]
-    mend = "write a pandas query such as 'N > 1e6 and split == \"train\"' (a name with spaces in backticks)"
+    fix = "write a pandas query such as 'N > 1e6 and split == \"train\"' (a name with spaces in backticks)"
     try:
         found = rows.eval(query)
     except Exception as error:  # pandas lets whatever its parser meets escape
@@ -141,14 +135,20 @@ def check_query(table: Table, query: str | None, option: str) -> None:
         if undefined:
             what = f"no column '{undefined}'{nearest(undefined, known)} (it has: {listed(known)})"
         else:
-            what = f"{str(error).splitlines()[0][:120] if str(error) else type(error).__name__}; {mend}"
+            what = f"{str(error).splitlines()[0][:120] if str(error) else type(error).__name__}; {fix}"
     else:
         if isinstance(found, pd.Series) and found.dtype.kind == "b" and len(found) == len(rows):
             return
-        what = f"this is no condition that is true or false for each row; {mend}"
+        what = f"this is not a condition that is true or false for each row; {fix}"
     if re.search(r"(?<![=<>!])=(?!=)", query):
         what = f"'=' compares nothing; write '=='. Columns: {listed(known)}"
     raise TableError(f"'{query}': {what}", code="wrong_query", where=f"{table.name}: {option}")
+
+
+def missing_column(column: str, known: list[str], where: str) -> TableError:
+    """The error that names a missing column and those there are."""
+    message = f"no column '{column}'{nearest(column, known)} (it has: {listed(known)})"
+    return TableError(message, code="missing_column", where=where)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -169,7 +169,7 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _mend(value: Any) -> str:
+def _fix(value: Any) -> str:
     text = str(value).strip()
     if text.endswith("%"):
         return "write a fraction or a plain number, without the % sign"
@@ -189,7 +189,7 @@ def _text(place: Path) -> str:
         raise TableError("found UTF-16 text; save the file as UTF-8", code="bad_encoding", where=f"{place}:1")
     if b"\0" in content:
         line = content[: content.index(b"\0")].count(b"\n") + 1
-        message = "found a NUL byte: this is no text file; save the table again as CSV"
+        message = "found a NUL byte: this is not a text file; save the table again as CSV"
         raise TableError(message, code="bad_encoding", where=f"{place}:{line}")
     try:
         return content.decode("utf-8-sig")
@@ -234,7 +234,7 @@ def _shape(name: str, text: str, separator: str) -> tuple[list[str], list[int]]:
         elif fields:
             if len(fields) != len(header):
                 found = f"{len(fields)} fields where the header has {len(header)}"
-                message = f"{found}; quote fields that hold the separator, or mend the row"
+                message = f"{found}; quote fields that hold the separator, or fix the row"
                 raise TableError(message, code="bad_row", where=f"{name}:{line}")
             lines.append(line)
         line = reader.line_num + 1
@@ -251,7 +251,7 @@ def _json_lines(name: str, text: str) -> Table:
         try:
             value = json.loads(raw)
         except (ValueError, RecursionError) as error:
-            message = f"no JSON ({error}); write one JSON object on each line"
+            message = f"not JSON ({error}); write one JSON object on each line"
             raise TableError(message, code="bad_row", where=f"{name}:{line}") from error
         if not isinstance(value, dict):
             message = f"found JSON of type {type(value).__name__}; write one JSON object on each line"
@@ -272,7 +272,7 @@ def _parquet(place: Path) -> pd.DataFrame:
             # Without pandas' own metadata every column comes back as a column, a former index too.
             rows = found.replace_schema_metadata(None).to_pandas()
     except (pa.ArrowException, OSError, MemoryError, UnicodeError, OverflowError, ValueError) as error:
-        message = f"damaged, or no parquet file ({str(error)[:200]}); write it again from its source"
+        message = f"damaged, or not a parquet file ({str(error)[:200]}); write it again from its source"
         raise TableError(message, code="damaged_file", where=str(place)) from error
     names = found.column_names
     twice = next((column for column in names if names.count(column) > 1), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rayscale.errors import InputError, TableError, nearest
+from rayscale.errors import InputError, TableError
 from rayscale.laws.fit import fit_law
 from rayscale.laws.fitting.observations import select
 from rayscale.laws.fitting.result import FORETOLD, Fit, GroupedFit
@@ -27,6 +28,7 @@ from rayscale.verdict.table_files import (
     check_query,
     check_writable,
     listed,
+    missing_column,
     read_table,
     write_table,
 )
@@ -77,9 +79,9 @@ class TableFit:
         """Why nothing could be fitted, as the error that ends the command."""
         reasons: dict[str, list[str]] = {}
         for fit in self.fits:
-            said = [each["message"] for each in fit.warnings if each["code"] != "dropped_rows"]
+            messages = [warning["message"] for warning in fit.warnings if warning["code"] != "dropped_rows"]
             dropped = _dropped_text(fit.rows_dropped)
-            text = "; ".join(said) + (f" ({dropped})" if dropped else "")
+            text = "; ".join(messages) + (f" ({dropped})" if dropped else "")
             reasons.setdefault(text, []).append(_group_name(fit))
         texts = [f"{', '.join(filter(None, names[:3]))}: {text}".removeprefix(": ") for text, names in reasons.items()]
         more = f" (and {len(texts) - 3} more groups)" if len(texts) > 3 else ""
@@ -104,8 +106,8 @@ class TableFit:
         parts = [each[list(PREDICTED)] for each in known if len(each)]
         left = held.index.difference(pd.Index(np.concatenate([each.index for each in parts]) if parts else []))
         parts += [part for fit in self.fits if (part := self._unmeasured(fit, held.loc[left])) is not None]
-        foretold = pd.concat(parts) if parts else pd.DataFrame(columns=list(PREDICTED), dtype=float)
-        return held.join(foretold.reindex(held.index))
+        predicted = pd.concat(parts) if parts else pd.DataFrame(columns=list(PREDICTED), dtype=float)
+        return held.join(predicted.reindex(held.index))
 
     def _unmeasured(self, fit: Any, left: pd.DataFrame) -> pd.DataFrame | None:
         """Predictions for those of the rows `left` that belong to this fit and have its inputs."""
@@ -130,7 +132,7 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
 
     A run has usual columns: target eval_loss, params, the study's data axis, gpus; a seed counts once, at its fewest
     GPUs. In a table the columns are named, or bear the usual names. Raises TableError and InputError with file, line,
-    option and the mend.
+    option and the fix.
     """
     run = _run(source)
     law = None if asked.law == "auto" else _law(asked.law, run)
@@ -153,9 +155,7 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
         raise InputError("names no column; name one or leave it out", where="--by")
     for column in keys or ():
         if column not in table.rows.columns:
-            known = _names(table)
-            message = f"no column '{column}'{nearest(column, known)} (it has: {listed(known)})"
-            raise TableError(message, code="missing_column", where=f"{source}: --by")
+            raise missing_column(column, _names(table), f"{source}: --by")
     rows = table.rows if left_out is None else table.rows[left_out == ""]
     try:
         found = fit_law(
@@ -220,9 +220,7 @@ def _names(table: Table) -> list[str]:
 
 def _run(source: str) -> Run | None:
     """The run folder of that name, None where the source is a file."""
-    if "://" not in source and not Path(source).is_dir():
-        return None
-    return load(source)
+    return load(source) if "://" in source or Path(source).is_dir() else None
 
 
 def _law(name: str, run: Run | None) -> Law:
@@ -279,7 +277,5 @@ def _group_name(fit: Any) -> str:
 
 
 def _dropped_text(dropped: Any) -> str:
-    counts: dict[str, int] = {}
-    for each in dropped:
-        counts[each["reason"]] = counts.get(each["reason"], 0) + 1
+    counts = Counter(entry["reason"] for entry in dropped)
     return ", ".join(f"{number} rows dropped: {reason}" for reason, number in counts.items())

@@ -23,9 +23,9 @@ from rayscale.laws.law import Law
 from rayscale.runs.fit_rows import GUESS, unfit, untrained
 from rayscale.study.metrics import BITS, FRACTIONS, LOWER_IS_BETTER, PERCENTS
 from rayscale.verdict.allocation import best_cell, cells, cheapest, data_needed, limit
+from rayscale.verdict.claim import study_claim
 from rayscale.verdict.copies import worth_of_copies
 from rayscale.verdict.metric_law import LOSS, bits_per_nat
-from rayscale.verdict.sentences import LEFT_OUT, untrained_text, write_sentences
 from rayscale.verdict.speedup import amount, gpu_gain, mean_interval
 
 HOLDOUT_BOOTSTRAP = 200
@@ -40,7 +40,6 @@ _NEEDED = ["trial_id", "status", "model", "params", "data_requested", "examples"
 def conclude(
     trials: pd.DataFrame,
     *,
-    task_type: str,
     data_axis: str,
     target: str,
     reach: float | None,
@@ -55,10 +54,10 @@ def conclude(
     `fits`: the `laws` (None: auto, chinchilla and power), all on eval_loss: those with the model size among their
     inputs over all models, where there are two sizes or more, the others for each model; power on 1 - `target` of the
     best model too, where `target` is an accuracy or F1. The verdict rests on the first law that could be fitted, those
-    over all models first; the others are its rivals in the hold-out check. `verdict`: sentences, target, doubling
+    over all models first; the others are its rivals in the hold-out check. `verdict`: target, doubling
     (data, params, gpus), cheapest, held_out, augmentation (see `worth_of_copies`), untrained (null, or how many runs
-    did no better than guessing; no law counts them). Raises InputError for a data axis that is neither of the two, and
-    for a law over anything but model size and data.
+    did no better than guessing; no law counts them), claim (see `study_claim`). Raises InputError for a data axis that
+    is neither of the two, and for a law over anything but model size and data.
     """
     if data_axis not in ("examples", "tokens"):
         raise InputError(f"the data axis is '{data_axis}'; it must be examples or tokens", where="data_axis")
@@ -67,17 +66,16 @@ def conclude(
     fitted = _fit_all(trials, chosen, data_axis, bootstrap, seed)
     held_out, fitted = _held_out(trials, fitted, chosen, data_axis, min(bootstrap, HOLDOUT_BOOTSTRAP), seed)
     aim, on_target = _target(trials, fitted, data_axis, target, reach, bootstrap, seed)
-    found = cells(trials, target)
     verdict: dict[str, Any] = {
         "target": aim,
         "doubling": {**_doubling(trials, fitted, data_axis), "gpus": gpu_gain(trials)},
-        "cheapest": None if reach is None else cheapest(found, target, reach, price_gpu_hour, currency),
+        "cheapest": None if reach is None else cheapest(cells(trials, target), target, reach, price_gpu_hour, currency),
         "held_out": held_out,
         "augmentation": _augmentation(trials, target, bootstrap, seed),
         "untrained": _untrained(trials),
+        "claim": study_claim(trials, target),
     }
     fits = [fit for fit in (*fitted.shared, *fitted.own, on_target) if fit is not None]
-    verdict = {"sentences": write_sentences(verdict, [fit.to_json() for fit in fits], task_type, data_axis), **verdict}
     return {"fits": [fit.to_json() for fit in fits], "verdict": verdict}
 
 
@@ -101,8 +99,8 @@ def law_line(trials: pd.DataFrame, data_axis: str) -> str | None:
 def reasons(fits: Iterable[Fit]) -> str:
     """Why these fits were refused, each reason once."""
     refused = [fit for fit in fits if fit.estimate is None]
-    said = [each["message"] for fit in refused for each in fit.warnings if each["code"] != "dropped_rows"]
-    return "; ".join(dict.fromkeys(said))
+    messages = [warning["message"] for fit in refused for warning in fit.warnings if warning["code"] != "dropped_rows"]
+    return "; ".join(dict.fromkeys(messages))
 
 
 @dataclass(frozen=True)
@@ -124,14 +122,24 @@ def _fit_rows(
     """The fit of a law to `rows` (a mask) without those that have a reason; these are listed as dropped."""
     places = np.flatnonzero(rows & (reasons == ""))
     size = "params" if _is_over_models(law) else None
-    found = cast(Fit, fit_law(trials.iloc[places], law, params=size, data=column, target=target, holdout=holdout,
+    fit = cast(Fit, fit_law(trials.iloc[places], law, params=size, data=column, target=target, holdout=holdout,
                               bootstrap=bootstrap, seed=seed))  # fmt: skip
-    own = [{**each, "row": int(places[each["row"]])} for each in found.rows_dropped]
+    dropped = [{**entry, "row": int(places[entry["row"]])} for entry in fit.rows_dropped]
     others = [{"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(rows & (reasons != ""))]
     warned = _untrained(trials.iloc[np.flatnonzero(rows)])
-    warnings = () if warned is None else ({"code": "untrained", "message": f"{untrained_text(warned)} {LEFT_OUT}"},)
-    dropped = tuple(sorted([*own, *others], key=lambda each: each["row"]))
-    return replace(found, rows_dropped=dropped, warnings=(*warnings, *found.warnings))
+    warnings = () if warned is None else ({"code": "untrained", "message": untrained_text(warned)},)
+    ordered = tuple(sorted([*dropped, *others], key=lambda entry: entry["row"]))
+    return replace(fit, rows_dropped=ordered, warnings=(*warnings, *fit.warnings))
+
+
+def untrained_text(lost: Mapping[str, Any]) -> str:
+    """How many runs did no better than guessing, and what guessing scores."""
+    low, high = f"{lost['low']:.3g}", f"{lost['high']:.3g}"
+    level = low if low == high else f"{low} to {high}"
+    return (
+        f"{lost['runs']} of {lost['of']} runs did no better than guessing (test loss at or above {level}). They are "
+        "left out of every law."
+    )
 
 
 def _untrained(trials: pd.DataFrame) -> dict[str, Any] | None:
@@ -166,7 +174,7 @@ def _fit_all(
     shared, own = [], []
     for law in laws:
         if strange := [role for role in find_law(law).inputs if role not in ("params", "data")]:
-            text = f"{find_law(law).name} is a law over {', '.join(strange)}; that of a study's loss is of params, data"
+            text = f"{find_law(law).name} is a law over {', '.join(strange)}; that of a loss is over params and data"
             raise InputError(text, where="laws")
         if _is_over_models(law):
             if models.nunique() > 1 or len(laws) == 1:
@@ -194,27 +202,28 @@ def _doubling(trials: pd.DataFrame, fitted: _Fitted, column: str) -> dict[str, d
     own = trials[(trials["model"] == largest) & (trials["status"] == "ok") & ~untrained(trials)]
     data = float(own[column].max())
     cell = {"params": params, column: data}
-    found = {}
+    gains = {}
     for axis, size in (("data", column), ("params", "params")):
         able = [fit for fit in fitted.of(largest) if fit.role_of(size)]
         usable = [fit for fit in able if fit.estimate is not None]
         if not usable:
             missing = "only one model size was run" if axis == "params" else "no law was fitted"
-            found[axis] = amount((None, None, None), "%", note=reasons(able) or missing)
+            gains[axis] = amount((None, None, None), "%", note=reasons(able) or missing)
             continue
         fit, before, after = usable[0], cell[size], 2 * cell[size]
         beyond = max(1.0, after / fit.data_range[str(fit.role_of(size))][1])
-        note = f"loss of {largest} at {data:,.0f} {column}, {fit.law.name} law, {beyond:.3g} times beyond the data"
+        reach = f"{fit.law.name} law, {beyond:.3g} times the largest size measured"
+        note = f"loss of {largest} at {data:,.0f} {column}, {reach}"
         facts = {"law": fit.law.name, "model": largest, "from": before, "to": after, "extrapolation": beyond}
         sizes = [{role: each[name] for role, name in fit.columns.items()} for each in (cell, {**cell, size: after})]
-        found[axis] = amount([100 * each for each in fit.change(*sizes)], "%", note=note, **facts)
-    return found
+        gains[axis] = amount([100 * each for each in fit.change(*sizes)], "%", note=note, **facts)
+    return gains
 
 
 def _held_out(
     trials: pd.DataFrame, fitted: _Fitted, laws: Sequence[str | Law], column: str, bootstrap: int, seed: int
 ) -> tuple[dict[str, Any], _Fitted]:
-    """Fits without the largest data size, and how they foretell it: every law, and the last value kept.
+    """Fits without the largest data size, and how they predict it: every law, and the last value kept.
 
     Returns the verdict's `held_out` and the laws over all models with their scores attached: these still rest on all
     rows, a score belongs to the same law fitted without the largest size.
@@ -229,38 +238,38 @@ def _held_out(
     kept = rows[rows[column] < last].sort_values(column, kind="stable")
     latest = kept[kept[column] == kept.groupby("model")[column].transform("max")].groupby("model")[LOSS].mean()
     constant = held.assign(predicted=held["model"].map(latest), low=0.0, high=np.inf).dropna(subset=["predicted"])
-    foretold: dict[str, list[pd.DataFrame]] = {}
+    predicted: dict[str, list[pd.DataFrame]] = {}
     for fit in (*without.shared, *without.own):
         # A law of model sizes alone says nothing about data.
         if fit.predictions is not None and len(fit.predictions) and fit.role_of(column):
-            foretold.setdefault(fit.law.name, []).append(fit.predictions)
-    scores = {name: score(pd.concat(each), LOSS) for name, each in foretold.items()}
+            predicted.setdefault(fit.law.name, []).append(fit.predictions)
+    scores = {name: score(pd.concat(each), LOSS) for name, each in predicted.items()}
     if len(constant):
         scores["constant"] = {**score(constant, LOSS), "covered": None}
     facts = {"data": last, "unit": column, "extrapolation": last / before}
     # The law of the verdict: the first that was fitted to all rows and could be fitted to these.
     trusted = [fit.law.name for fit in (*fitted.shared, *fitted.own) if fit.estimate is not None]
-    law = next((name for name in [*trusted, *foretold] if name in foretold), None)
+    law = next((name for name in [*trusted, *predicted] if name in predicted), None)
     if law is None:
-        note = f"without the largest data size no law can be fitted: {reasons((*without.shared, *without.own))}"
+        note = f"without the largest data size no law can be fitted: {reasons((*without.shared, *without.own)[-1:])}"
         return {"n": 0, "note": note, **facts, "rivals": scores}, fitted
     chosen = scores.pop(law)
     worse = "constant" in scores and chosen["rmse_log"] >= scores["constant"]["rmse_log"]
     narrow = _too_narrow(chosen)
-    said = (
-        (worse, "on the held-out largest data size the law foretold less well than the last value kept constant"),
-        (narrow, f"{100 * chosen['covered']:.0f}% of the {chosen['n']} held-out runs lie in the 95% interval foretold "
-                 "for them: the intervals of this law are too narrow"),
+    possible = (
+        (worse, "the law predicts the held-out largest data size worse than the last value kept constant"),
+        (narrow, f"{100 * chosen['covered']:.0f}% of the {chosen['n']} held-out runs lie in their 95% interval: "
+                 "the intervals of this law are too narrow"),
     )  # fmt: skip
-    doubts = tuple({"code": "misspecified", "message": text} for true, text in said if true)
+    doubts = tuple({"code": "misspecified", "message": text} for doubtful, text in possible if doubtful)
     shared = tuple(replace(fit, held_out={**scores, law: chosen}.get(fit.law.name)) for fit in fitted.shared)
     doubted = [
         tuple(replace(fit, warnings=(*fit.warnings, *doubts)) if fit.law.name == law else fit for fit in fits)
         for fits in (shared, fitted.own)
     ]
-    rows = _held_rows(pd.concat(foretold[law]))
-    found = {"law": law, **chosen, **facts, "too_narrow": narrow, "rivals": scores, "rows": rows}
-    return found, _Fitted(*doubted)
+    rows = _held_rows(pd.concat(predicted[law]))
+    check = {"law": law, **chosen, **facts, "too_narrow": narrow, "rivals": scores, "rows": rows}
+    return check, _Fitted(*doubted)
 
 
 def _too_narrow(scored: Mapping[str, Any]) -> bool:
@@ -270,7 +279,7 @@ def _too_narrow(scored: Mapping[str, Any]) -> bool:
 
 
 def _held_rows(predicted: pd.DataFrame) -> list[dict[str, Any]]:
-    """What each held-out run measured and what was foretold: trial_id, model, measured, predicted, low, high."""
+    """What each held-out run measured and what was predicted: trial_id, model, measured, predicted, low, high."""
     named = predicted.rename(columns={LOSS: "measured"})
     names = ("trial_id", "model", "measured", "predicted", "low", "high")
     return [dict(zip(names, row, strict=True)) for row in named[list(names)].itertuples(index=False)]
@@ -286,10 +295,10 @@ def _augmentation(trials: pd.DataFrame, metric: str, bootstrap: int, seed: int) 
 
     They need not agree: copies may make a model right more often and too sure where it is wrong.
     """
-    found = worth_of_copies(trials, LOSS, bootstrap, seed)
-    if found and metric not in LOWER_IS_BETTER:
-        found += worth_of_copies(_with_errors(trials, metric), f"1 - {metric}", bootstrap, seed)
-    return found
+    worths = worth_of_copies(trials, LOSS, bootstrap, seed)
+    if worths and metric not in LOWER_IS_BETTER:
+        worths += worth_of_copies(_with_errors(trials, metric), f"1 - {metric}", bootstrap, seed)
+    return worths
 
 
 def _target(
@@ -300,8 +309,7 @@ def _target(
     The loss, the perplexity (its exponential) and bits come from the loss's own laws. An accuracy or F1 is one minus an
     error that falls with data: the power law of that error, for the model that came nearest.
     """
-    found = cells(trials, metric)
-    best, lower = best_cell(found, metric), metric in LOWER_IS_BETTER
+    best, lower = best_cell(cells(trials, metric), metric), metric in LOWER_IS_BETTER
     aim: dict[str, Any] = {"metric": metric, "reach": reach, "direction": "lower" if lower else "higher"}
     aim |= {"reached": None, "best": None, "needed": None}
     if best is None:
@@ -329,18 +337,18 @@ def _target(
     if reached:
         return aim, fit
     if asked is None:
-        return {**aim, "note": f"no run of {best['model']} did better than guessing, so no law can say"}, fit
+        return {**aim, "note": f"no run of {best['model']} did better than guessing, so there is no law"}, fit
     if asked.estimate is None:
-        return {**aim, "note": f"no law can say how much data would reach it: {reasons([asked])}"}, fit
+        return {**aim, "note": f"no law predicts how much data would reach it: {reasons([asked])}"}, fit
     if level is None or level <= 0 or metric in ("train_loss", "validation_loss"):
-        return {**aim, "note": "no law of this study is on that quantity, or it lies where no law reaches"}, fit
+        return {**aim, "note": "no law of this study predicts that quantity, or not at that value"}, fit
     size = {"params": float(best["params"])} if "params" in asked.columns else {}
     needed = data_needed(asked, size, level)
     if needed is None:
         end = limit(asked, size)
         note = (
-            f"by the {asked.law.name} law {best['model']} does not get there with any amount of data: "
-            f"its {asked.target} approaches {end['value']:.4g} (95%: {end['low']:.4g} to {end['high']:.4g})"
+            f"the {asked.law.name} law predicts that {best['model']} does not reach it with any amount of data: its "
+            f"{asked.target} approaches {end['value']:.3g} (95% interval {end['low']:.3g} to {end['high']:.3g})"
         )
         return {**aim, "limit": end, "note": note}, fit
     return {**aim, "needed": {**needed, "law": asked.law.name, "model": best["model"]}}, fit

@@ -22,6 +22,7 @@ from rayscale.report.figures.chart import (
 from rayscale.report.figures.evidence import Evidence
 from rayscale.report.figures.loss import Predict
 from rayscale.report.numbers import count, number, percent, shorten
+from rayscale.report.wording import rival_name
 
 
 def residual_rows(evidence: Evidence, predict: Predict) -> pd.DataFrame:
@@ -111,14 +112,11 @@ def held_out(evidence: Evidence, check: dict) -> Drawn | None:
     return draw("held-out", "Held-out check", caption, reading, caption, paint, tall=1.0 if len(rows) else 0.55)
 
 
-_RIVALS = {"power": "a power law per model", "constant": "the last value kept", "chinchilla": "chinchilla"}
-
-
 def _errors(check: dict) -> list[tuple[str, float]]:
     """(who, root mean square log error), the law itself first."""
     named = [(str(check.get("law") or "the law"), check), *(check.get("rivals") or {}).items()]
-    found = [(_RIVALS.get(name, str(name)), number((score or {}).get("rmse_log"))) for name, score in named]
-    measured = [(name, error) for name, error in found if error is not None]
+    errors = [(rival_name(str(name)), number((score or {}).get("rmse_log"))) for name, score in named]
+    measured = [(name, error) for name, error in errors if error is not None]
     return measured if number(check.get("rmse_log")) is not None else []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from rayscale.report.figures.loss import Predict, loss_against_data, loss_agains
 from rayscale.report.figures.residuals import held_out, residual_rows, residuals
 from rayscale.report.figures.speed import speed_against_gpus
 from rayscale.report.notes import doctor_notes, row_notes
-from rayscale.report.numbers import count, duration, number, plain, significant
+from rayscale.report.numbers import count, duration, number, plain, significant, trimmed
 from rayscale.report.page.tables import (
     ClassScores,
     constant_settings,
@@ -31,13 +30,11 @@ from rayscale.report.page.tables import (
     trial_columns,
     trial_views,
 )  # fmt: skip
+from rayscale.report.sentences import claim_quality, claim_rows, claim_sentences
 from rayscale.report.wording import (
-    Gain,
-    amount,
     cheapest_facts,
     fits_of,
     gains,
-    interval_text,
     notices,
     sentences,
     target_facts,
@@ -45,16 +42,6 @@ from rayscale.report.wording import (
 from rayscale.runs.ledger import COLUMNS
 from rayscale.runs.sweeps import OUTDONE
 from rayscale.system.storage import Store
-
-
-@dataclass(frozen=True)
-class GainView:
-    title: str
-    value: float | None
-    change: str
-    interval: str
-    span: str
-    note: str
 
 
 def write_report(
@@ -92,11 +79,10 @@ def render(
     """The page as text; arguments as in `write_report`, and the scores by class of the best trial."""
     trials = trials.reset_index(drop=True).reindex(columns=list(COLUMNS))
     evidence = gather(study, trials, fit)
-    found = gains(fit)
     verdict = (fit or {}).get("verdict") or {}
     predict = _predictor()
     drawn, absent = _figures(evidence, trials, verdict, predict)
-    said = notices(fit)
+    remarks = notices(fit)
     first, *others = sentences(fit)
     headline, _, rest = first.partition(". ")
     context = {
@@ -104,11 +90,12 @@ def render(
         "lede": _lede(study, evidence, trials),
         "headline": headline,
         "sentences": [rest, *others] if rest else others,
-        "gains": [_gain_view(gain) for gain in found],
+        "gains": gains(fit),
         "target": target_facts(fit),
         "cheapest": cheapest_facts(fit),
-        "refusals": [notice for notice in said if notice.kind == "Refused"],
-        "warnings": [notice for notice in said if notice.kind != "Refused"],
+        "refusals": [notice for notice in remarks if notice.kind == "Refused"],
+        "warnings": [notice for notice in remarks if notice.kind != "Refused"],
+        "claim": _claim_view(verdict.get("claim")),
         "tiles": _tiles(evidence, trials),
         "figures": drawn,
         "absent": absent,
@@ -178,9 +165,12 @@ def _figures(
     return drawn, [(title, reason) for title, figure, reason in wanted if figure is None and reason]
 
 
-def _gain_view(gain: Gain) -> GainView:
-    between = interval_text(gain.low, gain.high, gain.unit)
-    return GainView(gain.title, gain.value, amount(gain.value, gain.unit), between, gain.span, gain.note)
+def _claim_view(claim: dict | None) -> dict | None:
+    """The title, the sentences and the table of the section on the claim; None where a study cannot test it."""
+    if not claim:
+        return None
+    title = f"Is {claim_quality(claim)} proportional to data over GPUs?"
+    return {"title": title, "sentences": claim_sentences(claim), "rows": claim_rows(claim)}
 
 
 def _law_facts(item: dict) -> list[tuple[str, str]]:
@@ -220,7 +210,7 @@ def _lede(study: dict, evidence: Evidence, trials: pd.DataFrame) -> str:
     given = study.get("target") or {}
     target = given if isinstance(given, dict) else {"metric": given}
     metric, reach = target.get("metric") or evidence.target, target.get("reach")
-    aim = f"Target: {metric}" + (f", to reach {significant(reach, 4)}." if number(reach) is not None else ".")
+    aim = f"Target: {metric}" + (f", to reach {trimmed(reach, 4)}." if number(reach) is not None else ".")
     return f"{evidence.task or 'A study'}{f' on {plain(text)}' if text else ''}. {aim}"
 
 

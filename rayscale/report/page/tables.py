@@ -27,7 +27,15 @@ from rayscale.report.numbers import (
     whole,
 )
 from rayscale.report.terminal.fit import parameter_units
-from rayscale.report.wording import fit_name, interval_text, spoken_outcome, usable, warning_parts
+from rayscale.report.wording import (
+    fit_name,
+    interval_text,
+    rival_name,
+    spoken_outcome,
+    usable,
+    warning_parts,
+    weight_text,
+)
 from rayscale.runs.sweeps import OUTDONE
 from rayscale.study.metrics import BITS
 
@@ -71,15 +79,8 @@ def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]],
     rows, unrounded = [], []
     for name, value in params.items():
         low, high = intervals.get(name) or (None, None)
-        rows.append(
-            (
-                name,
-                significant(value, 4),
-                significant(errors.get(name), 2),
-                interval_text(low, high),
-                units.get(name, ""),
-            )
-        )
+        error = significant(errors.get(name), 2)
+        rows.append((name, significant(value, 4), error, interval_text(low, high), units.get(name, "")))
         unrounded.append((name, exact(value), exact(errors.get(name)), exact(low), exact(high)))
     return FitView(
         name=fit_name(item),
@@ -103,7 +104,7 @@ def _engine_facts(item: dict) -> list[tuple[str, str]]:
     estimate = item.get("estimate") or {}
     share = f"{best:.0f} of {starts:.0f}" if starts and best is not None else MISSING
     if starts and best is not None:
-        share += f" ({100 * best / starts:.0f} %)"
+        share += f" ({100 * best / starts:.0f}%)"
     facts = [
         ("Weights of the laws", weight_text(item) or MISSING),
         ("Objective", exact(item.get("objective"))),
@@ -306,9 +307,6 @@ _ROLE_WORDS = {"params": "Parameters", "data": "Data", "unique": "Distinct data"
                "loss": "Loss"}  # fmt: skip
 
 
-_RIVALS = {"power": "a power law for each model", "constant": "the last value kept"}
-
-
 def prediction_header(item: Mapping[str, Any]) -> tuple[str, ...]:
     """The headers of `prediction_rows`."""
     # A law of one size has the role data whatever that size is; its column says which.
@@ -343,7 +341,7 @@ def held_out_rows(check: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     if not check.get("n"):
         return ()
     listed = [(f"{check.get('law', 'the law')} law", check)]
-    listed += [(_RIVALS.get(name, str(name)), score) for name, score in (check.get("rivals") or {}).items() if score]
+    listed += [(rival_name(str(name)), score) for name, score in (check.get("rivals") or {}).items() if score]
     return tuple(
         (name, str(score.get("n")), percent(score.get("rmse_log"), 3), percent(score.get("mape"), 3),
          significant(score.get("r2"), 3), percent(score.get("covered")))
@@ -357,16 +355,7 @@ def residual_table(rows: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
     for model, own in rows.groupby("model", sort=False):
         values = own["residual"].to_numpy(dtype=float)
         farthest = values[int(np.argmax(np.abs(values)))]
-        signed = [f"{'+' if value > 0 else ''}{percent(value)}" for value in (values.mean(), farthest)]
+        signed = [f"{significant(100 * value, 2, sign=True)}%" for value in (values.mean(), farthest)]
         found.append((shorten(model, 48), str(len(values)), signed[0], percent(float(np.sqrt(np.mean(values**2)))),
                       signed[1]))  # fmt: skip
     return tuple(found)
-
-
-def weight_text(item: Mapping[str, Any]) -> str:
-    """The weights of a combination of laws, the heaviest first; empty for one law."""
-    weights = item.get("weights") or {}
-    listed = sorted(weights.items(), key=lambda each: -each[1])
-    return ", ".join(f"{name} {percent(value)}" for name, value in listed if value > 0) or (
-        "" if not weights else MISSING
-    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from rayscale.report.numbers import count, plural, shorten, significant, wrap
 from rayscale.report.terminal.fit import WIDTH, table_lines
+from rayscale.report.wording import interval_text
 from rayscale.verdict.speedup import MARGIN
 
 _SHOWN = 5  # cells named for each reason
@@ -17,10 +18,12 @@ def compare_lines(found: Mapping[str, Any], names: tuple[str, str], width: int =
     width = max(40, min(width, 100))
     metric = found["target"]
     lines = wrap(f"Second against first: {names[1]} against {names[0]}.", width)
+    share = found["relative"]["value"]
+    relative = "" if share is None else f", {significant(share, 3, sign=True)}%"
     means = [significant(each, 4) for each in found["means"]]
     lines += wrap(f"{metric} ({found['direction']} is better) over {plural(found['pairs'], 'pair')} of runs: "
                   f"{means[0]} and {means[1]}, a difference of {_signed(found['difference'])}"
-                  f"{_percent(found['relative'])}; {_meaning(found)}.", width)  # fmt: skip
+                  f"{relative}; {_meaning(found)}.", width)  # fmt: skip
     if found["signatures"]:
         lines += wrap(_rules(metric, found["signatures"]), width)
     wins = found["wins"]
@@ -34,24 +37,22 @@ def compare_lines(found: Mapping[str, Any], names: tuple[str, str], width: int =
 
 
 def _signed(item: Mapping[str, Any]) -> str:
-    text = f"{item['value']:+.4g}"
-    if item["low"] is None:
-        return f"{text} (one pair, no interval)"
-    return f"{text} (95%: {item['low']:+.4g} to {item['high']:+.4g})"
-
-
-def _percent(item: Mapping[str, Any]) -> str:
-    return "" if item["value"] is None else f", {item['value']:+.3g}%"
+    text = significant(item["value"], 3, sign=True)
+    return (
+        f"{text} (one pair, no interval)"
+        if item["low"] is None
+        else f"{text} (95%: {interval_text(item['low'], item['high'])})"
+    )
 
 
 def _meaning(found: Mapping[str, Any]) -> str:
     gap = found["difference"]
     if found["signatures"] and all(found["signatures"].values()):
-        return "counted by different rules, so which is better cannot be told"
+        return "counted by different rules, so they cannot be compared"
     if gap["low"] is None:
-        return "one pair cannot tell which is better"
+        return "one pair does not show which is better"
     if gap["low"] <= 0 <= gap["high"]:
-        return "which is better cannot be told from these pairs"
+        return "these pairs do not show which is better"
     ahead = (gap["value"] < 0) == (found["direction"] == "lower")
     return f"the {'second' if ahead else 'first'} is better"
 
@@ -65,8 +66,8 @@ def _rules(metric: str, signatures: Mapping[str, list[str]]) -> str:
 
 def _ratio(item: Mapping[str, Any], what: str) -> str:
     if item["value"] is None:
-        return f"{what}: cannot be said, since {item['note']}."
-    between = "" if item["low"] is None else f" (95%: {significant(item['low'])} to {significant(item['high'])})"
+        return f"{what}: unknown; {item['note']}."
+    between = "" if item["low"] is None else f" (95%: {interval_text(item['low'], item['high'])})"
     return f"{what}: {significant(item['value'])} times the first's{between}, {plural(item['pairs'], 'pair')}."
 
 
@@ -74,7 +75,7 @@ def _laws(found: Mapping[str, Any], width: int) -> list[str]:
     laws = found["laws"]
     if laws is None:
         note = found.get("laws_note")
-        return wrap(f"Whether the laws differ is not known: {note}.", width) if note else []
+        return wrap(f"Whether the laws differ is unknown: {note}.", width) if note else []
     if not laws:
         return ["The two studies fitted no law in common."]
     lines: list[str] = []
@@ -92,14 +93,14 @@ def _laws(found: Mapping[str, Any], width: int) -> list[str]:
         rows = []
         for each in law["parameters"]:
             kind = "ratio" if "ratio" in each else "difference"
-            between = f"{significant(each['low'])} to {significant(each['high'])}"
+            between = interval_text(each["low"], each["high"])
             values = (significant(each["first"], 4), significant(each["second"], 4))
             rows.append((each["name"], *values, f"{kind} {significant(each[kind])} ({between})"))
         lines += ["", *wrap(f"{name} {verdict}{said}.", width)]
         lines += table_lines(("", "first", "second", "second to first, 95%"), rows, width) if rows else []
         for each in law["predictions"]:
             at = f"{count(each['data'])} of data" if "data" in each else "the largest sizes"
-            between = f"{significant(each['low'], 4)} to {significant(each['high'], 4)}"
+            between = interval_text(each["low"], each["high"], digits=4)
             values = (significant(each["first"], 4), significant(each["second"], 4))
             lines += wrap(f"Predicted at {at}: {values[0]} and {values[1]} (ratio 95%: {between}).", width)
     return lines
@@ -111,7 +112,7 @@ def _predicting(law: Mapping[str, Any]) -> str:
         return "predict differently"
     if all(abs(each[end] - 1) < MARGIN for each in law["predictions"] for end in ("low", "high")):
         return f"predict the same within {100 * MARGIN:g}%"
-    return "cannot be told apart by these trials, which does not say that they predict the same"
+    return "are not told apart by these trials, which does not mean that they predict the same"
 
 
 def _unpaired(found: Mapping[str, Any], width: int) -> list[str]:
@@ -120,8 +121,8 @@ def _unpaired(found: Mapping[str, Any], width: int) -> list[str]:
         cell = f"{shorten(each['model'], 24)} {count(each['data_requested'])} x{each['gpus']} seed {each['seed']}"
         reasons.setdefault(each["reason"], []).append(cell)
     if not reasons:
-        return ["", "Every cell has its partner."]
-    lines = ["", f"Left out, without a partner: {plural(len(found['unpaired']), 'cell')}."]
+        return ["", "Every cell is paired."]
+    lines = ["", f"Unpaired and left out: {plural(len(found['unpaired']), 'cell')}."]
     for reason, cells in reasons.items():
         more = ", ..." if len(cells) > _SHOWN else ""
         lines += wrap(f"{len(cells)} {reason}: {', '.join(cells[:_SHOWN])}{more}", width, initial_indent="  ",

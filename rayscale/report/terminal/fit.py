@@ -5,12 +5,13 @@ Lines fit 60 columns where words allow and are plain text: they are read in pipe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayscale.report.numbers import duration, number, padded, percent, plural, shorten, significant, wrap
 from rayscale.report.numbers import width as width_of
-from rayscale.report.wording import ADVICE, spoken_outcome
+from rayscale.report.wording import ADVICE, reach_text, spoken_outcome, weight_text
 
 WIDTH = 78
 _MOST_GROUPS = 40  # groups shown in the table of groups; all are in the JSON
@@ -41,12 +42,12 @@ def prediction_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
         between = f"{significant(found['data_low'], 4)} to {significant(found['data_high'], 4)}"
         lines += wrap(f"On data of size {significant(found['data'], 4)} (95%: {between}).", width)
     beyond = found["extrapolation"]
-    lines.append("Within the measured data." if beyond <= 1 else f"{beyond:.3g} times beyond the measured data.")
+    lines.append(f"{reach_text(beyond).capitalize()}.")
     if found.get("speedup") is not None:
         speed = significant(found["speedup"])
         lines.append(f"{found['gpus']} GPUs train {speed} times as many examples per second as the fewest measured.")
     elif "speedup" in found:
-        lines.append(f"How fast {found['gpus']} GPUs train was not measured.")
+        lines.append(f"The speed of {found['gpus']} GPUs was not measured.")
     if found.get("unused"):
         lines += wrap(f"Not used by this law: {', '.join(found['unused'])}.", width)
     return [*lines, *warning_lines([found], width)]
@@ -124,9 +125,8 @@ def _power(power: Any, fit: Mapping[str, Any]) -> str:
 
 
 def _weights(weights: Mapping[str, float], width: int) -> list[str]:
-    ordered = sorted(weights.items(), key=lambda each: -each[1])
-    text = ", ".join(f"{name} {percent(value)}" for name, value in ordered if value > 0)
-    return wrap(f"Weights, by how each law foretold held-out larger scales: {text}", width, subsequent_indent="  ")
+    text = f"Weights, by how each law predicted held-out larger scales: {weight_text({'weights': weights})}"
+    return wrap(text, width, subsequent_indent="  ")
 
 
 def _search(fit: Mapping[str, Any]) -> str:
@@ -157,7 +157,7 @@ def _held_text(held: Mapping[str, Any] | None) -> str | None:
     if held is None:
         return None
     if not held.get("n") or held.get("rmse_log") is None:
-        return "Held out: no row whose sizes and target can be used."
+        return "Held out: no usable row."
     text = f"Held out: {plural(int(held['n']), 'row')}"
     text += f"; root mean square of the log error {significant(held['rmse_log'], 3)}"
     text += f", mean relative error {percent(held['mape'])}"
@@ -186,9 +186,7 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
     laws = ", ".join(dict.fromkeys(str(fit.get("law")) for fit in fits))
     by = ", ".join((fits[0].get("by") or {}) if fits else [])
     lines = wrap(f"{laws} on {fits[0].get('target')} by {by}: {plural(len(fits), 'group')}", width)
-    outcomes: dict[str, int] = {}
-    for fit in fits:
-        outcomes[str(fit.get("outcome"))] = outcomes.get(str(fit.get("outcome")), 0) + 1
+    outcomes = Counter(str(fit.get("outcome")) for fit in fits)
     lines += wrap("Outcomes: " + ", ".join(f"{name} {amount}" for name, amount in outcomes.items()), width)
     weights = [fit["weights"] for fit in fits if fit.get("weights")]
     shared = len(weights) == len(fits) and all(each == weights[0] for each in weights)
@@ -199,20 +197,16 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
         name = ", ".join(str(value) for value in (fit.get("by") or {}).values())
         found = ", ".join(f"{key} {significant(value, 3)}" for key, value in (fit.get("params") or {}).items())
         if fit.get("weights"):
-            best = sorted(fit["weights"].items(), key=lambda each: -each[1])[:2]
-            found = ", ".join(f"{key} {percent(value)}" for key, value in best)
+            found = weight_text(fit, 2)
         error = (fit.get("held_out") or {}).get("rmse_log")
         short = (shorten(name, 28), str(fit.get("rows_used")), significant(error, 2))
         rows.append((*short, str(fit.get("outcome")), found))
     header = ("group", "rows", "held-out error", "outcome", "law")
     wide = table_lines(header, rows, width)
     # Where the parameters do not fit beside the rest, they are left to the JSON.
-    shown = (
-        wide
-        if len(wide) == len(rows) + 1 and not shared
-        else table_lines(header[:-1], [row[:-1] for row in rows], width)
-    )
-    lines += ["", *shown, ""]
+    if shared or len(wide) > len(rows) + 1:
+        wide = table_lines(header[:-1], [row[:-1] for row in rows], width)
+    lines += ["", *wide, ""]
     if len(fits) > _MOST_GROUPS:
         lines += [f"and {len(fits) - _MOST_GROUPS} more groups; --json has them all", ""]
     dropped = sum(len(fit.get("rows_dropped") or []) for fit in fits)

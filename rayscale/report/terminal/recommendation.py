@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rayscale.report.numbers import count, duration, percent, shorten, significant, wrap
+from rayscale.report.numbers import count, duration, percent, plural, shorten, significant, trimmed, wrap
 from rayscale.report.terminal.fit import WIDTH, table_lines, warning_lines
+from rayscale.report.wording import interval_text, reach_text, weight_text
 
 
 def recommend_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
     """A recommendation, as `rayscale.verdict.recommendation.recommend` gives it, as lines at most `width` wide."""
     width = max(40, min(width, 100))
     aim, unit = found["target"], found["searched"]["data_unit"]
-    wanted = f"{aim['metric']} {'<=' if aim['direction'] == 'lower' else '>='} {significant(aim['reach'], 4)}"
+    wanted = f"{aim['metric']} {'<=' if aim['direction'] == 'lower' else '>='} {trimmed(aim['reach'], 4)}"
     lines: list[str] = []
     if found["allocation"] is not None:
         lines += wrap(f"Cheapest for {wanted}: {_words(found, unit)}.", width)
-        lines += wrap(f"Predicted {_predicted(found, aim['metric'])}; {_likely(found)}; {_beyond(found)}.", width)
+        lines += wrap(
+            f"Predicted {_predicted(found, aim['metric'])}; {_likely(found)}; {reach_text(found['extrapolation'])}.",
+            width,
+        )
         inside = found["within_data"]
         if inside is not None and inside["allocation"] != found["allocation"]:
             lines += wrap(f"With no more data than was measured: {_words(inside, unit)}; predicted "
@@ -26,23 +30,22 @@ def recommend_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
         lines += wrap(f"Nothing to recommend for {wanted}: {found['reason']}.", width)
         near = found["nearest"]
         if near is not None:
-            lines += wrap(f"Nearest to it: {_words(near, unit)}; predicted {_predicted(near, aim['metric'])}; "
-                          f"{_likely(near)}; {_beyond(near)}.", width)  # fmt: skip
+            lines += wrap(f"Nearest: {_words(near, unit)}; predicted {_predicted(near, aim['metric'])}; "
+                          f"{_likely(near)}; {reach_text(near['extrapolation'])}.", width)  # fmt: skip
     lines += ["", *_frontier(found, aim["metric"], width), ""]
     basis = found["basis"]
     if basis["law"]:
         error = basis["held_out_error"]
         tested = f"; on the largest data size, held out, it missed by {significant(error, 2)}" if error else ""
-        shares = sorted((basis["weights"] or {}).items(), key=lambda each: -each[1])[:3]
-        mixed = f" ({', '.join(f'{name} {percent(share)}' for name, share in shares)})" if shares else ""
-        lines += wrap(f"Quality: the {basis['law']} law{mixed}{tested}. Cost: {basis['cost'] or 'not known'}.", width)
+        mixed = f" ({weight_text(basis, 3)})" if basis["weights"] else ""
+        lines += wrap(f"Quality: the {basis['law']} law{mixed}{tested}. Cost: {basis['cost'] or 'unknown'}.", width)
     data = found["searched"]
-    reach = (
-        f"{count(data['data'][0])} to {count(data['data'][1])} {unit} ({data['beyond']:g} times the largest measured)"
+    sizes = f"{count(data['data'][0])} to {count(data['data'][1])} {unit} ({data['beyond']:g}× the largest measured)"
+    lines += wrap(
+        f"Searched: {plural(len(data['models']), 'model')}, {sizes}, GPUs {', '.join(map(str, data['gpus']))}.", width
     )
-    lines += wrap(f"Searched: {len(data['models'])} models, {reach}, GPUs {', '.join(map(str, data['gpus']))}.", width)
     for each in found["unknown"]:
-        lines += wrap(f"Not known: {each}", width, subsequent_indent="  ")
+        lines += wrap(f"Note: {each}", width, subsequent_indent="  ")
     return [*lines, *warning_lines([found], width)]
 
 
@@ -58,7 +61,7 @@ def _words(row: Mapping[str, Any], unit: str) -> str:
         return f"{text}, at an unknown cost"
     text += f", {significant(row['gpu_hours'])} GPU-hours"
     if row["gpu_hours_low"] is not None:
-        text += f" (95%: {significant(row['gpu_hours_low'])} to {significant(row['gpu_hours_high'])})"
+        text += f" (95%: {interval_text(row['gpu_hours_low'], row['gpu_hours_high'])})"
     if row["money"] is not None:
         text += f", {significant(row['money']['value'])} {row['money']['unit']}"
     return f"{text}, {duration(row['hours'] * 3600)} of time"
@@ -68,24 +71,19 @@ def _predicted(row: Mapping[str, Any], metric: str) -> str:
     text = f"{metric} {significant(row['predicted'], 4)}"
     if row["low"] is None:
         return f"{text} (one run, no interval)"
-    return f"{text} (95% for a new run: {significant(row['low'], 4)} to {significant(row['high'], 4)})"
+    return f"{text} (95% for a new run: {interval_text(row['low'], row['high'], digits=4)})"
 
 
 def _likely(row: Mapping[str, Any]) -> str:
     if row["probability"] is None:
-        return "how likely a new run reaches it is not known"
+        return "the probability that a new run reaches it is unknown"
     return f"a new run reaches it with probability {_share(row['probability'])}"
 
 
 def _share(probability: float | None) -> str:
     if probability is None:
         return "?"
-    return "over 99 %" if probability > 0.99 else "under 1 %" if probability < 0.01 else percent(probability)
-
-
-def _beyond(row: Mapping[str, Any]) -> str:
-    beyond = row["extrapolation"]
-    return "within the measured data" if beyond <= 1 else f"{significant(beyond)} times beyond the measured data"
+    return "over 99%" if probability > 0.99 else "under 1%" if probability < 0.01 else percent(probability)
 
 
 def _frontier(found: Mapping[str, Any], metric: str, width: int) -> list[str]:
@@ -94,7 +92,7 @@ def _frontier(found: Mapping[str, Any], metric: str, width: int) -> list[str]:
     for row in found["frontier"]:
         place = row["allocation"]
         cost = "?" if row["gpu_hours"] is None else significant(row["gpu_hours"])
-        between = "" if row["low"] is None else f"{significant(row['low'], 3)} to {significant(row['high'], 3)}"
+        between = "" if row["low"] is None else interval_text(row["low"], row["high"])
         mark = "<-" if place == found["allocation"] else ""
         beyond = "" if row["extrapolation"] <= 1 else f"x{significant(row['extrapolation'], 2)}"
         rows.append((shorten(place["model"], 18), count(place["data"]), str(place["gpus"]), cost,

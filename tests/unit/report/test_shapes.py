@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from rayscale.errors import InputError
 from rayscale.report.page.page import render
+from rayscale.report.rebuild import with_sentences
 from rayscale.report.terminal.run import verdict_lines
 from rayscale.report.wording import sentences
 from rayscale.runs.ledger import COLUMNS, SCHEMA
@@ -99,7 +100,8 @@ def told(design: Mapping[str, Any]) -> tuple[dict[str, Any], str, str]:
     best = float(ok.median()) if len(ok) else 0.5
     reach = {None: None, "had": best, "beyond": best * (0.5 if metric in ("eval_loss", "perplexity") else 1.01)}
     aim = {"metric": metric, "reach": reach[design["reach"]]}
-    fit = conclude(trials, task_type=kind.name, data_axis=kind.axis, target=metric, reach=aim["reach"], bootstrap=20)
+    fit = conclude(trials, data_axis=kind.axis, target=metric, reach=aim["reach"], bootstrap=20)
+    fit = with_sentences(fit, kind.name, kind.axis)
     fit = json.loads(json.dumps(fit, allow_nan=False))
     planned = trials[["trial_id", "model", "params", "gpus", "data_requested", "seed"]].to_dict("records")
     plan = {"study": "研究", "task": kind.name, "data_axis": kind.axis, "trials": planned, "total": {}}
@@ -145,7 +147,7 @@ def test_a_comparison_of_models_at_one_data_size_tells_models_apart_and_nothing_
     assert (gain["params"]["from"], gain["params"]["to"]) == (PARAMS[5], 2 * PARAMS[5])
     assert "Loss against model size" in page
     assert "Only one data size was run" in page
-    assert "A model twice as large (2,400,000 to 4,800,000) lowers" in text
+    assert "Doubling the model size (2.4 million to 4.8 million parameters) lowers" in text
     found = predict(fit, params=4e6, data=40)
     assert found["predicted"] < 2.2
     assert found["unused"] == ["data"]

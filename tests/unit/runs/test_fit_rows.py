@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from rayscale.plan.draft import draft_plan
+from rayscale.report.rebuild import with_sentences
 from rayscale.report.terminal.run import verdict_lines
 from rayscale.runs.fit_rows import entropy, guessing_loss, untrained, with_guesses
 from rayscale.runs.folder import load
@@ -38,8 +39,8 @@ def study(plateau: float = GUESS) -> pd.DataFrame:
 
 
 def verdict_on(trials: pd.DataFrame) -> dict:
-    return conclude(trials, task_type="sequence-classification", data_axis="examples", target="eval_loss", reach=None,
-                    bootstrap=50)  # fmt: skip
+    fit = conclude(trials, data_axis="examples", target="eval_loss", reach=None, bootstrap=50)
+    return with_sentences(fit, "sequence-classification", "examples")
 
 
 def test_guessing_scores_the_entropy_of_the_labels_or_the_log_of_what_can_be_guessed() -> None:

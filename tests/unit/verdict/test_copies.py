@@ -11,6 +11,7 @@ import pytest
 
 import rayscale as rs
 from rayscale.plan.simulated_run import run_simulated
+from rayscale.report.rebuild import with_sentences
 from rayscale.verdict.copies import worth_of_copies
 from rayscale.verdict.verdict import conclude
 
@@ -68,11 +69,11 @@ def test_a_worth_that_falls_with_the_data_ends_where_it_was_planted():
 
 def test_the_verdict_says_it_and_is_plain_json():
     trials = rs.simulate("augmented_power", TRUTH, design(), noise=0.01, seed=3)
-    told = conclude(trials, task_type="sequence-classification", data_axis="examples", target="eval_loss", reach=None,
-                    bootstrap=100)  # fmt: skip
+    told = conclude(trials, data_axis="examples", target="eval_loss", reach=None, bootstrap=100)
+    told = with_sentences(told, "sequence-classification", "examples")
     [sentence] = [each for each in told["verdict"]["sentences"] if "augmented copy" in each]
     assert sentence.startswith("An augmented copy (syn) is worth 0.")
-    assert "95%: 0." in sentence
+    assert "95% interval 0." in sentence
     assert "by the test loss" in sentence
     json.dumps(told, allow_nan=False)
     assert all(fit["rows_used"] <= 12 for fit in told["fits"])  # the other laws stay those of the plain runs
@@ -81,8 +82,9 @@ def test_the_verdict_says_it_and_is_plain_json():
 def test_a_study_that_aims_at_accuracy_hears_of_both():
     trials = rs.simulate("augmented_power", TRUTH, design(), noise=0.01, seed=3)
     error = rs.simulate("augmented_power", {**TRUTH, "E": 0.05, "w": 0.8}, design(), noise=0.01, seed=4)["eval_loss"]
-    told = conclude(trials.assign(accuracy=1 - error), task_type="sequence-classification", data_axis="examples",
-                    target="accuracy", reach=None, bootstrap=100)  # fmt: skip
+    trials = trials.assign(accuracy=1 - error)
+    told = conclude(trials, data_axis="examples", target="accuracy", reach=None, bootstrap=100)
+    told = with_sentences(told, "sequence-classification", "examples")
     by_loss, by_errors = told["verdict"]["augmentation"]
     assert (by_loss["target"], by_errors["target"]) == ("eval_loss", "1 - accuracy")
     assert by_loss["low"] <= 0.4 <= by_loss["high"] < by_errors["low"] <= 0.8 <= by_errors["high"]
@@ -92,7 +94,7 @@ def test_a_study_that_aims_at_accuracy_hears_of_both():
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        (lambda t: t[t["augment"] != "none"], "no plain cell (augment none) to hold it against"),
+        (lambda t: t[t["augment"] != "none"], "no plain cell (augment none) to compare with"),
         (
             lambda t: t.assign(guessing_loss=(t["augment"] == "syn") * 9.0 - 1.0),
             "no plain cell (augment none) counts (no better than guessing)",
@@ -126,7 +128,7 @@ def test_a_loss_that_does_not_fall_with_the_data_gives_no_number():
     [one] = worth_of_copies(trials.assign(eval_loss=loss), "eval_loss", 100, 0)
     assert one["value"] is None
     assert one["stops_paying"] is None
-    assert "puts no bound on it" in one["note"]
+    assert "does not determine it" in one["note"]
 
 
 def test_the_copies_that_were_kept_count_and_plain_tables_have_none():

@@ -214,9 +214,9 @@ def test_the_study_says_how_much_of_a_gpu_a_run_is_to_take(tmp_path) -> None:
         ("f1_macro<=0.9", "higher is better"),
         ("f1_macro=0.9", "write 'f1_macro>=0.9'"),
         ("eval_loss>=1", "lower is better"),
-        ("eval_loss<=1,5", "no number"),
+        ("eval_loss<=1,5", "not a number"),
         ("eval_loss<=-1", "plain number above 0"),
-        ("speed>=3", "no measure of quality"),
+        ("speed>=3", "not a measure of quality"),
     ],
 )
 def test_wrong_targets_say_how_to_write_them(target: str, said: str) -> None:

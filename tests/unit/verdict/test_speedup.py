@@ -9,9 +9,10 @@ import pytest
 
 from rayscale.laws.simulation import simulate
 from rayscale.plan.plan import PAIR_SECONDS, Supply, make_plan
+from rayscale.report.rebuild import with_sentences
+from rayscale.report.sentences import quality_text
 from rayscale.study.study import load_study
 from rayscale.system.machine import Machine
-from rayscale.verdict.sentences import quality_text
 from rayscale.verdict.speedup import quality_change, speed_steps
 from rayscale.verdict.verdict import conclude
 
@@ -34,7 +35,8 @@ def runs(**gain: float) -> pd.DataFrame:
 
 
 def said(trials: pd.DataFrame) -> str:
-    found = conclude(trials, task_type="causal-lm", data_axis="tokens", target="eval_loss", reach=None, bootstrap=5)
+    found = conclude(trials, data_axis="tokens", target="eval_loss", reach=None, bootstrap=5)
+    found = with_sentences(found, "causal-lm", "tokens")
     return next(line for line in found["verdict"]["sentences"] if "GPUs" in line and "per second" in line)
 
 
@@ -47,9 +49,9 @@ def test_the_ratio_of_each_model_is_kept() -> None:
 
 
 def test_the_sentence_names_the_largest_model_where_models_differ() -> None:
-    assert "from 0.8 times for small to 1.7 times for large, the largest." in said(runs(small=0.8, mid=1.2, large=1.7))
+    assert "Models differ: 0.8 for small, 1.7 for large (the largest)." in said(runs(small=0.8, mid=1.2, large=1.7))
     text = said(runs(small=0.8, mid=1.7, large=1.4))
-    assert "to 1.7 times for mid; 1.4 for large, the largest." in text
+    assert "Models differ: 0.8 for small, 1.7 for mid, 1.4 for large (the largest)." in text
     assert "differ" not in said(runs(small=1.70, mid=1.75, large=1.72))
 
 
@@ -79,12 +81,16 @@ def pairs(*changes: float) -> pd.DataFrame:
     ("changes", "verdict", "words"),
     [
         ((0.0, 0.0, 1e-5), "equivalent", "by less than 0.001% (3 pairs): speed changes, quality does not."),
-        ((0.1, 0.2, 0.15, 0.12), "equivalent", "quality does not (equal within 1% by a test of equivalence, p ="),
+        ((0.1, 0.2, 0.15, 0.12), "equivalent", "quality does not (equal within 1%, p ="),
         # Zero is in the interval, and so is nearly everything else: nothing is known.
-        ((38.7, -4.1, -14.0, 23.0, 2.0), "undecided", "whether quality changes cannot be told, since a change of more"),
-        ((2.0, 2.1, 1.9), "different", "quality changes, which at one global batch it should not; look into it."),
-        ((0.0,), "undecided", "one pair cannot tell whether quality changes."),
-        ((7.0,), "undecided", "by +7% in the one pair of runs there is; one pair cannot tell"),
+        (
+            (38.7, -4.1, -14.0, 23.0, 2.0),
+            "undecided",
+            "a change of more than 1% is not ruled out; more seeds would tell.",
+        ),
+        ((2.0, 2.1, 1.9), "different", "quality changes, which it should not; look into it."),
+        ((0.0,), "undecided", "one pair cannot show whether quality changes."),
+        ((7.0,), "undecided", "by +7.0% in the only pair of runs; one pair cannot show"),
     ],
 )
 def test_that_quality_stays_is_said_after_a_test_of_equivalence_only(

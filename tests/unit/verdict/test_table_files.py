@@ -44,7 +44,7 @@ def test_semicolons_of_spreadsheets_and_a_byte_order_mark_are_read(tmp_path: Pat
         ("a.csv", b"N,loss\n1,2\n\xff,3\n", "a.csv:3", "UTF-8"),
         ("a.csv", b"\xff\xfeN\0", "a.csv:1", "UTF-16"),
         ("a.csv", b"PK\0\0", "a.csv:1", "NUL"),
-        ("a.jsonl", b'{"N": 1}\n{"N": \n', "a.jsonl:2", "no JSON"),
+        ("a.jsonl", b'{"N": 1}\n{"N": \n', "a.jsonl:2", "not JSON"),
         ("a.jsonl", b"[1]\n", "a.jsonl:1", "type list"),
         ("a.parquet", b"PAR1 no more", "a.parquet", "damaged"),
         ("a.xlsx", b"PK", "a.xlsx", "save the table as one of .csv"),

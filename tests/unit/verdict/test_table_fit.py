@@ -216,7 +216,7 @@ def test_groups_on_the_command_line() -> None:
         parse_by(["model"])
 
 
-@pytest.mark.parametrize(("content", "said"), [("[1]", "no saved fit"), ("{", "no saved fit"), ("{}", "no fit that")])
+@pytest.mark.parametrize(("content", "said"), [("[1]", "not a saved"), ("{", "not a saved"), ("{}", "no fit that")])
 def test_files_that_hold_no_fit_are_refused(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "fit.json").write_text(content)
     with pytest.raises(InputError, match=said):
@@ -247,5 +247,5 @@ def test_the_text_names_units_reasons_and_advice_in_any_width(table: str, width:
     assert max(map(len, lines)) <= max(width, 40)
     assert "2 groups" in lines[0]
     told = prediction_lines(predict(saved, params=1e11, data=1e12), width)
-    assert "10 times beyond the measured data." in told
+    assert "Extrapolated to 10× the largest size measured." in told
     json.dumps(saved, allow_nan=False)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rayscale.errors import InputError
 from rayscale.laws.formula import find_law, find_user_law
 from rayscale.laws.simulation import simulate
+from rayscale.report.rebuild import with_sentences
 from rayscale.runs.ledger import COLUMNS
 from rayscale.verdict.goals import Goal
 from rayscale.verdict.metric_law import INTERVALS, quality
@@ -36,13 +37,13 @@ def study(sizes=(8e4, 2.4e5, 6.7e5), data=(1e5, 2e5, 4e5, 8e5), gpus=(1, 2), see
 
 def settle(trials, **changes):
     settings = {
-        "task_type": "causal-lm",
         "data_axis": "tokens",
         "target": "eval_loss",
         "reach": None,
         "bootstrap": 60,
     }
-    found = conclude(trials, **{**settings, **changes})
+    settings |= changes
+    found = with_sentences(conclude(trials, **settings), "causal-lm", settings["data_axis"])
     assert json.loads(json.dumps(found, allow_nan=False)) is not None
     return found
 
@@ -88,7 +89,7 @@ def test_an_unreached_target_says_how_much_data_the_law_asks_for(whole):
     truth = ((4.2 - TRUE["E"] - TRUE["A"] * 6.7e5 ** -TRUE["alpha"]) / TRUE["B"]) ** (-1 / TRUE["beta"])
     assert aim["needed"]["low"] < truth < (aim["needed"]["high"] or np.inf)
     assert aim["needed"]["extrapolation"] == pytest.approx(aim["needed"]["value"] / 8e5)
-    assert "times beyond the data" in whole["verdict"]["sentences"][0]
+    assert "× the largest size measured." in whole["verdict"]["sentences"][0]
 
 
 def test_a_target_below_the_asymptote_is_said_to_be_out_of_reach():
@@ -118,7 +119,7 @@ def test_accuracy_is_reached_from_below_and_forecast_by_the_law_of_its_error():
     errors = 0.02 + 4 * trials["examples"] ** -0.4 * (trials["params"] / 8e4) ** -0.1
     wobble = np.exp(np.random.default_rng(0).normal(0, 0.01, len(trials)))
     trials["f1_macro"] = 1 - errors * wobble
-    arguments = {"task_type": "sequence-classification", "data_axis": "examples", "target": "f1_macro"}
+    arguments = {"data_axis": "examples", "target": "f1_macro"}
     missed = settle(trials, reach=0.93, **arguments)["verdict"]["target"]
     truth = ((0.07 - 0.02) / (4 * (6.7e5 / 8e4) ** -0.1)) ** (-1 / 0.4)
     assert missed["needed"]["low"] < truth < missed["needed"]["high"]
@@ -187,8 +188,8 @@ def test_held_out_runs_outside_their_intervals_make_the_law_misspecified():
     assert held["covered"] < 0.5
     assert held["rmse_log"] < held["rivals"]["constant"]["rmse_log"]
     said = {each["message"] for each in found["fits"][0]["warnings"] if each["code"] == "misspecified"}
-    assert any("held-out runs lie in the 95% interval" in message for message in said)
-    assert "so all its intervals here are too narrow" in text_of(found)
+    assert any("held-out runs lie in their 95% interval" in message for message in said)
+    assert "so its intervals are too narrow" in text_of(found)
     assert not settle(study())["verdict"]["held_out"]["too_narrow"]
 
 

@@ -131,9 +131,10 @@ def test_held_out_compares_with_rivals(gathered, simulated):
              "rivals": {"constant": {"rmse_log": 0.1}}}  # fmt: skip
     drawn = held_out(gathered(simulated.trials()), check)
     assert drawn.caption.replace("\u00a0", " ") == (
-        "Fitted without 800 k tokens, a power law per model misses these runs by 2.0 %; the best rival misses by 10 %."
+        "Fitted without 800 k tokens, a power law for each model misses these runs by 2.0%; "
+        "the best rival misses by 10%."
     )
-    assert "the last value kept: 10\u00a0%" in svg(drawn)
+    assert "the last value kept: 10%" in svg(drawn)
 
 
 def test_many_models_stay_apart():
