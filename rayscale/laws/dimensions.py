@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rayscale.laws.grammar import Node, compute
-
-Array = NDArray[np.float64]
+from rayscale.laws.law import Array
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from rayscale.errors import InputError, TableError
 from rayscale.laws.auto.auto import fit_auto
 from rayscale.laws.fitting.bootstrap import resample, spread
 from rayscale.laws.fitting.coordinates import Coordinates, link
+from rayscale.laws.fitting.diagnosis import diagnose, few_resamples
 from rayscale.laws.fitting.held_out import beside_held_out
-from rayscale.laws.fitting.huber import DELTA, Array, huber_sum, minimise
+from rayscale.laws.fitting.huber import DELTA, huber_sum, minimise
 from rayscale.laws.fitting.observations import (
     Observations,
     dropped_rows,
@@ -29,11 +30,11 @@ from rayscale.laws.fitting.observations import (
     select,
     without_constants,
 )
-from rayscale.laws.fitting.outcome import few_resamples, findings
+from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import FORETOLD, Fit, GroupedFit, score
 from rayscale.laws.fitting.starts import grid
 from rayscale.laws.formula import find_law
-from rayscale.laws.law import Law
+from rayscale.laws.law import Array, Law
 
 POLISHED = (24, 12, 12)  # how many starts go on to each delta
 TOLERANCES = (1e-4, 1e-4, 1e-9)  # only the last must be exact
@@ -164,8 +165,16 @@ def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -
     """The fit of the used rows, or the refusal of them."""
     began, warnings = perf_counter(), refusals(seen, law)
     ranges = {role: (float(v.min()), float(v.max())) for role, v in seen.inputs.items() if len(v)}
-    refused = Fit(law, target, seen.columns, outcome="not_identifiable", data_range=ranges, rows_dropped=seen.dropped,
-                  rows_used=len(seen.target), warnings=(*warnings, *seen.warnings()))  # fmt: skip
+    refused = Fit(
+        law,
+        target,
+        seen.columns,
+        outcome=Outcome.NOT_IDENTIFIABLE,
+        rows_used=len(seen.target),
+        rows_dropped=seen.dropped,
+        warnings=(*warnings, *seen.warnings()),
+        data_range=ranges,
+    )
     if warnings:
         return replace(refused, seconds=perf_counter() - began)
     linked = link(law.link, seen.target)
@@ -181,10 +190,10 @@ def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -
         pairs = np.array(estimate.interval(point, cloud))
         pairs = np.where(is_log, np.exp(pairs), pairs)
         covariance = spread(sample)
-        outcome, said = findings(estimate, seen, linked, at_best, pairs, misfits)
+        outcome, said = diagnose(estimate, seen, linked, at_best, pairs, misfits)
     if not (settled[best] and all(np.isfinite(each).all() for each in (natural, pairs, covariance))):
         text = {"code": "flat_ridge", "message": "no start reached a finite minimum; check the table's largest values"}
-        return replace(refused, outcome="failed", warnings=(*refused.warnings, text))
+        return replace(refused, outcome=Outcome.FAILED, warnings=(*refused.warnings, text))
     return replace(
         refused,
         outcome=outcome,

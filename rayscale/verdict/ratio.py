@@ -12,16 +12,14 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
 from rayscale.laws.fit import fit_law
 from rayscale.laws.fitting.coordinates import link, unlink
 from rayscale.laws.fitting.observations import numbers, require_columns
 from rayscale.laws.fitting.result import Fit
+from rayscale.laws.law import Array
 from rayscale.verdict.speedup import MARGIN, Equivalence, pair
-
-Array = NDArray[np.float64]
 
 _BOOTSTRAP = 2  # only the point is asked for
 

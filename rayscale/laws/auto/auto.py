@@ -17,12 +17,13 @@ from rayscale.laws.auto.panel import NOISE_PSEUDO, POPULATION, Panel, PanelFit, 
 from rayscale.laws.auto.weights import Choice, choose, suited, trends
 from rayscale.laws.catalogue import SUFFIX
 from rayscale.laws.fitting.bootstrap import SAVED_DRAWS, spread
-from rayscale.laws.fitting.coordinates import Array, link
+from rayscale.laws.fitting.coordinates import link
 from rayscale.laws.fitting.held_out import beside_held_out, explains_less
 from rayscale.laws.fitting.huber import huber_sum
 from rayscale.laws.fitting.observations import Observations, count_text, observe, refusals, usual_columns
+from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import Z95, Estimate, Fit, score
-from rayscale.laws.law import Law
+from rayscale.laws.law import Array, Law
 
 FEWEST_ALONE = 5  # configurations of a curve without a population, or two more than the simplest law's parameters
 FEWEST = 2  # sizes from which a curve can be fitted among others of its kind
@@ -95,7 +96,7 @@ def _is_finite(member: PanelFit) -> bool:
 
 def _failed(refused: Blend) -> Blend:
     text = {"code": "flat_ridge", "message": "no law reached a finite minimum; check the table's largest values"}
-    return replace(refused, outcome="failed", warnings=(text, *refused.warnings))
+    return replace(refused, outcome=Outcome.FAILED, warnings=(text, *refused.warnings))
 
 
 def _varying(
@@ -155,7 +156,7 @@ def _count(seen: Observations) -> int:
 
 def _refused(seen: Observations, target: str, why: list[dict[str, str]]) -> Blend:
     ranges = {role: (float(v.min()), float(v.max())) for role, v in seen.inputs.items() if len(v)}
-    return Blend(replace(AUTO, inputs=tuple(seen.columns)), target, seen.columns, outcome="not_identifiable",
+    return Blend(replace(AUTO, inputs=tuple(seen.columns)), target, seen.columns, outcome=Outcome.NOT_IDENTIFIABLE,
                  rows_used=len(seen.target), rows_dropped=seen.dropped, data_range=ranges,
                  warnings=(*why, *seen.warnings()))  # fmt: skip
 
@@ -258,7 +259,7 @@ def _member(
         law,
         refused.target,
         {role: seen.columns[role] for role in law.inputs},
-        outcome="at_bound" if bound else "flat" if loose else "converged",
+        outcome=Outcome.AT_BOUND if bound else Outcome.FLAT if loose else Outcome.CONVERGED,
         rows_used=refused.rows_used,
         rows_dropped=(),
         data_range={role: refused.data_range[role] for role in law.inputs},

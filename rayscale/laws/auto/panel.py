@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscale.laws.fitting.coordinates import Array, Coordinates, link
+from rayscale.laws.fitting.coordinates import Coordinates, link
 from rayscale.laws.fitting.starts import grid
-from rayscale.laws.law import Law
+from rayscale.laws.law import Array, Law
 
 NEAR = 1.5  # residuals beyond 1.5 deviations count linearly: 96% efficient under normal noise
 EVEN = 0.7784  # mean of min(z^2, NEAR^2) of a standard normal z: with it a capped scatter is that of the normal part

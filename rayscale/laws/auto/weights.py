@@ -17,8 +17,8 @@ from scipy import stats
 
 from rayscale.errors import InputError
 from rayscale.laws.auto.panel import POPULATION, Panel, fit_panel, predict
-from rayscale.laws.fitting.coordinates import Array, Coordinates
-from rayscale.laws.law import Law, find_registered
+from rayscale.laws.fitting.coordinates import Coordinates
+from rayscale.laws.law import Array, Law, find_registered
 from rayscale.system.registry import entries
 
 CUTS = 4  # cuts of each axis, at most

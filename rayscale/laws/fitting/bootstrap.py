@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from rayscale.laws.fitting.coordinates import Array, Coordinates
+from rayscale.laws.fitting.coordinates import Coordinates
 from rayscale.laws.fitting.huber import minimise
 from rayscale.laws.fitting.observations import Observations
 from rayscale.laws.fitting.result import Z95, Estimate
+from rayscale.laws.law import Array
 
 # With this many configurations per parameter, whole configurations are resampled; with fewer, when most resamples would
 # lack some size, noise around the fitted law is drawn: by simulation it covers better there.

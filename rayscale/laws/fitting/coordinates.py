@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscale.laws.law import Law, Parameter, Values
-
-Array = NDArray[np.float64]
+from rayscale.laws.law import Array, Law, Parameter, Values
 
 
 def link(kind: str, value: Any) -> Any:

@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from rayscale.laws.fitting.coordinates import Array
 from rayscale.laws.fitting.observations import Observations, numbers
 from rayscale.laws.fitting.result import Fit, far
+from rayscale.laws.law import Array
 
 F = TypeVar("F", bound=Fit)
 

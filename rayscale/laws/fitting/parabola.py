@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Array = NDArray[np.float64]
+from rayscale.laws.fitting.result import Z95
+from rayscale.laws.law import Array
 
-Z95 = 1.959963984540054
 # Rows whose compute differs by up to a tenth are one budget: at the exponents known (0.05 to 0.2) a tenth more compute
 # lowers the loss by 0.5 to 2%, and neighbouring budgets of a real design lie a factor of 2 or more apart.
 SAME_BUDGET = 1.1
@@ -35,6 +35,10 @@ class ComputeBudget:
     low: float | None = None
     high: float | None = None
     fault: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The budget as a JSON object."""
+        return vars(self)
 
 
 def find_budgets(compute: Array, params: Array, usable: NDArray[np.bool_]) -> NDArray[np.int64]:

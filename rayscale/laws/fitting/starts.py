@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rayscale.laws.fitting.coordinates import Array, Coordinates
-from rayscale.laws.law import Values
+from rayscale.laws.fitting.coordinates import Coordinates
+from rayscale.laws.law import Array, Values
 
 ROUNDS = 6  # of reweighting: rows far from the law lose their say
 FLOOR = 1e-2  # residuals below 1% all count alike in a start

@@ -27,7 +27,7 @@ from rayscale.report.numbers import (
     whole,
 )
 from rayscale.report.terminal.fit import parameter_units
-from rayscale.report.wording import fit_name, interval_text, spoken_outcome, usable, warning_parts
+from rayscale.report.wording import fit_name, interval_text, outcome_of, usable, warning_parts
 from rayscale.runs.sweeps import OUTDONE
 from rayscale.study.metrics import BITS
 
@@ -85,7 +85,7 @@ def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]],
         name=fit_name(item),
         formula=str(item.get("formula") or ""),
         usable=usable(item),
-        outcome=spoken_outcome(item),
+        outcome=outcome_of(item).sentence,
         outline=", ".join([str(item.get("outcome")), *(f"{row[0]} {row[1]}" for row in rows)]),
         facts=(*facts, *_engine_facts(item)),
         parameters=tuple(rows),

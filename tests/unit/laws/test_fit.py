@@ -330,7 +330,7 @@ def test_a_fit_is_frozen_and_a_foreign_json_is_refused():
     fit = fit_law(planted(), "chinchilla", **AXES, bootstrap=5)
     with pytest.raises(FrozenInstanceError):
         fit.outcome = "failed"
-    with pytest.raises(InputError, match="no fit that rayscale saved"):
+    with pytest.raises(InputError, match="not a fit saved by rayscale"):
         Fit.from_json({"law": "chinchilla", "target": "loss"})
     with pytest.raises(TableError, match="must be positive"):
         fit.predict(pd.DataFrame({"params": [1e5], "tokens": [-1.0]}))

@@ -156,7 +156,7 @@ def test_a_saved_blend_is_read_back_and_predicts_the_same(blended):
     far = pd.DataFrame({"data": [1e3, 1e6]})
     pd.testing.assert_frame_equal(read.predict(far), group.predict(far))
     assert read.to_json() == group.to_json()
-    with pytest.raises(InputError, match="no fit that rayscale saved"):
+    with pytest.raises(InputError, match="not a fit saved by rayscale"):
         Fit.from_json({"law": "auto"})
 
 

@@ -95,7 +95,7 @@ def test_saved_and_read_back_it_predicts_the_same():
     asked = pd.DataFrame({"C": [1e17, 1e22]})
     pd.testing.assert_frame_equal(found.predict(asked), back.predict(asked))
     for broken in ({}, {**saved, "law": "power"}, {**saved, "estimate": {"draws": 3}}):
-        with pytest.raises(InputError, match="no isoflop result"):
+        with pytest.raises(InputError, match="not a fit saved by rayscale"):
             IsoFlop.from_json(broken)
 
 
