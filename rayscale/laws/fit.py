@@ -140,7 +140,10 @@ def _count_unpredicted(found: Any, held: NDArray[np.int64]) -> Any:
     left = [int(row) for row in held if int(row) not in known]
     if found.params or not left:
         return found
-    dropped = [*found.rows_dropped, *({"row": row, "reason": "held out, and no fit predicts it"} for row in left)]
+    dropped = [
+        *found.rows_dropped,
+        *({"row": row, "reason": "held out, but there is no fit to predict it"} for row in left),
+    ]
     others = [each for each in found.warnings if each["code"] != "dropped_rows"]
     return replace(found, rows_dropped=tuple(sorted(dropped, key=lambda each: each["row"])),
                    warnings=(*others, *dropped_rows(dropped)))  # fmt: skip
@@ -151,13 +154,13 @@ def _check(table: Any, *, by: Any, holdout: str | None, bootstrap: Any, seed: An
     if not isinstance(table, pd.DataFrame):
         raise TableError(f"found {type(table).__name__}; a law is fitted to a pandas DataFrame, one row per run")
     if not isinstance(bootstrap, int | np.integer) or bootstrap < 2:
-        raise InputError(f"bootstrap is {bootstrap}; an interval needs 2 resamples or more", where="bootstrap")
+        raise InputError(f"bootstrap is {bootstrap}; an interval needs at least 2 resamples", where="bootstrap")
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed is {seed}; it must be a whole number, 0 or more", where="seed")
     if by is not None and not len(by):
         raise InputError("names no column; name one or leave it out", where="by")
     if holdout and (clash := [name for name in FORETOLD if name in table.columns]):
-        message = f"the table has a column '{clash[0]}' of its own, where the predictions go; rename it"
+        message = f"the table has a column '{clash[0]}' where the predictions would go; rename it"
         raise TableError(message, code="ambiguous_column", where="holdout")
 
 
@@ -192,7 +195,10 @@ def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -
         covariance = spread(sample)
         outcome, said = diagnose(estimate, seen, linked, at_best, pairs, misfits)
     if not (settled[best] and all(np.isfinite(each).all() for each in (natural, pairs, covariance))):
-        text = {"code": "flat_ridge", "message": "no start reached a finite minimum; check the table's largest values"}
+        text = {
+            "code": "flat_ridge",
+            "message": "no start reached a finite minimum; check the table for extreme values",
+        }
         return replace(refused, outcome=Outcome.FAILED, warnings=(*refused.warnings, text))
     return replace(
         refused,

@@ -128,8 +128,8 @@ def find_law(law: str | Law) -> Law:
     if equals and ";" not in name:
         name = name.strip()
         if name in (*registered, "auto") or not re.fullmatch(r"[A-Za-z_]\w{0,63}", name):
-            why = "is the name of a law that ships" if name.isidentifier() else "is no name"
-            raise InputError(f"'{name}' {why}; give your law another, as in my_law={rest.strip()}", where="law")
+            why = "is the name of a built-in law" if name.isidentifier() else "is not a valid name"
+            raise InputError(f"'{name}' {why}; give your law another name, as in my_law={rest.strip()}", where="law")
         return read_formula(rest, name)
     if re.search(r"[-+*/()\s;]", law.strip()) and ":" not in law:
         return read_formula(law)
@@ -157,21 +157,21 @@ def read_laws(value: Any) -> tuple[Law, ...] | None:
 def find_user_law(name: str, said: Mapping[str, Any]) -> Law:
     """The law of one entry of a study's mapping `laws`."""
     if name in [entry.name for entry in entries("rayscale.laws")] or name == "auto":
-        raise InputError(f"'{name}' is the name of a law that ships; give your law another", code="invalid_formula")
+        raise InputError(f"'{name}' is the name of a built-in law; give your law another name", code="invalid_formula")
     return read_formula(said["formula"], name, said.get("bounds"))
 
 
 def _check_names(text: str, tree: Node, inputs: tuple[str, ...], names: tuple[str, ...]) -> None:
     for node in tree.walk():
         if node.name in _MEANT:
-            raise refuse(text, node.at, f"'{node.name}' is no input; write {_MEANT[node.name]}")
+            raise refuse(text, node.at, f"'{node.name}' is not an input; write {_MEANT[node.name]}")
         if len(node.name) > 32:
             raise refuse(text, node.at, "the name is longer than 32 characters")
     if not inputs:
         hints = [hint for each in names if (hint := nearest(each, list(ROLES)))]
         raise refuse(text, 1, f"it has none of the inputs {', '.join(ROLES)}{hints[0] if hints else ''}")
     if not names:
-        raise refuse(text, 1, "it has no parameter to be fitted; write E + B * data ** -beta, say")
+        raise refuse(text, 1, "it has no parameter to fit; write E + B * data ** -beta, for example")
     if len(names) > MAX_PARAMETERS:
         raise refuse(text, 1, f"it has {len(names)} parameters; a fit takes at most {MAX_PARAMETERS}")
 
@@ -184,9 +184,9 @@ def _clauses(text: str, clauses: list[str]) -> dict[str, tuple[Any, Any]]:
         said = _BOUND.fullmatch(clause)
         at = sum(len(each) + 1 for each in text.split(";")[: number + 1]) + 1
         if said is None:
-            raise refuse(text, at, f"'{clause.strip()}' is no bound; write beta in [0.1, 1] or beta = 0.5")
+            raise refuse(text, at, f"'{clause.strip()}' is not a bound; write beta in [0.1, 1] or beta = 0.5")
         if said[1] in found:
-            raise refuse(text, at, f"{said[1]} is bounded twice; keep one")
+            raise refuse(text, at, f"{said[1]} has two bounds; keep one")
         found[said[1]] = (said[2], said[2]) if said[2] else (said[3], said[4])
     return found
 
@@ -195,7 +195,7 @@ def _limit(text: str, name: str, pair: Any, names: tuple[str, ...], exponent: bo
     """The bounds of a parameter, checked: two finite numbers in order, and above 0 unless it is an exponent."""
     if name not in names:
         known = f"{nearest(name, list(names))} (it has: {', '.join(names)})"
-        raise refuse(text, 1, f"bounds for '{name}', which is no parameter of it{known}")
+        raise refuse(text, 1, f"bounds for '{name}', which is not one of its parameters{known}")
     example = f"write {name}: [low, high]"
     if isinstance(pair, str) or not hasattr(pair, "__len__") or len(pair) != 2:
         raise refuse(text, 1, f"the bounds of {name} are {pair!r}; {example}")
@@ -239,7 +239,7 @@ def _dimensions(
             f"divide {role} by a parameter ({role} / {role[0].upper()}0), or make a number a parameter (bounds fix it)"
         )
         raise refuse(text, place.at, f"the value of '{place.text}' depends on the unit of {role}; {mend}")
-    raise refuse(text, 1, "its units cannot be worked out; write it more simply")
+    raise refuse(text, 1, "its units cannot be derived; simplify it")
 
 
 def _as_data(node: Node) -> Node:

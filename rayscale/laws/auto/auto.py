@@ -95,7 +95,7 @@ def _is_finite(member: PanelFit) -> bool:
 
 
 def _failed(refused: Blend) -> Blend:
-    text = {"code": "flat_ridge", "message": "no law reached a finite minimum; check the table's largest values"}
+    text = {"code": "flat_ridge", "message": "no law reached a finite minimum; check the table for extreme values"}
     return replace(refused, outcome=Outcome.FAILED, warnings=(text, *refused.warnings))
 
 
@@ -136,7 +136,7 @@ def _rising(
     up = [column for column, sign in zip(columns.values(), trend.values(), strict=False) if sign > 0]
     if not up or min(trend.values()) < 0 or below_one or not all(law.target == "loss" for law in laws):
         return None
-    text = f"{target} rises with {', '.join(up)}, and laws of a loss fall; write a metric in percent as a fraction"
+    text = f"{target} rises with {', '.join(up)}, but laws of a loss fall; write a metric in percent as a fraction"
     return {"code": "misspecified", "message": f"{text} (0.87, not 87), or name a law"}
 
 
@@ -145,7 +145,7 @@ def _too_few(seen: Observations, simplest: Law) -> list[dict[str, str]]:
     need = min(FEWEST_ALONE, len(simplest.names) + 2)
     if (count := _count(seen)) >= need:
         return []
-    text = f"auto needs {need} to choose among laws; {simplest.name} alone needs {len(simplest.names) + 1}"
+    text = f"auto needs {need} to choose between laws; {simplest.name} alone needs {len(simplest.names) + 1}"
     return [{"code": "few_points", "message": f"{count_text(count)}; {text}"}]
 
 
@@ -252,8 +252,8 @@ def _member(
         if each.kind == "exponent" and pair[0] > 0 and pair[1] > WIDE * pair[0]
     )
     said = (
-        (bound, "at_bound", f"{bound} of {law.name} at the edge of the search: the table does not determine it"),
-        (loose, "flat_ridge", f"{loose} of {law.name} could be several times as large or small: no number to quote"),
+        (bound, "at_bound", f"{bound} of {law.name} reached the search limit: the data do not determine it"),
+        (loose, "flat_ridge", f"{loose} of {law.name}: uncertain by a factor of several; do not quote"),
     )
     return Fit(
         law,
@@ -281,10 +281,14 @@ def _warnings(seen: Observations, heaviest: Fit, choice: Choice, place: int) -> 
     few = [seen.columns[role] for role, values in seen.inputs.items() if len(np.unique(values)) == FEWEST]
     skill = choice.skill[place]
     said = (
-        (few, "few_sizes", f"two values of {', '.join(few)}: three or more tell a power law from other curves"),
-        (not choice.cuts, "few_sizes", "too few sizes to hold any out: laws are weighed by how they fit"),
+        (few, "few_sizes", f"two values of {', '.join(few)}: three or more distinguish a power law from other curves"),
+        (not choice.cuts, "few_sizes", "too few sizes to hold any out: laws are weighted by how well they fit"),
         (configurations < need, "few_points", f"{configurations} configurations for {need // 2} parameters"),
-        (configurations == len(groups), "no_replicates", "no configuration was run twice: noise is that of residuals"),
+        (
+            configurations == len(groups),
+            "no_replicates",
+            "no configuration has two seeds: run-to-run noise is estimated from the residuals",
+        ),
     )
     found = [{"code": code, "message": message} for true, code, message in said if true] + list(heaviest.warnings)
     return [*found, explains_less(float(skill), "where larger sizes were held out")] if skill >= 1 else found

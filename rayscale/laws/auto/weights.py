@@ -79,7 +79,7 @@ def suited(roles: Sequence[str], below_one: bool, trend: Mapping[str, int] | Non
     fitting = [law for law in fitting if law.link != "logit" or below_one]
     usual = [law for law in fitting if law.target == "loss" or law.link == "logit"]
     if not fitting:
-        raise InputError(f"no law is registered over {', '.join(roles)}; name a law or other columns", where="law")
+        raise InputError(f"no law takes {', '.join(roles)}; name a law or other columns", where="law")
     found = usual or fitting
     signs = {"data" if sole else role: sign for role, sign in (trend or {}).items() if sign}
     able = [

@@ -38,21 +38,23 @@ def diagnose(
     loose = [j for j in pure if np.ptp(tied[:, j]) > several[j] or _is_wide(law.parameters[j], pairs[:, j])]
     if is_many(groups, len(theta)):
         loose += [j for j in _ridges(estimate.coordinates, seen, linked, theta, pure) if j not in loose]
-    names, them = ", ".join(law.names[j] for j in sorted(loose)), "them" if len(bound) > 1 else "it"
+    limits, them = ("their search limits", "them") if len(bound) > 1 else ("its search limit", "it")
+    names = ", ".join(law.names[j] for j in sorted(loose))
+    are, it = ("are", "them") if len(loose) > 1 else ("is", "it")
     waves = _misses_alike(seen, estimate.coordinates.linked(theta, seen.inputs) - linked)
     few = [seen.columns[role] for role, values in seen.inputs.items() if len(np.unique(values)) == 2]
     said = (
-        (few, "few_sizes", f"two values of {', '.join(few)}: three or more tell a power law from other curves"),
-        (m < 2 * len(theta), "few_points", f"{m} configurations for {len(theta)} parameters: hence wide intervals"),
-        (bound, "at_bound", f"{', '.join(bound)} ended at the edge of the search: the table does not determine {them}"),
-        (loose, "flat_ridge", f"{names} could be several times as large or small: no number to quote"),
-        (misfits, "misspecified", "configurations miss the law by more than seeds explain; the intervals allow for it"),
+        (few, "few_sizes", f"two values of {', '.join(few)}: three or more distinguish a power law from other curves"),
+        (m < 2 * len(theta), "few_points", f"{m} configurations for {len(theta)} parameters, so intervals are wide"),
+        (bound, "at_bound", f"{', '.join(bound)} reached {limits}: the data do not determine {them}"),
+        (loose, "flat_ridge", f"{names} {are} uncertain by a factor of several; do not quote {it}"),
+        (misfits, "misspecified", "deviations from the law exceed seed noise; the intervals include them"),
         (
             not misfits and waves,
             "misspecified",
-            "neighbouring sizes miss the law alike: its shape is another",
+            "residuals of neighbouring sizes are correlated: the true curve has another shape",
         ),
-        (n == m, "no_replicates", "no configuration was run twice: the noise of a run is read from the residuals"),
+        (n == m, "no_replicates", "no configuration has two seeds: run-to-run noise is estimated from the residuals"),
     )
     outcome = Outcome.AT_BOUND if bound else Outcome.FLAT if loose else Outcome.CONVERGED
     return outcome, [{"code": code, "message": message} for true, code, message in said if true]
@@ -83,7 +85,7 @@ def _misses_alike(seen: Observations, residual: Array) -> bool:
 
 def few_resamples(count: int) -> list[dict[str, str]]:
     """That `count` resamples are too few for the ends of an interval, where they are."""
-    text = f"{count} resamples: the ends of a 95% interval need {FEW_DRAWS} or more, best 1000 (--bootstrap)"
+    text = f"{count} resamples: a 95% interval needs {FEW_DRAWS} or more, preferably 1000 (--bootstrap)"
     return [{"code": "few_resamples", "message": text}] if count < FEW_DRAWS else []
 
 

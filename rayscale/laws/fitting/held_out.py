@@ -42,7 +42,9 @@ def _refuted(found: Fit, table: pd.DataFrame, seen: Observations) -> list[dict[s
         return [explains_less(own / max(others, 1e-300), "on the held-out rows")]
     inside = round(found.held_out["covered"] * len(table)) if found.held_out else 0
     if len(table) >= JUDGED and inside < len(table) / 2:
-        text = f"only {inside} of {len(table)} held-out rows lie in their 95% interval: beyond the data the law is off"
+        text = (
+            f"only {inside} of {len(table)} held-out rows lie in their 95% interval: the law is wrong beyond the data"
+        )
         return [{"code": "misspecified", "message": text}]
     return []
 
@@ -61,5 +63,5 @@ def nearest_kept(kept: Mapping[str, Array], target: Array, asked: Mapping[str, A
 
 def explains_less(times: float, where: str) -> dict[str, str]:
     """The warning that a squared error was so many times that of the constant."""
-    text = f"{where} its squared error was {times:.2g} times that of the last value kept"
-    return {"code": "misspecified", "message": f"the chosen form explains less than a constant beyond the data: {text}"}
+    text = f"{where} its squared error was {times:.2g} times that of repeating the last value"
+    return {"code": "misspecified", "message": f"beyond the data the law predicts less well than a constant: {text}"}

@@ -207,11 +207,13 @@ def _refusal(
     if len(good) >= 2 and degrees >= 1:
         return None
     if len(good) >= 2:
-        text = "as many rows as the parabolas have coefficients: the noise is unknown; run one more model size or seed"
+        text = "no more rows than the parabolas have coefficients: the noise is unknown; add a model size or a seed"
         return {"code": "few_points", "message": text}
     faults = "; ".join(f"at compute {each.compute:.4g} {each.fault}" for each in budgets if each.fault)
     code = "one_size" if len(budgets) == 1 and not faults else "few_points"
-    text = f"{len(good)} compute budgets with a best model size inside their data; two are needed, each with at least "
+    text = (
+        f"{len(good)} compute budgets with the best model size inside their data; at least two are needed, each with "
+    )
     return {"code": code, "message": text + f"{FEWEST_SIZES} model sizes" + (f" ({faults})" if faults else "")}
 
 
@@ -249,7 +251,7 @@ def _power_law(
     low, high = interval(whole[0], whole[1:], widening)
     is_log = np.array([True, False, True, False])
     if np.abs(whole[0][is_log]).max() > LARGEST_LOG:
-        text = "the coefficient at compute 1 is beyond the range of numbers; state compute in a larger unit"
+        text = "the coefficient at compute 1 is too large for a number; give compute in a larger unit"
         return replace(
             result, outcome=Outcome.FAILED, warnings=({"code": "flat_ridge", "message": text}, *result.warnings)
         )
@@ -278,13 +280,13 @@ def _findings(result: IsoFlop, good: list[Any], width: float, scatter: float, sp
         text = "; ".join(f"at compute {each.compute:.4g} {each.fault}" for each in faults)
         found.append({"code": "at_bound", "message": f"budgets left out: {text}"})
     if len(good) == 2:
-        text = "two budgets fix a power law without testing it; a third would show whether it holds"
+        text = "two budgets determine a power law but do not test it; add a third"
         found.append({"code": "few_sizes", "message": text})
     if width > 1:
-        text = f"the exponent a is known to within {width:.2g} only; run budgets further apart"
+        text = f"the 95% interval of the exponent a is {width:.2g} wide; run budgets further apart"
         found.append({"code": "flat_ridge", "message": text})
     if scatter > 2 * spread:
-        text = "the optima scatter around the power law more than their parabolas explain"
+        text = "the optima scatter around the power law more than run-to-run noise explains"
         found.append({"code": "misspecified", "message": text})
     return found
 

@@ -159,7 +159,7 @@ def select(table: pd.DataFrame, query: str, option: str) -> NDArray[np.bool_]:
         return np.asarray(numbered.index.isin(numbered.query(query).index))
     except (SyntaxError, ValueError, TypeError, LookupError, AttributeError, NameError, NotImplementedError) as error:
         has = ", ".join(map(str, table.columns))
-        message = f"{option} '{query}' is no query of this table: {error} (it has: {has})"
+        message = f"{option} '{query}' is not a valid query of this table: {error} (it has: {has})"
         raise TableError(message, where=option) from error
 
 
@@ -181,7 +181,7 @@ def observe(
     column that is missing or not numeric.
     """
     if target in columns.values():
-        raise TableError(f"'{target}' is both the target and an input; name two columns", where=target)
+        raise TableError(f"'{target}' is both the target and an input; choose two different columns", where=target)
     values = {column: numbers(table, column) for column in [*columns.values(), target]}
     reasons = np.where(excluded, "outside where", "").astype(object)
     if {"status", "trial_id"} <= {*table.columns}:  # a table of trials; elsewhere "status" may mean anything
@@ -249,8 +249,10 @@ def refusals(seen: Observations, law: Law) -> list[dict[str, str]]:
         found.append({"code": "few_points", "message": text})
     for role, values in seen.inputs.items():
         if len(values) and len(np.unique(values)) == 1:
-            text = f"only one value of {seen.columns[role]}: what it does to the target cannot be told"
+            text = f"only one value of {seen.columns[role]}: its effect on the target cannot be estimated"
             found.append({"code": "one_size", "message": text})
     if len(seen.target) > 1 and np.ptp(seen.target) == 0:
-        found.append({"code": "constant_target", "message": "the target is the same in every row: no law to be read"})
+        found.append(
+            {"code": "constant_target", "message": "the target is the same in every row: there is nothing to fit"}
+        )
     return found

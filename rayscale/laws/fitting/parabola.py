@@ -127,7 +127,7 @@ def find_optimum(
         return replace(budget, fault="the loss has no lowest point over the model sizes"), none
     best = -slope / (2 * bend)
     if not least < best < most:
-        return replace(budget, fault="the best model size lies outside those that were run"), none
+        return replace(budget, fault="the best model size lies outside the sizes that were run"), none
     drawn = parabola.coefficients + rng.normal(size=(bootstrap, 3)) @ (_root(parabola.spread) * noise).T
     with np.errstate(all="ignore"):
         places = -drawn[:, 1] / (2 * drawn[:, 2])
