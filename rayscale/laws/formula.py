@@ -84,24 +84,24 @@ def read_formula(text: str, name: str = "formula", bounds: Mapping[str, Any] | N
     limits = {**_clauses(text, clauses), **dict(bounds or {})}
     powered = {each for node in tree.walk() if node.kind == "**" for each in node.parts[1].names}
     exponents = tuple(each for each in names if each in powered)
-    found = {each: _limit(text, each, pair, names, each in exponents) for each, pair in limits.items()}
-    fixed = tuple((each, low) for each, (low, high) in found.items() if low == high)
+    limited = {each: _limit(text, each, pair, names, each in exponents) for each, pair in limits.items()}
+    fixed = tuple((each, low) for each, (low, high) in limited.items() if low == high)
     open_names = tuple(each for each in names if each not in dict(fixed))
     if not open_names:
         raise refuse(text, 1, "every parameter is fixed; leave at least one open")
     dimensions = _dimensions(body, tree, inputs, names, exponents, dict(fixed))
     units = _units(dimensions, inputs, dict(fixed))
     # A bound in the table's units holds as it is only where the input is left in the table's units.
-    bounded = {role for each in found if each in units for role in units[each] if role in ROLES}
+    bounded = {role for each in limited if each in units for role in units[each] if role in ROLES}
     unscaled = tuple(role for role in inputs if role in UNSCALED or role in bounded)
     if {"data", "unique"} & bounded:
         unscaled = tuple(role for role in inputs if role in (*unscaled, "data", "unique"))
     function = _Computed(tree, fixed)
     linear = _linear(function, inputs, open_names, exponents)
-    parameters = [_parameter(each, units.get(each), found.get(each), unscaled) for each in open_names]
+    parameters = [_parameter(each, units.get(each), limited.get(each), unscaled) for each in open_names]
     parameters = _thin(parameters, linear)
     suffix = "".join(f"; {each} = {low!r}" if low == high else f"; {each} in [{low!r}, {high!r}]"
-                     for each, (low, high) in found.items())  # fmt: skip
+                     for each, (low, high) in limited.items())  # fmt: skip
     return Law(
         name,
         " ".join(body.split()) + suffix,
@@ -177,18 +177,18 @@ def _check_names(text: str, tree: Node, inputs: tuple[str, ...], names: tuple[st
 
 
 def _clauses(text: str, clauses: list[str]) -> dict[str, tuple[Any, Any]]:
-    found: dict[str, tuple[Any, Any]] = {}
+    bounds: dict[str, tuple[Any, Any]] = {}
     for number, clause in enumerate(clauses):
         if not clause.strip():
             continue
-        said = _BOUND.fullmatch(clause)
+        match = _BOUND.fullmatch(clause)
         at = sum(len(each) + 1 for each in text.split(";")[: number + 1]) + 1
-        if said is None:
+        if match is None:
             raise refuse(text, at, f"'{clause.strip()}' is not a bound; write beta in [0.1, 1] or beta = 0.5")
-        if said[1] in found:
-            raise refuse(text, at, f"{said[1]} has two bounds; keep one")
-        found[said[1]] = (said[2], said[2]) if said[2] else (said[3], said[4])
-    return found
+        if match[1] in bounds:
+            raise refuse(text, at, f"{match[1]} has two bounds; keep one")
+        bounds[match[1]] = (match[2], match[2]) if match[2] else (match[3], match[4])
+    return bounds
 
 
 def _limit(text: str, name: str, pair: Any, names: tuple[str, ...], exponent: bool) -> tuple[float, float]:
@@ -225,11 +225,11 @@ def _dimensions(
     unknown = tuple(each for each in names if each not in exponents)
     tree = _as_data(tree) if {"data", "unique"} <= set(inputs) else tree
     for known in ((*roles, "target"), tuple(roles)):
-        found = Dimensions(tree, unknown, known, exponents)
-        trials = [found.dependence({**generic(exponents, turn), **fixed}) for turn in (1, 2)]
+        dimensions = Dimensions(tree, unknown, known, exponents)
+        trials = [dimensions.dependence({**generic(exponents, turn), **fixed}) for turn in (1, 2)]
         wrong = next((each for each in trials if each is not None), None)
         if wrong is None:
-            return found
+            return dimensions
         if wrong[0] == "target":
             continue  # a number beside the terms, as in 1 - A * params ** -alpha: the target is a pure number
         role, place = wrong
@@ -251,23 +251,23 @@ def _units(
     dimensions: Dimensions, inputs: tuple[str, ...], fixed: Mapping[str, float]
 ) -> dict[str, dict[str, str | float | Callable[[Values], Any]]]:
     """Coefficient -> {role (or target): the power it carries}: a number, an exponent's name, or a function of them."""
-    found: dict[str, dict[str, str | float | Callable[[Values], Any]]] = {}
+    units: dict[str, dict[str, str | float | Callable[[Values], Any]]] = {}
     values = [{**generic(dimensions.exponents, turn), **fixed} for turn in (1, 2)]
     first, second = (dimensions.powers(each) for each in values)
     free = [each for each in dimensions.exponents if each not in fixed]
     for i, name in enumerate(dimensions.unknown):
-        found[name] = {}
+        units[name] = {}
         for j, role in enumerate(dimensions.known):
             pair = np.array([first[i, j], second[i, j]])
             if np.ptp(pair) < 1e-9:
                 if abs(pair[0]) > 1e-9:
-                    found[name][role] = float(np.round(pair[0], 9))
+                    units[name][role] = float(np.round(pair[0], 9))
                 continue
             signed = [(sign + each, factor * np.array([value[each] for value in values]))
                       for each in free for sign, factor in (("", 1), ("-", -1))]  # fmt: skip
-            simple = next((said for said, expected in signed if np.allclose(pair, expected, atol=1e-9)), None)
-            found[name][role] = simple or _Power(dimensions, i, j, tuple(fixed.items()))
-    return found
+            simple = next((name_of for name_of, expected in signed if np.allclose(pair, expected, atol=1e-9)), None)
+            units[name][role] = simple or _Power(dimensions, i, j, tuple(fixed.items()))
+    return units
 
 
 def _parameter(

@@ -109,7 +109,7 @@ def parse_planted(text: str) -> tuple[Law, dict[str, float]]:
     example = f"{law.name}:" + ",".join(f"{each}=.." for each in law.names)
     if not colon:
         raise InputError(f"'{text}' names a law without parameters; write {example}", where="--simulate")
-    found: dict[str, float] = {}
+    parameters: dict[str, float] = {}
     for part in rest.split(","):
         key, equals, value = (each.strip() for each in part.partition("="))
         try:
@@ -117,14 +117,14 @@ def parse_planted(text: str) -> tuple[Law, dict[str, float]]:
         except ValueError:
             message = f"'{part.strip()}' in '{text}' is not NAME=NUMBER; write {example}"
             raise InputError(message, where="--simulate") from None
-        if not equals or key in found:
+        if not equals or key in parameters:
             raise InputError(f"'{part.strip()}' in '{text}' is given twice; write {example}", where="--simulate")
-        found[key] = parsed
+        parameters[key] = parsed
     try:
-        _check(law, found)
+        _check(law, parameters)
     except InputError as error:
         raise InputError(f"{error.message}; write {example}", code=error.code, where="--simulate") from None
-    return law, found
+    return law, parameters
 
 
 def _check(law: Law, parameters: Mapping[str, float]) -> None:

@@ -22,28 +22,28 @@ ONE_SIDED = 1.645  # the normal quantile of a one-sided 5% test
 
 
 def diagnose(
-    estimate: Estimate, seen: Observations, linked: Array, tied: Array, pairs: Array, misfits: bool
+    estimate: Estimate, observations: Observations, linked: Array, tied: Array, pairs: Array, misfits: bool
 ) -> tuple[Outcome, list[dict[str, str]]]:
     """The outcome of a fit that settled, and its warnings (code, message).
 
     `linked` (n,): the target on the law's scale of residuals; `tied` (any, p): the solutions as good as the best;
     `pairs` (2, p): the 95% intervals of the parameters.
     """
-    law, theta, groups = estimate.coordinates.law, estimate.theta, seen.configurations
+    law, theta, groups = estimate.coordinates.law, estimate.theta, observations.configurations
     low, high = estimate.coordinates.bounds()
-    m, n = int(groups.max()) + 1, len(seen.target)
+    m, n = int(groups.max()) + 1, len(observations.target)
     bound = [law.names[j] for j in np.flatnonzero((theta <= low + 1e-9) | (theta >= high - 1e-9))]
     pure = [j for j, parameter in enumerate(law.parameters) if parameter.kind != "coefficient"]
     several = np.where(estimate.coordinates.is_log, np.log(1.1), 0.1 * np.abs(theta))
     loose = [j for j in pure if np.ptp(tied[:, j]) > several[j] or _is_wide(law.parameters[j], pairs[:, j])]
     if is_many(groups, len(theta)):
-        loose += [j for j in _ridges(estimate.coordinates, seen, linked, theta, pure) if j not in loose]
+        loose += [j for j in _ridges(estimate.coordinates, observations, linked, theta, pure) if j not in loose]
     limits, them = ("their search limits", "them") if len(bound) > 1 else ("its search limit", "it")
     names = ", ".join(law.names[j] for j in sorted(loose))
     are, it = ("are", "them") if len(loose) > 1 else ("is", "it")
-    waves = _misses_alike(seen, estimate.coordinates.linked(theta, seen.inputs) - linked)
-    few = [seen.columns[role] for role, values in seen.inputs.items() if len(np.unique(values)) == 2]
-    said = (
+    waves = _misses_alike(observations, estimate.coordinates.linked(theta, observations.inputs) - linked)
+    few = [observations.columns[role] for role, values in observations.inputs.items() if len(np.unique(values)) == 2]
+    candidates = (
         (few, "few_sizes", f"two values of {', '.join(few)}: three or more distinguish a power law from other curves"),
         (m < 2 * len(theta), "few_points", f"{m} configurations for {len(theta)} parameters, so intervals are wide"),
         (bound, "at_bound", f"{', '.join(bound)} reached {limits}: the data do not determine {them}"),
@@ -57,23 +57,25 @@ def diagnose(
         (n == m, "no_replicates", "no configuration has two seeds: run-to-run noise is estimated from the residuals"),
     )
     outcome = Outcome.AT_BOUND if bound else Outcome.FLAT if loose else Outcome.CONVERGED
-    return outcome, [{"code": code, "message": message} for true, code, message in said if true]
+    return outcome, [{"code": code, "message": message} for true, code, message in candidates if true]
 
 
-def _misses_alike(seen: Observations, residual: Array) -> bool:
+def _misses_alike(observations: Observations, residual: Array) -> bool:
     """Whether configurations miss the law as their neighbours do, more than chance explains and more than by half.
 
     A rank form of von Neumann's ratio (Bartels 1982) over the nearest sizes, tested by permutation: noise has none of
     it, a law of another shape leaves waves. Half: the law's own error is then as large as the noise.
     """
-    groups = seen.configurations
+    groups = observations.configurations
     count = int(groups.max()) + 1
     if count < FEWEST_WAVES:
         return False
     means = np.bincount(groups, residual) / np.bincount(groups)
     first = np.unique(groups, return_index=True)[1]
     # By their place among the sizes, so that every step of an axis is as long.
-    places = np.stack([np.unique(values, return_inverse=True)[1][first] for values in seen.inputs.values()], axis=1)
+    places = np.stack(
+        [np.unique(values, return_inverse=True)[1][first] for values in observations.inputs.values()], axis=1
+    )
     near = 2 * places.shape[1]  # the one before and the one after on every axis
     others = KDTree(places).query(places, k=near + 1)[1][:, 1:]
     ranks = stats.rankdata(means)
@@ -96,7 +98,9 @@ def _is_wide(parameter: Parameter, pair: Array) -> bool:
     return bool(pair[1] - pair[0] > (parameter.high - parameter.low) / 2)
 
 
-def _ridges(coordinates: Coordinates, seen: Observations, linked: Array, theta: Array, among: list[int]) -> list[int]:
+def _ridges(
+    coordinates: Coordinates, observations: Observations, linked: Array, theta: Array, among: list[int]
+) -> list[int]:
     """The parameters that could be SEVERAL times as large, or as small, without telling from the rows.
 
     A profile: the parameter is held there and the others fitted anew. Whether the best fit then predicts the rows
@@ -115,11 +119,11 @@ def _ridges(coordinates: Coordinates, seen: Observations, linked: Array, theta: 
         return []
     ends, pinned = np.array(starts), np.array(held)[:, None] == np.arange(len(theta))
     for delta in (0.1, 0.01, DELTA):
-        ends, _, _ = minimise(coordinates, seen.inputs, ends, linked, np.ones(1), delta=delta, pinned=pinned,
+        ends, _, _ = minimise(coordinates, observations.inputs, ends, linked, np.ones(1), delta=delta, pinned=pinned,
                               tolerance=1e-6)  # fmt: skip
-    best = huber(coordinates.linked(theta, seen.inputs) - linked)
-    worse = huber(coordinates.linked(ends, seen.inputs) - linked) - best
-    groups = seen.configurations
+    best = huber(coordinates.linked(theta, observations.inputs) - linked)
+    worse = huber(coordinates.linked(ends, observations.inputs) - linked) - best
+    groups = observations.configurations
     by_configuration = np.array([np.bincount(groups, each) for each in worse])
     count = by_configuration.shape[1]
     scatter = by_configuration.std(axis=1) * count**0.5

@@ -102,10 +102,10 @@ class IsoFlop(Fit):
         began, n, asked = perf_counter(), len(table), held is not None
         excluded, held = (np.zeros(n, dtype=bool) if each is None else each for each in (excluded, held))
         columns = {role: columns[role] for role in ("compute", "params", "data") if role in columns}
-        seen = observe(table, ISOFLOP, target=target, columns={role: columns[role] for role in ISOFLOP.inputs},
+        observations = observe(table, ISOFLOP, target=target, columns={role: columns[role] for role in ISOFLOP.inputs},
                        excluded=excluded, held=np.zeros(n, dtype=bool))  # fmt: skip
         reasons = np.full(n, "", dtype=object)
-        reasons[[each["row"] for each in seen.dropped]] = [each["reason"] for each in seen.dropped]
+        reasons[[each["row"] for each in observations.dropped]] = [each["reason"] for each in observations.dropped]
         held = held & (reasons == "")
         compute, params = (numbers(table, columns[role]) for role in ISOFLOP.inputs)
         log_loss = np.log(np.where(reasons == "", numbers(table, target), 1.0))
@@ -123,8 +123,8 @@ class IsoFlop(Fit):
             return sorted(best, key=lambda each: each[0].compute), noise, degrees
 
         free = (reasons == "") & ~held
-        found, noise, degrees = find(free)
-        budgets, good = tuple(budget for budget, _ in found), [each for each in found if each[0].params is not None]
+        optima, noise, degrees = find(free)
+        budgets, good = tuple(budget for budget, _ in optima), [each for each in optima if each[0].params is not None]
         used = (reasons == "") & ~held
         dropped = tuple({"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(reasons != ""))
         ranges = {role: (float(v[used].min()), float(v[used].max()))
@@ -275,20 +275,20 @@ def _power_law(
 
 
 def _findings(result: IsoFlop, good: list[Any], width: float, scatter: float, spread: float) -> list[dict[str, str]]:
-    found = []
+    findings = []
     if faults := [each for each in result.budgets if each.fault]:
         text = "; ".join(f"at compute {each.compute:.4g} {each.fault}" for each in faults)
-        found.append({"code": "at_bound", "message": f"budgets left out: {text}"})
+        findings.append({"code": "at_bound", "message": f"budgets left out: {text}"})
     if len(good) == 2:
         text = "two budgets determine a power law but do not test it; add a third"
-        found.append({"code": "few_sizes", "message": text})
+        findings.append({"code": "few_sizes", "message": text})
     if width > 1:
         text = f"the 95% interval of the exponent a is {width:.2g} wide; run budgets further apart"
-        found.append({"code": "flat_ridge", "message": text})
+        findings.append({"code": "flat_ridge", "message": text})
     if scatter > 2 * spread:
         text = "the optima scatter around the power law more than run-to-run noise explains"
-        found.append({"code": "misspecified", "message": text})
-    return found
+        findings.append({"code": "misspecified", "message": text})
+    return findings
 
 
 def _scatter(x: Array, y: Array, variance: Array) -> float:

@@ -43,16 +43,16 @@ class ComputeBudget:
 
 def find_budgets(compute: Array, params: Array, usable: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The number of the budget that each row belongs to, (rows,), -1 for none: the fullest window first."""
-    found = np.full(len(compute), -1)
+    budgets = np.full(len(compute), -1)
     for number in range(len(compute)):
-        left = usable & (found < 0)
+        left = usable & (budgets < 0)
         starts = np.unique(compute[left])
         windows = [left & (compute >= start) & (compute <= start * SAME_BUDGET) for start in starts]
         counts = [len(np.unique(params[window])) for window in windows]
         if not counts or max(counts) < FEWEST_SIZES:
             break
-        found[windows[int(np.argmax(counts))]] = number
-    return found
+        budgets[windows[int(np.argmax(counts))]] = number
+    return budgets
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def fit_parabolas(x: Array, y: Array, groups: NDArray[np.int64]) -> tuple[list[P
     degrees = int(sum(np.sum(w > 0.05) for w in weights)) - 3 * len(fits)
     total = sum(float(np.sum(w * r**2)) for w, r in zip(weights, residuals, strict=True))
     noise = float(np.sqrt(total / max(degrees, 1)))
-    found = []
+    parabolas = []
     for number, (fit, w, (centre, design, _)) in enumerate(zip(fits, weights, designs, strict=True)):
-        found.append(Parabola(number, centre, fit, np.linalg.pinv((design * w[:, None]).T @ design)))
-    return found, noise, degrees
+        parabolas.append(Parabola(number, centre, fit, np.linalg.pinv((design * w[:, None]).T @ design)))
+    return parabolas, noise, degrees
 
 
 def _least_trimmed(design: Array, values: Array) -> Array:

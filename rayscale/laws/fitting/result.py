@@ -252,8 +252,8 @@ class GroupedFit:
 
     def __repr__(self) -> str:
         outcomes = Counter(each.outcome for each in self.groups)
-        told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
-        return f"<GroupedFit of {len(self.groups)} groups: {told}>"
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
+        return f"<GroupedFit of {len(self.groups)} groups: {counts}>"
 
     def to_json(self) -> dict[str, Any]:
         """The fits as one JSON object without NaN."""
