@@ -27,7 +27,8 @@ from rayscale.laws.fit import fit_law
 from rayscale.laws.fitting.coordinates import Coordinates
 from rayscale.laws.fitting.huber import minimise
 from rayscale.laws.fitting.result import Z95, Fit
-from rayscale.laws.law import Law, find_registered
+from rayscale.laws.formula import find_law
+from rayscale.laws.law import Law
 
 SEEDS, REACH = 3, 4.0
 GRIDS = {6: (2, 3), 9: (3, 3), 16: (4, 4)}
@@ -151,7 +152,7 @@ def main() -> None:
     print(f"{'law':15s} {'m':>3s}  {'method':10s} {'mean':>6s} {'width':>6s}   {'new run':>6s} {'width':>5s}")
     for name in args.law:
         for configurations in args.configurations:
-            print("\n".join(cover(find_registered(name), configurations, args)), flush=True)
+            print("\n".join(cover(find_law(name), configurations, args)), flush=True)
 
 
 if __name__ == "__main__":

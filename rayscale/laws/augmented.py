@@ -6,6 +6,7 @@ the number of copies. In the laws `_by_size` the worth falls or rises with the d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,46 +28,34 @@ def effective(inputs: Values, parameters: Values) -> Any:
     return inputs["data"] * np.where(helps, 1 + np.where(helps, gained, 0), 1 / (1 - np.where(helps, 0, gained)))
 
 
-def power(inputs: Values, parameters: Values) -> Any:
-    """E + B / D_eff^beta, in the target's unit."""
-    return parameters["E"] + parameters["B"] * np.exp(-parameters["beta"] * np.log(effective(inputs, parameters)))
-
-
-def chinchilla(inputs: Values, parameters: Values) -> Any:
-    """E + A / N^alpha + B / D_eff^beta, in the target's unit."""
-    by_params = parameters["A"] * np.exp(-parameters["alpha"] * np.log(inputs["params"]))
-    return power(inputs, parameters) + by_params
-
-
-_EFFECTIVE = "data * (1 + {w} * copies)"
 # A copy worth more than a few examples, or one that costs as many, is no augmentation that anybody would keep.
 _WORTH = Parameter("w", "exponent", -5.0, 10.0, (-0.3, 0.0, 0.3, 1.0))
 _SLOPE = Parameter("s", "exponent", -3.0, 3.0, (-0.2, 0.0, 0.2))
-_WORTH_BY_SIZE = Parameter("w", "exponent", -5.0, 10.0, (-0.3, 0.0, 0.3, 1.0), (("data", "-s"),))
-_SOURCE = "a multiplier on D, as of repeated data in Muennighoff et al. 2023, arXiv 2305.16264"
-_UNITS = "; copies: augmented ones of each example; w: real examples a copy is worth"
 
 
-def _law(name: str, base: Law, function: Any, worth_of: tuple[Parameter, ...], w: str) -> Law:
-    return Law(
-        name,
-        base.formula.replace("data", f"({_EFFECTIVE.format(w=w)})"),
-        function,
-        (*base.parameters, *worth_of),
-        (*base.inputs, "copies"),
-        base.target,
-        _SOURCE,
-        linear=base.linear,
+def _augmented(base: Law, by_size: bool = False) -> Law:
+    """The law `base` of the effective data; `by_size`: the worth of a copy depends on the data."""
+
+    def function(inputs: Values, parameters: Values) -> Any:
+        return base.function({**inputs, "data": effective(inputs, parameters)}, parameters)
+
+    function.__doc__ = f"{base.name} of the effective data, in the target's unit."
+    copy = "(w + s * log(data))" if by_size else "w"
+    return replace(
+        base,
+        name=f"augmented_{base.name}" + ("_by_size" if by_size else ""),
+        formula=base.formula.replace("data", f"(data * (1 + {copy} * copies))"),
+        function=function,
+        parameters=(*base.parameters, *((replace(_WORTH, unit=(("data", "-s"),)), _SLOPE) if by_size else (_WORTH,))),
+        inputs=(*base.inputs, "copies"),
+        source="a multiplier on D, as of repeated data in Muennighoff et al. 2023, arXiv 2305.16264",
         zero=("copies",),
         unscaled=("copies",),
-        units=base.units + _UNITS,
+        units=base.units + "; copies: augmented ones of each example; w: real examples a copy is worth",
     )
 
 
-POWER = _law("augmented_power", catalogue.POWER, power, (_WORTH,), "w")
-CHINCHILLA = _law("augmented_chinchilla", catalogue.CHINCHILLA, chinchilla, (_WORTH,), "w")
-_BY_SIZE = "(w + s * log(data))"
-POWER_BY_SIZE = _law("augmented_power_by_size", catalogue.POWER, power, (_WORTH_BY_SIZE, _SLOPE), _BY_SIZE)
-CHINCHILLA_BY_SIZE = _law(
-    "augmented_chinchilla_by_size", catalogue.CHINCHILLA, chinchilla, (_WORTH_BY_SIZE, _SLOPE), _BY_SIZE
-)
+POWER = _augmented(catalogue.POWER)
+CHINCHILLA = _augmented(catalogue.CHINCHILLA)
+POWER_BY_SIZE = _augmented(catalogue.POWER, by_size=True)
+CHINCHILLA_BY_SIZE = _augmented(catalogue.CHINCHILLA, by_size=True)

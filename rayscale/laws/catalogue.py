@@ -1,71 +1,20 @@
-"""The laws that ship, each a value: formula, parameters with bounds, starts and units, inputs and source.
+"""The laws that ship: a table of formulas, with the bounds and starts of their parameters and their sources.
 
-A formula is Python over the inputs' and parameters' names (exp, log, minimum as in numpy): what the function computes.
-Long because it is one table: each law with its function, parameters and source.
+Function, units and linear parameters of a law are read from its formula, as those of a user's own law are. Two laws
+have functions of their own: that of `bnsl` does not overflow where its formula would, and `repeated_data` uses a size
+that is defined by the other parameters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from rayscale.laws.formula import EXPONENT, read_formula
 from rayscale.laws.law import Law, Parameter, Values
-
-
-def _exp(z: Any) -> Any:
-    """exp of a real z, or of one whose imaginary part is the step of a derivative, about 1e-20: its sine is itself."""
-    if not np.iscomplexobj(z):
-        return np.exp(z)
-    grown = np.exp(z.real)  # a fifth of the time of a complex exp
-    return grown + 1j * (grown * z.imag)
-
-
-def _power(size: Any, exponent: Any) -> Any:
-    """size ** exponent for real sizes, 0 among them, and exponents as `_exp` takes them."""
-    # exp of a log, not a power: a real base to a complex exponent is many times slower in numpy.
-    if np.all(size > 0):
-        return _exp(exponent * np.log(size))
-    return np.where(size > 0, _exp(exponent * np.log(np.where(size > 0, size, 1.0))), 0.0)
-
-
-def _softplus(z: Any) -> Any:
-    """log(1 + exp(z)) without overflow, for real and complex z."""
-    return np.where(z.real > 0, z, 0.0) + np.log1p(np.exp(np.where(z.real > 0, -z, z)))
-
-
-def power(inputs: Values, parameters: Values) -> Any:
-    """E + B / D^beta, in the target's unit (Kaplan et al. 2020, arXiv 2001.08361, with an asymptote)."""
-    return parameters["E"] + parameters["B"] * _power(inputs["data"], -parameters["beta"])
-
-
-def chinchilla(inputs: Values, parameters: Values) -> Any:
-    """E + A / N^alpha + B / D^beta, in the target's unit (Hoffmann et al. 2022, arXiv 2203.15556)."""
-    by_params = parameters["A"] * _power(inputs["params"], -parameters["alpha"])
-    return parameters["E"] + by_params + parameters["B"] * _power(inputs["data"], -parameters["beta"])
-
-
-def chinchilla_tied(inputs: Values, parameters: Values) -> Any:
-    """E + A / N^alpha + B / D^alpha: chinchilla with one exponent (as in Muennighoff et al. 2023, arXiv 2305.16264)."""
-    return chinchilla(inputs, {**parameters, "beta": parameters["alpha"]})
-
-
-def multiplicative(inputs: Values, parameters: Values) -> Any:
-    """E + A / (N^alpha D^beta), the joint law of fine-tuning (Zhang et al. 2024, arXiv 2402.17193)."""
-    shrunk = _power(inputs["params"], -parameters["alpha"]) * _power(inputs["data"], -parameters["beta"])
-    return parameters["E"] + parameters["A"] * shrunk
-
-
-def rectified(inputs: Values, parameters: Values) -> Any:
-    """E + B / (D0 + D^beta): the pretrained model is worth D0 of data before any (Lin et al. 2024, 2402.02314)."""
-    return parameters["E"] + parameters["B"] / (parameters["D0"] + _power(inputs["data"], parameters["beta"]))
-
-
-def shifted(inputs: Values, parameters: Values) -> Any:
-    """E + B / (D + D0)^beta (after Alabdulmohsin et al. 2022, arXiv 2209.06640)."""
-    grown = np.log(inputs["data"] + parameters["D0"])
-    return parameters["E"] + parameters["B"] * np.exp(-parameters["beta"] * grown)
 
 
 def bnsl(inputs: Values, parameters: Values) -> Any:
@@ -74,7 +23,9 @@ def bnsl(inputs: Values, parameters: Values) -> Any:
     The slope in log-log is -c0 before the break at d1 and -(c0 + c1) after it; f1 is the width of the break.
     """
     size, width = np.log(inputs["data"]), parameters["f1"]
-    bend = width * _softplus((size - np.log(parameters["d1"])) / width)
+    step = (size - np.log(parameters["d1"])) / width
+    # log(1 + exp(step)) without overflow, for real and complex steps.
+    bend = width * (np.where(step.real > 0, step, 0.0) + np.log1p(np.exp(np.where(step.real > 0, -step, step))))
     return parameters["E"] + parameters["A"] * np.exp(-parameters["c0"] * size - parameters["c1"] * bend)
 
 
@@ -96,167 +47,94 @@ def repeated_data(inputs: Values, parameters: Values) -> Any:
     return parameters["E"] + by_params + parameters["B"] * np.exp(-beta * np.log(data))
 
 
-def transfer(inputs: Values, parameters: Values) -> Any:
-    """k D^a N^b: what pretraining is worth in fine-tuning data, beside D (Hernandez et al. 2021, arXiv 2102.01293)."""
-    grown = _power(inputs["data"], parameters["a"]) * _power(inputs["params"], parameters["b"])
-    return parameters["k"] * grown
+def _law(
+    name: str, formula: str, parameters: tuple[Parameter, ...], source: str, units: str, *, target: str = "loss",
+    link: str = "log", function: Callable[[Values, Values], Any] | None = None,
+) -> Law:  # fmt: skip
+    """The law of a formula, whose parameters have these kinds, bounds and starts, in this order."""
+    law = read_formula(formula, name)
+    carried = {parameter.name: parameter.unit for parameter in law.parameters}
+    return replace(
+        law,
+        function=function or law.function,
+        parameters=tuple(replace(parameter, unit=carried[parameter.name]) for parameter in parameters),
+        linear=tuple(parameter.name for parameter in parameters if parameter.name in law.linear),
+        target=target,
+        source=source,
+        link=link,
+        units=units,
+    )
 
 
-def metric_sigmoid(inputs: Values, parameters: Values) -> Any:
-    """floor + (top - floor) / (1 + exp(k (loss - L0))): an accuracy or F1 from a loss, the second of two stages.
-
-    The stages join by prediction: a law of the loss over N and D (chinchilla, say) is fitted first; this one is fitted
-    to (loss, metric) of the same runs; the metric at a new size is this law at the loss that the first predicts there.
-    An interval needs both: draws of the first put through draws of the second (Llama 3, arXiv 2407.21783; the OLMo
-    ladder, Bhagia et al. 2024, arXiv 2412.04403).
-    """
-    fallen = np.exp(-_softplus(parameters["k"] * (inputs["loss"] - parameters["L0"])))
-    return parameters["floor"] * (1 - fallen) + parameters["top"] * fallen
-
-
-def logit_power(inputs: Values, parameters: Values) -> Any:
-    """A metric in (0, 1) whose log odds are T - B / D^beta; T is the log odds of its ceiling."""
-    return np.exp(-_softplus(parameters["B"] * _power(inputs["data"], -parameters["beta"]) - parameters["T"]))
-
-
-def logit_chinchilla(inputs: Values, parameters: Values) -> Any:
-    """A metric in (0, 1) whose log odds are T - A / N^alpha - B / D^beta; T is the log odds of its ceiling."""
-    by_params = parameters["A"] * _power(inputs["params"], -parameters["alpha"])
-    by_data = parameters["B"] * _power(inputs["data"], -parameters["beta"])
-    return np.exp(-_softplus(by_params + by_data - parameters["T"]))
-
-
-def speedup(inputs: Values, parameters: Values) -> Any:
-    """X1 G / (1 + sigma (G - 1) + kappa G (G - 1)), examples a second over workers (Gunther 1993).
-
-    sigma is what they wait for (contention), kappa what they tell each other (coherence); Amdahl's law is kappa = 0.
-    """
-    workers = inputs["gpus"]
-    lost = (parameters["sigma"] + parameters["kappa"] * workers) * (workers - 1)
-    return parameters["X1"] * workers / (1 + lost)
-
-
-def amdahl(inputs: Values, parameters: Values) -> Any:
-    """X1 G / (1 + sigma (G - 1)), examples a second over workers when a share sigma of the work is serial."""
-    return speedup(inputs, {**parameters, "kappa": 0.0})
-
-
-def ratio(inputs: Values, parameters: Values) -> Any:
-    """k D / G: a quality proportional to the data over the machines. A claim to be tested, shipped as a null."""
-    return parameters["k"] * inputs["data"] / inputs["gpus"]
-
-
-# Beyond 0.01 and 4 an exponent is a constant or a step, no scaling law; the fit then says at_bound.
-_SLOPES = (0.01, 4.0, (0.1, 0.25, 0.5, 1.0, 2.0))
-_ASYMPTOTE = Parameter("E", "coefficient", 1e-4, 10.0, (0.1, 0.5, 0.8))
-_A = Parameter("A", "coefficient", 1e-5, 100.0, (0.2,), (("params", "alpha"),))
-_B = Parameter("B", "coefficient", 1e-5, 100.0, (0.2,), (("data", "beta"),))
-_ALPHA = Parameter("alpha", "exponent", *_SLOPES)
-_BETA = Parameter("beta", "exponent", *_SLOPES)
+_E = Parameter("E", "coefficient", 1e-4, 10.0, (0.1, 0.5, 0.8))
+_A = Parameter("A", "coefficient", 1e-5, 100.0, (0.2,))
+_B = Parameter("B", "coefficient", 1e-5, 100.0, (0.2,))
+_B_SHIFTED = Parameter("B", "coefficient", 1e-5, 1e4, (0.2,))
+# At D0 of 0.001 (data at its geometric mean being 1) rectified and shifted are the power law, at 1000 nearly straight.
+_D0 = Parameter("D0", "positive", 1e-3, 1e3, (0.03, 0.3, 1.0, 5.0))
+_ALPHA = Parameter("alpha", "exponent", *EXPONENT)
+_BETA = Parameter("beta", "exponent", *EXPONENT)
 _NATS = "loss in nats per token (or any positive target); "
+_NATS_OF_BOTH = _NATS + "params: parameters; data: tokens or examples"
 
-POWER = Law(
+POWER = _law(
     "power",
     "E + B * data ** -beta",
-    power,
-    (_B, _ASYMPTOTE, _BETA),
-    ("data",),
-    "loss",
+    (_B, _E, _BETA),
     "Kaplan et al. 2020, arXiv 2001.08361",
-    linear=("B", "E"),
-    units=_NATS + "data: examples or tokens (or parameters, or FLOP)",
+    _NATS + "data: examples or tokens (or parameters, or FLOP)",
 )
-CHINCHILLA = Law(
+CHINCHILLA = _law(
     "chinchilla",
     "E + A * params ** -alpha + B * data ** -beta",
-    chinchilla,
-    (_A, _B, _ASYMPTOTE, _ALPHA, _BETA),
-    ("params", "data"),
-    "loss",
+    (_A, _B, _E, _ALPHA, _BETA),
     "Hoffmann et al. 2022, arXiv 2203.15556",
-    linear=("A", "B", "E"),
-    units=_NATS + "params: parameters; data: tokens or examples",
+    _NATS_OF_BOTH,
 )
-CHINCHILLA_TIED = Law(
+CHINCHILLA_TIED = _law(
     "chinchilla_tied",
     "E + A * params ** -alpha + B * data ** -alpha",
-    chinchilla_tied,
-    (_A, Parameter("B", "coefficient", 1e-5, 100.0, (0.2,), (("data", "alpha"),)), _ASYMPTOTE, _ALPHA),
-    ("params", "data"),
-    "loss",
+    (_A, _B, _E, _ALPHA),
     "Muennighoff et al. 2023, arXiv 2305.16264",
-    linear=("A", "B", "E"),
-    units=_NATS + "params: parameters; data: tokens or examples",
+    _NATS_OF_BOTH,
 )
-MULTIPLICATIVE = Law(
+MULTIPLICATIVE = _law(
     "multiplicative",
     "E + A * params ** -alpha * data ** -beta",
-    multiplicative,
-    (
-        Parameter("A", "coefficient", 1e-5, 100.0, (0.2,), (("params", "alpha"), ("data", "beta"))),
-        _ASYMPTOTE,
-        _ALPHA,
-        _BETA,
-    ),
-    ("params", "data"),
-    "loss",
+    (_A, _E, _ALPHA, _BETA),
     "Zhang et al. 2024, arXiv 2402.17193",
-    linear=("A", "E"),
-    units=_NATS + "params: parameters; data: fine-tuning examples or tokens",
+    _NATS + "params: parameters; data: fine-tuning examples or tokens",
 )
-# At D0 of 0.001 (data at its geometric mean being 1) rectified and shifted are the power law, at 1000 nearly straight.
-RECTIFIED = Law(
+# The pretrained model is worth D0 of data before it has seen any.
+RECTIFIED = _law(
     "rectified",
     "E + B / (D0 + data ** beta)",
-    rectified,
-    (
-        Parameter("B", "coefficient", 1e-5, 1e4, (0.2,), (("data", "beta"),)),
-        _ASYMPTOTE,
-        Parameter("D0", "positive", 1e-3, 1e3, (0.03, 0.3, 1.0, 5.0), (("data", "beta"),)),
-        _BETA,
-    ),
-    ("data",),
-    "loss",
+    (_B_SHIFTED, _E, _D0, _BETA),
     "Lin et al. 2024, arXiv 2402.02314",
-    linear=("B", "E"),
-    zero=("data",),
-    units=_NATS + "data: fine-tuning examples or tokens",
+    _NATS + "data: fine-tuning examples or tokens",
 )
-SHIFTED = Law(
+SHIFTED = _law(
     "shifted",
     "E + B * (data + D0) ** -beta",
-    shifted,
-    (
-        Parameter("B", "coefficient", 1e-5, 1e4, (0.2,), (("data", "beta"),)),
-        _ASYMPTOTE,
-        Parameter("D0", "positive", 1e-3, 1e3, (0.03, 0.3, 1.0, 5.0), (("data", 1.0),)),
-        _BETA,
-    ),
-    ("data",),
-    "loss",
+    (_B_SHIFTED, _E, _D0, _BETA),
     "Alabdulmohsin et al. 2022, arXiv 2209.06640",
-    linear=("B", "E"),
-    zero=("data",),
-    units=_NATS + "data: examples or tokens",
+    _NATS + "data: examples or tokens",
 )
-BNSL = Law(
+BNSL = _law(
     "bnsl",
     "E + A * data ** -c0 * (1 + (data / d1) ** (1 / f1)) ** (-c1 * f1)",
-    bnsl,
     (
-        Parameter("A", "coefficient", 1e-5, 1e4, (0.2,), (("data", "c0"),)),
-        _ASYMPTOTE,
+        Parameter("A", "coefficient", 1e-5, 1e4, (0.2,)),
+        _E,
         # A slope of 0 before the break is a plateau; a negative c1 is a law that slows down after it.
         Parameter("c0", "exponent", 0.0, 4.0, (0.02, 0.2, 0.6)),
         Parameter("c1", "exponent", -2.0, 4.0, (-0.2, 0.2, 1.0)),
-        Parameter("d1", "positive", 1e-4, 1e4, (0.1, 1.0, 10.0), (("data", 1.0),)),
+        Parameter("d1", "positive", 1e-4, 1e4, (0.1, 1.0, 10.0)),
         Parameter("f1", "positive", 0.02, 10.0, (0.2, 1.0)),
     ),
-    ("data",),
-    "loss",
     "Caballero et al. 2022, arXiv 2210.14891",
-    linear=("A", "E"),
-    units=_NATS + "data: examples, tokens, parameters or FLOP",
+    _NATS + "data: examples, tokens, parameters or FLOP",
+    function=bnsl,
 )
 REPEATED_DATA = Law(
     "repeated_data",
@@ -268,7 +146,7 @@ REPEATED_DATA = Law(
     (
         Parameter("A", "coefficient", 1e-5, 100.0, (0.05, 0.2), (("params", "alpha"),)),
         Parameter("B", "coefficient", 1e-5, 100.0, (0.05, 0.2), (("data", "beta"),)),
-        _ASYMPTOTE,
+        _E,
         Parameter("alpha", "exponent", 0.01, 4.0, (0.25, 0.6)),
         Parameter("beta", "exponent", 0.01, 4.0, (0.25, 0.6)),
         Parameter("RD", "positive", 0.01, 1e4, (5.0, 30.0)),
@@ -280,108 +158,91 @@ REPEATED_DATA = Law(
     linear=("E",),
     units=_NATS + "params: parameters; data: tokens seen, repetitions counted; unique: distinct ones among them",
 )
-TRANSFER = Law(
+# What pretraining is worth in fine-tuning data.
+TRANSFER = _law(
     "transfer",
     "k * data ** a * params ** b",
-    transfer,
     (
-        Parameter("k", "coefficient", 1e-5, 1e5, (1.0,), (("data", "-a"), ("params", "-b"))),
+        Parameter("k", "coefficient", 1e-5, 1e5, (1.0,)),
         Parameter("a", "exponent", -2.0, 4.0, (0.2, 0.6)),
         Parameter("b", "exponent", -2.0, 4.0, (0.2, 0.6)),
     ),
-    ("params", "data"),
-    "effective_data",
     "Hernandez et al. 2021, arXiv 2102.01293",
-    linear=("k",),
-    units="effective data transferred, in the unit of data; params: parameters; data: fine-tuning examples or tokens",
+    "effective data transferred, in the unit of data; params: parameters; data: fine-tuning examples or tokens",
+    target="effective_data",
 )
-METRIC_SIGMOID = Law(
+# The second of two stages: first a law of the loss over N and D is fitted, then this one to (loss, metric) of the same
+# runs; the metric at a new size is this law at the loss predicted there. Its interval needs the draws of both.
+METRIC_SIGMOID = _law(
     "metric_sigmoid",
     "floor + (top - floor) / (1 + exp(k * (loss - L0)))",
-    metric_sigmoid,
     (
         Parameter("floor", "positive", 1e-4, 0.999, (0.1,)),
         Parameter("top", "positive", 1e-3, 1.0, (0.9,)),
-        Parameter("k", "positive", 0.05, 200.0, (1.0, 4.0, 15.0), (("loss", -1.0),)),
-        Parameter("L0", "positive", 0.05, 20.0, (0.7, 1.0, 1.4), (("loss", 1.0),)),
+        Parameter("k", "positive", 0.05, 200.0, (1.0, 4.0, 15.0)),
+        Parameter("L0", "positive", 0.05, 20.0, (0.7, 1.0, 1.4)),
     ),
-    ("loss",),
-    "accuracy",
     "Llama 3, arXiv 2407.21783; Bhagia et al. 2024, arXiv 2412.04403",
-    linear=("floor", "top"),
+    "metric: a fraction between 0 and 1; loss: nats per token",
+    target="accuracy",
     link="logit",
-    units="metric: a fraction between 0 and 1; loss: nats per token",
 )
-_CEILING = Parameter("T", "exponent", -10.0, 15.0, (0.0, 2.0, 5.0))
-_LOGIT_BETA = Parameter("beta", "exponent", 0.01, 4.0, (0.15, 0.4, 0.9))
-LOGIT_POWER = Law(
+_T = Parameter("T", "exponent", -10.0, 15.0, (0.0, 2.0, 5.0))  # the log odds of the ceiling
+_LOGIT_SLOPE = (0.01, 4.0, (0.15, 0.4, 0.9))
+_LOGIT_TERM = (1e-3, 100.0, (0.3, 2.0))
+LOGIT_POWER = _law(
     "logit_power",
     "1 / (1 + exp(B * data ** -beta - T))",
-    logit_power,
-    (Parameter("B", "positive", 1e-3, 100.0, (0.3, 2.0), (("data", "beta"),)), _CEILING, _LOGIT_BETA),
-    ("data",),
-    "accuracy",
+    (Parameter("B", "positive", *_LOGIT_TERM), _T, Parameter("beta", "exponent", *_LOGIT_SLOPE)),
     "a power law of the log odds, for metrics that are bounded",
+    "metric: a fraction between 0 and 1; data: examples or tokens",
+    target="accuracy",
     link="logit",
-    units="metric: a fraction between 0 and 1; data: examples or tokens",
 )
-LOGIT_CHINCHILLA = Law(
+LOGIT_CHINCHILLA = _law(
     "logit_chinchilla",
     "1 / (1 + exp(A * params ** -alpha + B * data ** -beta - T))",
-    logit_chinchilla,
     (
-        Parameter("A", "positive", 1e-3, 100.0, (0.3, 2.0), (("params", "alpha"),)),
-        Parameter("B", "positive", 1e-3, 100.0, (0.3, 2.0), (("data", "beta"),)),
-        _CEILING,
-        Parameter("alpha", "exponent", 0.01, 4.0, (0.15, 0.4, 0.9)),
-        _LOGIT_BETA,
+        Parameter("A", "positive", *_LOGIT_TERM),
+        Parameter("B", "positive", *_LOGIT_TERM),
+        _T,
+        Parameter("alpha", "exponent", *_LOGIT_SLOPE),
+        Parameter("beta", "exponent", *_LOGIT_SLOPE),
     ),
-    ("params", "data"),
-    "accuracy",
     "chinchilla of the log odds, for metrics that are bounded",
+    "metric: a fraction between 0 and 1; params: parameters; data: examples or tokens",
+    target="accuracy",
     link="logit",
-    units="metric: a fraction between 0 and 1; params: parameters; data: examples or tokens",
 )
-_RATE = Parameter("X1", "coefficient", 1e-5, 100.0, (0.2,))
-_SERIAL = Parameter("sigma", "positive", 1e-6, 10.0, (0.003, 0.03, 0.3))
-SPEEDUP = Law(
+# sigma is what workers wait for (contention), kappa what they tell each other (coherence).
+_X1 = Parameter("X1", "coefficient", 1e-5, 100.0, (0.2,))
+_SIGMA = Parameter("sigma", "positive", 1e-6, 10.0, (0.003, 0.03, 0.3))
+SPEEDUP = _law(
     "speedup",
     "X1 * gpus / (1 + sigma * (gpus - 1) + kappa * gpus * (gpus - 1))",
-    speedup,
-    (_RATE, _SERIAL, Parameter("kappa", "positive", 1e-8, 1.0, (1e-5, 1e-3, 0.03))),
-    ("gpus",),
-    "examples_per_second",
+    (_X1, _SIGMA, Parameter("kappa", "positive", 1e-8, 1.0, (1e-5, 1e-3, 0.03))),
     "Gunther 1993, universal scalability",
-    linear=("X1",),
-    unscaled=("gpus",),
-    units="examples per second; gpus: workers",
+    "examples per second; gpus: workers",
+    target="examples_per_second",
 )
-AMDAHL = Law(
+AMDAHL = _law(
     "amdahl",
     "X1 * gpus / (1 + sigma * (gpus - 1))",
-    amdahl,
-    (_RATE, _SERIAL),
-    ("gpus",),
-    "examples_per_second",
+    (_X1, _SIGMA),
     "Amdahl 1967",
-    linear=("X1",),
-    unscaled=("gpus",),
-    units="examples per second; gpus: workers",
+    "examples per second; gpus: workers",
+    target="examples_per_second",
 )
-RATIO = Law(
+RATIO = _law(
     "ratio",
     "k * data / gpus",
-    ratio,
-    (Parameter("k", "coefficient", 1e-5, 1e5, (1.0,), (("data", -1.0),)),),
-    ("data", "gpus"),
-    "accuracy",
+    (Parameter("k", "coefficient", 1e-5, 1e5, (1.0,)),),
     "a claim made in a tutorial, to be tested",
-    linear=("k",),
-    unscaled=("gpus",),
-    units="any quality; data: examples; gpus: workers",
+    "any quality; data: examples; gpus: workers",
+    target="accuracy",
 )
 
-# The laws with an asymptote E, without it: beside them as rivals, since few points cannot tell E from zero.
+# The laws with an asymptote E also come without it, as rivals: few points cannot distinguish a small E from zero.
 SUFFIX = "_without_E"
 
 
@@ -391,14 +252,13 @@ def without_asymptote(law: Law) -> Law:
     def function(inputs: Values, parameters: Values) -> Any:
         return law.function(inputs, {**parameters, "E": 0.0})
 
-    function.__doc__ = f"{law.name} without its asymptote: {law.function.__doc__}"
-
+    function.__doc__ = f"{law.name} without its asymptote."
     return replace(
         law,
         name=law.name + SUFFIX,
         formula=law.formula.removeprefix("E + "),
         function=function,
-        parameters=tuple(each for each in law.parameters if each.name != "E"),
+        parameters=tuple(parameter for parameter in law.parameters if parameter.name != "E"),
         linear=tuple(name for name in law.linear if name != "E"),
     )
 

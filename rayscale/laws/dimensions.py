@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rayscale.laws.grammar import Node, compute
-
-Array = NDArray[np.float64]
+from rayscale.laws.law import Array
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,13 @@ class Dimensions:
         rows: list[tuple[Array, Node]] = []
 
         def unit(node: Node) -> Array:
-            found = np.zeros((*shape, len(names)))
+            powers = np.zeros((*shape, len(names)))
             if node.kind == "number":
-                return found
+                return powers
             if node.kind == "name":
                 if node.name in names:
-                    found[..., names.index(node.name)] = 1.0
-                return found
+                    powers[..., names.index(node.name)] = 1.0
+                return powers
             parts = [unit(part) for part in node.parts]
             match node.kind:
                 case "*":
@@ -86,10 +84,10 @@ class Dimensions:
                         power = np.asarray(compute(node.parts[1], values))
                         return np.asarray(parts[0] * power[..., None])
                     rows.append((parts[0], node.parts[0]))
-                    return found
+                    return powers
                 case "exp" | "log":
                     rows.append((parts[0], node))
-                    return found
+                    return powers
             rows.append((parts[0] - parts[1], node))
             return parts[0]
 

@@ -16,8 +16,9 @@ from rayscale.errors import InputError, TableError
 from rayscale.laws.auto.auto import fit_auto
 from rayscale.laws.fitting.bootstrap import resample, spread
 from rayscale.laws.fitting.coordinates import Coordinates, link
+from rayscale.laws.fitting.diagnosis import diagnose, few_resamples
 from rayscale.laws.fitting.held_out import beside_held_out
-from rayscale.laws.fitting.huber import DELTA, Array, huber_sum, minimise
+from rayscale.laws.fitting.huber import DELTA, huber_sum, minimise
 from rayscale.laws.fitting.observations import (
     Observations,
     dropped_rows,
@@ -29,11 +30,11 @@ from rayscale.laws.fitting.observations import (
     select,
     without_constants,
 )
-from rayscale.laws.fitting.outcome import few_resamples, findings
+from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import FORETOLD, Fit, GroupedFit, score
 from rayscale.laws.fitting.starts import grid
 from rayscale.laws.formula import find_law
-from rayscale.laws.law import Law
+from rayscale.laws.law import Array, Law
 
 POLISHED = (24, 12, 12)  # how many starts go on to each delta
 TOLERANCES = (1e-4, 1e-4, 1e-9)  # only the last must be exact
@@ -90,25 +91,25 @@ def fit_law(
                                  held=held[rows] if holdout else None, bootstrap=bootstrap, seed=seed)  # fmt: skip
             dropped = tuple({**each, "row": int(rows[each["row"]])} for each in own.rows_dropped)
             return replace(own, rows_dropped=dropped)
-        seen = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows])
+        observations = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows])
         # A dropped row is named by its place in the table that was given, not in its group.
-        dropped = tuple({**each, "row": int(rows[each["row"]])} for each in seen.dropped)
-        found = _fit(replace(seen, dropped=dropped), law, target, bootstrap, seed)
-        if holdout is None or found.estimate is None:
-            return found
-        predictions = pd.concat([seen.held_out, found.predict(seen.held_out)], axis=1)
-        return beside_held_out(replace(found, held_out=score(predictions, target), predictions=predictions), seen)
+        dropped = tuple({**each, "row": int(rows[each["row"]])} for each in observations.dropped)
+        fit = _fit(replace(observations, dropped=dropped), law, target, bootstrap, seed)
+        if holdout is None or fit.estimate is None:
+            return fit
+        predictions = pd.concat([observations.held_out, fit.predict(observations.held_out)], axis=1)
+        return beside_held_out(replace(fit, held_out=score(predictions, target), predictions=predictions), observations)
 
     def fit_groups(groups: list[NDArray[np.int64]]) -> list[Any]:
         if law.name != "auto":
-            found = [fit_rows(rows) for rows in groups]
+            fits = [fit_rows(rows) for rows in groups]
         else:
-            found = list(fit_auto(table, groups, given, target=target, excluded=excluded, held=held, draws=bootstrap,
+            fits = list(fit_auto(table, groups, given, target=target, excluded=excluded, held=held, draws=bootstrap,
                                   seed=seed))  # fmt: skip
-        found = [_count_unpredicted(each, rows[held[rows]]) for each, rows in zip(found, groups, strict=True)]
+        fits = [_count_unpredicted(each, rows[held[rows]]) for each, rows in zip(fits, groups, strict=True)]
         few = few_resamples(bootstrap)
         return [replace(each, rows_dropped=name_copies(table, each.rows_dropped),
-                        warnings=(*each.warnings, *(few if each.params else []))) for each in found]  # fmt: skip
+                        warnings=(*each.warnings, *(few if each.params else []))) for each in fits]  # fmt: skip
 
     if by is None:
         return cast(Fit, fit_groups(places)[0])
@@ -127,21 +128,24 @@ def _groups(table: pd.DataFrame, by: str | list[str] | None) -> tuple[list[NDArr
     places, names = [], []
     for key, group in table[keys].reset_index(drop=True).groupby(keys, sort=True, dropna=False):
         plain = (value.item() if isinstance(value, np.generic) else value for value in key)
-        found = [value if isinstance(value, int | float) and isfinite(value) else str(value) for value in plain]
-        names.append(dict(zip(keys, found, strict=True)))
+        values = [value if isinstance(value, int | float) and isfinite(value) else str(value) for value in plain]
+        names.append(dict(zip(keys, values, strict=True)))
         places.append(group.index.to_numpy())
     return places, names
 
 
-def _count_unpredicted(found: Any, held: NDArray[np.int64]) -> Any:
+def _count_unpredicted(fit: Any, held: NDArray[np.int64]) -> Any:
     """The fit; if it is a refusal, with its held-out rows (positions) among the dropped, so that no row vanishes."""
-    known = {each["row"] for each in found.rows_dropped}
+    known = {each["row"] for each in fit.rows_dropped}
     left = [int(row) for row in held if int(row) not in known]
-    if found.params or not left:
-        return found
-    dropped = [*found.rows_dropped, *({"row": row, "reason": "held out, and no fit predicts it"} for row in left)]
-    others = [each for each in found.warnings if each["code"] != "dropped_rows"]
-    return replace(found, rows_dropped=tuple(sorted(dropped, key=lambda each: each["row"])),
+    if fit.params or not left:
+        return fit
+    dropped = [
+        *fit.rows_dropped,
+        *({"row": row, "reason": "held out, but there is no fit to predict it"} for row in left),
+    ]
+    others = [each for each in fit.warnings if each["code"] != "dropped_rows"]
+    return replace(fit, rows_dropped=tuple(sorted(dropped, key=lambda each: each["row"])),
                    warnings=(*others, *dropped_rows(dropped)))  # fmt: skip
 
 
@@ -150,41 +154,52 @@ def _check(table: Any, *, by: Any, holdout: str | None, bootstrap: Any, seed: An
     if not isinstance(table, pd.DataFrame):
         raise TableError(f"found {type(table).__name__}; a law is fitted to a pandas DataFrame, one row per run")
     if not isinstance(bootstrap, int | np.integer) or bootstrap < 2:
-        raise InputError(f"bootstrap is {bootstrap}; an interval needs 2 resamples or more", where="bootstrap")
+        raise InputError(f"bootstrap is {bootstrap}; an interval needs at least 2 resamples", where="bootstrap")
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed is {seed}; it must be a whole number, 0 or more", where="seed")
     if by is not None and not len(by):
         raise InputError("names no column; name one or leave it out", where="by")
     if holdout and (clash := [name for name in FORETOLD if name in table.columns]):
-        message = f"the table has a column '{clash[0]}' of its own, where the predictions go; rename it"
+        message = f"the table has a column '{clash[0]}' where the predictions would go; rename it"
         raise TableError(message, code="ambiguous_column", where="holdout")
 
 
-def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -> Fit:
+def _fit(observations: Observations, law: Law, target: str, bootstrap: int, seed: int) -> Fit:
     """The fit of the used rows, or the refusal of them."""
-    began, warnings = perf_counter(), refusals(seen, law)
-    ranges = {role: (float(v.min()), float(v.max())) for role, v in seen.inputs.items() if len(v)}
-    refused = Fit(law, target, seen.columns, outcome="not_identifiable", data_range=ranges, rows_dropped=seen.dropped,
-                  rows_used=len(seen.target), warnings=(*warnings, *seen.warnings()))  # fmt: skip
+    began, warnings = perf_counter(), refusals(observations, law)
+    ranges = {role: (float(v.min()), float(v.max())) for role, v in observations.inputs.items() if len(v)}
+    refused = Fit(
+        law,
+        target,
+        observations.columns,
+        outcome=Outcome.NOT_IDENTIFIABLE,
+        rows_used=len(observations.target),
+        rows_dropped=observations.dropped,
+        warnings=(*warnings, *observations.warnings()),
+        data_range=ranges,
+    )
     if warnings:
         return replace(refused, seconds=perf_counter() - began)
-    linked = link(law.link, seen.target)
-    coordinates = Coordinates.of(law, seen.inputs, seen.target)
+    linked = link(law.link, observations.target)
+    coordinates = Coordinates.of(law, observations.inputs, observations.target)
     with np.errstate(all="ignore"):  # far steps may overflow; whatever is not finite in the end is refused below
-        ends, objective, settled = search(coordinates, seen.inputs, seen.target)
+        ends, objective, settled = search(coordinates, observations.inputs, observations.target)
         best = int(np.argmin(objective))
         at_best = ends[objective <= objective[best] * 1.001 + 1e-12]
-        estimate, draws, misfits = resample(coordinates, seen, linked, ends[best], at_best, bootstrap, seed)
+        estimate, draws, misfits = resample(coordinates, observations, linked, ends[best], at_best, bootstrap, seed)
         natural, sample = coordinates.natural(ends[best]), coordinates.natural(draws)
         is_log = coordinates.is_log
         point, cloud = (np.where(is_log, np.log(each), each) for each in (natural, sample))
         pairs = np.array(estimate.interval(point, cloud))
         pairs = np.where(is_log, np.exp(pairs), pairs)
         covariance = spread(sample)
-        outcome, said = findings(estimate, seen, linked, at_best, pairs, misfits)
+        outcome, findings = diagnose(estimate, observations, linked, at_best, pairs, misfits)
     if not (settled[best] and all(np.isfinite(each).all() for each in (natural, pairs, covariance))):
-        text = {"code": "flat_ridge", "message": "no start reached a finite minimum; check the table's largest values"}
-        return replace(refused, outcome="failed", warnings=(*refused.warnings, text))
+        text = {
+            "code": "flat_ridge",
+            "message": "no start reached a finite minimum; check the table for extreme values",
+        }
+        return replace(refused, outcome=Outcome.FAILED, warnings=(*refused.warnings, text))
     return replace(
         refused,
         outcome=outcome,
@@ -195,7 +210,7 @@ def _fit(seen: Observations, law: Law, target: str, bootstrap: int, seed: int) -
         objective=float(objective[best]),
         starts=len(ends),
         starts_at_best=len(at_best),
-        warnings=(*refused.warnings, *said),
+        warnings=(*refused.warnings, *findings),
         estimate=estimate,
         seconds=perf_counter() - began,
     )

@@ -36,7 +36,7 @@ _WIDE = (1e-30, 1e30)
 
 # Bounds and starts of a parameter that the user left open, as in the catalogue: an exponent beyond 0.01 to 4 is a
 # constant or a step; a coefficient is a multiple of the median target; a pure number is 1 where a unit is one input.
-_EXPONENT = (0.01, 4.0, (0.1, 0.25, 0.5, 1.0, 2.0))
+EXPONENT = (0.01, 4.0, (0.1, 0.25, 0.5, 1.0, 2.0))
 _ASYMPTOTE = (1e-4, 10.0, (0.5, 0.1, 0.8))
 _COEFFICIENT = (1e-5, 1e4, (0.2, 1.0, 5.0))
 _PURE = (1e-4, 1e4, (0.3, 1.0, 0.03, 5.0))
@@ -84,24 +84,24 @@ def read_formula(text: str, name: str = "formula", bounds: Mapping[str, Any] | N
     limits = {**_clauses(text, clauses), **dict(bounds or {})}
     powered = {each for node in tree.walk() if node.kind == "**" for each in node.parts[1].names}
     exponents = tuple(each for each in names if each in powered)
-    found = {each: _limit(text, each, pair, names, each in exponents) for each, pair in limits.items()}
-    fixed = tuple((each, low) for each, (low, high) in found.items() if low == high)
+    limited = {each: _limit(text, each, pair, names, each in exponents) for each, pair in limits.items()}
+    fixed = tuple((each, low) for each, (low, high) in limited.items() if low == high)
     open_names = tuple(each for each in names if each not in dict(fixed))
     if not open_names:
         raise refuse(text, 1, "every parameter is fixed; leave at least one open")
     dimensions = _dimensions(body, tree, inputs, names, exponents, dict(fixed))
     units = _units(dimensions, inputs, dict(fixed))
     # A bound in the table's units holds as it is only where the input is left in the table's units.
-    bounded = {role for each in found if each in units for role in units[each] if role in ROLES}
+    bounded = {role for each in limited if each in units for role in units[each] if role in ROLES}
     unscaled = tuple(role for role in inputs if role in UNSCALED or role in bounded)
     if {"data", "unique"} & bounded:
         unscaled = tuple(role for role in inputs if role in (*unscaled, "data", "unique"))
     function = _Computed(tree, fixed)
     linear = _linear(function, inputs, open_names, exponents)
-    parameters = [_parameter(each, units.get(each), found.get(each), unscaled) for each in open_names]
+    parameters = [_parameter(each, units.get(each), limited.get(each), unscaled) for each in open_names]
     parameters = _thin(parameters, linear)
     suffix = "".join(f"; {each} = {low!r}" if low == high else f"; {each} in [{low!r}, {high!r}]"
-                     for each, (low, high) in found.items())  # fmt: skip
+                     for each, (low, high) in limited.items())  # fmt: skip
     return Law(
         name,
         " ".join(body.split()) + suffix,
@@ -128,8 +128,8 @@ def find_law(law: str | Law) -> Law:
     if equals and ";" not in name:
         name = name.strip()
         if name in (*registered, "auto") or not re.fullmatch(r"[A-Za-z_]\w{0,63}", name):
-            why = "is the name of a law that ships" if name.isidentifier() else "is no name"
-            raise InputError(f"'{name}' {why}; give your law another, as in my_law={rest.strip()}", where="law")
+            why = "is the name of a built-in law" if name.isidentifier() else "is not a valid name"
+            raise InputError(f"'{name}' {why}; give your law another name, as in my_law={rest.strip()}", where="law")
         return read_formula(rest, name)
     if re.search(r"[-+*/()\s;]", law.strip()) and ":" not in law:
         return read_formula(law)
@@ -157,45 +157,45 @@ def read_laws(value: Any) -> tuple[Law, ...] | None:
 def find_user_law(name: str, said: Mapping[str, Any]) -> Law:
     """The law of one entry of a study's mapping `laws`."""
     if name in [entry.name for entry in entries("rayscale.laws")] or name == "auto":
-        raise InputError(f"'{name}' is the name of a law that ships; give your law another", code="invalid_formula")
+        raise InputError(f"'{name}' is the name of a built-in law; give your law another name", code="invalid_formula")
     return read_formula(said["formula"], name, said.get("bounds"))
 
 
 def _check_names(text: str, tree: Node, inputs: tuple[str, ...], names: tuple[str, ...]) -> None:
     for node in tree.walk():
         if node.name in _MEANT:
-            raise refuse(text, node.at, f"'{node.name}' is no input; write {_MEANT[node.name]}")
+            raise refuse(text, node.at, f"'{node.name}' is not an input; write {_MEANT[node.name]}")
         if len(node.name) > 32:
             raise refuse(text, node.at, "the name is longer than 32 characters")
     if not inputs:
         hints = [hint for each in names if (hint := nearest(each, list(ROLES)))]
         raise refuse(text, 1, f"it has none of the inputs {', '.join(ROLES)}{hints[0] if hints else ''}")
     if not names:
-        raise refuse(text, 1, "it has no parameter to be fitted; write E + B * data ** -beta, say")
+        raise refuse(text, 1, "it has no parameter to fit; write E + B * data ** -beta, for example")
     if len(names) > MAX_PARAMETERS:
         raise refuse(text, 1, f"it has {len(names)} parameters; a fit takes at most {MAX_PARAMETERS}")
 
 
 def _clauses(text: str, clauses: list[str]) -> dict[str, tuple[Any, Any]]:
-    found: dict[str, tuple[Any, Any]] = {}
+    bounds: dict[str, tuple[Any, Any]] = {}
     for number, clause in enumerate(clauses):
         if not clause.strip():
             continue
-        said = _BOUND.fullmatch(clause)
+        match = _BOUND.fullmatch(clause)
         at = sum(len(each) + 1 for each in text.split(";")[: number + 1]) + 1
-        if said is None:
-            raise refuse(text, at, f"'{clause.strip()}' is no bound; write beta in [0.1, 1] or beta = 0.5")
-        if said[1] in found:
-            raise refuse(text, at, f"{said[1]} is bounded twice; keep one")
-        found[said[1]] = (said[2], said[2]) if said[2] else (said[3], said[4])
-    return found
+        if match is None:
+            raise refuse(text, at, f"'{clause.strip()}' is not a bound; write beta in [0.1, 1] or beta = 0.5")
+        if match[1] in bounds:
+            raise refuse(text, at, f"{match[1]} has two bounds; keep one")
+        bounds[match[1]] = (match[2], match[2]) if match[2] else (match[3], match[4])
+    return bounds
 
 
 def _limit(text: str, name: str, pair: Any, names: tuple[str, ...], exponent: bool) -> tuple[float, float]:
     """The bounds of a parameter, checked: two finite numbers in order, and above 0 unless it is an exponent."""
     if name not in names:
         known = f"{nearest(name, list(names))} (it has: {', '.join(names)})"
-        raise refuse(text, 1, f"bounds for '{name}', which is no parameter of it{known}")
+        raise refuse(text, 1, f"bounds for '{name}', which is not one of its parameters{known}")
     example = f"write {name}: [low, high]"
     if isinstance(pair, str) or not hasattr(pair, "__len__") or len(pair) != 2:
         raise refuse(text, 1, f"the bounds of {name} are {pair!r}; {example}")
@@ -225,11 +225,11 @@ def _dimensions(
     unknown = tuple(each for each in names if each not in exponents)
     tree = _as_data(tree) if {"data", "unique"} <= set(inputs) else tree
     for known in ((*roles, "target"), tuple(roles)):
-        found = Dimensions(tree, unknown, known, exponents)
-        trials = [found.dependence({**generic(exponents, turn), **fixed}) for turn in (1, 2)]
+        dimensions = Dimensions(tree, unknown, known, exponents)
+        trials = [dimensions.dependence({**generic(exponents, turn), **fixed}) for turn in (1, 2)]
         wrong = next((each for each in trials if each is not None), None)
         if wrong is None:
-            return found
+            return dimensions
         if wrong[0] == "target":
             continue  # a number beside the terms, as in 1 - A * params ** -alpha: the target is a pure number
         role, place = wrong
@@ -239,7 +239,7 @@ def _dimensions(
             f"divide {role} by a parameter ({role} / {role[0].upper()}0), or make a number a parameter (bounds fix it)"
         )
         raise refuse(text, place.at, f"the value of '{place.text}' depends on the unit of {role}; {mend}")
-    raise refuse(text, 1, "its units cannot be worked out; write it more simply")
+    raise refuse(text, 1, "its units cannot be derived; simplify it")
 
 
 def _as_data(node: Node) -> Node:
@@ -251,23 +251,23 @@ def _units(
     dimensions: Dimensions, inputs: tuple[str, ...], fixed: Mapping[str, float]
 ) -> dict[str, dict[str, str | float | Callable[[Values], Any]]]:
     """Coefficient -> {role (or target): the power it carries}: a number, an exponent's name, or a function of them."""
-    found: dict[str, dict[str, str | float | Callable[[Values], Any]]] = {}
+    units: dict[str, dict[str, str | float | Callable[[Values], Any]]] = {}
     values = [{**generic(dimensions.exponents, turn), **fixed} for turn in (1, 2)]
     first, second = (dimensions.powers(each) for each in values)
     free = [each for each in dimensions.exponents if each not in fixed]
     for i, name in enumerate(dimensions.unknown):
-        found[name] = {}
+        units[name] = {}
         for j, role in enumerate(dimensions.known):
             pair = np.array([first[i, j], second[i, j]])
             if np.ptp(pair) < 1e-9:
                 if abs(pair[0]) > 1e-9:
-                    found[name][role] = float(np.round(pair[0], 9))
+                    units[name][role] = float(np.round(pair[0], 9))
                 continue
             signed = [(sign + each, factor * np.array([value[each] for value in values]))
                       for each in free for sign, factor in (("", 1), ("-", -1))]  # fmt: skip
-            simple = next((said for said, expected in signed if np.allclose(pair, expected, atol=1e-9)), None)
-            found[name][role] = simple or _Power(dimensions, i, j, tuple(fixed.items()))
-    return found
+            simple = next((name_of for name_of, expected in signed if np.allclose(pair, expected, atol=1e-9)), None)
+            units[name][role] = simple or _Power(dimensions, i, j, tuple(fixed.items()))
+    return units
 
 
 def _parameter(
@@ -275,7 +275,7 @@ def _parameter(
 ) -> Parameter:
     """The parameter with its kind, bounds, starts and units; `carried` is None for an exponent."""
     if carried is None:
-        low, high, starts = (*bounds, _spread(*bounds)) if bounds else _EXPONENT
+        low, high, starts = (*bounds, _spread(*bounds)) if bounds else EXPONENT
         return Parameter(name, "exponent", low, high, starts)
     unit = tuple((role, power) for role, power in carried.items() if role in ROLES and role not in unscaled)
     if bounds:
@@ -338,12 +338,12 @@ def _linear(
 
 
 def _zero(function: _Computed, inputs: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """The inputs of which the law has a finite value at 0, as E + B / (D0 + data ** beta) has."""
+    """The inputs at 0 of which the law has a finite value other than 0, as E + B / (D0 + data ** beta) has."""
 
     def is_finite(role: str) -> bool:
         sizes = {**dict.fromkeys(inputs, np.ones(1)), role: np.zeros(1)}
         with np.errstate(all="ignore"):
             values = [np.asarray(function(sizes, generic(names, turn))) for turn in (1, 2)]
-        return all(bool(np.isfinite(each).all()) for each in values)
+        return all(bool((np.isfinite(value) & (value != 0)).all()) for value in values)
 
     return tuple(role for role in inputs if role in ("data", "unique") and is_finite(role))

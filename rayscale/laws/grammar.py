@@ -62,7 +62,7 @@ def parse(text: str) -> Node:
         raise refuse(text, MAX_LENGTH, f"it has {len(text)} characters; write it with at most {MAX_LENGTH}")
     strange = re.search(r"[^\x20-\x7e]", text)
     if strange:
-        raise refuse(text, strange.start() + 1, f"{strange[0]!r} is no character of a formula; use plain ASCII")
+        raise refuse(text, strange.start() + 1, f"{strange[0]!r} is not allowed in a formula; use plain ASCII")
     stripped = text.strip()
     lead = len(text) - len(text.lstrip())
     if not stripped:
@@ -82,7 +82,7 @@ def _build(node: ast.expr, text: str, lead: int, depth: int) -> Node:
     at = node.col_offset + 1 + lead
     source = text[at - 1 : (node.end_col_offset or 0) + lead]
     if depth > MAX_DEPTH:
-        raise refuse(text, at, f"it is nested more than {MAX_DEPTH} deep; write it more simply")
+        raise refuse(text, at, f"it is nested more than {MAX_DEPTH} deep; simplify it")
 
     def inner(part: ast.expr) -> Node:
         return _build(part, text, lead, depth + 1)
@@ -103,7 +103,7 @@ def _build(node: ast.expr, text: str, lead: int, depth: int) -> Node:
             between = text[after : node.right.col_offset + lead].strip()
             mend = "; write ** for a power" if isinstance(node.op, ast.BitXor) else ""
             at = text.index(between, after) + 1
-            raise refuse(text, at, f"'{between}' is no operator of a formula (+ - * / **){mend}")
+            raise refuse(text, at, f"'{between}' is not an operator of a formula (+ - * / **){mend}")
         return Node(kind, at, source, (inner(node.left), inner(node.right)))
     if isinstance(node, ast.Call):
         _check_call(node, text, at, source)
@@ -114,7 +114,7 @@ def _build(node: ast.expr, text: str, lead: int, depth: int) -> Node:
 
 def _number(node: ast.Constant, text: str, at: int) -> float:
     if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
-        raise refuse(text, at, f"{node.value!r} is no real number")
+        raise refuse(text, at, f"{node.value!r} is not a real number")
     try:
         value = float(node.value)
     except OverflowError:
@@ -155,7 +155,7 @@ def compute(node: Node, values: Mapping[str, Any]) -> Any:
         case "minus":
             return -parts[0]
         case "exp":
-            return np.exp(parts[0])
+            return _exp(parts[0])
         case "log":
             return np.log(parts[0])
         case "sqrt":
@@ -166,6 +166,14 @@ def compute(node: Node, values: Mapping[str, Any]) -> Any:
             return np.where(np.real(parts[0]) >= np.real(parts[1]), parts[0], parts[1])
 
 
+def _exp(z: Any) -> Any:
+    """exp of a real z, or of one whose imaginary part is the step of a derivative, about 1e-20: its sine is itself."""
+    if not np.iscomplexobj(z):
+        return np.exp(z)
+    grown = np.exp(z.real)  # a fifth of the time of a complex exp
+    return grown + 1j * (grown * z.imag)
+
+
 def _raise(base: Any, exponent: Any) -> Any:
     if np.ndim(exponent) == 0 and np.isrealobj(exponent) and float(exponent).is_integer() and abs(exponent) <= 16:
         # A whole power of a negative number is real, which exp(e * log(b)) would not find.
@@ -174,6 +182,6 @@ def _raise(base: Any, exponent: Any) -> Any:
     # exp of a log, not a power: a real base to a complex exponent is many times slower in numpy.
     zero = np.real(base) == 0
     if not np.any(zero):
-        return np.exp(exponent * np.log(base))
-    grown = np.exp(exponent * np.log(np.where(zero, 1.0, base)))
+        return _exp(exponent * np.log(base))
+    grown = _exp(exponent * np.log(np.where(zero, 1.0, base)))
     return np.where(zero, np.where(np.real(exponent) > 0, 0.0, np.inf), grown)

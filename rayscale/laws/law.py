@@ -2,7 +2,7 @@
 
 A law's function works on numpy arrays of any broadcastable shape and must be analytic in its parameters (no abs; a
 comparison or a minimum only through `.real`): fits take its derivatives by a complex step, so a law never carries a
-hand-written gradient. The laws that ship are in `rayscale.catalogue`.
+hand-written gradient. The laws that ship are in `rayscale.laws.catalogue`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rayscale.system.registry import resolve
 
+Array = NDArray[np.float64]
 Values = Mapping[str, Any]  # name -> array (or number)
 KINDS = ("coefficient", "positive", "exponent")
 LINKS = ("log", "logit")
@@ -52,8 +56,8 @@ class Law:
     `link`: the scale on which residuals are counted, "log", or "logit" for a metric between 0 and 1.
     `zero`: inputs that may be 0. `unscaled`: inputs that are a count with a unit of its own (1 of them means
     something, as 1 GPU does): they are not divided by their geometric mean. `units`: unit of target and inputs, words.
-    `result`: for a law that is fitted in a way of its own (isoflop), the class of its fit, with class methods `fit` and
-    `from_json` and the surface of a Fit; `fit_law` calls it.
+    `result`: for a law that is fitted in a way of its own (isoflop), the class of its fit, a subclass of Fit with a
+    class method `fit`, which `fit_law` calls.
     """
 
     name: str

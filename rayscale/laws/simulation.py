@@ -35,12 +35,14 @@ def simulate(
     share GPUs, is that share of the speed and of what a second costs. Runs that differ only in GPUs get the same error,
     as at a fixed global batch, unless GPUs are an input of the law.
     Raises InputError for parameters that the law has not, lacks, or that give no positive finite target, for a law
-    that is no law of a target (isoflop: plant chinchilla), and for a negative noise; TableError for a missing column.
+    without a measured target (isoflop: simulate chinchilla), and for a negative noise; TableError for a missing column.
     """
     law = find_law(law)
     _check(law, parameters)
     if not (np.isfinite(noise) and noise >= 0):
-        raise InputError(f"noise is {noise}; it is the deviation of the log target, 0 or more", where="noise")
+        raise InputError(
+            f"noise is {noise}; it must be 0 or more: the standard deviation of the log target", where="noise"
+        )
     table = design.reset_index(drop=True).copy()
     data = next((name for name in USUAL["data"] if name in table.columns), None)
     usual: dict[str, Any] = {} if data is None else dict.fromkeys(USUAL["data"], table[data])
@@ -95,36 +97,34 @@ def parse_planted(text: str) -> tuple[Law, dict[str, float]]:
     example = f"{law.name}:" + ",".join(f"{each}=.." for each in law.names)
     if not colon:
         raise InputError(f"'{text}' names a law without parameters; write {example}", where="--simulate")
-    found: dict[str, float] = {}
+    parameters: dict[str, float] = {}
     for part in rest.split(","):
         key, equals, value = (each.strip() for each in part.partition("="))
         try:
             parsed = float(value)
         except ValueError:
-            message = f"'{part.strip()}' in '{text}' is no NAME=NUMBER; write {example}"
+            message = f"'{part.strip()}' in '{text}' is not NAME=NUMBER; write {example}"
             raise InputError(message, where="--simulate") from None
-        if not equals or key in found:
-            raise InputError(f"'{part.strip()}' in '{text}' comes twice; write {example}", where="--simulate")
-        found[key] = parsed
+        if not equals or key in parameters:
+            raise InputError(f"'{part.strip()}' in '{text}' is given twice; write {example}", where="--simulate")
+        parameters[key] = parsed
     try:
-        _check(law, found)
+        _check(law, parameters)
     except InputError as error:
         raise InputError(f"{error.message}; write {example}", code=error.code, where="--simulate") from None
-    return law, found
+    return law, parameters
 
 
 def _check(law: Law, parameters: Mapping[str, float]) -> None:
     if law.result is not None:
-        text = (
-            f"{law.name} is no law of a measured target, so it cannot be planted; plant chinchilla and fit {law.name}"
-        )
-        raise InputError(text, where="law")
+        text = f"{law.name} does not predict a measured target, so it cannot be simulated"
+        raise InputError(f"{text}; simulate chinchilla and fit {law.name}", where="law")
     for name in parameters:
         if name not in law.names:
             hint = f"{nearest(name, list(law.names))} (it has: {', '.join(law.names)})"
             raise InputError(f"{law.name} has no parameter '{name}'{hint}", where=name)
     if missing := [name for name in law.names if name not in parameters]:
-        raise InputError(f"{law.name} needs also {', '.join(missing)}", where=missing[0])
+        raise InputError(f"{law.name} also needs {', '.join(missing)}", where=missing[0])
     for parameter in law.parameters:
         value = parameters[parameter.name]
         if not np.isfinite(value) or (parameter.kind != "exponent" and value < 0):

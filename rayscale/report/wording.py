@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rayscale.laws.fitting.outcome import Outcome
 from rayscale.report.numbers import (
     MISSING,
     count,
@@ -26,19 +27,12 @@ from rayscale.report.numbers import (
 _TITLES = {"data": "Twice the data", "params": "Twice the model", "gpus": "Twice the GPUs"}
 _RATIOS = {"x", "×", "times", "ratio", "factor"}
 _SIZES = {"tokens", "examples", "params"}
-_SPOKEN_OUTCOME = {
-    "converged": "converged",
-    "flat": "flat: the data barely constrain one parameter",
-    "at_bound": "at a bound: a parameter reached its search limit",
-    "not_identifiable": "not identifiable: this design cannot separate the law's parameters",
-    "failed": "failed",
-}
 ADVICE = {
     "few_points": "Add configurations: more data sizes teach more than more seeds.",
     "few_sizes": "Add a data size or a model size well below the smallest; small runs are cheap.",
     "one_size": "Add a second and third value of the axis that has only one, to learn what a larger one brings.",
-    "flat_ridge": "Read predictions, not parameters: along the ridge many parameters fit alike.",
-    "at_bound": "Widen the range of sizes, or choose a law with fewer parameters.",
+    "flat_ridge": Outcome.FLAT.advice,
+    "at_bound": Outcome.AT_BOUND.advice,
     "misspecified": "Look at the residuals: another law may follow these runs better.",
     "far_extrapolation": "Run one larger cell before you spend on this prediction.",
     "no_replicates": "Give the smallest cells two or three seeds, so that noise can be told from trend.",
@@ -46,7 +40,6 @@ ADVICE = {
     "untrained": "Train longer (more epochs, a smaller global_batch) or start at larger sizes, so that all learn.",
     "constant_target": "The target does not move over this design: widen the sizes or choose another target.",
 }
-_GOOD_OUTCOMES = frozenset({"converged", "flat", "at_bound"})
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ def fits_of(fit: dict | None) -> list[dict]:
 
 def usable(item: dict) -> bool:
     """Whether curves and predictions may be drawn from this fit."""
-    return item.get("outcome") in _GOOD_OUTCOMES and bool(item.get("params")) and bool(item.get("estimate"))
+    return outcome_of(item).usable and bool(item.get("params")) and bool(item.get("estimate"))
 
 
 def sentences(fit: dict | None) -> list[str]:
@@ -183,12 +176,12 @@ def notices(fit: dict | None) -> list[Notice]:
 def _notices(fit: dict | None) -> Iterator[Notice]:
     for item in _speaking(fits_of(fit)):
         law = fit_name(item)
-        outcome = str(item.get("outcome") or "failed")
+        outcome = outcome_of(item)
         warned = warning_parts(item)
         if not usable(item):
-            yield Notice("Refused", outcome, f"{law}: {_SPOKEN_OUTCOME.get(outcome, outcome)}", "", law)
-        elif outcome != "converged" and not any(code.startswith(outcome) for code, _ in warned):
-            yield Notice("Doubt", outcome, f"{law}: {_SPOKEN_OUTCOME[outcome]}", "", law)
+            yield Notice("Refused", outcome, f"{law}: {outcome.sentence}", "", law)
+        elif outcome is not Outcome.CONVERGED and not any(code.startswith(outcome) for code, _ in warned):
+            yield Notice("Doubt", outcome, f"{law}: {outcome.sentence}", "", law)
         for code, message in warned:
             kind = "Warning" if usable(item) or code == "dropped_rows" else "Refused"
             yield Notice(kind, code, f"{law}: {message}", ADVICE.get(code, ""), law)
@@ -215,9 +208,9 @@ def fit_name(item: dict) -> str:
     return name
 
 
-def spoken_outcome(item: dict) -> str:
-    outcome = str(item.get("outcome") or "failed")
-    return _SPOKEN_OUTCOME.get(outcome, outcome)
+def outcome_of(item: Mapping[str, Any]) -> Outcome:
+    """How a saved fit ended."""
+    return Outcome(item.get("outcome") or Outcome.FAILED)
 
 
 def cheapest_facts(fit: dict | None) -> list[tuple[str, str]]:

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from rayscale.errors import InputError, TableError, nearest
 from rayscale.laws.fitting.observations import require_columns
@@ -21,9 +20,7 @@ from rayscale.study.metrics import LOWER_IS_BETTER, QUALITIES
 from rayscale.study.tasks import AVERAGES
 from rayscale.verdict.speedup import amount, mean_interval
 
-Array = NDArray[np.float64]
 _CELL = cell_without("augment")
-_GOOD = ("converged", "flat", "at_bound")
 _BY_RULES = ("bleu", "f1_words", *AVERAGES)  # metrics whose values depend on how a task counts: `metric_signature`
 _PLACES = (1.0, 2.0)  # times the largest data size: where the laws' predictions are compared
 
@@ -207,7 +204,7 @@ def _laws(first: Sequence[Any], second: Sequence[Any]) -> list[dict[str, Any]]:
         if other is None:
             continue
         facts: dict[str, Any] = {"law": fit.law.name, "target": fit.target, "by": fit.by and dict(fit.by)}
-        if fit.outcome not in _GOOD or other.outcome not in _GOOD:
+        if not (fit.outcome.usable and other.outcome.usable):
             outcomes = f"{fit.outcome} in the first study, {other.outcome} in the second"
             found.append({**facts, "parameters": [], "predictions": [], "differ": None, "note": outcomes})
             continue

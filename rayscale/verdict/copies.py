@@ -15,7 +15,6 @@ from rayscale.runs.fit_rows import unfit
 PLAIN = "none"
 #: A size at which copies stop paying is told up to this many times beyond the data.
 FAR = 10.0
-_USABLE = ("converged", "flat", "at_bound")
 
 
 def worth_of_copies(trials: pd.DataFrame, target: str, bootstrap: int, seed: int) -> list[dict[str, Any]]:
@@ -71,7 +70,7 @@ def _worth(name: str, plain: pd.DataFrame, made: pd.DataFrame, lacking: str | No
     why: list[str] = []
     for law, model, rows in _choices(both):
         fit = _fit(rows, law, target, bootstrap, seed)
-        if fit.outcome not in _USABLE:
+        if not fit.outcome.usable:
             why += [each["message"] for each in fit.warnings if each["code"] != "dropped_rows"]
             continue
         if not _is_determined(fit, "w"):
@@ -121,8 +120,7 @@ def _is_determined(fit: Fit, name: str) -> bool:
 
 def _by_size(fit: Fit, rows: pd.DataFrame) -> dict[str, Any]:
     """The worth at every data size, how it changes, and where it ends; nothing where the sizes cannot tell."""
-    known = fit.outcome in _USABLE and fit.estimate is not None
-    if not known or not (_is_determined(fit, "w") and _is_determined(fit, "s")):
+    if not fit.outcome.usable or fit.estimate is None or not (_is_determined(fit, "w") and _is_determined(fit, "s")):
         return {}
     estimate, names = fit.known_estimate(), list(fit.law.names)
     point, drawn = (estimate.coordinates.natural(each) for each in (estimate.theta, estimate.draws))

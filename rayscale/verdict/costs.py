@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from rayscale.laws.law import Array
 from rayscale.verdict.speedup import speed_steps
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
 from rayscale.errors import InputError
 from rayscale.laws.fit import fit_law
 from rayscale.laws.fitting.coordinates import link
 from rayscale.laws.fitting.observations import numbers
-from rayscale.laws.fitting.result import Fit
-from rayscale.laws.law import find_registered
+from rayscale.laws.fitting.result import Z95, Fit
+from rayscale.laws.formula import find_law
+from rayscale.laws.law import Array
 from rayscale.study.metrics import BITS, PERCENTS
 from rayscale.verdict.goals import Goal
 from rayscale.verdict.speedup import mean_interval
 
-Array = NDArray[np.float64]
-Z95 = float(stats.norm.ppf(0.975))
 INTERVALS = ("predicted", "low", "high", "mean_low", "mean_high")
 _CHECK_BOOTSTRAP = 50  # the check needs the point alone
 _COLUMN = "_quantity"
@@ -119,7 +117,7 @@ def _candidates(law: str, target: Goal) -> dict[str, bool]:
     """The laws to weigh, and whether each is over all models."""
     if law == "auto":
         return {"auto": True, "power" if target.lower else "logit_power": False}
-    known = find_registered(law)
+    known = find_law(law)
     if not set(known.inputs) <= {"params", "data"} or "data" not in known.inputs:
         takes = ", ".join(known.inputs)
         raise InputError(f"{known.name} takes {takes}; a law of data, or of params and data, is needed", where="--law")
@@ -163,7 +161,7 @@ def _fits(trials: pd.DataFrame, law: str, over_all: bool, data: str, bootstrap: 
     fits: dict[str, Fit] = {}
     why = []
     for model, fit in parts.items():
-        if fit.outcome in ("not_identifiable", "failed"):
+        if not fit.outcome.usable:
             why += [each["message"] for each in fit.warnings if each["code"] != "dropped_rows"]
         else:
             fits.update(dict.fromkeys(models if model is None else [model], fit))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from rayscale.errors import InputError, nearest
 from rayscale.laws.fitting.observations import usual_role
+from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import Fit, far
 from rayscale.runs.folder import load
 from rayscale.verdict.metric_law import LOSS
@@ -103,7 +104,7 @@ def parse_by(texts: Sequence[str]) -> dict[str, str]:
 def read_fit(saved: Mapping[str, Any]) -> Fit:
     """The fit of one saved object; raises InputError for anything else."""
     if not isinstance(saved, Mapping):
-        raise InputError(f"this is no fit that rayscale saved: found {type(saved).__name__}", code="not_a_fit")
+        raise InputError(f"this is not a fit saved by rayscale: found {type(saved).__name__}", code="not_a_fit")
     return Fit.from_json(saved)
 
 
@@ -112,7 +113,7 @@ def _of_run(listed: Sequence[Mapping[str, Any]], given: Mapping[str, float]) -> 
     if missing := [role for role in ("params", "data") if role not in given]:
         raise InputError("needs a number: a run's law takes both sizes", where=f"--{missing[0]}")
     known = [read_fit(each) for each in listed if each.get("target") == LOSS]
-    usable = [fit for fit in known if fit.outcome not in ("not_identifiable", "failed")]
+    usable = [fit for fit in known if fit.outcome.usable]
     shared = [fit for fit in usable if fit.role_of("params")]
     of_size = [fit for fit in usable if (fit.by or {}).get("params") == given["params"]]
     if chosen := [*shared, *of_size]:
@@ -120,7 +121,7 @@ def _of_run(listed: Sequence[Mapping[str, Any]], given: Mapping[str, float]) -> 
     sizes = sorted(fit.by["params"] for fit in usable if fit.by and "params" in fit.by)
     text = f"no law over model sizes was fitted, and none for {given['params']:g} parameters"
     message = f"{text} (sizes with their own: {sizes}): {reasons(known)}"
-    raise InputError(message, code="not_identifiable")
+    raise InputError(message, code=Outcome.NOT_IDENTIFIABLE.value)
 
 
 def _of_table(saved: Mapping[str, Any], by: Mapping[str, str]) -> Fit:

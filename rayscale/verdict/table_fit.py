@@ -15,6 +15,7 @@ import pandas as pd
 from rayscale.errors import InputError, TableError
 from rayscale.laws.fit import fit_law
 from rayscale.laws.fitting.observations import select
+from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import FORETOLD, Fit, GroupedFit
 from rayscale.laws.formula import find_law, find_user_law
 from rayscale.laws.law import Law
@@ -64,7 +65,7 @@ class TableFit:
     @property
     def refused(self) -> bool:
         """Whether no group could be fitted."""
-        return all(fit.outcome in ("not_identifiable", "failed") for fit in self.fits)
+        return not any(fit.outcome.usable for fit in self.fits)
 
     def to_json(self) -> dict[str, Any]:
         """The object of `fit --json` (INTERFACE); with `error` beside it where every fit was refused."""
@@ -85,10 +86,11 @@ class TableFit:
             reasons.setdefault(text, []).append(_group_name(fit))
         texts = [f"{', '.join(filter(None, names[:3]))}: {text}".removeprefix(": ") for text, names in reasons.items()]
         more = f" (and {len(texts) - 3} more groups)" if len(texts) > 3 else ""
-        code = "failed" if all(fit.outcome == "failed" for fit in self.fits) else "not_identifiable"
+        failed = all(fit.outcome is Outcome.FAILED for fit in self.fits)
+        code = (Outcome.FAILED if failed else Outcome.NOT_IDENTIFIABLE).value
         error = InputError(f"no {self.asked.law} law can be fitted: {'; '.join(texts[:3])}{more}", code=code,
                            where=self.source)  # fmt: skip
-        error.exit_code = 1 if code == "failed" else 2
+        error.exit_code = 1 if failed else 2
         return error
 
     def held_out_rows(self) -> pd.DataFrame:
@@ -111,7 +113,7 @@ class TableFit:
 
     def _unmeasured(self, fit: Any, left: pd.DataFrame) -> pd.DataFrame | None:
         """Predictions for those of the rows `left` that belong to this fit and have its inputs."""
-        if fit.outcome in ("not_identifiable", "failed"):
+        if not fit.outcome.usable:
             return None
         mine = np.ones(len(left), dtype=bool)
         for column, value in (fit.by or {}).items():

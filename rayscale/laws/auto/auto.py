@@ -17,12 +17,13 @@ from rayscale.laws.auto.panel import NOISE_PSEUDO, POPULATION, Panel, PanelFit, 
 from rayscale.laws.auto.weights import Choice, choose, suited, trends
 from rayscale.laws.catalogue import SUFFIX
 from rayscale.laws.fitting.bootstrap import SAVED_DRAWS, spread
-from rayscale.laws.fitting.coordinates import Array, link
+from rayscale.laws.fitting.coordinates import link
 from rayscale.laws.fitting.held_out import beside_held_out, explains_less
 from rayscale.laws.fitting.huber import huber_sum
 from rayscale.laws.fitting.observations import Observations, count_text, observe, refusals, usual_columns
+from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import Z95, Estimate, Fit, score
-from rayscale.laws.law import Law
+from rayscale.laws.law import Array, Law
 
 FEWEST_ALONE = 5  # configurations of a curve without a population, or two more than the simplest law's parameters
 FEWEST = 2  # sizes from which a curve can be fitted among others of its kind
@@ -54,39 +55,44 @@ def fit_auto(
     columns = usual_columns(table, given)
     columns = _varying(table, groups, columns, target, excluded | held)
     rows = [_observe(table, each, columns, target, excluded, held) for each in groups]
-    known = [seen.target for seen in rows if len(seen.target)]
+    known = [observations.target for observations in rows if len(observations.target)]
     below_one = bool(known) and max(each.max() for each in known) < 1
-    trend = trends([(seen.inputs, seen.target) for seen in rows if len(seen.target)])
+    trend = trends([(observations.inputs, observations.target) for observations in rows if len(observations.target)])
     laws = suited(list(columns), below_one, trend)
     if len(columns) == 1:  # a law in data serves any one size
         role = laws[0].inputs[0]
         columns = {role: next(iter(columns.values()))}
-        rows = [replace(seen, inputs={role: next(iter(seen.inputs.values()))}, columns=columns) for seen in rows]
+        rows = [
+            replace(observations, inputs={role: next(iter(observations.inputs.values()))}, columns=columns)
+            for observations in rows
+        ]
     simplest = min(laws, key=lambda law: len(law.names))
-    reasons = [refusals(seen, simplest) for seen in rows]
+    reasons = [refusals(observations, simplest) for observations in rows]
     shared = sum(not why for why in reasons) >= POPULATION
     if shared:
-        reasons = [[] if _can_borrow(seen) else why for seen, why in zip(rows, reasons, strict=True)]
+        reasons = [[] if _can_borrow(observations) else why for observations, why in zip(rows, reasons, strict=True)]
     else:
         whole = min((law for law in laws if not law.name.endswith(SUFFIX)), key=lambda law: len(law.names))
-        reasons = [why or _too_few(seen, whole) for seen, why in zip(rows, reasons, strict=True)]
+        reasons = [why or _too_few(observations, whole) for observations, why in zip(rows, reasons, strict=True)]
     if rising := _rising(trend, columns, target, below_one, laws):
         reasons = [[*why, rising] for why in reasons]
     sound = [index for index, why in enumerate(reasons) if not why]
-    found = [_refused(seen, target, why) for seen, why in zip(rows, reasons, strict=True)]
+    blends = [_refused(observations, target, why) for observations, why in zip(rows, reasons, strict=True)]
     if not sound:
-        return found
+        return blends
     panel = Panel.of(laws[0], [_curve(rows[index]) for index in sound])
     members = [member for law in laws if _is_finite(member := fit_panel(panel, law))]
     if not members:
-        return [_failed(each) if index in sound else each for index, each in enumerate(found)]
+        return [_failed(each) if index in sound else each for index, each in enumerate(blends)]
     noise = np.min([_log_noise(panel, each) for each in members], axis=0)
     choice = choose(panel, [member.law for member in members], list(columns), noise)
     for place, index in enumerate(sound):
-        found[index] = _blend(rows[index], found[index], panel, place, members, choice, draws, seed)
+        blends[index] = _blend(rows[index], blends[index], panel, place, members, choice, draws, seed)
     seconds = (perf_counter() - began) / len(sound)
-    found = [replace(each, seconds=seconds if each.members else 0.0) for each in found]
-    return [_foretell(each, seen) if held.any() else each for each, seen in zip(found, rows, strict=True)]
+    blends = [replace(each, seconds=seconds if each.members else 0.0) for each in blends]
+    return [
+        _foretell(each, observations) if held.any() else each for each, observations in zip(blends, rows, strict=True)
+    ]
 
 
 def _is_finite(member: PanelFit) -> bool:
@@ -94,8 +100,8 @@ def _is_finite(member: PanelFit) -> bool:
 
 
 def _failed(refused: Blend) -> Blend:
-    text = {"code": "flat_ridge", "message": "no law reached a finite minimum; check the table's largest values"}
-    return replace(refused, outcome="failed", warnings=(text, *refused.warnings))
+    text = {"code": "flat_ridge", "message": "no law reached a finite minimum; check the table for extreme values"}
+    return replace(refused, outcome=Outcome.FAILED, warnings=(text, *refused.warnings))
 
 
 def _varying(
@@ -106,8 +112,8 @@ def _varying(
     out: NDArray[np.bool_],
 ) -> dict[str, str]:  # fmt: skip
     """The columns without those of one size in every group; all of them where none varies."""
-    seen = [_observe(table, each, columns, target, out, np.zeros(len(table), dtype=bool)) for each in groups]
-    varies = {role: any(len(np.unique(one.inputs[role])) > 1 for one in seen) for role in columns}
+    observations = [_observe(table, each, columns, target, out, np.zeros(len(table), dtype=bool)) for each in groups]
+    varies = {role: any(len(np.unique(one.inputs[role])) > 1 for one in observations) for role in columns}
     return {role: column for role, column in columns.items() if varies[role]} or columns
 
 
@@ -117,14 +123,16 @@ def _observe(
 ) -> Observations:  # fmt: skip
     law = replace(AUTO, inputs=tuple(columns))
     part = table.iloc[rows]
-    seen = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows])
+    observations = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows])
     # A dropped row is named by its place in the table that was given, not in its group.
-    return replace(seen, dropped=tuple({**each, "row": int(rows[each["row"]])} for each in seen.dropped))
+    return replace(
+        observations, dropped=tuple({**each, "row": int(rows[each["row"]])} for each in observations.dropped)
+    )
 
 
-def _can_borrow(seen: Observations) -> bool:
-    varied = all(len(np.unique(values)) >= FEWEST for values in seen.inputs.values())
-    return varied and len(seen.target) > 0 and float(np.ptp(seen.target)) > 0
+def _can_borrow(observations: Observations) -> bool:
+    varied = all(len(np.unique(values)) >= FEWEST for values in observations.inputs.values())
+    return varied and len(observations.target) > 0 and float(np.ptp(observations.target)) > 0
 
 
 def _rising(
@@ -135,36 +143,37 @@ def _rising(
     up = [column for column, sign in zip(columns.values(), trend.values(), strict=False) if sign > 0]
     if not up or min(trend.values()) < 0 or below_one or not all(law.target == "loss" for law in laws):
         return None
-    text = f"{target} rises with {', '.join(up)}, and laws of a loss fall; write a metric in percent as a fraction"
+    text = f"{target} rises with {', '.join(up)}, but laws of a loss fall; write a metric in percent as a fraction"
     return {"code": "misspecified", "message": f"{text} (0.87, not 87), or name a law"}
 
 
-def _too_few(seen: Observations, simplest: Law) -> list[dict[str, str]]:
+def _too_few(observations: Observations, simplest: Law) -> list[dict[str, str]]:
     """Why a curve that has none to borrow from is too short to choose laws by, where it is."""
     need = min(FEWEST_ALONE, len(simplest.names) + 2)
-    if (count := _count(seen)) >= need:
+    if (count := _count(observations)) >= need:
         return []
-    text = f"auto needs {need} to choose among laws; {simplest.name} alone needs {len(simplest.names) + 1}"
+    text = f"auto needs {need} to choose between laws; {simplest.name} alone needs {len(simplest.names) + 1}"
     return [{"code": "few_points", "message": f"{count_text(count)}; {text}"}]
 
 
-def _count(seen: Observations) -> int:
+def _count(observations: Observations) -> int:
     """How many different configurations there are."""
-    return int(seen.configurations.max()) + 1
+    return int(observations.configurations.max()) + 1
 
 
-def _refused(seen: Observations, target: str, why: list[dict[str, str]]) -> Blend:
-    ranges = {role: (float(v.min()), float(v.max())) for role, v in seen.inputs.items() if len(v)}
-    return Blend(replace(AUTO, inputs=tuple(seen.columns)), target, seen.columns, outcome="not_identifiable",
-                 rows_used=len(seen.target), rows_dropped=seen.dropped, data_range=ranges,
-                 warnings=(*why, *seen.warnings()))  # fmt: skip
+def _refused(observations: Observations, target: str, why: list[dict[str, str]]) -> Blend:
+    ranges = {role: (float(v.min()), float(v.max())) for role, v in observations.inputs.items() if len(v)}
+    law, columns = replace(AUTO, inputs=tuple(observations.columns)), observations.columns
+    return Blend(law, target, columns, outcome=Outcome.NOT_IDENTIFIABLE, rows_used=len(observations.target),
+                 rows_dropped=observations.dropped, warnings=(*why, *observations.warnings()),
+                 data_range=ranges)  # fmt: skip
 
 
-def _curve(seen: Observations) -> tuple[Mapping[str, Array], Array, Array]:
+def _curve(observations: Observations) -> tuple[Mapping[str, Array], Array, Array]:
     """The rows of one group for a panel. A row given several times is one measurement: its copies share its weight."""
-    stacked = np.stack([*seen.inputs.values(), seen.target], axis=1)
+    stacked = np.stack([*observations.inputs.values(), observations.target], axis=1)
     _, which, count = np.unique(stacked, axis=0, return_inverse=True, return_counts=True)
-    return seen.inputs, seen.target, 1 / count[which.ravel()]
+    return observations.inputs, observations.target, 1 / count[which.ravel()]
 
 
 def _log_noise(panel: Panel, member: PanelFit) -> Array:
@@ -175,13 +184,13 @@ def _log_noise(panel: Panel, member: PanelFit) -> Array:
 
 
 def _blend(
-    seen: Observations, refused: Blend, panel: Panel, place: int, members: Sequence[PanelFit], choice: Choice,
+    observations: Observations, refused: Blend, panel: Panel, place: int, members: Sequence[PanelFit], choice: Choice,
     draws: int, seed: int,
 ) -> Blend:  # fmt: skip
     shares = np.array([choice.weights[member.law.name] for member in members])
     # In absurd units some law's parameters are beyond what a number can hold; the others then do without it.
     # A law with as many parameters as a lone curve has configurations fits anything and says nothing.
-    most = np.inf if len(panel.level) >= POPULATION else _count(seen)
+    most = np.inf if len(panel.level) >= POPULATION else _count(observations)
     usable = [_is_stateable(panel, place, member) and len(member.law.names) < most for member in members]
     if not (shares * usable).any():
         return _failed(refused)
@@ -194,7 +203,7 @@ def _blend(
     rng = np.random.default_rng(seed)
     count = min(draws, SAVED_DRAWS, max(FEWEST_DRAWS, int(DRAWN_VALUES / rows)))
     counts = {j: max(2, round(count * shares[j])) for j in order}
-    fits = [_member(seen, refused, panel, place, members[j], counts[j], degrees, rng) for j in order]
+    fits = [_member(observations, refused, panel, place, members[j], counts[j], degrees, rng) for j in order]
     noise = float(np.sum(shares * [_log_noise(panel, member)[place] for member in members]))
     widening = float(stats.t.ppf(0.975, degrees)) / Z95
     mixture = Mixture(tuple(each.known_estimate() for each in fits), tuple(shares[order].tolist()),
@@ -202,7 +211,7 @@ def _blend(
     heaviest, weights = fits[0], dict(zip((member.law.name for member in members), shares.tolist(), strict=True))
     return replace(
         refused,
-        law=blended(heaviest.law, weights, list(seen.columns)),
+        law=blended(heaviest.law, weights, list(observations.columns)),
         outcome=heaviest.outcome,
         params=heaviest.params,
         standard_errors=heaviest.standard_errors,
@@ -214,7 +223,7 @@ def _blend(
         estimate=cast(Estimate, mixture),
         weights=weights,
         members=tuple(fits),
-        warnings=(*_warnings(seen, heaviest, choice, place), *refused.warnings),
+        warnings=(*_warnings(observations, heaviest, choice, place), *refused.warnings),
     )
 
 
@@ -227,7 +236,7 @@ def _is_stateable(panel: Panel, place: int, member: PanelFit) -> bool:
 
 
 def _member(
-    seen: Observations, refused: Blend, panel: Panel, place: int, member: PanelFit, draws: int, degrees: int,
+    observations: Observations, refused: Blend, panel: Panel, place: int, member: PanelFit, draws: int, degrees: int,
     rng: np.random.Generator,
 ) -> Fit:  # fmt: skip
     """One law on one curve as a Fit: its draws are from the posterior, in which the other curves have their say."""
@@ -243,26 +252,26 @@ def _member(
     # Student's t may move an exponent's interval beyond the law's own bounds, where it means nothing.
     pairs = np.where(logs, np.exp(np.clip(pairs, -700, 700)), np.clip(pairs, *limits))
     covariance = spread(cloud)
-    missed = coordinates.linked(theta, seen.inputs) - link(law.link, seen.target)
+    missed = coordinates.linked(theta, observations.inputs) - link(law.link, observations.target)
     bound = ", ".join(law.names[j] for j in np.flatnonzero((theta <= low + 1e-9) | (theta >= high - 1e-9)))
     loose = ", ".join(
         each.name
         for each, pair in zip(law.parameters, pairs.T, strict=True)
         if each.kind == "exponent" and pair[0] > 0 and pair[1] > WIDE * pair[0]
     )
-    said = (
-        (bound, "at_bound", f"{bound} of {law.name} at the edge of the search: the table does not determine it"),
-        (loose, "flat_ridge", f"{loose} of {law.name} could be several times as large or small: no number to quote"),
+    candidates = (
+        (bound, "at_bound", f"{bound} of {law.name} reached the search limit: the data do not determine it"),
+        (loose, "flat_ridge", f"{loose} of {law.name}: uncertain by a factor of several; do not quote"),
     )
     return Fit(
         law,
         refused.target,
-        {role: seen.columns[role] for role in law.inputs},
-        outcome="at_bound" if bound else "flat" if loose else "converged",
+        {role: observations.columns[role] for role in law.inputs},
+        outcome=Outcome.AT_BOUND if bound else Outcome.FLAT if loose else Outcome.CONVERGED,
         rows_used=refused.rows_used,
         rows_dropped=(),
         data_range={role: refused.data_range[role] for role in law.inputs},
-        warnings=tuple({"code": code, "message": message} for true, code, message in said if true),
+        warnings=tuple({"code": code, "message": message} for true, code, message in candidates if true),
         params=dict(zip(law.names, point.tolist(), strict=True)),
         standard_errors=dict(zip(law.names, np.sqrt(np.diag(covariance)).tolist(), strict=True)),
         intervals=dict(zip(law.names, map(tuple, pairs.T.tolist()), strict=True)),
@@ -274,24 +283,34 @@ def _member(
     )
 
 
-def _warnings(seen: Observations, heaviest: Fit, choice: Choice, place: int) -> list[dict[str, str]]:
-    groups = seen.configurations
+def _warnings(observations: Observations, heaviest: Fit, choice: Choice, place: int) -> list[dict[str, str]]:
+    groups = observations.configurations
     configurations, need = int(groups.max()) + 1, 2 * len(heaviest.law.names)
-    few = [seen.columns[role] for role, values in seen.inputs.items() if len(np.unique(values)) == FEWEST]
+    few = [
+        observations.columns[role] for role, values in observations.inputs.items() if len(np.unique(values)) == FEWEST
+    ]
     skill = choice.skill[place]
-    said = (
-        (few, "few_sizes", f"two values of {', '.join(few)}: three or more tell a power law from other curves"),
-        (not choice.cuts, "few_sizes", "too few sizes to hold any out: laws are weighed by how they fit"),
+    candidates = (
+        (few, "few_sizes", f"two values of {', '.join(few)}: three or more distinguish a power law from other curves"),
+        (not choice.cuts, "few_sizes", "too few sizes to hold any out: laws are weighted by how well they fit"),
         (configurations < need, "few_points", f"{configurations} configurations for {need // 2} parameters"),
-        (configurations == len(groups), "no_replicates", "no configuration was run twice: noise is that of residuals"),
+        (
+            configurations == len(groups),
+            "no_replicates",
+            "no configuration has two seeds: run-to-run noise is estimated from the residuals",
+        ),
     )
-    found = [{"code": code, "message": message} for true, code, message in said if true] + list(heaviest.warnings)
-    return [*found, explains_less(float(skill), "where larger sizes were held out")] if skill >= 1 else found
+    warnings = [{"code": code, "message": message} for true, code, message in candidates if true] + list(
+        heaviest.warnings
+    )
+    return [*warnings, explains_less(float(skill), "where larger sizes were held out")] if skill >= 1 else warnings
 
 
-def _foretell(found: Blend, seen: Observations) -> Blend:
+def _foretell(blend: Blend, observations: Observations) -> Blend:
     """The blend with its predictions of the held-out rows and their score."""
-    if found.estimate is None:
-        return found
-    predictions = pd.concat([seen.held_out, found.predict(seen.held_out)], axis=1)
-    return beside_held_out(replace(found, held_out=score(predictions, found.target), predictions=predictions), seen)
+    if blend.estimate is None:
+        return blend
+    predictions = pd.concat([observations.held_out, blend.predict(observations.held_out)], axis=1)
+    return beside_held_out(
+        replace(blend, held_out=score(predictions, blend.target), predictions=predictions), observations
+    )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from rayscale.errors import InputError
-from rayscale.laws.fitting.result import Estimate, Fit
+from rayscale.laws.fitting.result import Fit
 from rayscale.laws.law import Law
 
 Inputs = Mapping[str, NDArray[np.float64]]
@@ -59,15 +58,9 @@ class Mixture:
     linked_values = log_values
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` needs beside the parts, which are saved as fits of their own."""
-        names = ("shares", "drift", "noise", "degrees", "widening")
-        return {name: value if not isinstance(value := getattr(self, name), tuple) else list(value) for name in names}
-
-    @classmethod
-    def from_json(cls, saved: Mapping[str, Any], parts: Sequence[Part], ranges: Mapping[str, Any]) -> Mixture:
-        """The mixture of `parts` that `to_json` wrote; KeyError where something is missing."""
-        numbers = {name: saved[name] for name in ("drift", "noise", "degrees", "widening")}
-        return cls(tuple(parts), tuple(saved["shares"]), ranges, **numbers)
+        """What `Blend.read_estimate` needs besides the parts, which are saved as fits of their own."""
+        names = ("drift", "noise", "degrees", "widening")
+        return {"shares": list(self.shares), **{name: getattr(self, name) for name in names}}
 
 
 def reach(inputs: Inputs, ranges: Mapping[str, tuple[float, float]]) -> NDArray[np.float64]:
@@ -104,41 +97,19 @@ class Blend(Fit):
 
     members: tuple[Fit, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """The blend as one JSON object without NaN, its members under `members`; `from_json` reads it back."""
-        found = replace(self, estimate=None)._bare()
-        if isinstance(self.estimate, Mixture):
-            found["estimate"] = self.estimate.to_json()
-        return {**found, "members": [each.to_json() for each in self.members]}
-
-    def _bare(self) -> dict[str, Any]:
-        return super().to_json()
+    @classmethod
+    def read_fields(cls, law: Law, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """As a Fit's; the members are fits themselves."""
+        members = tuple(Fit.from_json(member) for member in saved["members"])
+        law = blended(members[0].law if members else AUTO, saved["weights"] or {}, list(saved["columns"]))
+        return super().read_fields(law, {**saved, "members": members})
 
     @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> Blend:
-        """The blend that `to_json` wrote; raises InputError for anything else."""
-        try:
-            members = tuple(Fit.from_json(each) for each in saved["members"])
-            kept, ranges = saved.get("estimate"), {role: tuple(pair) for role, pair in saved["data_range"].items()}
-            law = blended(members[0].law if members else AUTO, saved["weights"] or {}, list(saved["columns"]))
-            estimate = kept and Mixture.from_json(kept, [each.known_estimate() for each in members], ranges)
-            names = "outcome params standard_errors objective starts starts_at_best rows_used held_out weights seconds"
-            return cls(
-                law,
-                saved["target"],
-                saved["columns"],
-                intervals={name: (low, high) for name, (low, high) in saved["intervals"].items()},
-                covariance=tuple(map(tuple, saved["covariance"])),
-                rows_dropped=tuple(saved["rows_dropped"]),
-                warnings=tuple(saved["warnings"]),
-                data_range=ranges,
-                estimate=cast(Estimate, estimate),
-                by=saved.get("by"),
-                members=members,
-                **{name: saved[name] for name in names.split()},
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"this is no fit that rayscale saved: {error!r}", code="not_a_fit") from error
+    def read_estimate(cls, law: Law, known: Mapping[str, Any], saved: Mapping[str, Any]) -> Any:
+        """The mixture of the members' estimates."""
+        parts = tuple(member.known_estimate() for member in known["members"])
+        numbers = {name: saved[name] for name in ("drift", "noise", "degrees", "widening")}
+        return Mixture(parts, tuple(saved["shares"]), known["data_range"], **numbers)
 
 
 # So that a saved blend is read back by its law's name, as every saved fit is; fit_law fits `auto` over all groups.

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscale.laws.fitting.coordinates import Array, Coordinates, link
+from rayscale.laws.fitting.coordinates import Coordinates, link
 from rayscale.laws.fitting.starts import grid
-from rayscale.laws.law import Law
+from rayscale.laws.law import Array, Law
 
 NEAR = 1.5  # residuals beyond 1.5 deviations count linearly: 96% efficient under normal noise
 EVEN = 0.7784  # mean of min(z^2, NEAR^2) of a standard normal z: with it a capped scatter is that of the normal part
@@ -177,25 +177,25 @@ def fit_panel(panel: Panel, law: Law, rounds: int = 30) -> PanelFit:
     return PanelFit(law, panel.centre, theta, posterior, noise, mean, spread / odd[:, None, None], starts, at_best)
 
 
-def draw(panel: Panel, found: PanelFit, curve: int, count: int, rng: np.random.Generator) -> Array:
+def draw(panel: Panel, fit: PanelFit, curve: int, count: int, rng: np.random.Generator) -> Array:
     """Parameters as likely as the fitted ones, (count, p), in the curve's coordinates.
 
     Each draw is the fit to the rows and the prior mean, both disturbed as they are unsure (randomise, then optimise;
     Bardsley et al. 2014): unlike a normal approximation it stays on a curved ridge, where the rows still fit.
     """
-    law, rows = found.law, np.flatnonzero(panel.weights[curve] > 0)
+    law, rows = fit.law, np.flatnonzero(panel.weights[curve] > 0)
     whole = _Problem.of(panel, law).at(np.full(count, curve))
     part = _Problem(law, {role: values[:, rows] for role, values in whole.inputs.items()}, whole.linked[:, rows],
                     whole.weights[:, rows], whole.level)  # fmt: skip
     # A row of weight w stands for w rows: its mean is unsure by noise / sqrt(w).
-    disturbed = part.linked + rng.normal(0, 1, part.linked.shape) * found.noise[curve] / np.sqrt(part.weights)
-    root = np.linalg.cholesky(found.prior[curve])
-    means = found.mean + rng.normal(0, 1, (count, len(found.mean))) @ root.T
-    precision = np.broadcast_to(np.linalg.inv(found.prior[curve]), (count, *root.shape))
+    disturbed = part.linked + rng.normal(0, 1, part.linked.shape) * fit.noise[curve] / np.sqrt(part.weights)
+    root = np.linalg.cholesky(fit.prior[curve])
+    means = fit.mean + rng.normal(0, 1, (count, len(fit.mean))) @ root.T
+    precision = np.broadcast_to(np.linalg.inv(fit.prior[curve]), (count, *root.shape))
     shift = panel.level[curve] * _is_coefficient(law)
-    start = np.broadcast_to(found.theta[curve] - shift, means.shape)
+    start = np.broadcast_to(fit.theta[curve] - shift, means.shape)
     with np.errstate(all="ignore"):
-        ends, _ = _descend(replace(part, linked=disturbed), start, np.full(count, found.noise[curve]), means, precision,
+        ends, _ = _descend(replace(part, linked=disturbed), start, np.full(count, fit.noise[curve]), means, precision,
                            Coordinates(law, {}, 0.0).bounds(), 12)  # fmt: skip
     return ends + shift
 
@@ -204,21 +204,21 @@ def _is_coefficient(law: Law) -> NDArray[np.bool_]:
     return np.array([parameter.kind == "coefficient" for parameter in law.parameters])
 
 
-def predict(panel: Panel, found: PanelFit) -> tuple[Array, Array]:
+def predict(panel: Panel, fit: PanelFit) -> tuple[Array, Array]:
     """Log target at every row of a panel of the same curves, left-out rows too, and its variance, (curves, rows).
 
     The variance is that of the mean, by the delta method.
     """
-    law = found.law
-    inputs = {role: panel.inputs[role] / np.exp(found.centre[role]) for role in law.inputs}
+    law = fit.law
+    inputs = {role: panel.inputs[role] / np.exp(fit.centre[role]) for role in law.inputs}
     zeros = np.zeros(len(panel.level))
     problem = _Problem(law, inputs, np.zeros(panel.target.shape), panel.weights, zeros)
     with np.errstate(all="ignore"):
-        value = problem.value(found.theta)
-        _, derivative = problem.jacobian(found.theta)
+        value = problem.value(fit.theta)
+        _, derivative = problem.jacobian(fit.theta)
         if law.link == "logit":
             derivative = derivative * (1 - value)[..., None]
-        variance = np.einsum("gnp,gpq,gnq->gn", derivative, found.covariance, derivative)
+        variance = np.einsum("gnp,gpq,gnq->gn", derivative, fit.covariance, derivative)
     return np.log(value), variance
 
 
@@ -232,10 +232,10 @@ def _started(
         rows = np.flatnonzero(panel.weights[curve] > 0)
         coordinates = panel.coordinates(problem.law, curve)
         inputs = {role: panel.inputs[role][curve, rows] for role in problem.law.inputs}
-        found = grid(coordinates, inputs, panel.target[curve, rows])
-        missed = np.abs(coordinates.linked(found, inputs) - problem.linked[curve, rows]).sum(1)
+        starts = grid(coordinates, inputs, panel.target[curve, rows])
+        missed = np.abs(coordinates.linked(starts, inputs) - problem.linked[curve, rows]).sum(1)
         missed = np.where(np.isfinite(missed), missed, np.inf)
-        best.append(found[np.argsort(missed, kind="stable")[:KEPT_STARTS]])
+        best.append(starts[np.argsort(missed, kind="stable")[:KEPT_STARTS]])
     kept = len(best[0])
     stacked = np.concatenate(best) - np.outer(np.repeat(panel.level, kept), _is_coefficient(problem.law))
     many = problem.at(np.repeat(np.arange(len(panel.level)), kept))
@@ -272,9 +272,9 @@ def _descend(
         return np.asarray(np.where(np.isfinite(total), total, np.inf))
 
     everything = np.arange(len(theta))
-    found = objective(problem, theta, everything)
+    best = objective(problem, theta, everything)
     damping, idle = np.full(len(theta), 0.1), np.zeros(len(theta), dtype=int)
-    active = everything[np.isfinite(found)]
+    active = everything[np.isfinite(best)]
     for _ in range(steps):
         if not len(active):
             break
@@ -296,11 +296,11 @@ def _descend(
         step = np.linalg.solve(matrix, (np.where(usable[:, None], slope, 0.0) * free)[..., None])[..., 0]
         moved = np.clip(here - np.clip(step, -2, 2), low, high)
         tried = objective(part, moved, active)
-        better = tried < found[active]
-        gain = np.where(better, found[active] - tried, 0.0)
-        idle[active] = np.where(gain <= 1e-6 * found[active] + 1e-9, idle[active] + 1, 0)
+        better = tried < best[active]
+        gain = np.where(better, best[active] - tried, 0.0)
+        idle[active] = np.where(gain <= 1e-6 * best[active] + 1e-9, idle[active] + 1, 0)
         theta[active] = np.where(better[:, None], moved, here)
-        found[active] = np.where(better, tried, found[active])
+        best[active] = np.where(better, tried, best[active])
         damping[active] = np.clip(damping[active] * np.where(better, 0.2, 5.0), 1e-9, 1e6)
         active = active[idle[active] < 3]
-    return theta, found
+    return theta, best

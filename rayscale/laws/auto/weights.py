@@ -17,8 +17,8 @@ from scipy import stats
 
 from rayscale.errors import InputError
 from rayscale.laws.auto.panel import POPULATION, Panel, fit_panel, predict
-from rayscale.laws.fitting.coordinates import Array, Coordinates
-from rayscale.laws.law import Law, find_registered
+from rayscale.laws.fitting.coordinates import Coordinates
+from rayscale.laws.law import Array, Law, find_registered
 from rayscale.system.registry import entries
 
 CUTS = 4  # cuts of each axis, at most
@@ -79,14 +79,16 @@ def suited(roles: Sequence[str], below_one: bool, trend: Mapping[str, int] | Non
     fitting = [law for law in fitting if law.link != "logit" or below_one]
     usual = [law for law in fitting if law.target == "loss" or law.link == "logit"]
     if not fitting:
-        raise InputError(f"no law is registered over {', '.join(roles)}; name a law or other columns", where="law")
-    found = usual or fitting
+        raise InputError(f"no law takes {', '.join(roles)}; name a law or other columns", where="law")
+    candidates = usual or fitting
     signs = {"data" if sole else role: sign for role, sign in (trend or {}).items() if sign}
     able = [
-        law for law in found if all(role not in law.inputs or sign in _ways(law, role) for role, sign in signs.items())
+        law
+        for law in candidates
+        if all(role not in law.inputs or sign in _ways(law, role) for role, sign in signs.items())
     ]
     bounded = [law for law in able if law.link == "logit"] if 1 in signs.values() and below_one else []
-    return bounded or able or found
+    return bounded or able or candidates
 
 
 def trends(curves: Sequence[tuple[Mapping[str, Array], Array]]) -> dict[str, int]:
@@ -135,7 +137,7 @@ def _ways(law: Law, role: str) -> frozenset[int]:
 
 def trials(panel: Panel, roles: Sequence[str]) -> list[HeldOutCut]:
     """The cuts of every axis: after each one's kept sizes, all larger ones are asked for."""
-    return [found for role in roles for found in _cuts(panel, role, [other for other in roles if other != role])]
+    return [cut for role in roles for cut in _cuts(panel, role, [other for other in roles if other != role])]
 
 
 def _cuts(panel: Panel, role: str, others: Sequence[str]) -> list[HeldOutCut]:
@@ -145,7 +147,7 @@ def _cuts(panel: Panel, role: str, others: Sequence[str]) -> list[HeldOutCut]:
     distinct = [np.unique(row[rows]) for row, rows in zip(sizes, known, strict=True)]
     # Every curve by its own sizes: the same share of them is kept, whatever their number.
     kept = [_kept_counts(len(values)) for values in distinct]
-    found = []
+    cuts = []
     for cut in range(max(map(len, kept), default=0)):
         keep, ask, last = known.copy(), np.full(known.shape, -1), np.full(len(sizes), np.nan)
         beyond = np.zeros(known.shape)
@@ -159,8 +161,8 @@ def _cuts(panel: Panel, role: str, others: Sequence[str]) -> list[HeldOutCut]:
             beyond[curve, later] = np.log(sizes[curve][later] / values[counts[cut] - 1])
             at_last = keep[curve] & (sizes[curve] == values[counts[cut] - 1])
             last[curve] = np.median(np.log(panel.target[curve][at_last]))
-        found.append(HeldOutCut(keep, ask, beyond, len(np.unique(line[ask >= 0], axis=0)), last))
-    return found
+        cuts.append(HeldOutCut(keep, ask, beyond, len(np.unique(line[ask >= 0], axis=0)), last))
+    return cuts
 
 
 def _kept_counts(sizes: int) -> list[int]:
@@ -235,12 +237,12 @@ def _by_fit(panel: Panel, laws: Sequence[Law], noise: Array) -> Array:
     points = np.array([len(np.unique(each[rows], axis=0)) for each, rows in zip(sizes, known, strict=True)])
     rows, scores = panel.weights.sum(1), []
     for law in laws:
-        found = fit_panel(panel, law)
-        mean, variance = predict(panel, found)
+        fit = fit_panel(panel, law)
+        mean, variance = predict(panel, fit)
         missed = np.clip(np.nan_to_num(mean - np.log(panel.target), nan=100.0), -100, 100)
         squares = (panel.weights * missed**2).sum(1) / rows + noise**2
         most = float(len(law.names) * len(points))
-        spent = np.nan_to_num((panel.weights * variance).sum(1) / np.maximum(found.noise, 1e-12) ** 2, nan=most)
+        spent = np.nan_to_num((panel.weights * variance).sum(1) / np.maximum(fit.noise, 1e-12) ** 2, nan=most)
         count = min(float(spent.sum()), most) + len(law.names) if len(points) >= POPULATION else most
         scores.append(float((points * np.log(squares)).sum() + count * np.log(points.sum())) / 2)
     return _shares(-np.array(scores))
@@ -275,6 +277,6 @@ def _judge(
     drift = float(np.sqrt(ratio.sum() / (judged.sum() + 1)))
     # Within twice the noise nothing can be told; a curve so flat that the constant misses by no more is not judged.
     luck = 4 * noise**2 * count
-    told = judged & (constant > luck)
-    skill = np.where(told, np.maximum(squares - luck, 0.0) / np.where(told, constant, 1.0), np.nan)
+    decided = judged & (constant > luck)
+    skill = np.where(decided, np.maximum(squares - luck, 0.0) / np.where(decided, constant, 1.0), np.nan)
     return drift, skill

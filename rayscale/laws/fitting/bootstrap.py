@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from rayscale.laws.fitting.coordinates import Array, Coordinates
+from rayscale.laws.fitting.coordinates import Coordinates
 from rayscale.laws.fitting.huber import minimise
 from rayscale.laws.fitting.observations import Observations
 from rayscale.laws.fitting.result import Z95, Estimate
+from rayscale.laws.law import Array
 
 # With this many configurations per parameter, whole configurations are resampled; with fewer, when most resamples would
 # lack some size, noise around the fitted law is drawn: by simulation it covers better there.
@@ -24,14 +25,20 @@ def is_many(groups: NDArray[np.int64], parameters: int) -> bool:
 
 
 def resample(
-    coordinates: Coordinates, seen: Observations, linked: Array, theta: Array, tied: Array, count: int, seed: int
+    coordinates: Coordinates,
+    observations: Observations,
+    linked: Array,
+    theta: Array,
+    tied: Array,
+    count: int,
+    seed: int,
 ) -> tuple[Estimate, Array, bool]:
     """The estimate, all its draws (count, p), and whether the law misfits; the seeds of a configuration go together.
 
     `linked` (n,) is the target on the law's scale of residuals. Resamples start in turn from every solution as good as
     the best (`tied`): along a ridge these differ, and the intervals must know it.
     """
-    (fitted, jacobian), groups = coordinates.jacobian(theta, seen.inputs), seen.configurations
+    (fitted, jacobian), groups = coordinates.jacobian(theta, observations.inputs), observations.configurations
     run, mean, degrees, misfits = noise(linked - fitted, jacobian, groups)
     rng, m, n, draws = np.random.default_rng(seed), int(groups.max()) + 1, len(groups), []
     batch = max(1, BATCH_VALUES // n)
@@ -44,7 +51,7 @@ def resample(
             targets, weights = fitted + misses + rng.normal(0, 1, (size, n)) * run, np.ones(1)
         start = tied[np.arange(first, first + size) % len(tied)]
         # A resample need not settle as finely as the point: 1e-6 of its objective is far below the scatter of draws.
-        draws.append(minimise(coordinates, seen.inputs, start, targets, weights, tolerance=1e-6)[0])
+        draws.append(minimise(coordinates, observations.inputs, start, targets, weights, tolerance=1e-6)[0])
     everything = np.concatenate(draws)
     widening = float(stats.t.ppf(0.975, degrees)) / Z95
     kept = np.round(everything[:SAVED_DRAWS], 7)

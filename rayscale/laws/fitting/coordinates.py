@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscale.laws.law import Law, Parameter, Values
-
-Array = NDArray[np.float64]
+from rayscale.laws.law import Array, Law, Parameter, Values
 
 
 def link(kind: str, value: Any) -> Any:
@@ -113,8 +111,8 @@ class Coordinates:
 
     def natural(self, theta: Array) -> Array:
         """Parameters in the units of the table, (..., p), from theta (..., p)."""
-        found = theta.copy()
+        shifted = theta.copy()
         for j, parameter in enumerate(self.law.parameters):
             for role, exponent in parameter.unit:
-                found[..., j] += self._exponent(theta, exponent) * self.centre[role]
-        return np.where(self.is_log, np.exp(np.where(self.is_log, found, 0.0)), found)
+                shifted[..., j] += self._exponent(theta, exponent) * self.centre[role]
+        return np.where(self.is_log, np.exp(np.where(self.is_log, shifted, 0.0)), shifted)

@@ -9,40 +9,42 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from rayscale.laws.fitting.coordinates import Array
 from rayscale.laws.fitting.observations import Observations, numbers
 from rayscale.laws.fitting.result import Fit, far
+from rayscale.laws.law import Array
 
 F = TypeVar("F", bound=Fit)
 
 JUDGED = 3  # held-out rows from which on missing most of them is no luck
 
 
-def beside_held_out(found: F, seen: Observations) -> F:
+def beside_held_out(fit: F, observations: Observations) -> F:
     """The fit with what its held-out rows say of it: how far they reach, and whether they refute the law.
 
     `misspecified`: it foretold them less well than the constant did, or most lie outside of their 95% intervals.
     """
-    table = found.predictions
+    table = fit.predictions
     if table is None or not len(table):
-        return found
+        return fit
     said = far(float(table["extrapolation"].max()))
-    if all(each["code"] != "misspecified" for each in found.warnings):
-        said += _refuted(found, table, seen)
-    return replace(found, warnings=(*found.warnings, *said))
+    if all(each["code"] != "misspecified" for each in fit.warnings):
+        said += _refuted(fit, table, observations)
+    return replace(fit, warnings=(*fit.warnings, *said))
 
 
-def _refuted(found: Fit, table: pd.DataFrame, seen: Observations) -> list[dict[str, str]]:
-    measured = np.log(numbers(table, found.target))
-    asked = {role: numbers(table, column) for role, column in seen.columns.items()}
-    own = float(np.mean((np.log(numbers(table, "predicted")) - measured) ** 2))
-    others = float(np.mean((nearest_kept(seen.inputs, seen.target, asked) - measured) ** 2))
+def _refuted(fit: Fit, table: pd.DataFrame, observations: Observations) -> list[dict[str, str]]:
+    measured = np.log(numbers(table, fit.target))
+    asked = {role: numbers(table, column) for role, column in observations.columns.items()}
+    error = float(np.mean((np.log(numbers(table, "predicted")) - measured) ** 2))
+    constant_error = float(np.mean((nearest_kept(observations.inputs, observations.target, asked) - measured) ** 2))
     # Within twice the noise of a run nothing can be told.
-    if own > max(others, (2 * found.known_estimate().noise) ** 2):
-        return [explains_less(own / max(others, 1e-300), "on the held-out rows")]
-    inside = round(found.held_out["covered"] * len(table)) if found.held_out else 0
+    if error > max(constant_error, (2 * fit.known_estimate().noise) ** 2):
+        return [explains_less(error / max(constant_error, 1e-300), "on the held-out rows")]
+    inside = round(fit.held_out["covered"] * len(table)) if fit.held_out else 0
     if len(table) >= JUDGED and inside < len(table) / 2:
-        text = f"only {inside} of {len(table)} held-out rows lie in their 95% interval: beyond the data the law is off"
+        text = (
+            f"only {inside} of {len(table)} held-out rows lie in their 95% interval: the law is wrong beyond the data"
+        )
         return [{"code": "misspecified", "message": text}]
     return []
 
@@ -61,5 +63,5 @@ def nearest_kept(kept: Mapping[str, Array], target: Array, asked: Mapping[str, A
 
 def explains_less(times: float, where: str) -> dict[str, str]:
     """The warning that a squared error was so many times that of the constant."""
-    text = f"{where} its squared error was {times:.2g} times that of the last value kept"
-    return {"code": "misspecified", "message": f"the chosen form explains less than a constant beyond the data: {text}"}
+    text = f"{where} its squared error was {times:.2g} times that of repeating the last value"
+    return {"code": "misspecified", "message": f"beyond the data the law predicts less well than a constant: {text}"}

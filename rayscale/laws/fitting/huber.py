@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayscale.laws.fitting.coordinates import Coordinates
-
-Array = NDArray[np.float64]
+from rayscale.laws.law import Array
 
 DELTA = 1e-3
 PATIENCE = 5  # steps in a row that gained no more than `tolerance` of the objective: settled

@@ -74,17 +74,17 @@ def require_columns(table: pd.DataFrame, columns: list[str]) -> None:
 def numbers(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
     """The column as floats, (rows,), missing values as NaN; raises TableError where it holds text, dates or yes/no."""
     require_columns(table, [column])
-    found = table[column]
-    if isinstance(found, pd.DataFrame):
+    cells = table[column]
+    if isinstance(cells, pd.DataFrame):
         raise TableError(f"the table has several columns named '{column}'; rename all but one", where=column)
-    kind = found.dtype.kind if isinstance(found.dtype, np.dtype) else "O"
-    values = pd.to_numeric(found, errors="coerce") if kind in "iufO" else found
-    wrong = values.isna() & found.notna() if kind in "iufO" else found.notna()
+    kind = cells.dtype.kind if isinstance(cells.dtype, np.dtype) else "O"
+    values = pd.to_numeric(cells, errors="coerce") if kind in "iufO" else cells
+    wrong = values.isna() & cells.notna() if kind in "iufO" else cells.notna()
     if kind == "O":
-        wrong |= found.map(lambda value: isinstance(value, bool | np.bool_ | complex)).astype(bool)
+        wrong |= cells.map(lambda value: isinstance(value, bool | np.bool_ | complex)).astype(bool)
     if wrong.any():
         row = int(np.argmax(wrong.to_numpy()))
-        raise TableError(f"column '{column}' must hold numbers, but row {row} holds {found.iloc[row]!r}", where=column)
+        raise TableError(f"column '{column}' must hold numbers, but row {row} holds {cells.iloc[row]!r}", where=column)
     return values.to_numpy(dtype=float, na_value=np.nan)
 
 
@@ -93,7 +93,7 @@ def input_columns(table: pd.DataFrame, law: Law, given: Mapping[str, str | None]
 
     Also where a column is given that the law does not take: it would be ignored, and its sizes lie on one curve.
     """
-    found = {}
+    columns = {}
     taken = (*law.inputs, *getattr(law.result, "optional", ()))
     spare = [role for role, column in given.items() if column and role not in taken]
     if spare and (len(law.inputs) > 1 or sum(map(bool, given.values())) > 1):
@@ -107,8 +107,8 @@ def input_columns(table: pd.DataFrame, law: Law, given: Mapping[str, str | None]
             has = ", ".join(map(str, table.columns)) or "none"
             raise TableError(f"say which column holds the {role}: {role}=... (the table has: {has})", where=role)
         require_columns(table, [column])
-        found[role] = column
-    return found
+        columns[role] = column
+    return columns
 
 
 def without_constants(
@@ -136,15 +136,15 @@ def without_constants(
 
 def usual_columns(table: pd.DataFrame, given: Mapping[str, str | None]) -> dict[str, str]:
     """Role -> column for a law yet to be chosen: those given, else params and data where the table has them."""
-    found = {role: column for role, column in given.items() if column}
-    if not found:
+    columns = {role: column for role, column in given.items() if column}
+    if not columns:
         known = {role: next((name for name in USUAL[role] if name in table.columns), None) for role in _SIZES}
-        found = {role: column for role, column in known.items() if column}
-    if not found:
+        columns = {role: column for role, column in known.items() if column}
+    if not columns:
         has = ", ".join(map(str, table.columns)) or "none"
         raise TableError(f"say which column holds the data: data=... (the table has: {has})", where="data")
-    require_columns(table, [*found.values()])
-    return found
+    require_columns(table, [*columns.values()])
+    return columns
 
 
 def usual_role(column: str) -> str | None:
@@ -159,7 +159,7 @@ def select(table: pd.DataFrame, query: str, option: str) -> NDArray[np.bool_]:
         return np.asarray(numbered.index.isin(numbered.query(query).index))
     except (SyntaxError, ValueError, TypeError, LookupError, AttributeError, NameError, NotImplementedError) as error:
         has = ", ".join(map(str, table.columns))
-        message = f"{option} '{query}' is no query of this table: {error} (it has: {has})"
+        message = f"{option} '{query}' is not a valid query of this table: {error} (it has: {has})"
         raise TableError(message, where=option) from error
 
 
@@ -181,7 +181,7 @@ def observe(
     column that is missing or not numeric.
     """
     if target in columns.values():
-        raise TableError(f"'{target}' is both the target and an input; name two columns", where=target)
+        raise TableError(f"'{target}' is both the target and an input; choose two different columns", where=target)
     values = {column: numbers(table, column) for column in [*columns.values(), target]}
     reasons = np.where(excluded, "outside where", "").astype(object)
     if {"status", "trial_id"} <= {*table.columns}:  # a table of trials; elsewhere "status" may mean anything
@@ -189,13 +189,13 @@ def observe(
         wrong = (states != "ok") & (reasons == "")
         reasons[wrong] = [f"status {state}" for state in states[wrong]]
     may_be_zero = {columns[role] for role in law.zero}
-    for column, found in values.items():
+    for column, cells in values.items():
         faults = (
-            (np.isnan(found), "missing"),
-            (np.isinf(found), "infinite"),
-            ((found == 0) & (column not in may_be_zero), "zero"),
-            (found < 0, "negative"),
-            ((found >= 1) & (law.link == "logit" and column == target), "1 or more"),
+            (np.isnan(cells), "missing"),
+            (np.isinf(cells), "infinite"),
+            ((cells == 0) & (column not in may_be_zero), "zero"),
+            (cells < 0, "negative"),
+            ((cells >= 1) & (law.link == "logit" and column == target), "1 or more"),
         )
         for wrong, fault in faults:
             reasons[wrong & (reasons == "")] = f"{column} is {fault}"
@@ -214,13 +214,13 @@ def observe(
 
 def name_copies(table: pd.DataFrame, dropped: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
     """The dropped rows of `table`, where a copy's reason names the row that it is a copy of."""
-    found = [dict(each) for each in dropped]
-    if any(each["reason"] == COPY for each in found):
+    rows = [dict(each) for each in dropped]
+    if any(each["reason"] == COPY for each in rows):
         first = _first_of_each(table)
-        for each in found:
+        for each in rows:
             if each["reason"] == COPY:
                 each["reason"] = f"the same as row {first[each['row']]}"
-    return tuple(found)
+    return tuple(rows)
 
 
 def _first_of_each(table: pd.DataFrame) -> NDArray[np.int64]:
@@ -240,17 +240,19 @@ def count_text(configurations: int) -> str:
     return "1 configuration" if configurations == 1 else f"{configurations} different configurations"
 
 
-def refusals(seen: Observations, law: Law) -> list[dict[str, str]]:
+def refusals(observations: Observations, law: Law) -> list[dict[str, str]]:
     """Why these rows cannot identify the law (code, message), empty where they can."""
-    found, need = [], len(law.names) + 1
-    configurations = len(np.unique(seen.configurations)) if len(seen.target) else 0
+    refused, need = [], len(law.names) + 1
+    configurations = len(np.unique(observations.configurations)) if len(observations.target) else 0
     if configurations < need:
         text = f"{count_text(configurations)}; {law.name} has {need - 1} parameters and needs {need}"
-        found.append({"code": "few_points", "message": text})
-    for role, values in seen.inputs.items():
+        refused.append({"code": "few_points", "message": text})
+    for role, values in observations.inputs.items():
         if len(values) and len(np.unique(values)) == 1:
-            text = f"only one value of {seen.columns[role]}: what it does to the target cannot be told"
-            found.append({"code": "one_size", "message": text})
-    if len(seen.target) > 1 and np.ptp(seen.target) == 0:
-        found.append({"code": "constant_target", "message": "the target is the same in every row: no law to be read"})
-    return found
+            text = f"only one value of {observations.columns[role]}: its effect on the target cannot be estimated"
+            refused.append({"code": "one_size", "message": text})
+    if len(observations.target) > 1 and np.ptp(observations.target) == 0:
+        refused.append(
+            {"code": "constant_target", "message": "the target is the same in every row: there is nothing to fit"}
+        )
+    return refused

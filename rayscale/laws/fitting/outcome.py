@@ -1,124 +1,39 @@
-"""What the reader of a fit must know: its outcome, its warnings, and which parameters are no number to quote."""
+"""How a fit ended: five outcomes, each with what it means and what to do about it."""
 
 from __future__ import annotations
 
-import numpy as np
-from scipy import stats
-from scipy.spatial import KDTree
-
-from rayscale.laws.fitting.bootstrap import is_many
-from rayscale.laws.fitting.coordinates import Array, Coordinates
-from rayscale.laws.fitting.huber import DELTA, huber, minimise
-from rayscale.laws.fitting.observations import Observations
-from rayscale.laws.fitting.result import Estimate
-from rayscale.laws.law import Parameter
-
-SEVERAL = 3.0  # a parameter that could be this many times as large or small is no number to quote
-FEW_DRAWS = 40  # of fewer resamples, none is expected beyond either end of a 95% interval
-FEWEST_WAVES = 10  # configurations from which on a wave of residuals can be told from luck
-PERMUTATIONS = 300
-ONE_SIDED = 1.645  # the normal quantile of a one-sided 5% test
+from enum import StrEnum
 
 
-def findings(
-    estimate: Estimate, seen: Observations, linked: Array, tied: Array, pairs: Array, misfits: bool
-) -> tuple[str, list[dict[str, str]]]:
-    """The outcome of a fit that settled, and its warnings (code, message).
+class Outcome(StrEnum):
+    """The outcome of a fit, in JSON its value; `sentence` says what it means, `advice` what to do (empty: nothing)."""
 
-    `linked` (n,): the target on the law's scale of residuals; `tied` (any, p): the solutions as good as the best;
-    `pairs` (2, p): the 95% intervals of the parameters.
-    """
-    law, theta, groups = estimate.coordinates.law, estimate.theta, seen.configurations
-    low, high = estimate.coordinates.bounds()
-    m, n = int(groups.max()) + 1, len(seen.target)
-    bound = [law.names[j] for j in np.flatnonzero((theta <= low + 1e-9) | (theta >= high - 1e-9))]
-    pure = [j for j, parameter in enumerate(law.parameters) if parameter.kind != "coefficient"]
-    several = np.where(estimate.coordinates.is_log, np.log(1.1), 0.1 * np.abs(theta))
-    loose = [j for j in pure if np.ptp(tied[:, j]) > several[j] or _is_wide(law.parameters[j], pairs[:, j])]
-    if is_many(groups, len(theta)):
-        loose += [j for j in _ridges(estimate.coordinates, seen, linked, theta, pure) if j not in loose]
-    names, them = ", ".join(law.names[j] for j in sorted(loose)), "them" if len(bound) > 1 else "it"
-    waves = _misses_alike(seen, estimate.coordinates.linked(theta, seen.inputs) - linked)
-    few = [seen.columns[role] for role, values in seen.inputs.items() if len(np.unique(values)) == 2]
-    said = (
-        (few, "few_sizes", f"two values of {', '.join(few)}: three or more tell a power law from other curves"),
-        (m < 2 * len(theta), "few_points", f"{m} configurations for {len(theta)} parameters: hence wide intervals"),
-        (bound, "at_bound", f"{', '.join(bound)} ended at the edge of the search: the table does not determine {them}"),
-        (loose, "flat_ridge", f"{names} could be several times as large or small: no number to quote"),
-        (misfits, "misspecified", "configurations miss the law by more than seeds explain; the intervals allow for it"),
-        (
-            not misfits and waves,
-            "misspecified",
-            "neighbouring sizes miss the law alike: its shape is another",
-        ),
-        (n == m, "no_replicates", "no configuration was run twice: the noise of a run is read from the residuals"),
+    sentence: str
+    advice: str
+
+    CONVERGED = "converged", "converged"
+    FLAT = (
+        "flat",
+        "flat: the data barely constrain one parameter",
+        "Use the predictions, but do not quote the parameters: many combinations fit equally well.",
     )
-    outcome = "at_bound" if bound else "flat" if loose else "converged"
-    return outcome, [{"code": code, "message": message} for true, code, message in said if true]
+    AT_BOUND = (
+        "at_bound",
+        "at a bound: a parameter reached its search limit",
+        "Widen the range of sizes, or choose a law with fewer parameters.",
+    )
+    NOT_IDENTIFIABLE = "not_identifiable", "not identifiable: this design cannot separate the law's parameters"
+    FAILED = "failed", "failed: no minimum was found"
 
+    def __new__(cls, value: str, sentence: str = "", advice: str = "") -> Outcome:
+        """The member whose JSON value is `value`."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        member.advice = advice
+        return member
 
-def _misses_alike(seen: Observations, residual: Array) -> bool:
-    """Whether configurations miss the law as their neighbours do, more than chance explains and more than by half.
-
-    A rank form of von Neumann's ratio (Bartels 1982) over the nearest sizes, tested by permutation: noise has none of
-    it, a law of another shape leaves waves. Half: the law's own error is then as large as the noise.
-    """
-    groups = seen.configurations
-    count = int(groups.max()) + 1
-    if count < FEWEST_WAVES:
-        return False
-    means = np.bincount(groups, residual) / np.bincount(groups)
-    first = np.unique(groups, return_index=True)[1]
-    # By their place among the sizes, so that every step of an axis is as long.
-    places = np.stack([np.unique(values, return_inverse=True)[1][first] for values in seen.inputs.values()], axis=1)
-    near = 2 * places.shape[1]  # the one before and the one after on every axis
-    others = KDTree(places).query(places, k=near + 1)[1][:, 1:]
-    ranks = stats.rankdata(means)
-    rng = np.random.default_rng(0)
-    shuffled = np.array([ranks, *(rng.permutation(ranks) for _ in range(PERMUTATIONS))])
-    ratio = ((shuffled[:, :, None] - shuffled[:, others]) ** 2).mean((1, 2)) / (2 * ranks.var())
-    return bool(ratio[0] < 0.5 and (ratio[1:] <= ratio[0]).mean() < 0.01)
-
-
-def few_resamples(count: int) -> list[dict[str, str]]:
-    """That `count` resamples are too few for the ends of an interval, where they are."""
-    text = f"{count} resamples: the ends of a 95% interval need {FEW_DRAWS} or more, best 1000 (--bootstrap)"
-    return [{"code": "few_resamples", "message": text}] if count < FEW_DRAWS else []
-
-
-def _is_wide(parameter: Parameter, pair: Array) -> bool:
-    """Whether a 95% interval spans ten times, or half the search where the parameter may be 0 or negative."""
-    if parameter.low > 0:
-        return bool(pair[1] > 10 * pair[0])
-    return bool(pair[1] - pair[0] > (parameter.high - parameter.low) / 2)
-
-
-def _ridges(coordinates: Coordinates, seen: Observations, linked: Array, theta: Array, among: list[int]) -> list[int]:
-    """The parameters that could be SEVERAL times as large, or as small, without telling from the rows.
-
-    A profile: the parameter is held there and the others fitted anew. Whether the best fit then predicts the rows
-    better is tested pairwise, configuration by configuration (Vuong 1989): what independent noise of known shape would
-    call decided, rows that miss the law in company do not decide.
-    """
-    low, high = coordinates.bounds()
-    held, starts = [], []
-    for j in among:
-        for factor in (SEVERAL, 1 / SEVERAL):
-            value = theta[j] + np.log(factor) if coordinates.is_log[j] else theta[j] * factor
-            if low[j] <= value <= high[j] and theta[j] != value:
-                held.append(j)
-                starts.append(np.where(np.arange(len(theta)) == j, value, theta))
-    if not held:
-        return []
-    ends, pinned = np.array(starts), np.array(held)[:, None] == np.arange(len(theta))
-    for delta in (0.1, 0.01, DELTA):
-        ends, _, _ = minimise(coordinates, seen.inputs, ends, linked, np.ones(1), delta=delta, pinned=pinned,
-                              tolerance=1e-6)  # fmt: skip
-    best = huber(coordinates.linked(theta, seen.inputs) - linked)
-    worse = huber(coordinates.linked(ends, seen.inputs) - linked) - best
-    groups = seen.configurations
-    by_configuration = np.array([np.bincount(groups, each) for each in worse])
-    count = by_configuration.shape[1]
-    scatter = by_configuration.std(axis=1) * count**0.5
-    undecided = by_configuration.sum(axis=1) < ONE_SIDED * scatter
-    return sorted({held[k] for k in np.flatnonzero(undecided)})
+    @property
+    def usable(self) -> bool:
+        """Whether the fit has parameters and predicts."""
+        return self not in (Outcome.NOT_IDENTIFIABLE, Outcome.FAILED)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Array = NDArray[np.float64]
+from rayscale.laws.fitting.result import Z95
+from rayscale.laws.law import Array
 
-Z95 = 1.959963984540054
 # Rows whose compute differs by up to a tenth are one budget: at the exponents known (0.05 to 0.2) a tenth more compute
 # lowers the loss by 0.5 to 2%, and neighbouring budgets of a real design lie a factor of 2 or more apart.
 SAME_BUDGET = 1.1
@@ -36,19 +36,23 @@ class ComputeBudget:
     high: float | None = None
     fault: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """The budget as a JSON object."""
+        return vars(self)
+
 
 def find_budgets(compute: Array, params: Array, usable: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The number of the budget that each row belongs to, (rows,), -1 for none: the fullest window first."""
-    found = np.full(len(compute), -1)
+    budgets = np.full(len(compute), -1)
     for number in range(len(compute)):
-        left = usable & (found < 0)
+        left = usable & (budgets < 0)
         starts = np.unique(compute[left])
         windows = [left & (compute >= start) & (compute <= start * SAME_BUDGET) for start in starts]
         counts = [len(np.unique(params[window])) for window in windows]
         if not counts or max(counts) < FEWEST_SIZES:
             break
-        found[windows[int(np.argmax(counts))]] = number
-    return found
+        budgets[windows[int(np.argmax(counts))]] = number
+    return budgets
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,10 @@ def fit_parabolas(x: Array, y: Array, groups: NDArray[np.int64]) -> tuple[list[P
     degrees = int(sum(np.sum(w > 0.05) for w in weights)) - 3 * len(fits)
     total = sum(float(np.sum(w * r**2)) for w, r in zip(weights, residuals, strict=True))
     noise = float(np.sqrt(total / max(degrees, 1)))
-    found = []
+    parabolas = []
     for number, (fit, w, (centre, design, _)) in enumerate(zip(fits, weights, designs, strict=True)):
-        found.append(Parabola(number, centre, fit, np.linalg.pinv((design * w[:, None]).T @ design)))
-    return found, noise, degrees
+        parabolas.append(Parabola(number, centre, fit, np.linalg.pinv((design * w[:, None]).T @ design)))
+    return parabolas, noise, degrees
 
 
 def _least_trimmed(design: Array, values: Array) -> Array:
@@ -123,7 +127,7 @@ def find_optimum(
         return replace(budget, fault="the loss has no lowest point over the model sizes"), none
     best = -slope / (2 * bend)
     if not least < best < most:
-        return replace(budget, fault="the best model size lies outside those that were run"), none
+        return replace(budget, fault="the best model size lies outside the sizes that were run"), none
     drawn = parabola.coefficients + rng.normal(size=(bootstrap, 3)) @ (_root(parabola.spread) * noise).T
     with np.errstate(all="ignore"):
         places = -drawn[:, 1] / (2 * drawn[:, 2])

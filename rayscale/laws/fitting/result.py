@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from rayscale.errors import InputError, TableError
 from rayscale.laws.fitting.coordinates import Coordinates, unlink
 from rayscale.laws.fitting.observations import numbers
+from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.formula import find_saved
-from rayscale.laws.law import Law
+from rayscale.laws.law import Array, Law
 
 Z95 = 1.959963984540054  # the normal quantile that the t quantile is measured against
 
@@ -33,11 +33,23 @@ class Estimate:
     """
 
     coordinates: Coordinates
-    theta: NDArray[np.float64]
-    draws: NDArray[np.float64]
+    theta: Array
+    draws: Array
     noise: float
     degrees: int
     widening: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What `Fit.read_estimate` needs besides the law."""
+        return {
+            "centre": dict(self.coordinates.centre),
+            "level": self.coordinates.level,
+            "theta": self.theta.tolist(),
+            "noise": self.noise,
+            "degrees": self.degrees,
+            "widening": self.widening,
+            "draws": self.draws.tolist(),
+        }
 
     def interval(self, point: Any, drawn: Any) -> tuple[Any, Any]:
         """95% interval around `point` from `drawn` (resamples first): percentiles, moved out for few configurations.
@@ -50,13 +62,13 @@ class Estimate:
         below, above = np.maximum(point - low, 0.0), np.maximum(high - point, 0.0)
         return point - self.widening * below, point + self.widening * above
 
-    def log_values(self, inputs: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def log_values(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """Log target at the inputs: of the point (n,) and of every draw (resamples, n)."""
         with np.errstate(over="ignore"):  # an absurd size may be past what a number holds; its power is then infinite
             everything = np.log(self.coordinates.value(np.vstack([self.theta, self.draws]), inputs))
         return everything[0], everything[1:]
 
-    def linked_values(self, inputs: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def linked_values(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """The same on the law's scale of residuals: log target, or its log odds."""
         with np.errstate(over="ignore"):
             everything = self.coordinates.linked(np.vstack([self.theta, self.draws]), inputs)
@@ -65,20 +77,18 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A law fitted to a table; the fields are the keys of the JSON (INTERFACE: `fit` on any table).
+    """A law fitted to a table; the fields, in this order, are the keys of the JSON (INTERFACE: `fit` on any table).
 
-    `outcome` is converged, flat, at_bound, not_identifiable or failed; without an estimate (the last two) `params`
-    is empty and `warnings` says why. `covariance` is in the order of `params`; `data_range` role -> (least, most) used.
+    Without an estimate (outcome not usable) `params` is empty and `warnings` says why. `covariance` is in the order of
+    `params`; `data_range` role -> (least, most) used. `predictions`: the held-out rows, all their columns, and
+    predicted, low, high ...; they are not saved. A law with a `result` of its own has a subclass of this class.
     """
 
     law: Law
     target: str
     columns: Mapping[str, str]
-    outcome: str
-    rows_used: int
-    rows_dropped: tuple[dict[str, Any], ...]
-    data_range: Mapping[str, tuple[float, float]]
-    warnings: tuple[dict[str, str], ...]
+    _: KW_ONLY
+    outcome: Outcome
     params: Mapping[str, float] = field(default_factory=dict)
     standard_errors: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -86,12 +96,16 @@ class Fit:
     objective: float | None = None
     starts: int = 0
     starts_at_best: int = 0
-    seconds: float = 0.0
-    estimate: Estimate | None = None
+    rows_used: int
+    rows_dropped: tuple[dict[str, Any], ...]
     held_out: Mapping[str, Any] | None = None
-    predictions: pd.DataFrame | None = None  # the held-out rows, all their columns, and predicted, low, high ...
     weights: Mapping[str, float] | None = None
+    warnings: tuple[dict[str, str], ...]
+    seconds: float = 0.0
+    data_range: Mapping[str, tuple[float, float]]
     by: Mapping[str, Any] | None = None
+    estimate: Estimate | None = None
+    predictions: pd.DataFrame | None = None
 
     def __repr__(self) -> str:
         known = ", ".join(
@@ -125,7 +139,18 @@ class Fit:
         Raises TableError for a missing column or a size that is no positive number, InputError if the fit was refused.
         """
         estimate = self.known_estimate()
-        inputs = {role: numbers(table, column) for role, column in self.columns.items()}
+        inputs, beyond = self.sizes(table, self.columns)
+        point, drawn = estimate.linked_values(inputs)
+        linked = around(point, *estimate.interval(point, drawn), Z95 * estimate.widening * estimate.noise)
+        columns = {name: unlink(self.law.link, value) for name, value in linked.items()}
+        return pd.DataFrame({**columns, "extrapolation": beyond}, index=table.index)
+
+    def sizes(self, table: pd.DataFrame, roles: Iterable[str]) -> tuple[dict[str, Array], Array]:
+        """The inputs of these roles, role -> (rows,), and how many times each row lies beyond the data, (rows,).
+
+        Raises TableError for a missing column and for a size that is not a positive number.
+        """
+        inputs = {role: numbers(table, self.columns[role]) for role in roles}
         beyond = np.ones(len(table))
         for role, values in inputs.items():
             allowed, bound = (values >= 0, "0 or more") if role in self.law.zero else (values > 0, "positive")
@@ -134,18 +159,7 @@ class Fit:
                 row = int(np.argmax(wrong))
                 raise TableError(f"row {row}: {self.columns[role]} is {values[row]:g}; it must be {bound}", where=role)
             beyond = np.maximum(beyond, _times_beyond(values, *self.data_range[role]))
-        point, drawn = estimate.linked_values(inputs)
-        mean_low, mean_high = estimate.interval(point, drawn)
-        noise = Z95 * estimate.widening * estimate.noise
-        linked = {
-            "predicted": point,
-            "low": point - np.hypot(point - mean_low, noise),
-            "high": point + np.hypot(mean_high - point, noise),
-            "mean_low": mean_low,
-            "mean_high": mean_high,
-        }
-        columns = {name: unlink(self.law.link, value) for name, value in linked.items()}
-        return pd.DataFrame({**columns, "extrapolation": beyond}, index=table.index)
+        return inputs, beyond
 
     def change(self, before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, float, float]:
         """Relative change of the mean target from one set of inputs (role -> value) to another: value, low, high."""
@@ -157,72 +171,75 @@ class Fit:
         value, least, most = np.expm1(np.clip([step, low, high], -700, 700))
         return float(value), float(least), float(most)
 
+    @property
+    def formula(self) -> str:
+        """What the fit says of its law, as text."""
+        return self.law.formula
+
     def to_json(self) -> dict[str, Any]:
         """The fit as one JSON object without NaN; `from_json` gives back a fit that predicts the same numbers."""
-        found: dict[str, Any] = {
-            "law": self.law.name,
-            "formula": self.law.formula,
-            "target": self.target,
-            "columns": dict(self.columns),
-            "outcome": self.outcome,
-            "params": dict(self.params),
-            "standard_errors": dict(self.standard_errors),
-            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
-            "covariance": [list(row) for row in self.covariance],
-            "objective": self.objective,
-            "starts": self.starts,
-            "starts_at_best": self.starts_at_best,
-            "rows_used": self.rows_used,
-            "rows_dropped": list(self.rows_dropped),
-            "held_out": None if self.held_out is None else dict(self.held_out),
-            "weights": None if self.weights is None else dict(self.weights),
-            "warnings": list(self.warnings),
-            "seconds": round(self.seconds, 3),
-            "data_range": {role: list(pair) for role, pair in self.data_range.items()},
-        }
-        if self.by is not None:
-            found["by"] = dict(self.by)
-        if self.estimate is not None:
-            found["estimate"] = {
-                "centre": dict(self.estimate.coordinates.centre),
-                "level": self.estimate.coordinates.level,
-                "theta": self.estimate.theta.tolist(),
-                "noise": self.estimate.noise,
-                "degrees": self.estimate.degrees,
-                "widening": self.estimate.widening,
-                "draws": self.estimate.draws.tolist(),
-            }
-        return found
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "predictions"}
+        saved = {"law": self.law.name, "formula": self.formula, **_plain({**values, "law": self.law.name})}
+        for name in ("by", "estimate"):
+            if saved[name] is None:
+                del saved[name]
+        return {**saved, "seconds": round(self.seconds, 3)}
 
     @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> Fit:
-        """The fit that `to_json` wrote; raises InputError for anything else and for a law that is not registered."""
+    def from_json(cls, saved: Mapping[str, Any]) -> Self:
+        """The fit that `to_json` wrote, of its law's own class; raises InputError for anything else and for a law that
+        is not registered."""
         try:
-            law, kept = find_saved(saved["law"], saved.get("formula")), saved.get("estimate")
-            if law.result is not None:
-                return law.result.from_json(saved)
-            estimate = kept and Estimate(
-                Coordinates(law, kept["centre"], kept["level"]),
-                np.array(kept["theta"], dtype=float),
-                np.array(kept["draws"], dtype=float).reshape(-1, len(law.names)),
-                **{name: kept[name] for name in ("noise", "degrees", "widening")},
-            )
-            names = "outcome params standard_errors objective starts starts_at_best rows_used held_out weights seconds"
-            return cls(
-                law,
-                saved["target"],
-                saved["columns"],
-                intervals={name: (low, high) for name, (low, high) in saved["intervals"].items()},
-                covariance=tuple(map(tuple, saved["covariance"])),
-                rows_dropped=tuple(saved["rows_dropped"]),
-                warnings=tuple(saved["warnings"]),
-                data_range={role: (least, most) for role, (least, most) in saved["data_range"].items()},
-                estimate=estimate,
-                by=saved.get("by"),
-                **{name: saved[name] for name in names.split()},
-            )
+            law = find_saved(saved["law"], saved.get("formula"))
+            kind = law.result or Fit
+            if not issubclass(kind, cls):
+                raise ValueError(f"its law is {law.name}")
+            return cast(Self, kind(**kind.read_fields(law, saved)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"this is no fit that rayscale saved: {error!r}", code="not_a_fit") from error
+            raise InputError(f"this is not a fit saved by rayscale: {error!r}", code="not_a_fit") from error
+
+    @classmethod
+    def read_fields(cls, law: Law, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of the class, from its JSON; KeyError and the like for what is not its JSON."""
+        names = {each.name for each in fields(cls)} - {"law", "by", "estimate", "predictions"}
+        known = {name: saved[name] for name in names}
+        for name in ("intervals", "data_range"):
+            known[name] = {key: (low, high) for key, (low, high) in saved[name].items()}
+        for name in ("rows_dropped", "warnings"):
+            known[name] = tuple(saved[name])
+        known |= {"outcome": Outcome(saved["outcome"]), "covariance": tuple(map(tuple, saved["covariance"]))}
+        estimate = cls.read_estimate(law, known, saved["estimate"]) if saved.get("estimate") else None
+        return {"law": law, **known, "by": saved.get("by"), "estimate": estimate}
+
+    @classmethod
+    def read_estimate(cls, law: Law, known: Mapping[str, Any], saved: Mapping[str, Any]) -> Any:
+        """The estimate from its JSON; `known`: the fields that have been read."""
+        numbers = {name: saved[name] for name in ("noise", "degrees", "widening")}
+        draws = np.array(saved["draws"], dtype=float).reshape(-1, len(law.names))
+        coordinates = Coordinates(law, saved["centre"], saved["level"])
+        return Estimate(coordinates, np.array(saved["theta"], dtype=float), draws, **numbers)
+
+
+def _plain(value: Any) -> Any:
+    """A field as JSON has it."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, Outcome) else value
+
+
+def around(point: Array, mean_low: Array, mean_high: Array, noise: float) -> dict[str, Array]:
+    """The columns of a prediction, (rows,) each: the mean's interval, and that of a new run, wider by its noise."""
+    return {
+        "predicted": point,
+        "low": point - np.hypot(point - mean_low, noise),
+        "high": point + np.hypot(mean_high - point, noise),
+        "mean_low": mean_low,
+        "mean_high": mean_high,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,8 +252,8 @@ class GroupedFit:
 
     def __repr__(self) -> str:
         outcomes = Counter(each.outcome for each in self.groups)
-        told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
-        return f"<GroupedFit of {len(self.groups)} groups: {told}>"
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
+        return f"<GroupedFit of {len(self.groups)} groups: {counts}>"
 
     def to_json(self) -> dict[str, Any]:
         """The fits as one JSON object without NaN."""
@@ -246,7 +263,7 @@ class GroupedFit:
         }
 
 
-def _times_beyond(values: NDArray[np.float64], least: float, most: float) -> NDArray[np.float64]:
+def _times_beyond(values: Array, least: float, most: float) -> Array:
     """How many times sizes lie above the most or below the least of the data; a size of 0 counts as a billionth."""
     floor = 1e-9 * (least or most or 1.0)
     sizes = np.maximum(values, floor)
@@ -255,7 +272,7 @@ def _times_beyond(values: NDArray[np.float64], least: float, most: float) -> NDA
 
 def far(beyond: float) -> list[dict[str, str]]:
     """The warning that a prediction lies so many times beyond the data, where it does."""
-    text = f"{beyond:.3g} times beyond the data: the interval holds only if the law does"
+    text = f"extrapolated {beyond:.2g}× beyond the data: the interval assumes the law still holds there"
     return [{"code": "far_extrapolation", "message": text}] if beyond > FAR else []
 
 

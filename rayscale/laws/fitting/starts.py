@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rayscale.laws.fitting.coordinates import Array, Coordinates
-from rayscale.laws.law import Values
+from rayscale.laws.fitting.coordinates import Coordinates
+from rayscale.laws.law import Array, Values
 
 ROUNDS = 6  # of reweighting: rows far from the law lose their say
 FLOOR = 1e-2  # residuals below 1% all count alike in a start
@@ -37,16 +37,16 @@ def grid(coordinates: Coordinates, inputs: Values, target: Array) -> Array:
     floor, ceiling = np.exp(low[linear]), np.exp(high[linear])
     # By relative error, but no row weighs more than one at the median: one far too small would decide alone.
     weights = np.broadcast_to(1 / np.maximum(target, np.median(target)), (len(theta), len(target)))
-    found = np.ones((len(theta), len(linear)))
+    solved = np.ones((len(theta), len(linear)))
     for _ in range(ROUNDS):
-        found = np.clip(_least_squares(basis, target - offset, weights), floor, ceiling)
-        value = np.maximum(offset + np.einsum("gnl,gl->gn", basis, found), 1e-300)
+        solved = np.clip(_least_squares(basis, target - offset, weights), floor, ceiling)
+        value = np.maximum(offset + np.einsum("gnl,gl->gn", basis, solved), 1e-300)
         missed = np.log(value / target)
         # The error per unit of log error is the logarithmic mean of both: a row a hundred times too small is then as
         # far off as one a hundred times too large.
         mean = np.where(np.abs(missed) > 1e-6, (value - target) / np.where(missed == 0, 1.0, missed), target)
         weights = 1 / (mean * np.sqrt(np.maximum(np.abs(missed), FLOOR)))
-    theta[:, linear] = np.log(found)
+    theta[:, linear] = np.log(solved)
     return np.clip(theta, low, high)
 
 

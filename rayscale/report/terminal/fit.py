@@ -11,7 +11,7 @@ from typing import Any
 
 from rayscale.report.numbers import duration, number, padded, percent, plural, shorten, significant, wrap
 from rayscale.report.numbers import width as width_of
-from rayscale.report.wording import ADVICE, reach_text, spoken_outcome, weight_text
+from rayscale.report.wording import ADVICE, outcome_of, reach_text, weight_text
 
 WIDTH = 78
 _MOST_GROUPS = 40  # groups shown in the table of groups; all are in the JSON
@@ -54,7 +54,7 @@ def prediction_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
 
 
 def _one(fit: Mapping[str, Any], width: int) -> list[str]:
-    lines = wrap(f"{fit.get('law')} on {fit.get('target')}: {spoken_outcome(dict(fit))}", width)
+    lines = wrap(f"{fit.get('law')} on {fit.get('target')}: {outcome_of(fit).sentence}", width)
     if fit.get("formula") and not fit.get("members"):
         # A formula with its own left sides is not one of the target: isoflop's are of the best sizes at a compute.
         formula = fit["formula"] if " = " in fit["formula"] else f"{fit['target']} = {fit['formula']}"
@@ -99,13 +99,13 @@ def _parameters(fit: Mapping[str, Any], width: int) -> list[str]:
 def parameter_units(fit: Mapping[str, Any]) -> dict[str, str]:
     """The unit of each parameter in words of the table's columns: `loss x N^alpha` for A of a law in N."""
     from rayscale.errors import InputError
-    from rayscale.laws.law import find_registered
+    from rayscale.laws.formula import find_saved
 
     if fit.get("units"):
         return dict(fit["units"])
     fit = (fit.get("members") or [fit])[0]  # a combination shows the parameters of its heaviest law
     try:
-        law = find_registered(str(fit.get("law")))
+        law = find_saved(str(fit.get("law")), fit.get("formula"))
     except InputError:  # a law of a study file or a combination: its units are not known here
         return {}
     columns = fit.get("columns") or {}

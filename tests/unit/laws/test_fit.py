@@ -237,8 +237,8 @@ def test_power_takes_the_model_size_as_its_input_when_that_is_named():
         ({"eval_loss": "high"}, {}, "column 'eval_loss' must hold numbers, but row 0 holds 'high'"),
         ({"tokens": True}, {}, "column 'tokens' must hold numbers"),
         ({"tokens": pd.Timestamp("2026-01-01")}, {}, "column 'tokens' must hold numbers"),
-        ({}, {"where": "nothing == 1"}, "where 'nothing == 1' is no query"),
-        ({}, {"holdout": "tokens >="}, "holdout 'tokens >=' is no query"),
+        ({}, {"where": "nothing == 1"}, "where 'nothing == 1' is not a valid query"),
+        ({}, {"holdout": "tokens >="}, "holdout 'tokens >=' is not a valid query"),
         ({}, {"by": "dataset"}, "no column 'dataset'"),
         ({}, {"target": "tokens"}, "both the target and an input"),
     ],
@@ -263,12 +263,15 @@ def test_a_column_that_the_law_does_not_take_is_refused_and_not_ignored():
     [
         ({"seed": -1}, "seed is -1; it must be a whole number"),
         ({"seed": 0.5}, "seed is 0.5"),
-        ({"bootstrap": 1}, "needs 2 resamples"),
-        ({"bootstrap": "many"}, "needs 2 resamples"),
+        ({"bootstrap": 1}, "needs at least 2 resamples"),
+        ({"bootstrap": "many"}, "needs at least 2 resamples"),
         ({"by": []}, "names no column"),
         ({"by": ""}, "names no column"),
         ({"table": {"params": [1.0]}}, "found dict; a law is fitted to a pandas DataFrame"),
-        ({"table": planted().assign(predicted=1.0), "holdout": "tokens > 1e6"}, "column 'predicted' of its own"),
+        (
+            {"table": planted().assign(predicted=1.0), "holdout": "tokens > 1e6"},
+            "column 'predicted' where the predictions would go",
+        ),
     ],
 )
 @pytest.mark.parametrize("law", ["chinchilla", "auto"])
@@ -330,7 +333,7 @@ def test_a_fit_is_frozen_and_a_foreign_json_is_refused():
     fit = fit_law(planted(), "chinchilla", **AXES, bootstrap=5)
     with pytest.raises(FrozenInstanceError):
         fit.outcome = "failed"
-    with pytest.raises(InputError, match="no fit that rayscale saved"):
+    with pytest.raises(InputError, match="not a fit saved by rayscale"):
         Fit.from_json({"law": "chinchilla", "target": "loss"})
     with pytest.raises(TableError, match="must be positive"):
         fit.predict(pd.DataFrame({"params": [1e5], "tokens": [-1.0]}))

@@ -173,7 +173,7 @@ def test_what_is_linear_and_where_zero_is_allowed_is_found():
     ("text", "position", "message"),
     [
         ("E + B * data ^ -beta", 14, r"write \*\* for a power"),
-        ("E + B * D ** -beta", 9, "'D' is no input; write data"),
+        ("E + B * D ** -beta", 9, "'D' is not an input; write data"),
         ("E + B * tokens ** -beta", 9, "write data"),
         ("E + B * dat ** -beta", 1, "none of the inputs params, data.*did you mean 'data'"),
         ("E + B * data ** -beta )", 23, "unmatched"),
@@ -184,14 +184,14 @@ def test_what_is_linear_and_where_zero_is_allowed_is_found():
         ("E + B * log(data)", 9, r"'log\(data\)' depends on the unit of data; divide data by a parameter"),
         ("E + B * (1 + data / 1e6) ** -beta", 10, "depends on the unit of data"),
         ("E + 406.4 * params ** -alpha", 1, "depends on the unit of params"),
-        ("data ** 2", 1, "no parameter to be fitted"),
+        ("data ** 2", 1, "no parameter to fit"),
         ("E + data.real", 5, "not allowed in a formula"),
         ("E + __import__('os').system('ls') * data", 5, "no function"),
         ("(lambda: E)() * data", 1, "no function"),
         ("E + [data][0]", 5, "not allowed"),
         ("E if data else B", 1, "not allowed"),
-        ("E + data * True", 12, "no real number"),
-        ("E + data * 2j", 12, "no real number"),
+        ("E + data * True", 12, "not a real number"),
+        ("E + data * 2j", 12, "not a real number"),
         ("E * data ** 1e400", 13, "too large"),
         ("E * data ** 9 ** 9 ** 9 ** 9", 13, "too large"),
         ("E + B * data ** -bêta", 19, "plain ASCII"),
@@ -201,9 +201,9 @@ def test_what_is_linear_and_where_zero_is_allowed_is_found():
         ("-" * 300 + "data * E", 41, "nested more than 40"),
         ("E + data * B" + " " * 600, 500, "at most 500"),
         (" + ".join(f"A{i} * data ** -b{i}" for i in range(9)), 1, "18 parameters; a fit takes at most 12"),
-        ("E + B * data ** -beta; beta in [0.1", 23, "no bound; write beta in"),
-        ("E + B * data ** -beta; beta = 0.1; beta = 0.2", 35, "bounded twice"),
-        ("E + B * data ** -beta; bta = 0.1", 1, "no parameter of it; did you mean 'beta'"),
+        ("E + B * data ** -beta; beta in [0.1", 23, "not a bound; write beta in"),
+        ("E + B * data ** -beta; beta = 0.1; beta = 0.2", 35, "has two bounds"),
+        ("E + B * data ** -beta; bta = 0.1", 1, "not one of its parameters; did you mean 'beta'"),
         ("E + B * data ** -beta; beta in [1, 0.1]", 1, "the lower one first"),
         ("E + B * data ** -beta; B in [-1, 0.1]", 1, "write its sign into the formula"),
         ("E + B * data ** -beta; B in [nan, 0.1]", 1, "write B: "),
@@ -248,11 +248,11 @@ def test_a_law_is_found_by_name_by_formula_and_by_name_and_formula():
     own = find_law("mine = E + B * data ** -beta; beta = 0.5")
     assert (own.name, own.names) == ("mine", ("E", "B"))
     assert find_law(own) is own
-    with pytest.raises(InputError, match="'power' is the name of a law that ships"):
+    with pytest.raises(InputError, match="'power' is the name of a built-in law"):
         find_law("power = E + B * data")
     with pytest.raises(InputError, match="'chinchila' is not registered"):
         find_law("chinchila")
-    with pytest.raises(InputError, match="'my law' is no name"):
+    with pytest.raises(InputError, match="'my law' is not a valid name"):
         find_law("my law = E + B * data")
 
 

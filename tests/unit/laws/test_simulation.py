@@ -76,9 +76,9 @@ def test_spaces_are_allowed():
         ("chinchila:A=1", "'chinchila' is not registered"),
         ("power", "write power:B=..,E=..,beta=.."),
         ("power:B=1,E=1,bta=1", "no parameter 'bta'; did you mean 'beta'"),
-        ("power:B=1,E=1", "needs also beta"),
+        ("power:B=1,E=1", "also needs beta"),
         ("power:B=1,E=1,beta=fast", "'beta=fast' in"),
-        ("power:B=1,B=2,E=1,beta=1", "comes twice"),
+        ("power:B=1,B=2,E=1,beta=1", "is given twice"),
         ("power:B=1,E=nan,beta=1", "E is nan"),
         ("power:B=-1,E=1,beta=1", "B is -1.0"),
         ("", "is not registered"),
@@ -135,7 +135,7 @@ def test_the_formula_of_a_user_is_planted_and_compute_is_worked_out():
 
 
 def test_what_cannot_be_planted_is_named():
-    with pytest.raises(InputError, match="plant chinchilla and fit isoflop"):
+    with pytest.raises(InputError, match="simulate chinchilla and fit isoflop"):
         simulate("isoflop", {"kN": 1.0, "a": 0.5}, DESIGN)
     with pytest.raises(TableError, match="no column 'unique'"):
         simulate("repeated_data", {**TRUE, "RD": 5.0, "RN": 5.0}, DESIGN)

@@ -173,7 +173,7 @@ def test_laws_are_named_or_written_as_formulas(study_file: Path, laws: str, name
         ),
         (
             "\n  mine:\n    formula: E * data\n    bounds: {F: [0, 1]}",
-            r"study.yaml:13: laws.mine.bounds: .*no parameter",
+            r"study.yaml:13: laws.mine.bounds: .*not one of its parameters",
         ),
         (
             "\n  mine:\n    formula: E * data\n    bounds: {E: [a, 1]}",

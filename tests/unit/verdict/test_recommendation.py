@@ -82,6 +82,16 @@ def test_a_law_that_cannot_follow_the_metric_is_refused(law: str, said: str) -> 
         rs.recommend(made_study.trials(), "f1_macro>=0.88", law=law)
 
 
+def test_a_formula_serves_as_the_law_of_a_loss() -> None:
+    """The user's own formula recommends what the same law that ships does."""
+    settings = {**LOSS, "law": "E + B * data ** -beta"}
+    answer, same = (rs.recommend(made_study.trials(), "eval_loss<=1.0", **{**settings, "law": law})
+                    for law in (settings["law"], "power"))  # fmt: skip
+    assert answer["basis"]["law"] == settings["law"]
+    assert answer["allocation"] == same["allocation"]
+    assert answer["predicted"] == pytest.approx(same["predicted"], rel=1e-3)
+
+
 def test_more_certainty_costs_more(found: dict) -> None:
     sure = rs.recommend(made_study.trials(), "f1_macro>=0.88", probability=0.95, **SETTINGS)
     assert sure["probability"] >= 0.95

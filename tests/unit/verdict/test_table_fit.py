@@ -111,7 +111,7 @@ def test_a_refusal_says_which_minimum_was_missed(table: str) -> None:
         ({"holdout": "D = 3"}, "--holdout: .*write '=='"),
         ({"by": "set,sort"}, "--by: no column 'sort'"),
         ({"law": "chinchila"}, "did you mean 'chinchilla'"),
-        ({"bootstrap": 1}, "--bootstrap: .*needs 2 resamples"),
+        ({"bootstrap": 1}, "--bootstrap: .*needs at least 2 resamples"),
         ({"law": "power"}, "--params: power takes data; leave params out, or make groups: --by 'N'"),
         ({"seed": -1}, "--seed: seed is -1"),
         ({"by": ""}, "--by: names no column"),
@@ -131,7 +131,7 @@ def test_predictions_without_held_out_rows_and_wrong_suffixes_are_refused_before
     with pytest.raises(TableError, match=r"\.csv or \.parquet"):
         fit_and_save(table, asked(holdout="D > 1"), Path("x.xls"), None)
     grid().assign(predicted=1.0).to_csv(table, index=False)
-    with pytest.raises(TableError, match="column 'predicted' of its own"):
+    with pytest.raises(TableError, match="column 'predicted' where the predictions would go"):
         fit_and_save(table, asked(holdout="D > 5e11"), Path(table).with_name("x.csv"), None)
 
 

@@ -95,7 +95,7 @@ def test_saved_and_read_back_it_predicts_the_same():
     asked = pd.DataFrame({"C": [1e17, 1e22]})
     pd.testing.assert_frame_equal(found.predict(asked), back.predict(asked))
     for broken in ({}, {**saved, "law": "power"}, {**saved, "estimate": {"draws": 3}}):
-        with pytest.raises(InputError, match="no isoflop result"):
+        with pytest.raises(InputError, match="not a fit saved by rayscale"):
             IsoFlop.from_json(broken)
 
 
@@ -105,7 +105,7 @@ def test_saved_and_read_back_it_predicts_the_same():
         (study(budgets=1), "one_size", "1 compute budgets"),
         (study(sizes=2), "few_points", "0 compute budgets"),
         (study(budgets=2, sizes=3), "few_points", "the noise is unknown"),
-        (study(shift=30.0), "few_points", "the best model size lies outside those that were run"),
+        (study(shift=30.0), "few_points", "the best model size lies outside the sizes that were run"),
         (study().head(0), "few_points", "0 compute budgets"),
     ],
 )
