@@ -26,7 +26,7 @@ from typing import Any
 from rayscale.errors import ClusterError, InputError, RayscaleError
 from rayscale.on_ray.job_files import LEFT_THERE, MOST_BYTES, PART_BYTES, STAGED, STUDY, JobFiles, gather
 from rayscale.report.rebuild import rebuild_report
-from rayscale.runs.folder import log_event
+from rayscale.runs.events import log_event
 from rayscale.runs.lease import FOLDER as LEASE_FOLDER
 from rayscale.study.study import RunSettings, Study, load_study
 from rayscale.system import disk
@@ -318,7 +318,7 @@ def _fetch(client: Any, asked: Submission, job: str, out: Path, say: Callable[[s
     store.write(STUDY, asked.study_file.read_bytes())
     study = str(asked.study_file.absolute())
     again = shlex.join(["rayscale", "submit", study, "--address", asked.address, "--out", str(out), *asked.options])
-    log_event(store, "results_fetched", study=study, command=again, job=job)
+    log_event(store, {"event": "results_fetched", "study": study, "command": again, "job": job})
     if store.exists("report.html"):
         rebuild_report(store)  # its page names the study and the commands that are true here
     say(f"Results: {out} (models and checkpoints stay on the cluster, in {asked.shown})")

@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from rayscale.errors import InputError
+from rayscale.runs.events import Event, log_event, read_events
 from rayscale.runs.fit_rows import counted, guessing_loss, with_guesses
 from rayscale.runs.lease import FOLDER as LEASE_FOLDER
 from rayscale.runs.ledger import Damaged, Ledger, TrialRecord, planned_only, table
 from rayscale.runs.sweeps import OUTDONE
 from rayscale.system.names import is_name
-from rayscale.system.redaction import redact_all
 from rayscale.system.storage import Store
 
 if TYPE_CHECKING:
@@ -142,27 +141,14 @@ class Run:
         return found
 
     @property
-    def events(self) -> list[dict[str, Any]]:
-        """What happened, in order, each with `at` (UTC) and `event`; lines that a crash cut off are passed over."""
-        return [event for event in self._lines() if event]
+    def events(self) -> list[Event]:
+        """What happened, in order, each with `at` (UTC) and `event`; lines that a crash cut off are skipped."""
+        return read_events(self.store)[0]
 
     @property
     def broken_events(self) -> int:
         """How many lines of events.jsonl a crash cut off."""
-        return sum(not event for event in self._lines())
-
-    def _lines(self) -> list[dict[str, Any]]:
-        """The events, {} for a line that is none."""
-        found = []
-        if self.store.exists("events.jsonl"):
-            for line in self.store.read("events.jsonl").split(b"\n"):
-                try:
-                    event = json.loads(line) if line.strip() else None
-                except ValueError:
-                    event = {}
-                if event is not None:
-                    found.append(event if isinstance(event, dict) and {"at", "event"} <= set(event) else {})
-        return found
+        return read_events(self.store)[1]
 
     def curves(self, trial_id: str) -> pd.DataFrame:
         """Training curve of a trial: step, train_loss, validation_loss, learning_rate."""
@@ -244,18 +230,13 @@ def remove_unused(store: Store) -> None:
         store.delete_folder("")
 
 
-def log_event(store: Store, event: str, **details: Any) -> None:
-    """Append one line to events.jsonl; secrets are taken out of texts."""
-    line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **redact_all(details)}
-    store.append("events.jsonl", (json.dumps(line, allow_nan=False) + "\n").encode())
-
-
 def recover(ledger: Ledger, damaged: Sequence[Damaged]) -> None:
     """Clear up after a killed driver, for the run's owner: unfinished writes go, damaged records are set aside.
 
-    What is done is told in events.jsonl. Raises StorageError.
+    What is done is kept in events.jsonl. Raises StorageError.
     """
     if removed := ledger.store.recover(LEASE_FOLDER):
-        log_event(ledger.store, "unfinished_writes_removed", files=removed)
-    for each in damaged:
-        log_event(ledger.store, "record_set_aside", file=each.name, reason=each.reason, now=ledger.set_aside(each))
+        log_event(ledger.store, {"event": "unfinished_writes_removed", "files": removed})
+    for record in damaged:
+        now = ledger.set_aside(record)
+        log_event(ledger.store, {"event": "record_set_aside", "file": record.name, "reason": record.reason, "now": now})

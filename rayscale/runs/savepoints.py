@@ -20,6 +20,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from rayscale.runs.events import Event
 from rayscale.system.storage import Store
 
 FOLDER = "checkpoints"
@@ -34,7 +35,7 @@ class DamagedError(Exception):
     """A savepoint that cannot be used; the message says why."""
 
 
-def _unheard(event: dict[str, Any]) -> None:
+def _unheard(event: Event) -> None:
     """Nobody listens."""
 
 
@@ -51,7 +52,7 @@ class Saving:
     token: str
     seconds: float
     wait_seconds: float
-    say: Callable[[dict[str, Any]], None] = _unheard
+    say: Callable[[Event], None] = _unheard
     share: float = 1.0
 
 

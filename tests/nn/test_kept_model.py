@@ -196,7 +196,7 @@ def test_a_recording_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     assert not kept.holds
     told = [event for event in events if event["event"] == "steps_not_recorded"]
     assert [event["reason"] for event in told] == ["operation not permitted"]
-    assert "could not be recorded as CUDA graphs: operation not permitted." in str(event_text(told[0]))
+    assert "without CUDA graphs, which is slower: operation not permitted." in str(event_text(told[0]))
 
 
 def test_recordings_that_no_trial_plays_make_room(recorded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

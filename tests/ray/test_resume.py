@@ -50,7 +50,7 @@ def test_row_16_and_21_a_killed_rank_and_a_killed_driver_cost_no_more_than_a_che
 
     second = Started(*words, log=tmp_path / "second.log")
     assert second.ends(240) == 0, second.told
-    assert "goes on from its checkpoint at step" in second.told
+    assert "resumed from its checkpoint at step" in second.told
     run = rs.load(out)
     resumed = events(out, "trial_resumed")
     assert len(resumed) == 2

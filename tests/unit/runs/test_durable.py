@@ -20,7 +20,8 @@ import pytest
 
 from rayscale.errors import InputError, StorageError
 from rayscale.runs import ledger
-from rayscale.runs.folder import load, log_event
+from rayscale.runs.events import log_event
+from rayscale.runs.folder import load
 from rayscale.runs.ledger import Ledger, NewerRecordError, TrialRecord
 from rayscale.system import disk
 from rayscale.system.storage import Store
@@ -149,11 +150,11 @@ def test_a_record_of_a_newer_version_is_refused_and_never_overwritten(tmp_path: 
 def test_a_line_cut_off_by_a_crash_joins_no_other(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     store.write("plan.json", b"{}")
-    log_event(store, "one")
+    log_event(store, {"event": "run_ended"})
     with open(tmp_path / "events.jsonl", "ab") as file:
         file.write(b'{"at": "2026-01-01", "ev')
-    log_event(store, "two")
-    assert [each["event"] for each in load(tmp_path).events] == ["one", "two"]
+    log_event(store, {"event": "trial_started", "trial_id": "a"})
+    assert [each["event"] for each in load(tmp_path).events] == ["run_ended", "trial_started"]
 
 
 # ---- the disk
