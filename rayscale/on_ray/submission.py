@@ -32,7 +32,7 @@ from rayscale.study.study import RunSettings, Study, load_study
 from rayscale.system import disk
 from rayscale.system.names import is_name
 from rayscale.system.signals import Stopped
-from rayscale.system.storage import PRIVATE, Store
+from rayscale.system.storage import Store
 from rayscale.text.rows.clean import BUILT_IN, find_files
 from rayscale.text.sources.digests import look
 from rayscale.text.sources.remote import is_remote
@@ -346,7 +346,7 @@ def unpack(log: str, out: Path) -> None:
     content = base64.b64decode(body)
     if hashlib.sha256(content).hexdigest() != head.split()[1]:
         raise ClusterError("the results came back damaged; submit again: finished trials are not repeated")
-    disk.make_folders(str(out.absolute()), PRIVATE)
+    disk.make_folders(str(out.absolute()), disk.PRIVATE)
     shutil.rmtree(out / TUNE, ignore_errors=True)  # its files bear new names after each run
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
         archive.extractall(out, filter="data")

@@ -19,7 +19,7 @@ import numpy as np
 
 from rayscale.errors import DataError
 from rayscale.study.checkpoints import read_tokenizer
-from rayscale.system.atomic import publish_file
+from rayscale.system.disk import PRIVATE, write_file
 from rayscale.system.doctor import Finding
 from rayscale.system.machine import cache_root
 from rayscale.text.form import find_form
@@ -118,7 +118,7 @@ def first_look(found: Survey, task: str) -> FirstLook | None:
     except (OSError, ValueError, TypeError, KeyError):  # not there, or cut off: looked at anew
         form = find_form(task)
         seen = look(found.splits, len(found.labels)) if form.one_class or form.packed else None
-        publish_file(path, json.dumps(seen.to_json() if seen else None).encode())
+        write_file(path, json.dumps(seen.to_json() if seen else None).encode(), PRIVATE)
         return seen
 
 
