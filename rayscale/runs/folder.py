@@ -54,16 +54,16 @@ class Run:
             found = yaml.safe_load(content)
         except yaml.YAMLError as error:
             found = f"{type(error).__name__}: {error}"
-        return _mapping(found, (), self._place("study.yaml"), "run the study again, which writes it anew")
+        return _mapping(found, (), self._place("study.yaml"), "run the study again, which rewrites it")
 
     @property
     def plan(self) -> dict[str, Any]:
         """plan.json: the object of `rayscale plan --json`. Raises InputError if it is missing or damaged."""
-        mend = "run the study again, which writes it anew and repeats no finished trial"
+        mend = "run the study again, which rewrites it and repeats no finished trial"
         found = _mapping(_json(self._read("plan.json", mend)), _PLAN_KEYS, self._place("plan.json"), mend)
         rows = found["trials"]
         if not isinstance(rows, list) or any(not isinstance(row, dict) or set(_TRIAL_KEYS) - set(row) for row in rows):
-            raise InputError(f"its trials are no list of planned trials; {mend}", code="damaged_file",
+            raise InputError(f"'trials' is not a list of planned trials; {mend}", code="damaged_file",
                              where=self._place("plan.json"))  # fmt: skip
         return found
 
@@ -133,11 +133,11 @@ class Run:
         """fit.json, or None before the first fit. Raises InputError if it is damaged."""
         if not self.store.exists("fit.json"):
             return None
-        mend = f"`rayscale report {self.folder}` writes it anew"
+        mend = f"`rayscale report {self.folder}` rewrites it"
         found = _mapping(_json(self.store.read("fit.json")), ("fits", "verdict"), self._place("fit.json"), mend)
         fits = found["fits"]
         if not isinstance(fits, list) or not all(isinstance(each, dict) for each in [*fits, found["verdict"]]):
-            raise InputError(f"it holds no fits; {mend}", code="damaged_file", where=self._place("fit.json"))
+            raise InputError(f"it has no fits; {mend}", code="damaged_file", where=self._place("fit.json"))
         return found
 
     @property
@@ -203,7 +203,7 @@ def load(path: str | Path) -> Run:
     store = Store.open(path)
     if not store.exists("plan.json") and not store.exists("trials.parquet"):
         raise InputError(
-            f"{path} is no run folder (it has neither plan.json nor trials.parquet); `rayscale run STUDY` makes one",
+            f"{path} is not a run folder (no plan.json or trials.parquet); create one with `rayscale run STUDY`",
             code="no_run",
         )
     return Run(store)

@@ -155,7 +155,7 @@ class Damaged:
     @property
     def told(self) -> str:
         """What a run says of it."""
-        return f"Damaged record {self.name}: {self.reason}. It is kept under another name, and its trial runs again."
+        return f"Damaged record {self.name}: {self.reason}. The file has been renamed; its trial will run again."
 
 
 class NewerRecordError(InputError):

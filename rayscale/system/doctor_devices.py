@@ -142,7 +142,7 @@ def judge_probe(name: str, place: str, done: Probe) -> Finding:
                        "synchronise both clocks by NTP")  # fmt: skip
     text = f"{place}: written, synced and renamed in {done.seconds * 1000:.1f} ms"
     if done.seconds > SLOW_WRITE_SECONDS:
-        return Finding(name, "warn", text, "a record is written so for every trial; use a nearer disk")
+        return Finding(name, "warn", text, "every trial makes one such write; use a faster or local disk")
     return Finding(name, "ok", text)
 
 
@@ -177,12 +177,14 @@ def judge_room(name: str, place: str, free: float, needed: float | None) -> Find
     """Free bytes against those that the plan will take; None where there is no study to plan."""
     text = f"{free / GIGA:.1f} GB free at {place}"
     if needed is None:
-        return Finding(name, "warn" if free < GIGA else "ok", text, "make room" if free < GIGA else "")
+        return Finding(name, "warn" if free < GIGA else "ok", text, "free some space" if free < GIGA else "")
     text += f", the plan takes {needed / GIGA:.2f} GB"
     if free < needed:
-        return Finding(name, "fail", text, "make room, keep fewer models (run.keep: none) or give another run.storage")
+        return Finding(
+            name, "fail", text, "free some space, keep fewer models (run.keep: none) or give another run.storage"
+        )
     return (
-        Finding(name, "warn", text, "make room: little will be left")
+        Finding(name, "warn", text, "free some space: little will be left")
         if free < 2 * needed
         else Finding(name, "ok", text)
     )

@@ -109,7 +109,7 @@ def test_a_run_is_loaded_without_a_cluster(tmp_path: Path, study_file: Path, tri
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         load(tmp_path)
 
 
