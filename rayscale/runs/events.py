@@ -31,8 +31,6 @@ class RunStarted(_Event):
 
 
 class RunEnded(_Event):
-    """Every planned trial has a record, and the report is written."""
-
     event: Literal["run_ended"]
 
 
@@ -53,8 +51,6 @@ class ResultsFetched(_Event):
 
 
 class UnfinishedWritesRemoved(_Event):
-    """What a killed driver had begun to write is gone."""
-
     event: Literal["unfinished_writes_removed"]
     files: int
 
@@ -69,23 +65,17 @@ class RecordSetAside(_Event):
 
 
 class CellsCut(_Event):
-    """So many cells are not run."""
-
     event: Literal["cells_cut"]
     cells: int
     reason: str
 
 
 class TrialStarted(_Event):
-    """An attempt begins."""
-
     event: Literal["trial_started"]
     trial_id: str
 
 
 class TrialFinished(_Event):
-    """A trial's record is durable."""
-
     event: Literal["trial_finished"]
     trial_id: str
     status: str
@@ -122,8 +112,6 @@ TrialResumed = TypedDict(
 
 
 class CheckpointSaved(_Event):
-    """A savepoint is durable."""
-
     event: Literal["checkpoint_saved"]
     trial_id: str
     step: int
@@ -132,8 +120,6 @@ class CheckpointSaved(_Event):
 
 
 class CheckpointFailed(_Event):
-    """A savepoint could not be written."""
-
     event: Literal["checkpoint_failed"]
     trial_id: str
     step: int
@@ -152,8 +138,6 @@ class CheckpointDamaged(_Event):
 
 
 class CheckpointsOff(_Event):
-    """These hosts do not see the run's folder."""
-
     event: Literal["checkpoints_off"]
     hosts: list[str]
     reason: str
@@ -168,8 +152,6 @@ class HeadReused(_Event):
 
 
 class DropoutByWorker(_Event):
-    """Dropout is drawn by each of several workers."""
-
     event: Literal["dropout_by_worker"]
     trial_id: str
     workers: int
@@ -184,8 +166,6 @@ class TrialNote(_Event):
 
 
 class LaneEnded(_Event):
-    """A lane of `gpus` workers ended with an error."""
-
     event: Literal["lane_ended"]
     lane: int
     gpus: int
@@ -201,16 +181,12 @@ class WaitingForSlots(_Event):
 
 
 class SlotsFree(_Event):
-    """The wait is over: `room` of `slots` are free."""
-
     event: Literal["slots_free"]
     room: int
     slots: int
 
 
 class SlotsChanged(_Event):
-    """The cluster grew or shrank."""
-
     event: Literal["slots_changed"]
     slots: int
 

@@ -51,21 +51,21 @@ class Run:
         """study.yaml as given. Raises InputError if it is missing or no study."""
         content = self._read("study.yaml", "run the study again, which writes it")
         try:
-            found = yaml.safe_load(content)
+            study = yaml.safe_load(content)
         except yaml.YAMLError as error:
-            found = f"{type(error).__name__}: {error}"
-        return _mapping(found, (), self._place("study.yaml"), "run the study again, which rewrites it")
+            study = f"{type(error).__name__}: {error}"
+        return _mapping(study, (), self._place("study.yaml"), "run the study again, which rewrites it")
 
     @property
     def plan(self) -> dict[str, Any]:
         """plan.json: the object of `rayscale plan --json`. Raises InputError if it is missing or damaged."""
-        mend = "run the study again, which rewrites it and repeats no finished trial"
-        found = _mapping(_json(self._read("plan.json", mend)), _PLAN_KEYS, self._place("plan.json"), mend)
-        rows = found["trials"]
+        fix = "run the study again, which rewrites it and repeats no finished trial"
+        plan = _mapping(_json(self._read("plan.json", fix)), _PLAN_KEYS, self._place("plan.json"), fix)
+        rows = plan["trials"]
         if not isinstance(rows, list) or any(not isinstance(row, dict) or set(_TRIAL_KEYS) - set(row) for row in rows):
-            raise InputError(f"'trials' is not a list of planned trials; {mend}", code="damaged_file",
+            raise InputError(f"'trials' is not a list of planned trials; {fix}", code="damaged_file",
                              where=self._place("plan.json"))  # fmt: skip
-        return found
+        return plan
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -133,12 +133,12 @@ class Run:
         """fit.json, or None before the first fit. Raises InputError if it is damaged."""
         if not self.store.exists("fit.json"):
             return None
-        mend = f"`rayscale report {self.folder}` rewrites it"
-        found = _mapping(_json(self.store.read("fit.json")), ("fits", "verdict"), self._place("fit.json"), mend)
-        fits = found["fits"]
-        if not isinstance(fits, list) or not all(isinstance(each, dict) for each in [*fits, found["verdict"]]):
-            raise InputError(f"it has no fits; {mend}", code="damaged_file", where=self._place("fit.json"))
-        return found
+        fix = f"`rayscale report {self.folder}` rewrites it"
+        saved = _mapping(_json(self.store.read("fit.json")), ("fits", "verdict"), self._place("fit.json"), fix)
+        fits = saved["fits"]
+        if not isinstance(fits, list) or not all(isinstance(part, dict) for part in [*fits, saved["verdict"]]):
+            raise InputError(f"it has no fits; {fix}", code="damaged_file", where=self._place("fit.json"))
+        return saved
 
     @property
     def events(self) -> list[Event]:
@@ -163,15 +163,15 @@ class Run:
         name = f"classes/{trial_id}.parquet"
         if not self.store.exists(name):
             return None
-        found: pd.DataFrame = pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
-        return found
+        scores: pd.DataFrame = pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
+        return scores
 
     def _place(self, name: str) -> str:
         return f"{self.folder}/{name}"
 
-    def _read(self, name: str, mend: str) -> bytes:
+    def _read(self, name: str, fix: str) -> bytes:
         if not self.store.exists(name):
-            raise InputError(f"no such file; {mend}", code="missing_file", where=self._place(name))
+            raise InputError(f"no such file; {fix}", code="missing_file", where=self._place(name))
         return self.store.read(name)
 
     def _planned(self) -> dict[str, str | None] | None:
@@ -189,13 +189,13 @@ def _json(content: bytes) -> Any:
         return f"{type(error).__name__}: {error}"
 
 
-def _mapping(found: Any, keys: tuple[str, ...], where: str, mend: str) -> dict[str, Any]:
-    if not isinstance(found, dict):
-        text = found if isinstance(found, str) else f"it holds a {type(found).__name__}, not one object"
-        raise InputError(f"damaged ({text[:120]}); {mend}", code="damaged_file", where=where)
-    if missing := [key for key in keys if key not in found]:
-        raise InputError(f"it lacks {', '.join(missing)}; {mend}", code="damaged_file", where=where)
-    return found
+def _mapping(value: Any, keys: tuple[str, ...], where: str, fix: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        text = value if isinstance(value, str) else f"it holds a {type(value).__name__}, not one object"
+        raise InputError(f"damaged ({text[:120]}); {fix}", code="damaged_file", where=where)
+    if missing := [key for key in keys if key not in value]:
+        raise InputError(f"it lacks {', '.join(missing)}; {fix}", code="damaged_file", where=where)
+    return value
 
 
 def load(path: str | Path) -> Run:

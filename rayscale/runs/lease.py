@@ -115,8 +115,8 @@ class Lease:
         newest = _newest(self.store)
         if _generation(newest) != _generation([self.name]):
             return bool(newest)
-        found = _parse(self.store.read(self.name))
-        return found is not None and found.token != self.owner.token
+        owner = _parse(self.store.read(self.name))
+        return owner is not None and owner.token != self.owner.token
 
     def _write(self, owner: Owner) -> None:
         self.store.write(self.name, owner.content())

@@ -95,8 +95,8 @@ class Savepoints:
 
     def steps(self) -> list[int]:
         """Steps of the savepoints that have a name, the last first; whether they are whole `read` tells."""
-        found = (_step(name) for name in self._children())
-        return sorted((step for step in found if step is not None), reverse=True)
+        steps = (_step(name) for name in self._children())
+        return sorted((step for step in steps if step is not None), reverse=True)
 
     def read(self, step: int) -> dict[str, bytes]:
         """The files of a savepoint, every byte checked. Raises DamagedError."""
