@@ -29,7 +29,8 @@ from rayscale.plan.plan import Plan
 from rayscale.report.notes import cut_notes
 from rayscale.report.rebuild import rebuild_report
 from rayscale.runs.attempts import earlier_drivers
-from rayscale.runs.folder import Run, log_event, recover, refuse_another_study, remove_unused
+from rayscale.runs.events import Event, log_event
+from rayscale.runs.folder import Run, recover, refuse_another_study, remove_unused
 from rayscale.runs.lease import hold
 from rayscale.runs.ledger import Ledger, planned_only
 from rayscale.runs.outcomes import Outcomes
@@ -118,7 +119,7 @@ def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None
         driver.observer.phase("fitting the laws")
         driver.ledger.guard()
         rebuild_report(store)
-    log_event(store, "run_ended")
+    log_event(store, {"event": "run_ended"})
     return Run(store)
 
 
@@ -185,7 +186,7 @@ class _Driver:
         with self.logging_stop:  # the thread that ends the process at once waits for the main thread's line
             if self.agreed and not self.stop_logged:
                 with suppress(StorageError):  # the first error is the one to tell
-                    log_event(self.store, "run_stopped", reason=reason)
+                    log_event(self.store, {"event": "run_stopped", "reason": reason})
                 self.stop_logged = True
 
     def begin(self, plan: Plan, path: str | Path | None) -> bool:
@@ -226,7 +227,15 @@ class _Driver:
             self.store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
             source = str(Path(path).absolute()) if path else None
             self._begin_saving()
-            log_event(self.store, "run_started", host=socket.gethostname(), study=source, pending=len(self.pending))
+            log_event(
+                self.store,
+                {
+                    "event": "run_started",
+                    "host": socket.gethostname(),
+                    "study": source,
+                    "pending": len(self.pending),
+                },
+            )
         return self.agreed
 
     def _begin_saving(self) -> None:
@@ -340,8 +349,8 @@ class _Driver:
         """Follow the present plan."""
         self.progress = Progress(self.plan, starts=self.executor != "inline")
 
-    def _log(self, event: Mapping[str, Any]) -> None:
-        log_event(self.store, **event)
+    def _log(self, event: Event) -> None:
+        log_event(self.store, event)
         if text := event_text(event):
             self.observer.say(text)
 

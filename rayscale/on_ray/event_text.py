@@ -1,12 +1,11 @@
-"""What a person should hear of a trial's events while it runs, in a sentence each."""
+"""A sentence for each event that a person should hear of while a run goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from rayscale.runs.events import Event
 
 
-def event_text(event: Mapping[str, Any]) -> str | None:
+def event_text(event: Event) -> str | None:
     """The sentence; None for an event that events.jsonl alone keeps."""
     trial = f"Trial {event.get('trial_id')}"
     match event["event"]:

@@ -11,12 +11,14 @@ from typing import Any
 
 from rayscale.errors import RayscaleError
 from rayscale.on_ray.data.parcels import read_files
-from rayscale.on_ray.lanes.retry import halves, micro_batch_after
+from rayscale.on_ray.lanes.retry import halves, micro_batch_after, retry_event
+from rayscale.runs.events import Event
+from rayscale.runs.outcomes import Outcome
 from rayscale.runs.provenance import provenance
 from rayscale.runs.savepoints import Saving
 from rayscale.runs.trial import Trial
 from rayscale.study.checkpoints import find_checkpoint
-from rayscale.system.failures import describe
+from rayscale.system.failures import Failure, describe
 from rayscale.text.prepared import Prepared
 
 
@@ -27,15 +29,15 @@ def run_here(
     keep_model: bool,
     saving: Saving | None,
     progress: Callable[[dict[str, Any]], None],
-    say: Callable[[dict[str, Any]], None],
+    say: Callable[[Event], None],
     let_raise: bool,
-) -> dict[str, Any]:
+) -> Outcome:
     """Train a trial of one GPU; returns its outcome, failed if it raised, as a lane would give it.
 
     Where memory does not suffice it is tried again with half the micro-batch, down to one row; `say` gets the event.
     With `let_raise` what else it raises passes through, for the debugger, and the command line prints the traceback.
     """
-    failures: list[dict[str, Any]] = []
+    failures: list[Failure] = []
     while True:
         began, most = time.monotonic(), micro_batch_after(failures)
         outcome = _attempt(
@@ -45,14 +47,12 @@ def run_here(
         error = outcome.get("error")
         if error:
             failures.append({**error, "seconds": time.monotonic() - began})
-        lost = sum(each["seconds"] for each in failures[: -1 if error else None])
+        lost = sum(failure["seconds"] for failure in failures[: -1 if error else None])
         outcome |= {"exclusive": True, "attempts": len(failures) + (not error), "failures": failures,
                     "lost_seconds": lost}  # fmt: skip
         if not error or error["permanent"] or not halves(error):
             return outcome
-        told = {key: failures[-1].get(key) for key in ("code", "message", "seconds", "step")}
-        say({"event": "trial_retried", "trial_id": trial.trial_id, "attempt": len(failures), **told,
-             "micro_batch": micro_batch_after(failures)})  # fmt: skip
+        say(retry_event(trial.trial_id, failures))
 
 
 def _attempt(
@@ -64,7 +64,7 @@ def _attempt(
     progress: Callable[[dict[str, Any]], None],
     let_raise: bool,
     micro_batch: int | None,
-) -> dict[str, Any]:
+) -> Outcome:
     from rayscale.nn.training.train import train_trial
 
     started = datetime.now(UTC)

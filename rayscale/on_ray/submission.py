@@ -26,13 +26,13 @@ from typing import Any
 from rayscale.errors import ClusterError, InputError, RayscaleError
 from rayscale.on_ray.job_files import LEFT_THERE, MOST_BYTES, PART_BYTES, STAGED, STUDY, JobFiles, gather
 from rayscale.report.rebuild import rebuild_report
-from rayscale.runs.folder import log_event
+from rayscale.runs.events import log_event
 from rayscale.runs.lease import FOLDER as LEASE_FOLDER
 from rayscale.study.study import RunSettings, Study, load_study
 from rayscale.system import disk
 from rayscale.system.names import is_name
 from rayscale.system.signals import Stopped
-from rayscale.system.storage import PRIVATE, Store
+from rayscale.system.storage import Store
 from rayscale.text.rows.clean import BUILT_IN, find_files
 from rayscale.text.sources.digests import look
 from rayscale.text.sources.remote import is_remote
@@ -319,7 +319,7 @@ def _fetch(client: Any, asked: Submission, job: str, out: Path, say: Callable[[s
     store.write(STUDY, asked.study_file.read_bytes())
     study = str(asked.study_file.absolute())
     again = shlex.join(["rayscale", "submit", study, "--address", asked.address, "--out", str(out), *asked.options])
-    log_event(store, "results_fetched", study=study, command=again, job=job)
+    log_event(store, {"event": "results_fetched", "study": study, "command": again, "job": job})
     if store.exists("report.html"):
         rebuild_report(store)  # its page names the study and the commands that are true here
     say(f"Results: {out} (models and checkpoints stay on the cluster, in {asked.shown})")
@@ -346,8 +346,8 @@ def unpack(log: str, out: Path) -> None:
     head, body = log[start:end].split(">", 1)
     content = base64.b64decode(body)
     if hashlib.sha256(content).hexdigest() != head.split()[1]:
-        raise ClusterError("the results arrived damaged; submit again: finished trials are not repeated")
-    disk.make_folders(str(out.absolute()), PRIVATE)
+        raise ClusterError("the results came back damaged; submit again: finished trials are not repeated")
+    disk.make_folders(str(out.absolute()), disk.PRIVATE)
     shutil.rmtree(out / TUNE, ignore_errors=True)  # its files bear new names after each run
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
         archive.extractall(out, filter="data")

@@ -16,6 +16,7 @@ from rayscale.plan.estimate import Planned
 from rayscale.plan.heads import check_positions
 from rayscale.plan.plan import Plan
 from rayscale.report.terminal.run import WAITING
+from rayscale.runs.events import Event
 from rayscale.runs.outcomes import Outcomes
 from rayscale.runs.savepoints import Saving
 from rayscale.study.checkpoints import read_config
@@ -47,7 +48,7 @@ class TrialRunner:
     outcomes: Outcomes
     saving: Saving | None
     only: str | None
-    log: Callable[[Mapping[str, Any]], None]
+    log: Callable[[Event], None]
     show: Callable[[Sequence[Mapping[str, Any]], str], None]
 
     @property

@@ -15,7 +15,8 @@ from rayscale.laws.simulation import parse_planted, simulate
 from rayscale.plan.draft import draft_plan, run_store
 from rayscale.plan.estimate import Planned
 from rayscale.report.rebuild import rebuild_report
-from rayscale.runs.folder import Run, log_event, recover, refuse_another_study
+from rayscale.runs.events import log_event
+from rayscale.runs.folder import Run, recover, refuse_another_study
 from rayscale.runs.lease import hold
 from rayscale.runs.ledger import Ledger, TrialRecord, make_record
 from rayscale.runs.outcomes import Outcomes
@@ -61,15 +62,15 @@ def run_simulated(
         recover(ledger, damaged)
         store.write("study.yaml", Path(study_file).read_bytes())
         store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
-        log_event(store, "run_started", study=str(Path(study_file).absolute()), simulated=planted)
+        log_event(store, {"event": "run_started", "study": str(Path(study_file).absolute()), "simulated": planted})
         outcomes = Outcomes(ledger, study.run.keep, "simulated", kept)
         for planned_trial in pending:
             trial_id = planned_trial.trial.trial_id
-            log_event(store, "trial_started", trial_id=trial_id)
+            log_event(store, {"event": "trial_started", "trial_id": trial_id})
             time.sleep(seconds_a_trial)
             outcomes.settle(drawn[trial_id])
         rebuild_report(store)
-        log_event(store, "run_ended")
+        log_event(store, {"event": "run_ended"})
     return Run(store)
 
 

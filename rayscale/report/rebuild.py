@@ -66,12 +66,13 @@ def best_classes(run: Run, trials: pd.DataFrame, metric: str) -> ClassScores | N
 
 
 def _provenance(run: Run, plan: dict[str, Any]) -> dict[str, Any]:
-    begun = [
-        event for event in run.events if event["event"] in ("run_started", "results_fetched") and event.get("study")
-    ]
-    last = begun[-1] if begun else {"study": "STUDY"}
-    planted = f" --simulate '{last['simulated']}'" if "simulated" in last else ""
-    command = last.get("command") or f"rayscale run {last['study']} --out {run.folder}{planted}"
+    command = f"rayscale run STUDY --out {run.folder}"
+    for event in run.events:
+        if event["event"] == "results_fetched":
+            command = event["command"]
+        elif event["event"] == "run_started" and event.get("study"):
+            planted = f" --simulate '{event['simulated']}'" if "simulated" in event else ""
+            command = f"rayscale run {event['study']} --out {run.folder}{planted}"
     return {
         "commands": [command, f"rayscale report {run.folder}"],
         "plan": {key: plan[key] for key in ("machine", "data_fingerprint")},

@@ -85,13 +85,13 @@ class Attempt:
 
 def earlier_attempts(store: Store, trial_id: str) -> list[Account]:
     """What the attempts of a trial came to, the first first; an attempt counts from its first step on."""
-    found = []
+    accounts = []
     for name in store.names(_folder(trial_id), ".json"):
         try:
-            found.append(Account(**json.loads(store.read(name))))
+            accounts.append(Account(**json.loads(store.read(name))))
         except (ValueError, TypeError, OSError):
             continue  # its process died before the first line was whole, or the storage does not give it back
-    return found
+    return accounts
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,12 @@ def earlier_drivers(store: Store, trial_ids: Iterable[str], events: Iterable[Map
             begun[event["trial_id"]] += 1
         elif event["event"] == "trial_finished":
             del begun[event["trial_id"]]
-    found = {}
+    earlier = {}
     for trial_id in trial_ids:
         accounts = earlier_attempts(store, trial_id)
-        spent = sum(each.device_seconds for each in accounts)
-        found[trial_id] = Earlier(max(begun[trial_id], len(accounts)), spent)
-    return found
+        spent = sum(account.device_seconds for account in accounts)
+        earlier[trial_id] = Earlier(max(begun[trial_id], len(accounts)), spent)
+    return earlier
 
 
 def _folder(trial_id: str) -> str:

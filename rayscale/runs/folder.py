@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from rayscale.errors import InputError
+from rayscale.runs.events import Event, log_event, read_events
 from rayscale.runs.fit_rows import counted, guessing_loss, with_guesses
 from rayscale.runs.lease import FOLDER as LEASE_FOLDER
 from rayscale.runs.ledger import Damaged, Ledger, TrialRecord, planned_only, table
 from rayscale.runs.sweeps import OUTDONE
 from rayscale.system.names import is_name
-from rayscale.system.redaction import redact_all
 from rayscale.system.storage import Store
 
 if TYPE_CHECKING:
@@ -52,21 +51,21 @@ class Run:
         """study.yaml as given. Raises InputError if it is missing or no study."""
         content = self._read("study.yaml", "run the study again, which writes it")
         try:
-            found = yaml.safe_load(content)
+            study = yaml.safe_load(content)
         except yaml.YAMLError as error:
-            found = f"{type(error).__name__}: {error}"
-        return _mapping(found, (), self._place("study.yaml"), "run the study again, which writes it anew")
+            study = f"{type(error).__name__}: {error}"
+        return _mapping(study, (), self._place("study.yaml"), "run the study again, which rewrites it")
 
     @property
     def plan(self) -> dict[str, Any]:
         """plan.json: the object of `rayscale plan --json`. Raises InputError if it is missing or damaged."""
-        mend = "run the study again, which writes it anew and repeats no finished trial"
-        found = _mapping(_json(self._read("plan.json", mend)), _PLAN_KEYS, self._place("plan.json"), mend)
-        rows = found["trials"]
+        fix = "run the study again, which rewrites it and repeats no finished trial"
+        plan = _mapping(_json(self._read("plan.json", fix)), _PLAN_KEYS, self._place("plan.json"), fix)
+        rows = plan["trials"]
         if not isinstance(rows, list) or any(not isinstance(row, dict) or set(_TRIAL_KEYS) - set(row) for row in rows):
-            raise InputError(f"its trials are no list of planned trials; {mend}", code="damaged_file",
+            raise InputError(f"'trials' is not a list of planned trials; {fix}", code="damaged_file",
                              where=self._place("plan.json"))  # fmt: skip
-        return found
+        return plan
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -134,35 +133,22 @@ class Run:
         """fit.json, or None before the first fit. Raises InputError if it is damaged."""
         if not self.store.exists("fit.json"):
             return None
-        mend = f"`rayscale report {self.folder}` writes it anew"
-        found = _mapping(_json(self.store.read("fit.json")), ("fits", "verdict"), self._place("fit.json"), mend)
-        fits = found["fits"]
-        if not isinstance(fits, list) or not all(isinstance(each, dict) for each in [*fits, found["verdict"]]):
-            raise InputError(f"it holds no fits; {mend}", code="damaged_file", where=self._place("fit.json"))
-        return found
+        fix = f"`rayscale report {self.folder}` rewrites it"
+        saved = _mapping(_json(self.store.read("fit.json")), ("fits", "verdict"), self._place("fit.json"), fix)
+        fits = saved["fits"]
+        if not isinstance(fits, list) or not all(isinstance(part, dict) for part in [*fits, saved["verdict"]]):
+            raise InputError(f"it has no fits; {fix}", code="damaged_file", where=self._place("fit.json"))
+        return saved
 
     @property
-    def events(self) -> list[dict[str, Any]]:
-        """What happened, in order, each with `at` (UTC) and `event`; lines that a crash cut off are passed over."""
-        return [event for event in self._lines() if event]
+    def events(self) -> list[Event]:
+        """What happened, in order, each with `at` (UTC) and `event`; lines that a crash cut off are skipped."""
+        return read_events(self.store)[0]
 
     @property
     def broken_events(self) -> int:
         """How many lines of events.jsonl a crash cut off."""
-        return sum(not event for event in self._lines())
-
-    def _lines(self) -> list[dict[str, Any]]:
-        """The events, {} for a line that is none."""
-        found = []
-        if self.store.exists("events.jsonl"):
-            for line in self.store.read("events.jsonl").split(b"\n"):
-                try:
-                    event = json.loads(line) if line.strip() else None
-                except ValueError:
-                    event = {}
-                if event is not None:
-                    found.append(event if isinstance(event, dict) and {"at", "event"} <= set(event) else {})
-        return found
+        return read_events(self.store)[1]
 
     def curves(self, trial_id: str) -> pd.DataFrame:
         """Training curve of a trial: step, train_loss, validation_loss, learning_rate."""
@@ -177,15 +163,15 @@ class Run:
         name = f"classes/{trial_id}.parquet"
         if not self.store.exists(name):
             return None
-        found: pd.DataFrame = pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
-        return found
+        scores: pd.DataFrame = pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
+        return scores
 
     def _place(self, name: str) -> str:
         return f"{self.folder}/{name}"
 
-    def _read(self, name: str, mend: str) -> bytes:
+    def _read(self, name: str, fix: str) -> bytes:
         if not self.store.exists(name):
-            raise InputError(f"no such file; {mend}", code="missing_file", where=self._place(name))
+            raise InputError(f"no such file; {fix}", code="missing_file", where=self._place(name))
         return self.store.read(name)
 
     def _planned(self) -> dict[str, str | None] | None:
@@ -203,13 +189,13 @@ def _json(content: bytes) -> Any:
         return f"{type(error).__name__}: {error}"
 
 
-def _mapping(found: Any, keys: tuple[str, ...], where: str, mend: str) -> dict[str, Any]:
-    if not isinstance(found, dict):
-        text = found if isinstance(found, str) else f"it holds a {type(found).__name__}, not one object"
-        raise InputError(f"damaged ({text[:120]}); {mend}", code="damaged_file", where=where)
-    if missing := [key for key in keys if key not in found]:
-        raise InputError(f"it lacks {', '.join(missing)}; {mend}", code="damaged_file", where=where)
-    return found
+def _mapping(value: Any, keys: tuple[str, ...], where: str, fix: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        text = value if isinstance(value, str) else f"it holds a {type(value).__name__}, not one object"
+        raise InputError(f"damaged ({text[:120]}); {fix}", code="damaged_file", where=where)
+    if missing := [key for key in keys if key not in value]:
+        raise InputError(f"it lacks {', '.join(missing)}; {fix}", code="damaged_file", where=where)
+    return value
 
 
 def load(path: str | Path) -> Run:
@@ -217,7 +203,7 @@ def load(path: str | Path) -> Run:
     store = Store.open(path)
     if not store.exists("plan.json") and not store.exists("trials.parquet"):
         raise InputError(
-            f"{path} is no run folder (it has neither plan.json nor trials.parquet); `rayscale run STUDY` makes one",
+            f"{path} is not a run folder (no plan.json or trials.parquet); create one with `rayscale run STUDY`",
             code="no_run",
         )
     return Run(store)
@@ -244,18 +230,13 @@ def remove_unused(store: Store) -> None:
         store.delete_folder("")
 
 
-def log_event(store: Store, event: str, **details: Any) -> None:
-    """Append one line to events.jsonl; secrets are taken out of texts."""
-    line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **redact_all(details)}
-    store.append("events.jsonl", (json.dumps(line, allow_nan=False) + "\n").encode())
-
-
 def recover(ledger: Ledger, damaged: Sequence[Damaged]) -> None:
     """Clear up after a killed driver, for the run's owner: unfinished writes go, damaged records are set aside.
 
-    What is done is told in events.jsonl. Raises StorageError.
+    What is done is kept in events.jsonl. Raises StorageError.
     """
     if removed := ledger.store.recover(LEASE_FOLDER):
-        log_event(ledger.store, "unfinished_writes_removed", files=removed)
-    for each in damaged:
-        log_event(ledger.store, "record_set_aside", file=each.name, reason=each.reason, now=ledger.set_aside(each))
+        log_event(ledger.store, {"event": "unfinished_writes_removed", "files": removed})
+    for record in damaged:
+        now = ledger.set_aside(record)
+        log_event(ledger.store, {"event": "record_set_aside", "file": record.name, "reason": record.reason, "now": now})

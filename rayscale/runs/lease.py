@@ -80,8 +80,8 @@ class Lease:
             self._lost = True
             owner = read_owner(self.store)
             raise LeaseLostError(
-                f"this driver stood still for too long, and another one took the run over ({owner or 'ended since'}); "
-                "this one stops here; finished trials are safe",
+                "this driver was unresponsive for too long and another one took over the run "
+                f"({owner or 'ended since'}); stopping; finished trials are safe",
                 code="lease_lost",
                 where=self.store.location,
             )
@@ -115,8 +115,8 @@ class Lease:
         newest = _newest(self.store)
         if _generation(newest) != _generation([self.name]):
             return bool(newest)
-        found = _parse(self.store.read(self.name))
-        return found is not None and found.token != self.owner.token
+        owner = _parse(self.store.read(self.name))
+        return owner is not None and owner.token != self.owner.token
 
     def _write(self, owner: Owner) -> None:
         self.store.write(self.name, owner.content())

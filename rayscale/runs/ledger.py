@@ -155,7 +155,7 @@ class Damaged:
     @property
     def told(self) -> str:
         """What a run says of it."""
-        return f"Damaged record {self.name}: {self.reason}. It is kept under another name, and its trial runs again."
+        return f"Damaged record {self.name}: {self.reason}. The file has been renamed; its trial will run again."
 
 
 class NewerRecordError(InputError):
@@ -185,8 +185,8 @@ class Ledger:
         content = json.dumps(wrapped, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=1)
         self.guard()
         name = f"trials/{record.trial_id}.json"
-        if isinstance(found := self._read(name), Damaged):
-            self.set_aside(found)
+        if isinstance(damaged := self._read(name), Damaged):
+            self.set_aside(damaged)
         self.store.write(name, content.encode())
 
     def read(self) -> tuple[list[TrialRecord], list[Damaged]]:

@@ -7,18 +7,39 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 
 from rayscale.runs.attempts import Earlier
-from rayscale.runs.folder import Run, log_event
+from rayscale.runs.events import log_event
+from rayscale.runs.folder import Run
 from rayscale.runs.ledger import Ledger, TrialRecord, make_record
 from rayscale.runs.provenance import provenance, versions
 from rayscale.runs.savepoints import forget
 from rayscale.runs.trial import Trial
+from rayscale.system.failures import Failure
 from rayscale.system.redaction import redact
 from rayscale.system.storage import Store
+
+
+class Outcome(TypedDict, total=False):
+    """What a trial gave. A worker says `status`, and where it was trained `measured` and perhaps `model` (what `fetch`
+    takes, or nothing); where it failed `error`. Whoever handed the trial out adds how it ran: alone on the machine
+    (`exclusive`), on how many slots (`size`), with which `share` of a GPU; and its `attempts`, the `failures` among
+    them with their device-seconds `lost_seconds`."""
+
+    trial_id: str
+    status: str
+    measured: dict[str, Any]
+    model: list[Any]
+    error: Failure
+    exclusive: bool
+    size: int
+    share: float
+    attempts: int
+    failures: list[Failure]
+    lost_seconds: float
 
 
 @dataclass
@@ -41,13 +62,8 @@ class Outcomes:
         """The run's folder."""
         return self.ledger.store
 
-    def add(self, trial: Trial, outcome: Mapping[str, Any]) -> TrialRecord:
-        """Write what a trial gave; when this returns it survives a crash, and the trial's savepoints are gone.
-
-        `outcome`: status, attempts; where it was trained `measured` and perhaps `model`; where it failed `error`
-        (message, traceback); of attempts that failed `failures`, and their device-seconds `lost_seconds`; where several
-        trials share a GPU the `share` that it took.
-        """
+    def add(self, trial: Trial, outcome: Outcome) -> TrialRecord:
+        """Write what a trial gave; when this returns it survives a crash, and the trial's savepoints are gone."""
         self.ledger.guard()
         error = outcome.get("error")
         now = datetime.now(UTC)
@@ -93,7 +109,8 @@ class Outcomes:
         """Make a record durable, then say so."""
         self.ledger.write(record)
         self.records[record.trial_id] = record
-        log_event(self.store, "trial_finished", trial_id=record.trial_id, status=record.row["status"])
+        status = record.row["status"]
+        log_event(self.store, {"event": "trial_finished", "trial_id": record.trial_id, "status": status})
 
     def _keep_model(self, record: TrialRecord, model: list[Any]) -> None:
         """Write models/<trial_id>/; with keep: best, only if no kept model validates better, and drop the loser.
@@ -108,14 +125,15 @@ class Outcomes:
             mine = record.row["validation_loss"]
             if mine is None:  # the plan refuses what it can count; of large files it cannot
                 reason = "no validation rows, by which the best model is chosen"
-                log_event(self.store, "model_not_kept", trial_id=record.trial_id, reason=reason)
+                log_event(self.store, {"event": "model_not_kept", "trial_id": record.trial_id, "reason": reason})
                 return
             if any((self.records[i].row["validation_loss"] or 0) <= mine for i in others):
                 return
         try:
             files = self.fetch(model[0])
         except LookupError as error:  # its worker died meanwhile; what it measured stands all the same
-            log_event(self.store, "model_lost", trial_id=record.trial_id, reason=str(error.args[0]))
+            reason = str(error.args[0])
+            log_event(self.store, {"event": "model_lost", "trial_id": record.trial_id, "reason": reason})
             return
         for name, content in files.items():
             self.store.write(f"models/{record.trial_id}/{name}", content.tobytes())
@@ -123,7 +141,7 @@ class Outcomes:
             self.store.delete_folder(f"models/{other}")
 
 
-def _tell_attempts(outcome: Mapping[str, Any]) -> str:
+def _tell_attempts(outcome: Outcome) -> str:
     """Each attempt that failed with its reason, for people; empty if none did."""
     error = outcome.get("error")
     failures = outcome.get("failures") or ([error] if error else [])

@@ -20,6 +20,8 @@ from typing import Any
 
 from pyarrow import fs
 
+from rayscale.runs.events import Event
+from rayscale.system import disk
 from rayscale.system.storage import Store
 
 FOLDER = "checkpoints"
@@ -34,7 +36,7 @@ class DamagedError(Exception):
     """A savepoint that cannot be used; the message says why."""
 
 
-def _unheard(event: dict[str, Any]) -> None:
+def _unheard(event: Event) -> None:
     """Nobody listens."""
 
 
@@ -51,7 +53,7 @@ class Saving:
     token: str
     seconds: float
     wait_seconds: float
-    say: Callable[[dict[str, Any]], None] = _unheard
+    say: Callable[[Event], None] = _unheard
     share: float = 1.0
 
 
@@ -87,14 +89,14 @@ class Savepoints:
             for file, content in whole.items():
                 self.store.write(f"{name}/{file}", content)
         else:
-            _write_folder(Path(self.store.path(name)), whole)
+            disk.write_folder(self.store.path(name), lambda folder: _fill(folder, whole), lambda _: False)
         self._keep_last(step)
         return sum(len(content) for content in whole.values())
 
     def steps(self) -> list[int]:
         """Steps of the savepoints that have a name, the last first; whether they are whole `read` tells."""
-        found = (_step(name) for name in self._children())
-        return sorted((step for step in found if step is not None), reverse=True)
+        steps = (_step(name) for name in self._children())
+        return sorted((step for step in steps if step is not None), reverse=True)
 
     def read(self, step: int) -> dict[str, bytes]:
         """The files of a savepoint, every byte checked. Raises DamagedError."""
@@ -217,30 +219,6 @@ def _children(store: Store, folder: str) -> set[str]:
     return {info.base_name for info in store.filesystem.get_file_info(selector)}
 
 
-def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
-    folder = target.parent
-    part = folder / f".{target.name}.{uuid.uuid4().hex}"
-    try:
-        part.mkdir(parents=True)
-        for name, content in files.items():
-            with open(part / name, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync(part)
-        if target.exists():
-            os.rename(target, folder / f".{uuid.uuid4().hex}")
-        os.rename(part, target)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    for parent in (folder, folder.parent, folder.parent.parent):  # each may be new
-        _sync(parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _fill(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)

@@ -1,6 +1,6 @@
-"""Files on a local disk that are whole or absent, also after the power fails.
+"""Files and folders on a local disk that are whole or absent, also after the power fails.
 
-Temporary file → fsync → rename → fsync of the folder. All calls go through `os`: tests crash at each.
+Temporary name → fsync → rename → fsync of the folder. All calls go through `os`: tests crash at each.
 """
 
 from __future__ import annotations
@@ -8,27 +8,95 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 import uuid
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
 
 #: What a write that was killed leaves behind: a name of this form, never the name of the file itself.
 TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{32}$")
+#: Rights of what is its owner's alone, and of what is everybody's whose folder is.
+PRIVATE, SHARED = 0o700, 0o777
 
 
-def write(path: str, content: bytes) -> None:
+def write_file(path: str | Path, content: bytes | memoryview, rights: int = SHARED) -> None:
     """Put `content` under this name: a reader sees the old content or the new, never a part.
 
-    When it returns, the content survives a crash. Raises OSError, and then the name holds what it held before, or,
-    where only the folder could not be flushed, the new content, which may not survive.
+    Nobody may do more with the file than `rights`, those of its folder and the umask allow. When this returns, the
+    content survives a crash. Raises OSError, and then the name holds what it held before, or, where only the folder
+    could not be flushed, the new content, which may not survive.
     """
-    temporary = _write_temporary(path, content)
+    _put(os.path.abspath(path), lambda handle: _write_all(handle, content), rights)
+
+
+def write_stream(path: str | Path, fill: Callable[[BinaryIO], object], rights: int = SHARED) -> None:
+    """As `write_file`, of a content that `fill` writes into a file."""
+
+    def pour(handle: int) -> None:
+        with open(handle, "wb", closefd=False) as file:
+            fill(file)
+
+    _put(os.path.abspath(path), pour, rights)
+
+
+def write_folder(
+    path: str | Path, fill: Callable[[Path], object], is_whole: Callable[[Path], bool], rights: int = SHARED
+) -> None:
+    """Let `fill` write the files of a folder, which then appears under this name as a whole and survives a crash.
+
+    A folder there that is not whole (`is_whole`) is replaced; one that is, as of another process that was first, is
+    kept. Raises OSError and what `fill` raises.
+    """
+    path = os.path.abspath(path)
+    above = os.path.dirname(path)
+    make_folders(above)
+    temporary, former = _temporary_name(path), _temporary_name(path)
+    try:
+        os.mkdir(temporary, rights & _rights(above))
+        fill(Path(temporary))
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                _sync(os.path.join(folder, name))
+            _sync(folder)
+        if _mode(path) and not is_whole(Path(path)):
+            os.replace(path, former)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if not is_whole(Path(path)):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
+    _sync(above)
+
+
+@contextmanager
+def lock(path: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock on this machine, which ends with the process; `wait` is called first if another holds it."""
+    import fcntl  # not on Windows
+
+    make_folders(str(path.absolute().parent))
+    with open(path, "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _put(path: str, fill: Callable[[int], None], rights: int) -> None:
+    temporary = _write_temporary(path, fill, rights)
     try:
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
-    sync_folder(os.path.dirname(path))
+    _sync(os.path.dirname(path))
 
 
 def create(path: str, content: bytes) -> bool:
@@ -36,14 +104,14 @@ def create(path: str, content: bytes) -> bool:
 
     Raises OSError, also where the disk knows no hard links.
     """
-    temporary = _write_temporary(path, content)
+    temporary = _write_temporary(path, lambda handle: _write_all(handle, content), SHARED)
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
         os.unlink(temporary)
-    sync_folder(os.path.dirname(path))
+    _sync(os.path.dirname(path))
     return True
 
 
@@ -74,7 +142,7 @@ def read(path: str) -> bytes:
 def rename(path: str, new: str) -> None:
     """Give a file another name in the same folder, for good. Raises OSError."""
     os.replace(path, new)
-    sync_folder(os.path.dirname(new))
+    _sync(os.path.dirname(new))
 
 
 def files(folder: str) -> list[str]:
@@ -98,11 +166,11 @@ def recover(root: str, but: str) -> int:
                 os.unlink(os.path.join(folder, name))
                 removed += 1
         with suppress(FileNotFoundError):  # a savepoint that a worker of the killed driver has just put away
-            sync_folder(folder)
+            _sync(folder)
     while (above := os.path.dirname(root)) != root:
         root = above
         try:
-            sync_folder(root)
+            _sync(root)
         except PermissionError:  # not ours, so not new
             break
     return removed
@@ -128,7 +196,7 @@ def make_folders(folder: str, rights: int | None = None) -> None:
         make_folders(folder, rights)
         return
     try:
-        sync_folder(above)
+        _sync(above)
     except BaseException:
         os.rmdir(folder)  # else the next call would take it for durable
         raise
@@ -151,23 +219,27 @@ def _mode(path: str) -> int:
         return 0
 
 
-def sync_folder(folder: str) -> None:
-    """Make the names in a folder durable. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: str) -> None:
+    """Make the content of a file or the names in a folder durable. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def _write_temporary(path: str, content: bytes) -> str:
+def _temporary_name(path: str) -> str:
     folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name[:50]}.{uuid.uuid4().hex}")  # a name has at most 255 bytes
+
+
+def _write_temporary(path: str, fill: Callable[[int], None], rights: int) -> str:
+    folder, temporary = os.path.dirname(path), _temporary_name(path)
     make_folders(folder)
-    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}")
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 & _rights(folder))
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 & rights & _rights(folder))
     try:
         try:
-            _write_all(file, content)
+            fill(file)
             os.fsync(file)
         finally:
             os.close(file)
@@ -177,7 +249,7 @@ def _write_temporary(path: str, content: bytes) -> str:
     return temporary
 
 
-def _write_all(file: int, content: bytes) -> None:
-    left = memoryview(content)
+def _write_all(file: int, content: bytes | memoryview) -> None:
+    left = memoryview(content).cast("B")
     while left:
         left = left[os.write(file, left) :]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rayscale.errors import InputError
+from rayscale.system import disk
 from rayscale.system.doctor import Finding
 from rayscale.system.machine import cpu_name, free_bytes, memory_bytes, nearest_folder, nvidia_gpus, physical_cores
 from rayscale.system.storage import Store
@@ -117,30 +118,19 @@ def examine_storage(location: str, name: str = "storage") -> Iterator[Finding]:
 
 def probe(folder: Path) -> Probe:
     """Write, sync, rename, read and remove a small file as the ledger does."""
-    name = folder / f".rayscale-probe-{uuid.uuid4().hex}"
-    renamed = name.with_suffix(".renamed")
-    began = time.perf_counter()
+    path, began = folder / f".rayscale-probe-{uuid.uuid4().hex}", time.perf_counter()
     try:
-        with open(name, "wb") as file:
-            file.write(b"probe")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, renamed)
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        taken = time.perf_counter() - began
-        if renamed.read_bytes() != b"probe":
-            return Probe(taken, 0.0, "what was written was not read back")
-        return Probe(taken, renamed.stat().st_mtime - time.time())
+        folder.stat()  # what is not there is not made
+        disk.write_file(path, b"probe")
+        seconds = time.perf_counter() - began
+        if path.read_bytes() != b"probe":
+            return Probe(seconds, 0.0, "the file that was written could not be read back")
+        return Probe(seconds, path.stat().st_mtime - time.time())
     except OSError as error:
         return Probe(time.perf_counter() - began, 0.0, error.strerror or str(error))
     finally:
-        for left in (name, renamed):
-            with contextlib.suppress(OSError):
-                left.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def judge_probe(name: str, place: str, done: Probe) -> Finding:
@@ -152,7 +142,7 @@ def judge_probe(name: str, place: str, done: Probe) -> Finding:
                        "synchronise both clocks by NTP")  # fmt: skip
     text = f"{place}: written, synced and renamed in {done.seconds * 1000:.1f} ms"
     if done.seconds > SLOW_WRITE_SECONDS:
-        return Finding(name, "warn", text, "a record is written so for every trial; use a nearer disk")
+        return Finding(name, "warn", text, "every trial makes one such write; use a faster or local disk")
     return Finding(name, "ok", text)
 
 
@@ -187,12 +177,14 @@ def judge_room(name: str, place: str, free: float, needed: float | None) -> Find
     """Free bytes against those that the plan will take; None where there is no study to plan."""
     text = f"{free / GIGA:.1f} GB free at {place}"
     if needed is None:
-        return Finding(name, "warn" if free < GIGA else "ok", text, "make room" if free < GIGA else "")
+        return Finding(name, "warn" if free < GIGA else "ok", text, "free some space" if free < GIGA else "")
     text += f", the plan takes {needed / GIGA:.2f} GB"
     if free < needed:
-        return Finding(name, "fail", text, "make room, keep fewer models (run.keep: none) or give another run.storage")
+        return Finding(
+            name, "fail", text, "free some space, keep fewer models (run.keep: none) or give another run.storage"
+        )
     return (
-        Finding(name, "warn", text, "make room: little will be left")
+        Finding(name, "warn", text, "free some space: little will be left")
         if free < 2 * needed
         else Finding(name, "ok", text)
     )

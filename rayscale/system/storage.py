@@ -20,7 +20,6 @@ from rayscale.errors import InputError, StorageError
 from rayscale.system import disk
 from rayscale.system.redaction import has_secret, redact
 
-PRIVATE = 0o700
 _CLOUD = (
     "check the bucket's name, its region and the credentials (environment or file), or give a folder of this machine"
 )
@@ -85,7 +84,7 @@ class Store:
         """
         with self._writing(name):
             if self.local is not None:
-                disk.write(self.path(name), content)
+                disk.write_file(self.path(name), content)
             else:
                 self._put(name, content)
 
@@ -140,7 +139,7 @@ class Store:
         try:
             if self.local is not None:
                 with self._writing(""):
-                    disk.make_folders(self.root, PRIVATE)
+                    disk.make_folders(self.root, disk.PRIVATE)
             self.write(probe, b"probe")
             self.delete(probe)
         except StorageError as error:

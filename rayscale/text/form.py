@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rayscale.study.tasks import part_of
-from rayscale.text.sources.readers import BadRow, Row
+from rayscale.text.sources.row import BadRow, Row
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rayscale.study.augment_key import Augmentation
-from rayscale.system.atomic import alone, publish_folder
+from rayscale.system.disk import PRIVATE, lock, write_folder
 from rayscale.text import folders, prepared
 from rayscale.text.augment.chain import Chain
 from rayscale.text.augment.children import prepare_augmented
@@ -63,9 +63,7 @@ def prepare(
     """
     say = progress or (lambda message: None)
     folder, seeds, found = folders.clean_folder(study), list(seeds), {}
-    with alone(
-        folder.with_name(f"{folder.name}.lock"), partial(say, "waiting for another run that prepares this text")
-    ):
+    with lock(folder.with_name(f"{folder.name}.lock"), partial(say, "waiting for another run that prepares this text")):
         if not folders.is_whole(folder):
             if study.data.train == clean.BUILT_IN:
                 say("parsing the built-in corpus")
@@ -105,7 +103,7 @@ def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, work
         }
         folders.write_manifest(temporary, manifest)
 
-    publish_folder(path, write, folders.is_whole)
+    write_folder(path, write, folders.is_whole, PRIVATE)
     shutil.rmtree(folder)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import DataError
-from rayscale.system.atomic import publish_folder
+from rayscale.system.disk import PRIVATE, write_folder
 from rayscale.text import folders
 from rayscale.text.rows import clean
 from rayscale.text.rows.assembly import Assembly, error_of
@@ -73,7 +73,7 @@ def prepare_rows(study: Study, folder: Path, workers: Workers, say: Callable[[st
                         meter.add(len(table))
             folders.write_manifest(temporary, assembly.manifest(sum(each["rows"] for each in found)))
 
-        publish_folder(folder, write, folders.is_whole)
+        write_folder(folder, write, folders.is_whole, PRIVATE)
     except DataError:  # what was read is of no use to whoever mends this
         shutil.rmtree(place, ignore_errors=True)
         raise

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.errors import DataError
-from rayscale.system.atomic import publish_file
+from rayscale.system.disk import PRIVATE, write_file
 from rayscale.text.folders import _read_manifest, clean_folder, is_whole, real_rows, tokens_folder
 from rayscale.text.shards import read_table
 from rayscale.text.split import SPLITS, permutation
@@ -207,7 +207,7 @@ def add_indices(folder: Path, seeds: Iterable[int]) -> None:
                 labels = real["label"].to_numpy() if "label" in real.column_names else None
             content = io.BytesIO()
             np.save(content, permutation(real["key"].to_numpy(), seed, labels))
-            publish_file(_index_path(folder, seed), content.getvalue())
+            write_file(_index_path(folder, seed), content.getvalue(), PRIVATE)
 
 
 def _index_path(folder: Path, seed: int) -> Path:

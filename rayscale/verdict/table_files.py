@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from rayscale.errors import TableError, nearest
+from rayscale.system.disk import write_file
 
 _DELIMITED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -86,17 +87,12 @@ def check_writable(path: str | Path) -> None:
 def write_table(rows: pd.DataFrame, path: str | Path) -> None:
     """Write rows as CSV or parquet, told by the suffix, whole or not at all; raises TableError as `check_writable`."""
     check_writable(path)
-    place = Path(path)
-    suffix = place.suffix.lower()
-    part = place.with_name(f".{place.name}.part")
+    is_csv = Path(path).suffix.lower() == ".csv"
     try:
-        rows.to_csv(part, index=False) if suffix == ".csv" else rows.to_parquet(part, index=False)
-        part.replace(place)
+        write_file(path, rows.to_csv(index=False).encode() if is_csv else rows.to_parquet(index=False))
     except OSError as error:
         message = f"cannot be written: {error.strerror or error}"
         raise TableError(message, code="not_writable", where=str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def check_columns(table: Table, asked: Mapping[str, str | None]) -> None:

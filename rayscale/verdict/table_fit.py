@@ -21,6 +21,7 @@ from rayscale.laws.formula import find_law, find_user_law
 from rayscale.laws.law import Law
 from rayscale.runs.fit_rows import data_column, unfit
 from rayscale.runs.folder import Run, load
+from rayscale.system.disk import write_file
 from rayscale.system.failures import error_json
 from rayscale.verdict.metric_law import LOSS
 from rayscale.verdict.table_files import (
@@ -197,16 +198,13 @@ def fit_and_save(source: str, asked: FitRequest, predictions: Path | None, out: 
 
 def save_json(saved: Mapping[str, Any], path: str | Path) -> None:
     """Write a fit's JSON, whole or not at all; raises InputError where the place cannot be written."""
-    place = Path(path)
-    part = place.with_name(f".{place.name}.part")
+    content = json.dumps(saved, indent=1, allow_nan=False) + "\n"
     try:
-        part.write_text(json.dumps(saved, indent=1, allow_nan=False) + "\n")
-        part.replace(place)
+        Path(path).absolute().parent.stat()  # a folder that is not there may be a mistake in its name
+        write_file(path, content.encode())
     except OSError as error:
         message = f"cannot be written: {error.strerror or error}"
         raise InputError(message, code="not_writable", where=str(path)) from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _keys(by: str | None, table: Table) -> list[str] | None:

@@ -14,7 +14,7 @@ from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 
 from rayscale.runs.trial import ModelSpec, Trial
-from rayscale.system.atomic import publish_file
+from rayscale.system.disk import write_file
 from rayscale.text.prepared import Ragged, Split
 
 VOCABULARY = 40
@@ -141,7 +141,7 @@ def _with_tokenizer(made: Made) -> Made:
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": chr(99), "eos_token": chr(100) * 2}
     made.tokenizer_folder.mkdir(parents=True, exist_ok=True)
     for name, content in (("tokenizer.json", tokenizer.to_str()), ("tokenizer_config.json", json.dumps(config))):
-        publish_file(made.tokenizer_folder / name, content.encode())  # several ranks may make it
+        write_file(made.tokenizer_folder / name, content.encode())  # several ranks may make it
     return made
 
 

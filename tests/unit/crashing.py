@@ -1,4 +1,4 @@
-"""A disk in memory that can crash at every call and byte, in place of `os` in rayscale.disk.
+"""A disk in memory that can crash at every call and byte, in place of `os` in rayscale.system.disk.
 
 It keeps what processes see apart from what the power's failure would leave: of bytes that were not flushed any part may
 be there, and of changes to a folder that was not flushed any. A killed process loses only what it had not yet done.
@@ -159,10 +159,13 @@ class Disk:
 
     def replace(self, path: str, new: str) -> None:
         self._next()
-        (folder, name), (other, new_name) = self._place(path), self._place(new)
-        assert folder is other, "renamed within one folder only"
+        (above, name), (new_above, new_name) = posixpath.split(path), posixpath.split(new)
+        assert above == new_above, "renamed within one folder only"
+        folder = self._folder(above)
         if name not in folder.seen:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        if isinstance(there := folder.seen.get(new_name), Folder) and there.seen:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", path, None, new)
         folder.change({name: None, new_name: folder.seen[name]})
 
     def unlink(self, path: str) -> None:
@@ -177,6 +180,12 @@ class Disk:
         folder, name = self._folder(posixpath.dirname(path)), posixpath.basename(path)
         assert not folder.seen[name].seen, "only a folder that is empty"
         folder.change({name: None})
+
+    def rmtree(self, path: str, ignore_errors: bool) -> None:
+        """In place of `shutil.rmtree`: the name goes, with all that is in it."""
+        assert ignore_errors
+        self._next()
+        self._folder(posixpath.dirname(path)).change({posixpath.basename(path): None})
 
     def stat(self, path: str) -> Any:
         folder, name = self._place(path)

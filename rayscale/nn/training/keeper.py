@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from rayscale.nn.ranks import Group
 from rayscale.nn.training import resume
 from rayscale.nn.training.heartbeat import Heartbeat
 from rayscale.runs.attempts import Attempt, earlier_attempts
+from rayscale.runs.events import Event
 from rayscale.runs.savepoints import KEPT, DamagedError, Savepoints, Saving, sees
 
 if TYPE_CHECKING:
@@ -84,20 +85,23 @@ class SavepointKeeper:
     def _tell(self, damaged: list[tuple[int, str | None]], step: int) -> None:
         """Say what could not be read, and where the trial goes on: 0 is its beginning."""
         assert self.saving is not None
+        trial_id = self.job.trial.trial_id
         place = self.savepoints.name(step) if step else None
         for number, reason in damaged:
             file, why = self.savepoints.name(number), reason or "another worker could not read it"
-            self._say("checkpoint_damaged", file=file, step=number, reason=why, fell_back_to=place)
+            self._say({"event": "checkpoint_damaged", "trial_id": trial_id, "file": file, "step": number, "reason": why,
+                       "fell_back_to": place})  # fmt: skip
             if reason:
                 self.savepoints.drop(number)
-        store, trial = self.saving.store, self.job.trial
-        earlier = earlier_attempts(store, trial.trial_id)
+        store = self.saving.store
+        earlier = earlier_attempts(store, trial_id)
         if earlier or step or damaged:
             last = earlier[-1] if earlier else None
             # On object storage the account is as old as the savepoint: how far the attempt came is not known.
             redone = max(0, last.step - step) if last and store.local is not None else None
-            self._say("trial_resumed", **{"from": place}, step=step, steps=self.job.steps, steps_redone=redone,
-                      interval_steps=last.interval_steps if last else None)  # fmt: skip
+            self._say({"event": "trial_resumed", "trial_id": trial_id, "from": place, "step": step,
+                       "steps": self.job.steps, "steps_redone": redone,
+                       "interval_steps": last.interval_steps if last else None})  # fmt: skip
 
     @property
     def resumes(self) -> bool:
@@ -170,22 +174,24 @@ class SavepointKeeper:
         if self._writer is None or self._writer.is_alive():
             return self._writer is not None
         writer, self._writer = self._writer, None
+        trial_id, step = self.job.trial.trial_id, writer.step
         if writer.error is None:
-            self._say("checkpoint_saved", step=writer.step, bytes=writer.bytes, seconds=round(writer.seconds, 3))
+            self._say({"event": "checkpoint_saved", "trial_id": trial_id, "step": step, "bytes": writer.bytes,
+                       "seconds": round(writer.seconds, 3)})  # fmt: skip
         else:
-            self._say("checkpoint_failed", step=writer.step, reason=writer.error)
+            self._say({"event": "checkpoint_failed", "trial_id": trial_id, "step": step, "reason": writer.error})
         return False
 
-    def tell(self, event: str, **details: Any) -> None:
+    def tell(self, event: Event) -> None:
         """Something about the trial for the run's events; for the log of this process where nothing is saved."""
         if self.saving is None:
-            logging.getLogger(__name__).warning("trial %s: %s %s", self.job.trial.trial_id, event, details)
+            logging.getLogger(__name__).warning("%s", event)
         else:
-            self._say(event, **details)
+            self._say(event)
 
-    def _say(self, event: str, **details: Any) -> None:
+    def _say(self, event: Event) -> None:
         assert self.saving is not None
-        self.saving.say({"event": event, "trial_id": self.job.trial.trial_id, **details})
+        self.saving.say(event)
 
     def close(self) -> None:
         """Training ended, well or not: what is being written is written to its end."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from rayscale.nn.models.objectives import TYPES, kinds_of
 from rayscale.nn.training.job import Job
 from rayscale.study.checkpoints import find_checkpoint
 from rayscale.study.tasks import find_kind
+from rayscale.system.disk import write_folder
 
 #: Settings of a checkpoint's way to write that mean nothing where the likeliest token is taken, and are refused there.
 _OF_OTHER_WAYS = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
@@ -38,19 +36,17 @@ def save_model(job: Job, model: PreTrainedModel, checkpoint: str | None, folder:
         raise TrialError(f"no tokenizer at {prepared}; prepare the data again", code="no_tokenizer", permanent=True)
     if checkpoint is None and spec.path is not None:
         checkpoint = str(find_checkpoint(spec.path, spec.revision).folder)
-    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    try:
+
+    def write(part: Path) -> None:
         transformers_logging.disable_progress_bar()  # its bars would break the lines of an inline run
         with _as_recorded(job, model):
             model.save_pretrained(part)
         write_tokenizer(prepared, Path(checkpoint) if checkpoint else None, model, _input_format(job, model), part)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
+
+    try:
+        write_folder(folder, write, lambda _: False)
     except OSError as error:
         raise TrialError(f"the model cannot be saved to {folder}: {error}", code="not_saved") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _input_format(job: Job, model: PreTrainedModel) -> InputFormat:

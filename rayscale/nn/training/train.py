@@ -111,7 +111,7 @@ def train_trial(
             model = ready.model
             job = keeper.find(model)
             if rank == 0 and getattr(model, "begins_with_stored_head", False):
-                keeper.tell("head_reused", classes=prepared.labels)
+                keeper.tell({"event": "head_reused", "trial_id": trial.trial_id, "classes": prepared.labels})
             devices.let_multiply(group.device, job.precision)
             pulse.micro_batch = job.micro_batch
             result = _run(ready, job, course, pulse, keeper)
@@ -188,7 +188,7 @@ def _train(ready: ReadyModel, job: Job, course: Course, pulse: Heartbeat, keeper
         order_buckets(parallel, job, next(_global_batches(job)))
     at = keeper.begin(model, optimizer, course, pulse)
     if not job.drops_by_row and may_drop(model):
-        keeper.tell("dropout_by_worker", workers=group.world_size)
+        keeper.tell({"event": "dropout_by_worker", "trial_id": job.trial.trial_id, "workers": group.world_size})
     watch = course.watch
     loss_sum, target_sum = torch.full((), at.loss_sum, dtype=torch.float64, device=group.device), at.target_sum
     group.add([0.0])  # all ranks are here: nobody's clock runs while another still builds
@@ -252,7 +252,7 @@ def _train(ready: ReadyModel, job: Job, course: Course, pulse: Heartbeat, keeper
     course.speed.close()
     course.train_seconds = clock()
     if isinstance(compute, Recorder) and compute.failure is not None:
-        keeper.tell("steps_not_recorded", reason=compute.failure)
+        keeper.tell({"event": "steps_not_recorded", "trial_id": job.trial.trial_id, "reason": compute.failure})
     if watch.weights and course.error is None:
         write_weights(watch.weights, model)
         course.decay = watch.decay

@@ -7,9 +7,6 @@ own cache, under the digest of their content. No node reads another's disk.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rayscale.errors import ClusterError
+from rayscale.system.disk import PRIVATE, write_folder
 from rayscale.system.machine import cache_root
 
 
@@ -68,17 +66,14 @@ def read_files(folder: Path) -> dict[str, np.ndarray]:
 
 
 def write_files(contents: dict[str, np.ndarray], folder: Path) -> None:
-    """Write files as a folder that appears whole; if another process was first, its folder stands."""
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    for name, content in contents.items():
-        file = temporary / name
-        if temporary.resolve() not in file.resolve().parents:
-            raise ClusterError(f"a parcel holds the name {name!r}, which leads out of its folder")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.asarray(content).tofile(file)
-    try:
-        os.rename(temporary, folder)
-    except OSError:
-        shutil.rmtree(temporary)
-        if not folder.is_dir():
-            raise
+    """Write files as a folder that appears whole; if another process was first, its folder is kept."""
+
+    def fill(temporary: Path) -> None:
+        for name, content in contents.items():
+            file = temporary / name
+            if temporary.resolve() not in file.resolve().parents:
+                raise ClusterError(f"a parcel holds the name {name!r}, which leads out of its folder")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.asarray(content).tofile(file)
+
+    write_folder(folder, fill, Path.is_dir, PRIVATE)

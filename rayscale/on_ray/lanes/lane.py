@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from rayscale.system.failures import Failure
+
 
 @dataclass
 class Vitals:
@@ -83,7 +85,7 @@ class Running:
     exclusive: bool
     started: float
     micro_batch: int | None = None
-    ready: dict[int, dict[str, Any] | None] = field(default_factory=dict)
+    ready: dict[int, Failure | None] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
 
 

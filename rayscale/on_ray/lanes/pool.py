@@ -17,6 +17,9 @@ from collections.abc import Collection
 from typing import Any
 
 from rayscale.on_ray.lanes.rules import LaneRules
+from rayscale.runs.events import Event
+from rayscale.runs.outcomes import Outcome
+from rayscale.system.failures import Failure
 
 LANE_FAILURES = 3  # lanes of one size in a row that may end before they are given a trial, whose own limit counts then
 WATCH_SECONDS = 1.0
@@ -43,7 +46,7 @@ class LanePool(LaneRules):
 
     # ---- the driver's side
 
-    async def collect(self, known: int, seconds: float) -> list[dict[str, Any]]:
+    async def collect(self, known: int, seconds: float) -> list[Outcome]:
         """Outcomes after the first `known`, waiting up to `seconds` for one."""
         async with self._changed:
             try:
@@ -79,7 +82,7 @@ class LanePool(LaneRules):
             "events": self._accounts.events[known_events:],
         }
 
-    async def say(self, event: dict[str, Any]) -> None:
+    async def say(self, event: Event) -> None:
         """Something for the run's events: `event` and its details."""
         self._accounts.events.append(event)
 
@@ -149,7 +152,7 @@ class LanePool(LaneRules):
                     await self._changed.wait()
             return None
 
-    async def ready(self, lane_id: int, serial: int, rank: int, error: dict[str, Any] | None) -> bool:
+    async def ready(self, lane_id: int, serial: int, rank: int, error: Failure | None) -> bool:
         """Wait until every rank has set the trial up; False when one could not, and the trial is over.
 
         So a failure in setting up costs no restart: no rank has entered a collective yet.
@@ -180,7 +183,7 @@ class LanePool(LaneRules):
             if rank == 0:
                 lane.current.progress = state
 
-    async def finish(self, lane_id: int, serial: int, outcome: dict[str, Any]) -> None:
+    async def finish(self, lane_id: int, serial: int, outcome: Outcome) -> None:
         """The trial is done; `outcome` is what rank 0 measured."""
         async with self._changed:
             lane = self._lanes.get(lane_id)
@@ -191,7 +194,7 @@ class LanePool(LaneRules):
                 lane.holding.add(running.cell.trial_id)
             self._end(lane, {**outcome, "exclusive": running.exclusive, "size": lane.size})
 
-    async def fail(self, lane_id: int, serial: int, error: dict[str, Any], restart: bool) -> None:
+    async def fail(self, lane_id: int, serial: int, error: Failure, restart: bool) -> None:
         """A rank raised: the trial is tried again, or ends failed when attempts are used up or the error is permanent.
 
         `restart` says that this group of processes ends now, and with it every rank that waits in a collective.
@@ -205,7 +208,7 @@ class LanePool(LaneRules):
             else:
                 self._fail(lane, error)
 
-    async def lose(self, lane_id: int, group: str, error: dict[str, Any]) -> None:
+    async def lose(self, lane_id: int, group: str, error: Failure) -> None:
         """A process of this group is gone or does not answer: the group ends, and its trial is handed out again."""
         async with self._changed:
             lane = self._lanes.get(lane_id)
@@ -256,8 +259,8 @@ class LanePool(LaneRules):
                 if lane.current is not None:
                     for rank in lane.vitals.silent(now, self._hang_seconds, lane.size):
                         host = getattr(lane.members.get(rank), "host", None)
-                        hang = {"message": lane.vitals.describe(rank, now), "code": "hang", "rank": rank, "host": host}
-                        self._drop(lane, hang)
+                        message = lane.vitals.describe(rank, now)
+                        self._drop(lane, {"message": message, "code": "hang", "rank": rank, "host": host})
                         break
                 elif lane.loading and now - lane.since > self._start_seconds:
                     if not lane.strays_ended:  # a worker that hangs while it starts; without it Ray tries again

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rayscale.on_ray.lanes.lane import Running
+from rayscale.runs.events import Event, TrialRetried
+from rayscale.runs.outcomes import Outcome
+from rayscale.system.failures import Failure
 
 #: Codes of failures whose cause lies outside of the trial: the same work may well succeed another time.
 TRANSIENT = frozenset(
@@ -19,7 +21,7 @@ _COLLECTIVE = re.compile(r"gloo|NCCL|ProcessGroup|Connection (closed|reset) by p
 _LOST = re.compile(r"(ObjectLost|ObjectFetchTimedOut|OwnerDied|ObjectReconstruction\w*)Error")
 
 
-def classify(error: Mapping[str, Any]) -> str:
+def classify(error: Failure) -> str:
     """The code of a failure: its own, or what its type and message say of an exception without one."""
     code = error.get("code") or "exception"
     if code != "exception":
@@ -30,7 +32,7 @@ def classify(error: Mapping[str, Any]) -> str:
     return "collective" if _COLLECTIVE.search(text) else "exception"
 
 
-def why_not_again(failures: Sequence[Mapping[str, Any]], retries: int) -> str | None:
+def why_not_again(failures: Sequence[Failure], retries: int) -> str | None:
     """Why a trial whose attempts ended with these failures, the last one last, is given up; None: it is tried again.
 
     Each failure has `code`, `message`, perhaps `type`, `step`, and `permanent`: its own word that a retry cannot help.
@@ -52,15 +54,25 @@ def why_not_again(failures: Sequence[Mapping[str, Any]], retries: int) -> str | 
     return f"the same error came twice at step {last['step']}" if again else None
 
 
-def micro_batch_after(failures: Sequence[Mapping[str, Any]]) -> int | None:
+def micro_batch_after(failures: Sequence[Failure]) -> int | None:
     """The most rows at once for the next attempt: half of what was too much for memory; None: as usual."""
-    tried = [failure["micro_batch"] for failure in failures if halves(failure)]
+    tried = [failure["micro_batch"] or 1 for failure in failures if halves(failure)]
     return max(1, min(tried) // 2) if tried else None
 
 
-def halves(failure: Mapping[str, Any]) -> bool:
+def halves(failure: Failure) -> bool:
     """Whether memory did not suffice for a micro-batch: the next attempt has half of it."""
     return failure.get("code") == OUT_OF_MEMORY and bool(failure.get("micro_batch"))
+
+
+def retry_event(trial_id: str, failures: Sequence[Failure]) -> TrialRetried:
+    """That a trial is tried again after these failures."""
+    last = failures[-1]
+    return {
+        "event": "trial_retried", "trial_id": trial_id, "attempt": len(failures), "code": last.get("code"),
+        "message": last.get("message"), "seconds": last.get("seconds"), "step": last.get("step"),
+        "micro_batch": micro_batch_after(failures),
+    }  # fmt: skip
 
 
 class Accounts:
@@ -68,14 +80,14 @@ class Accounts:
 
     def __init__(self, retries: int, share: float = 1.0) -> None:
         self._retries, self._share = retries, share
-        self._failures: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.events: list[dict[str, Any]] = []
+        self._failures: defaultdict[str, list[Failure]] = defaultdict(list)
+        self.events: list[Event] = []
 
     def begin(self, trial_id: str) -> None:
         """An attempt begins."""
         self.events.append({"event": "trial_started", "trial_id": trial_id})
 
-    def fail(self, running: Running, error: Mapping[str, Any], size: int, now: float) -> dict[str, Any] | None:
+    def fail(self, running: Running, error: Failure, size: int, now: float) -> Outcome | None:
         """An attempt failed on `size` slots: the outcome if the trial ends with it, None if it is tried again."""
         trial_id, failures = running.cell.trial_id, self._failures[running.cell.trial_id]
         if classify(error) == OUT_OF_MEMORY and not error.get(
@@ -95,19 +107,19 @@ class Accounts:
         reason = why_not_again(failures, self._retries)
         if reason is not None:
             return {"status": "failed", "error": {**failures[-1], "gave_up": reason}, "size": size}
-        why = {key: failures[-1].get(key) for key in ("code", "message", "seconds", "step", "host")}
-        why["micro_batch"] = self.micro_batch(trial_id)
-        self.events.append({"event": "trial_retried", "trial_id": trial_id, "attempt": len(failures), **why})
+        self.events.append({**retry_event(trial_id, failures), "host": failures[-1].get("host")})
         return None
 
     def micro_batch(self, trial_id: str) -> int | None:
         """The most rows at once for the next attempt, where memory did not suffice for more; None: as usual."""
         return micro_batch_after(self._failures[trial_id])
 
-    def close(self, trial_id: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    def close(self, trial_id: str, outcome: Outcome) -> Outcome:
         """The outcome of a trial, its share, and what its failed attempts were and cost: seconds x GPUs (or slots)."""
         failures = self._failures[trial_id]
         attempts = len(failures) + (outcome["status"] != "failed")
         lost = float(sum(failure["seconds"] * failure["size"] for failure in failures)) * self._share
-        counts = {"trial_id": trial_id, "attempts": max(1, attempts), "failures": failures, "lost_seconds": lost}
-        return {**outcome, **counts, "share": self._share}
+        return {
+            **outcome, "trial_id": trial_id, "attempts": max(1, attempts), "failures": failures, "lost_seconds": lost,
+            "share": self._share,
+        }  # fmt: skip

@@ -20,6 +20,8 @@ from typing import Any
 
 from rayscale.on_ray.lanes.lane import Cell, Lane, Running, share_slots
 from rayscale.on_ray.lanes.retry import Accounts
+from rayscale.runs.outcomes import Outcome
+from rayscale.system.failures import Failure
 
 START_SECONDS = 300.0  # for a lane to come up: a node may have to start first
 
@@ -62,8 +64,8 @@ class LaneRules:
         self._submitted: set[str] = set()
         self._stuck_since: float | None = None
         self._lane_failures: Counter[int] = Counter()
-        self._outcomes: list[dict[str, Any]] = []  # in the order of finishing
-        self._by_id: dict[str, dict[str, Any]] = {}
+        self._outcomes: list[Outcome] = []  # in the order of finishing
+        self._by_id: dict[str, Outcome] = {}
         self._rows: dict[str, Any] = {}  # what is told of those that are durable
         self._changed = asyncio.Condition()
         self._stopped = False
@@ -76,8 +78,8 @@ class LaneRules:
             self._retire(lane)
             lane.group = group
             if lane.current is not None:
-                error = {"message": "a worker process died and the group was restarted", "code": "worker_died"}
-                self._fail(lane, error)
+                message = "a worker process died and the group was restarted"
+                self._fail(lane, {"message": message, "code": "worker_died"})
         lane.members[rank] = member
         lane.pending = False  # whatever the last look at the cluster saw
         self._changed.notify_all()
@@ -92,7 +94,7 @@ class LaneRules:
             if other.current and other is not lane:
                 other.current.exclusive = False
 
-    def _drop(self, lane: Lane, error: dict[str, Any]) -> None:
+    def _drop(self, lane: Lane, error: Failure) -> None:
         """End a group of processes and hand its trial out again."""
         members = self._retire(lane)
         if lane.current is not None:
@@ -130,7 +132,7 @@ class LaneRules:
         if lane.pending and lane.trainer is not None:
             self._withdraw(lane.trainer)
 
-    def _fail(self, lane: Lane, error: dict[str, Any]) -> None:
+    def _fail(self, lane: Lane, error: Failure) -> None:
         assert lane.current is not None
         outcome = self._accounts.fail(lane.current, error, lane.size, self._now())
         if outcome is not None:
@@ -142,7 +144,7 @@ class LaneRules:
             lane.closed = True
         self._settle()
 
-    def _end(self, lane: Lane, outcome: dict[str, Any]) -> None:
+    def _end(self, lane: Lane, outcome: Outcome) -> None:
         assert lane.current is not None
         self._record(lane.current.cell, outcome)
         lane.current, lane.served = None, lane.served + 1
@@ -150,7 +152,7 @@ class LaneRules:
             lane.closed = True
         self._settle()
 
-    def _record(self, cell: Cell, outcome: dict[str, Any]) -> None:
+    def _record(self, cell: Cell, outcome: Outcome) -> None:
         self._by_id[cell.trial_id] = self._accounts.close(cell.trial_id, outcome)
         self._outcomes.append(self._by_id[cell.trial_id])
 

@@ -29,10 +29,11 @@ from rayscale.on_ray.lanes.processes import Member, end_actor, kill_strays, kill
 from rayscale.on_ray.lanes.retry import OUT_OF_MEMORY
 from rayscale.on_ray.lanes.rules import START_SECONDS
 from rayscale.on_ray.session.occupancy import Holder, Steady, look_at
+from rayscale.runs.outcomes import Outcome
 from rayscale.runs.provenance import provenance
 from rayscale.runs.savepoints import Saving
 from rayscale.runs.trial import Trial
-from rayscale.system.failures import describe
+from rayscale.system.failures import Failure, describe
 
 if TYPE_CHECKING:
     from rayscale.on_ray.data.stream import Stream
@@ -183,14 +184,14 @@ class _PoolActor(LanePool):
         self._begin(self._probe(lane_id, group, rank, member))
 
     async def _probe(self, lane_id: int, group: str, rank: int, member: Member) -> None:
-        where = {"rank": rank, "host": member.host}
+        where: Failure = {"rank": rank, "host": member.host}
         while self.has(lane_id, group):
             try:
                 await asyncio.wait_for(_answer(member.actor), self.settings.hang_seconds)
             except TimeoutError:
                 text = f"the process of worker {rank} (pid {member.pid} on {member.host}) does not answer"
-                error = {"message": f"{text} since {self.settings.hang_seconds:.0f} s", "code": "hang", **where}
-                await self.lose(lane_id, group, error)
+                text += f" since {self.settings.hang_seconds:.0f} s"
+                await self.lose(lane_id, group, {"message": text, "code": "hang", **where})
                 return
             except ray.exceptions.ActorUnavailableError:
                 pass  # may come back; if not, it is said to be dead
@@ -336,7 +337,7 @@ class LaneWorker:
 
     def _train(
         self, serial: int, trial: Trial, prepared: Any, checkpoint: str | None, micro_batch: int | None
-    ) -> dict[str, Any]:
+    ) -> Outcome:
         def progress(told: dict[str, Any]) -> None:
             self.pool.beat.remote(self.lane_id, serial, self.rank, told)
 

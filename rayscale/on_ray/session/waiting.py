@@ -8,6 +8,7 @@ from typing import Any
 
 from rayscale.errors import ClusterError
 from rayscale.on_ray.session.occupancy import waiting_text
+from rayscale.runs.events import Event
 
 SAY_SECONDS = 30.0
 QUIET_SECONDS = 3.0  # slots change hands; a wait is worth a word from here on
@@ -18,7 +19,7 @@ class Wait:
     """`most` is how many seconds a run may wait in one go, None for no limit; `log` takes events of the run."""
 
     most: float | None
-    log: Callable[[Mapping[str, Any]], None]
+    log: Callable[[Event], None]
     _said: float | None = None
 
     def look(self, now: Mapping[str, Any], clock: float) -> bool:

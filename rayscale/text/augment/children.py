@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from rayscale.errors import InputError
 from rayscale.study.augment_key import NONE, Augmentation, read
-from rayscale.system.atomic import publish_file, publish_folder
+from rayscale.system.disk import PRIVATE, write_file, write_folder
 from rayscale.text import folders, prepared
 from rayscale.text.augment import segments
 from rayscale.text.augment.chain import CHILDREN, fingerprint
@@ -164,7 +164,7 @@ def _make(cleaned: Path, found: FoundAugmentation, workers: Workers, say: Progre
     meter.skip(len(rows) - sum(int(starts[number + 1] - starts[number]) for number in missing))
     for number, table in whole_blocks(workers.augment(augmentation, blocks), starts, augmentation.copies):
         ordered = table.cast(CHILDREN).sort_by([("row", "ascending"), ("copy", "ascending")])
-        publish_file(files[number], as_file(ordered))
+        write_file(files[number], as_file(ordered), PRIVATE)
         meter.add(len(ordered) // augmentation.copies)
     kept, dropped = _select(files, cleaned, rows)
 
@@ -182,7 +182,7 @@ def _make(cleaned: Path, found: FoundAugmentation, workers: Workers, say: Progre
         manifest = {"augmentation": augmentation.describe(), "rows": counts, "characters": characters}
         folders.write_manifest(temporary, manifest)
 
-    publish_folder(folder, write, folders.is_whole)
+    write_folder(folder, write, folders.is_whole, PRIVATE)
     shutil.rmtree(parts)
     return folder
 
@@ -265,7 +265,7 @@ def _tokenise(plain: Prepared, children_folder: Path, path: Path, workers: Worke
         manifest["augmentation"] = {**made["augmentation"], "rows": made["rows"]}
         folders.write_manifest(temporary, manifest)
 
-    publish_folder(path, write, folders.is_whole)
+    write_folder(path, write, folders.is_whole, PRIVATE)
     shutil.rmtree(folder, ignore_errors=True)  # not there if no child stays
 
 

@@ -1,4 +1,4 @@
-"""The data doctor: what can be said of a study's text before anything is spent, each finding with its mend.
+"""The data doctor: what is wrong with a study's text, before anything is spent; each finding with its fix.
 
 It looks at the clean rows that a survey saw; of many rows the first ones by hash, which are a fair sample. It needs
 neither torch nor Ray.
@@ -17,46 +17,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rayscale.errors import DataError
-from rayscale.study.checkpoints import read_tokenizer
-from rayscale.system.atomic import publish_file
+from rayscale.system.disk import PRIVATE, write_file
 from rayscale.system.doctor import Finding
 from rayscale.system.machine import cache_root
 from rayscale.text.form import find_form
 from rayscale.text.review.encoding_faults import find_trouble
 from rayscale.text.review.first_look import FIRST_LOOK_VERSION, FirstLook, look
-from rayscale.text.scripts import share_unspaced, worth_in_letters
+from rayscale.text.review.token_findings import LOOKED_AT, PREFIX, characters_of, of_tokenizers, some_texts
+from rayscale.text.scripts import share_unspaced
 from rayscale.text.tasks.entities import scheme_text
 from rayscale.text.tasks.seq2seq import bleu_tokenizer
-from rayscale.text.tokens.encode import TokenizerSpec, letters_per_token, tokenizer_folder
-from rayscale.text.tokens.token_files import training_texts
-from rayscale.text.tokens.vocabulary import make_vocabulary
+from rayscale.text.tokens.encode import TokenizerSpec
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from rayscale.study.study import Study
     from rayscale.text.prepared import Prepared
     from rayscale.text.review.survey import Survey
 
-LOOKED_AT = 20_000  # texts that are read for signs of wrong encoding
-TOKENISED = 512  # texts that a tokenizer is tried on
-MOST_LETTERS = 20_000  # of each of these
-LITTLE_TEXT = 200_000  # bytes that a tokenizer is trained on in less than a second
 FEW_ROWS = 8  # of a class
 UNEVEN = 20.0  # times that the largest class has the rows of the smallest
 MANY_LEAKS = 0.01
-MANY_CUT = 0.05
 MANY_GARBLED = 0.001
-MANY_UNKNOWN = 0.01
-MANY_UNSEEN = 0.05
-FEW_LETTERS_A_PIECE = 2.0  # a Chinese sign counts as three
-FEW_UNSPACED = 0.2
 LITTLE_GAIN = 0.02
 FEW_HELD_OUT = 100
-_TOKENS = "tokens of "
 _FOLDERS = re.compile(r"(?<!\S)\S*/")
-_BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 @dataclass(frozen=True)
@@ -103,7 +87,7 @@ def after_preparing(
     prepared: Mapping[str, Prepared],
 ) -> dict[str, Any]:
     """A diagnosis of plan.json with its findings on tokens measured anew, now that every tokenizer is there."""
-    other = [finding for finding in told["findings"] if not finding["name"].startswith(_TOKENS)]
+    other = [finding for finding in told["findings"] if not finding["name"].startswith(PREFIX)]
     measured = [finding.to_json() for finding in of_tokenizers(study, found, specs, prepared)]
     return {**told, "findings": [*other, *measured]}
 
@@ -118,7 +102,7 @@ def first_look(found: Survey, task: str) -> FirstLook | None:
     except (OSError, ValueError, TypeError, KeyError):  # not there, or cut off: looked at anew
         form = find_form(task)
         seen = look(found.splits, len(found.labels)) if form.one_class or form.packed else None
-        publish_file(path, json.dumps(seen.to_json() if seen else None).encode())
+        write_file(path, json.dumps(seen.to_json() if seen else None).encode(), PRIVATE)
         return seen
 
 
@@ -129,14 +113,16 @@ def _rows(found: Survey) -> Iterator[Finding]:
     more = counts["bad_row_lines"] - lost["bad_row"]  # that were read as parts of rows
     text = (
         f"{counts['read']:,} read, {lost['duplicate']:,} duplicates, {lost['empty']:,} without text, "
-        f"{lost['bad_row']:,} that cannot be used" + (f" ({counts['bad_row_lines']:,} lines)" if more else "")
+        f"{lost['bad_row']:,} unusable" + (f" ({counts['bad_row_lines']:,} lines)" if more else "")
     )
     many = sum(lost.values()) + more > 0.1 * (read + more)
-    mend = "more than a tenth is lost: see where it comes from" + (f", first at {_first_bad(found)}" if more else "")
+    mend = "more than a tenth of the rows is lost: check their source" + (
+        f", first at {_first_bad(found)}" if more else ""
+    )
     yield Finding("rows", "warn" if many else "ok", text, mend * many)
     if conflicts := counts["conflicting_labels"]:
-        text = f"{conflicts:,} of the dropped duplicates carry another label than the row that stayed"
-        yield Finding("contradictions", "warn", text, "decide on one label for each text; no model can learn both")
+        text = f"{conflicts:,} dropped duplicates have another label than the row that was kept"
+        yield Finding("contradictions", "warn", text, "choose one label for each text; no model can learn both")
     fewest = min(found.rows_validation, found.rows_test)
     if found.labels and fewest < FEW_HELD_OUT:
         off = 1.96 * math.sqrt(0.16 / fewest)
@@ -185,21 +171,23 @@ def _labels(found: Survey, task: str) -> Iterator[Finding]:
     if sizes[low] < FEW_ROWS:
         few = [found.labels[place] for place in np.argsort(sizes, kind="stable") if sizes[place] < FEW_ROWS]
         shown = ", ".join(map(_short, few[:5])) + (", ..." if len(few) > 5 else "")
-        mends.append(f"give more rows of {shown}: {FEW_ROWS} or more can be learnt from")
+        mends.append(f"give more rows of {shown}: {FEW_ROWS} or more are needed")
     if sizes[high] > UNEVEN * max(1, sizes[low]):
-        mends.append("judge by f1_macro (target: f1_macro), since accuracy hides the rare ones")
+        mends.append("judge by f1_macro (target: f1_macro), since accuracy hides rare labels")
     numbers = [name for name in found.labels if name.removeprefix("-").isdecimal()]
     if numbers and len(numbers) < named:
         others = ", ".join(f"'{_short(name)}'" for name in found.labels if name not in numbers)
-        mends.append(f"some labels are numbers and some are names ({others[:100]}): mend them if one was meant")
+        mends.append(
+            f"some labels are numbers and some are names ({others[:100]}): make them all one kind if that was meant"
+        )
     if alike := _alike(dict(zip(found.labels, sizes.tolist(), strict=True))):
-        text += f"; alike but for case, blanks or signs that do not show: {alike}"
-        mends.append("write each label in one way: these count as different ones")
+        text += f"; the same but for case, spaces or invisible characters: {alike}"
+        mends.append("write each label in one way: these count as different labels")
     if written := found.counts["label_spellings"]:
         shown = ", ".join(
             f"{_exactly(raw)} ({number:,} rows) as {_exactly(label)}" for label, raw, number in written[:5]
         )
-        text += f"; read without their blanks: {shown}{', ...' * (len(written) > 5)}"
+        text += f"; read without surrounding spaces: {shown}{', ...' * (len(written) > 5)}"
     yield Finding("labels", "warn" if mends else "ok", text, "; ".join(mends))
     if task == "token-classification":
         yield Finding("tags", "ok", scheme_text(found.labels))
@@ -237,134 +225,35 @@ def _leaks(found: Survey) -> Finding:
     dropped = found.counts["dropped"]
     exact = dropped["in_test"] + dropped["in_validation"]
     nearly = dropped.get("near_test", 0) + dropped.get("near_validation", 0)
-    text = f"{exact:,} training rows are a held-out text, {nearly:,} nearly one; all are kept out"
+    text = f"{exact:,} training rows duplicate a held-out row, {nearly:,} nearly do; all are left out"
     if found.near_duplicates:
         text += f" ({_FOLDERS.sub('', found.near_duplicates[0])})"
     many = exact + nearly > MANY_LEAKS * (found.rows_train + exact + nearly)
-    mend = "results on this split that did not leave them out were too good; near_duplicates.txt of a run lists them"
+    mend = "earlier results on this split that included them are too good; near_duplicates.txt of a run lists them"
     return Finding("leakage", "warn" if many else "ok", text, mend * many)
 
 
 def _lengths(found: Survey) -> Finding:
-    lengths = np.array(_characters(_some(found, "train", 5 * LOOKED_AT)))
+    lengths = np.array(characters_of(some_texts(found, "train", 5 * LOOKED_AT)))
     low, middle, high = np.quantile(lengths, (0.05, 0.5, 0.95))
     text = f"half of the training texts have {middle:,.0f} characters or fewer, 90% {low:,.0f} to {high:,.0f}"
     return Finding("lengths", "ok", f"{text}; the longest has {lengths.max():,}")
 
 
-def _characters(texts: Sequence[str]) -> list[int]:
-    """Characters of each text; where words have no spaces, the ones between tokens or words do not count."""
-    if share_unspaced(texts[:LOOKED_AT]) < FEW_UNSPACED:
-        return [len(text) for text in texts]
-    return [sum(map(len, text.split())) for text in texts]
-
-
 def _encoding(found: Survey) -> Finding:
-    texts = _some(found, "train", LOOKED_AT) + _some(found, "test", LOOKED_AT // 4)
+    texts = some_texts(found, "train", LOOKED_AT) + some_texts(found, "test", LOOKED_AT // 4)
     signs = find_trouble(texts)
     if not signs:
-        return Finding("encoding", "ok", f"no sign of trouble in {len(texts):,} texts")
+        return Finding("encoding", "ok", f"no sign of wrong encoding in {len(texts):,} texts")
     many = any(sign.texts > max(2, MANY_GARBLED * len(texts)) for sign in signs)
     said = "; ".join(f"{sign.kind} in {sign.texts:,} (such as {sign.example!r})" for sign in signs)
     mends = {
-        "markup": "take markup out of the texts (html.unescape)",
-        "control characters": "take control characters out",
+        "markup": "remove markup from the texts (html.unescape)",
+        "control characters": "remove control characters",
     }
-    rest = "write the file again from its source, read in the encoding it has; what is mixed already, `ftfy` mends"
+    rest = "export the file again with its true encoding; `ftfy` repairs text that is already mixed"
     told = dict.fromkeys(mends.get(sign.kind, rest) for sign in signs)
     return Finding("encoding", "warn" if many else "ok", f"of {len(texts):,} texts: {said}", "; ".join(told) * many)
-
-
-def of_tokenizers(
-    study: Study, found: Survey, specs: Sequence[TokenizerSpec], prepared: Mapping[str, Prepared]
-) -> Iterator[Finding]:
-    """How each tokenizer takes the training texts: tokens, share cut off, how well its vocabulary covers them."""
-    form = find_form(study.task.type)
-    texts = {
-        name: [" ".join(form.texts(text))[:MOST_LETTERS] for text in _some(found, name, TOKENISED)]
-        for name in found.splits
-    }
-    limit = None if form.packed or study.task.kind.windowed else study.task.length
-    for spec in dict.fromkeys(specs):
-        ready = prepared.get(spec.name)
-        try:
-            folder = ready.tokenizer_folder if ready else tokenizer_folder(spec) if spec.kind == "pretrained" else None
-        except DataError:
-            folder = None  # of the hub, not fetched yet
-        if folder is not None:
-            yield _measured(spec, read_tokenizer(folder)[0], texts, limit, ready)
-        elif (trained := _trained(spec, found, study)) is not None:
-            yield _measured(spec, trained, texts, limit, None)
-        else:
-            yield _expected(spec, texts["train"], limit)
-
-
-def _trained(spec: TokenizerSpec, found: Survey, study: Study) -> Tokenizer | None:
-    """The tokenizer that preparing will train, where there is so little text that this takes no time; else None."""
-    if spec.kind != "trained" or not found.exact or found.bytes["train"] > LITTLE_TEXT:
-        return None
-    try:
-        return make_vocabulary(
-            spec, training_texts(found.splits["train"], study.task.type), study.task.type, study.task.length
-        ).tokenizer
-    except DataError:  # too small a vocabulary: preparing tells it
-        return None
-
-
-def _expected(spec: TokenizerSpec, texts: Sequence[str], limit: int | None) -> Finding:
-    """A tokenizer that is not there yet, by the length of the texts: a guess, right for running text."""
-    letters = np.array([len(text) for text in texts]) * worth_in_letters(texts)
-    lengths = letters / letters_per_token(spec.vocabulary or 30_000)
-    text = f"about {np.median(lengths):,.0f} tokens a text (median), by its length"
-    if limit is None:
-        return Finding(f"{_TOKENS}{spec.name}", "ok", text)
-    cut = float((lengths + 2 > limit).mean())
-    mend = f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + 2)}" if cut > MANY_CUT else ""
-    text += f"; about {cut:.2g} of the texts are longer than {limit} and will be cut"
-    return Finding(f"{_TOKENS}{spec.name}", "warn" if mend else "ok", text, mend)
-
-
-def _measured(
-    spec: TokenizerSpec, tokenizer: Tokenizer, texts: Mapping[str, Sequence[str]], limit: int | None,
-    ready: Prepared | None,
-) -> Finding:  # fmt: skip
-    """What a tokenizer makes of the `texts` of each split; lengths are those of the training texts."""
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    ids = {
-        name: [each.ids for each in tokenizer.encode_batch_fast(list(some), add_special_tokens=False)]
-        for name, some in texts.items()
-    }
-    train = texts["train"]
-    lengths = np.array([len(each) for each in ids["train"]])
-    special = tokenizer.num_special_tokens_to_add(is_pair=False)
-    a_piece = sum(_characters(train)) / max(1, lengths.sum())
-    letters = sum(map(len, train)) * worth_in_letters(train) / max(1, lengths.sum())
-    text = f"{np.median(lengths):,.0f} tokens a text (median), "
-    if share_unspaced(train) < FEW_UNSPACED:  # a word has no end to see, otherwise
-        text += f"{lengths.sum() / max(1, sum(len(text.split()) for text in train)):.2f} a word, "
-    text += f"{a_piece:.2g} {'character' if f'{a_piece:.2g}' == '1' else 'characters'} each"
-    named = {number for name in ("[UNK]", "<unk>") if (number := tokenizer.token_to_id(name)) is not None}
-    fallback = {number for piece, number in tokenizer.get_vocab().items() if _BYTE_PIECE.fullmatch(piece)}
-    strange = unseen = 0.0
-    for what, chosen in (("unknown", named), *([("single bytes", fallback)] if fallback else [])):
-        shares = {name: _share(some, chosen) for name, some in ids.items() if some}
-        strange, unseen = strange + shares["train"], unseen + max(shares.values())
-        told = ", ".join(f"{share:.2g} of {name}" for name, share in shares.items())
-        text += f"; {what}: {told}" if any(shares.values()) else f"; none {what}"
-    mends = []
-    if limit is not None:
-        whole = ready.manifest["splits"]["train"] if ready else {}
-        cut = float(whole.get("truncated_share", (lengths + special > limit).mean()))
-        text += f"; {cut:.2g} of the texts are longer than {limit} and {'are' if ready else 'will be'} cut"
-        if cut > MANY_CUT:
-            mends.append(f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + special)}")
-    if strange > MANY_UNKNOWN or letters < FEW_LETTERS_A_PIECE:
-        mends.append("its vocabulary does not suit this text: a checkpoint of the text's language and field, or models "
-                     "from scratch with a larger vocabulary, would read it better")  # fmt: skip
-    elif unseen > MANY_UNSEEN:
-        mends.append("held-out texts have characters that the training texts lack: see whether they are of one source")
-    return Finding(f"{_TOKENS}{spec.name}", "warn" if mends else "ok", text, "; ".join(mends))
 
 
 def _why_no_look(study: Study) -> str:
@@ -373,7 +262,7 @@ def _why_no_look(study: Study) -> str:
     if not (form.one_class or form.packed):
         return "there is no simple model for this task"
     if study.task.text_pair is not None:
-        return "counts of words do not say how two texts go together"
+        return "word counts cannot tell how two texts relate"
     return ""
 
 
@@ -388,21 +277,8 @@ def _curve(seen: FirstLook | None, why_none: str) -> Iterator[Finding]:
         f"{abs(100 * seen.fall):.2g}% per doubling ({100 * ends[0]:.2g} to {100 * ends[1]:.2g}%), from "
         f"{seen.losses[0]:.3g} at {seen.sizes[0]:,} {seen.unit} to {seen.losses[-1]:.3g} at {seen.sizes[-1]:,}"
     )
-    mend = "look at labels and columns: a simple model learns nothing more from more of this text"
+    mend = "check labels and columns: a simple model learns nothing from more of this text"
     yield Finding("first look", "ok" if pays else "warn", text, "" if pays else mend)
-
-
-def _some(found: Survey, split: str, most: int) -> list[str]:
-    return found.splits[split]["text"].slice(0, most).to_pylist()
-
-
-def _share(texts: Sequence[Sequence[int]], chosen: set[int]) -> float:
-    """Share of the pieces of these texts that are among the chosen ones."""
-    return sum(number in chosen for ids in texts for number in ids) / max(1, sum(map(len, texts)))
-
-
-def _round_up(length: float) -> int:
-    return 32 * math.ceil(length / 32)
 
 
 def _short(text: str) -> str:

@@ -28,7 +28,8 @@ from rayscale.text.rows import near_duplicates
 from rayscale.text.sources import corpus, digests, remote
 from rayscale.text.sources.encodings import proposal
 from rayscale.text.sources.opening import ending
-from rayscale.text.sources.readers import BadRow, LabelKinds, Row, Source, read_jsonl
+from rayscale.text.sources.readers import Source, read_jsonl
+from rayscale.text.sources.row import BadRow, LabelKinds, Row
 from rayscale.text.split import TEST, TRAIN, VALIDATION
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from rayscale.system.atomic import publish_file
+from rayscale.system.disk import PRIVATE, write_file
 from rayscale.text.rows import near_duplicates
 from rayscale.text.rows.leaks import Leak, texts_of
 from rayscale.text.rows.pieces import read_bucket
@@ -124,5 +124,5 @@ class _Compare:
             "group": held_out.groups[others],
             "similarity": found.similarities[close],
         }
-        publish_file(self.search.leaks(bucket), as_file(pa.table(leaks)))
+        write_file(self.search.leaks(bucket), as_file(pa.table(leaks)), PRIVATE)
         yield pa.table({"bucket": [bucket]})

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from rensa import RMinHash
 
-from rayscale.system.atomic import publish_folder
+from rayscale.system.disk import PRIVATE, write_folder
 from rayscale.text.normalise import mix
 from rayscale.text.scripts import LETTERS, in_ranges, marks
 
@@ -121,7 +121,7 @@ def publish(held_out: HeldOut, folder: Path) -> None:
         for name in _ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(held_out, name))
 
-    publish_folder(folder, write, Path.exists)
+    write_folder(folder, write, Path.exists, PRIVATE)
 
 
 def load(folder: Path, threshold: float) -> HeldOut:

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.study.encoding_names import is_wide
-from rayscale.system.atomic import publish_file
+from rayscale.system.disk import PRIVATE, write_file
 from rayscale.text.rows import clean
 from rayscale.text.rows.assembly import labels_of, line_of, lines_of_problems, refuses, sift, spellings_of
 from rayscale.text.rows.clean import BUILT_IN, SourceFile
@@ -130,10 +130,10 @@ def spill(piece: Piece, reading: Reading) -> dict[str, Any]:
         _write_run(folder / f"{name}-{found['runs']:04d}.arrow", waiting, reading.bits)
         found["runs"] += 1
     if bad:
-        publish_file(folder / f"{name}.bad.txt", "".join(f"{line}\n" for line in bad).encode())
+        write_file(folder / f"{name}.bad.txt", "".join(f"{line}\n" for line in bad).encode(), PRIVATE)
     told = [[*pair, number] for pair, number in sorted(spellings.items())]
     found |= {"bad_rows": len(bad), "bad_row_lines": bad_lines, "labels": sorted(labels), "spellings": told}
-    publish_file(folder / f"{name}.json", json.dumps(found).encode())
+    write_file(folder / f"{name}.json", json.dumps(found).encode(), PRIVATE)
     return found
 
 
@@ -146,7 +146,7 @@ def _write_run(path: Path, tables: Sequence[pa.Table], bits: int) -> None:
         for first, stop in itertools.pairwise(ends):
             (batch,) = rows.slice(first, stop - first).to_batches() or [_nothing(rows.schema)]
             writer.write_batch(batch)
-    publish_file(path, sink.getbuffer())
+    write_file(path, sink.getbuffer(), PRIVATE)
 
 
 def _buckets(keys: np.ndarray, bits: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from rayscale.errors import DataError
 from rayscale.study.encoding_names import UTF_8
 from rayscale.text.sources.encodings import proposal
 from rayscale.text.sources.opening import ending, lines_of, open_text
-from rayscale.text.sources.readers import byte_in, undecoded
+from rayscale.text.sources.row import byte_in, undecoded
 
 READ_ROWS = 2000
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")

@@ -30,7 +30,7 @@ from importlib import metadata
 from pathlib import Path
 
 from rayscale.errors import DataError
-from rayscale.system.atomic import publish_file
+from rayscale.system.disk import PRIVATE, write_file
 from rayscale.system.machine import cache_root
 from rayscale.text.normalise import normalise
 
@@ -89,7 +89,7 @@ def ensure_corpus(each: Callable[[Callable[[str], list[str]], list[str]], Iterab
             if paragraph not in seen:
                 seen.add(paragraph)
                 lines.append(json.dumps([paragraph, package]) + "\n")
-    publish_file(path, "".join(lines).encode())
+    write_file(path, "".join(lines).encode(), PRIVATE)
     return path
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rayscale.errors import DataError
 from rayscale.study.encoding_names import UTF_8
-from rayscale.system.atomic import publish_file
+from rayscale.system.disk import PRIVATE, write_file
 from rayscale.system.machine import cache_root
 from rayscale.text.sources.opening import open_bytes
 
@@ -101,6 +101,6 @@ def _recall(noted: Path, stamp: list[int]) -> Content | None:
 def _note(noted: Path, stamp: list[int], found: Content) -> None:
     content = {"stamp": stamp, "block_bytes": BLOCK_BYTES, "digest": found.digest, "line_ends": found.line_ends}
     try:
-        publish_file(noted, json.dumps(content).encode())
+        write_file(noted, json.dumps(content).encode(), PRIVATE)
     except OSError:
         pass  # a cache that is full or read-only: the next call reads the file again

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from rayscale.errors import DataError
 from rayscale.text.sources.opening import MAX_ROW, short
-from rayscale.text.sources.readers import BadRow, Row, missing
+from rayscale.text.sources.readers import missing
+from rayscale.text.sources.row import BadRow, Row
 
 #: Bytes of a row group, by its own account, up to which its texts are read as dictionaries.
 MAX_PACKED = 1 << 26

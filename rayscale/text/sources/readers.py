@@ -10,38 +10,16 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rayscale.errors import DataError, nearest
 from rayscale.study.encoding_names import UTF_8, is_wide
 from rayscale.text.sources.encodings import proposal
 from rayscale.text.sources.opening import MAX_ROW, lines_of, naming_damage, open_bytes, open_text, short, too_long
-
-
-class Row(NamedTuple):
-    """The values of the asked columns and the line (from 1; the row's number in parquet) they begin at."""
-
-    line: int
-    values: tuple[Any, ...]
-
-
-class BadRow(NamedTuple):
-    """A row that cannot be used: where it is, what was found there, what mends it, how many lines go with it.
-
-    `undecoded`: what was found are bytes that are not in the file's encoding, and the mend is that of the whole file.
-    """
-
-    line: int
-    column: str | None
-    found: str
-    mend: str
-    lines: int = 1
-    undecoded: bool = False
-
+from rayscale.text.sources.row import BadRow, Row, byte_in, undecoded
 
 #: Characters of a document of plain text at most.
 MAX_DOCUMENT = 1 << 28
@@ -52,8 +30,6 @@ SWALLOWED_LINES = 8
 KNOWN_VALUES = 10_000
 
 Source = Callable[..., Iterator[Row | BadRow]]
-
-_FRACTION = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?|[+-]?\d+e[+-]?\d+", re.IGNORECASE)
 
 
 def read_csv(path: str, columns: Sequence[str], encoding: str = UTF_8) -> Iterator[Row | BadRow]:
@@ -114,7 +90,9 @@ class _Delimited:
                 return None
         if len(fields) != len(self.header):
             found = f"{len(fields)} fields where the first line has {len(self.header)}"
-            return BadRow(line, None, found, "quote fields that hold the separator (csv), or mend the row", len(taken))
+            return BadRow(
+                line, None, found, "quote fields that contain the separator (csv), or fix the row", len(taken)
+            )
         if self.named and fields[0].removeprefix("\ufeff") == self.header[0] and fields[1:] == self.header[1:]:
             return BadRow(line, None, "the header line once more", "take it out")
         if len(taken) > 1 and self._are_rows(taken[:-1]):
@@ -260,14 +238,14 @@ def _object(raw: bytes, line: int, encoding: str = UTF_8) -> dict[str, Any] | Ba
         text = raw.decode(encoding)
         value = _parse(text.removeprefix("\ufeff") if line == 1 else text)
     except _TwiceError as error:
-        return BadRow(line, short(error), "this key twice in one object", "name one of them otherwise, or take it out")
+        return BadRow(line, short(error), "this key twice in one object", "rename or remove one of them")
     except UnicodeDecodeError as error:
         return BadRow(line, None, f"byte 0x{error.object[error.start]:02x}", "", undecoded=True)
     except (ValueError, RecursionError) as error:
         lines = raw.strip().count(b"\r") + 1
         if lines > 1:  # of a Macintosh of old: to JSON it is one
             return BadRow(line, None, f"{lines:,} lines that end with CR alone", "end lines with LF", lines)
-        return BadRow(line, None, f"no JSON ({short(error)})", one)
+        return BadRow(line, None, f"invalid JSON ({short(error)})", one)
     if isinstance(value, list):
         return BadRow(line, None, f"a JSON list of {len(value):,}", one, max(1, len(value)))
     if not isinstance(value, dict):
@@ -291,7 +269,7 @@ def read_txt(path: str, columns: Sequence[str], encoding: str = UTF_8) -> Iterat
                 parts.append(text)
                 length += len(text)
                 if length > MAX_DOCUMENT:
-                    text = f"a document of more than {MAX_DOCUMENT:,} characters; set blank lines between documents"
+                    text = f"a document of more than {MAX_DOCUMENT:,} characters; put blank lines between documents"
                     raise DataError(text, code="row_too_long", where=f"{path}:{begun}")
             elif parts:
                 yield Row(begun, ("".join(parts),))
@@ -313,70 +291,6 @@ def read_builtin(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         yield Row(number, tuple(row[column] for column in columns))
 
 
-def checked_text(value: object, row: Row, column: str) -> str | BadRow:
-    """The value as text, or why it is none."""
-    if not isinstance(value, str):
-        found = "nothing (null)" if value is None else f"{type(value).__name__} {short(value)}"
-        return BadRow(row.line, column, found, "the text must be a string; fill it in or remove the row")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        line = row.line + value.count("\n", 0, error.start)
-        if undecoded(value):
-            return BadRow(line, column, byte_in(value), "", undecoded=True)
-        found = f"half a character (\\u{ord(value[error.start]):04x})"
-        return BadRow(line, column, found, "write the other half, too, or remove the row")
-    return value
-
-
-_UNDECODED = re.compile("[\udc80-\udcff]")
-
-
-def undecoded(text: str) -> bool:
-    """Whether bytes stand in the text that are not in its file's encoding (see `open_text`)."""
-    return not text.isascii() and _UNDECODED.search(text) is not None
-
-
-def byte_in(text: str) -> str:
-    """The first of these bytes."""
-    found = _UNDECODED.search(text)
-    assert found
-    return f"byte 0x{ord(found[0]) - 0xDC00:02x}"
-
-
-class LabelKinds:
-    """Watches that the labels of a file are of one kind: strings beside numbers are two sources with two codings."""
-
-    def __init__(self, column: str) -> None:
-        self._column = column
-        self._first: tuple[str, int] | None = None
-
-    def __call__(self, row: Row) -> BadRow | None:
-        """Why a row whose label is usable does not go with the rows before; None if it does."""
-        value = row.values[-1]
-        kind = "boolean" if isinstance(value, bool) else "whole number" if isinstance(value, int) else "string"
-        if self._first is None:
-            self._first = kind, row.line
-        first, line = self._first
-        if kind == first:
-            return None
-        found = f"the {kind} {short(value)}, and a {first} in line {line}"
-        return BadRow(row.line, self._column, found, "write the labels of a file as strings, or all as whole numbers")
-
-
-def checked_label(value: object, row: Row, column: str) -> str | BadRow:
-    """The label as a string, or why it is none. Whole numbers and booleans are labels; fractions are not."""
-    if isinstance(value, (bool, int)):
-        return str(value).lower()
-    text = checked_text(value, row, column)
-    if isinstance(text, BadRow):
-        return text if isinstance(value, str) else text._replace(mend="a label is a string or a whole number")
-    text = " ".join(text.split())
-    if _FRACTION.fullmatch(text):
-        return BadRow(row.line, column, f"the fraction {text}", "a label is a name or a whole number: 1 instead of 1.0")
-    return text or BadRow(row.line, column, "an empty label", "fill it in, or remove the row")
-
-
 #: Tokens of a file's only sentence from which on its blank lines are missing.
 MOST_TOKENS = 1000
 
@@ -394,7 +308,7 @@ def read_conll(path: str, columns: Sequence[str], encoding: str = UTF_8) -> Iter
             if not text.strip() or text.startswith("-DOCSTART-"):
                 if not text and begun == first and len(tokens) > MOST_TOKENS:
                     found = f"the whole file is one sentence of {len(tokens):,} tokens"
-                    raise DataError(f"{found}; set a blank line after each", code="bad_data", where=f"{path}:{begun}")
+                    raise DataError(f"{found}; put a blank line after each", code="bad_data", where=f"{path}:{begun}")
                 if bad:
                     yield bad._replace(lines=line - begun)
                 elif tokens:
@@ -405,9 +319,9 @@ def read_conll(path: str, columns: Sequence[str], encoding: str = UTF_8) -> Iter
             first = first or begun
             fields = text.rstrip("\r\n").split("\t") if "\t" in text else text.split()
             if len(fields) < 2 or not fields[0].strip() or not fields[-1].strip():
-                found = f"{text.strip()[:60]!r}, which is no token with a tag"
+                found = f"{text.strip()[:60]!r}, which is not a token with a tag"
                 bad = bad or BadRow(line, None, found, "give each line a token first and its tag last, "
-                                    "with tabs or blanks between")  # fmt: skip
+                                    "separated by tabs or spaces")  # fmt: skip
                 continue
             tokens.append(fields[0])
             tags.append(fields[-1])

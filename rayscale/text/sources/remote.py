@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from rayscale.errors import DataError
-from rayscale.system.atomic import publish_stream
+from rayscale.system.disk import PRIVATE, write_stream
 from rayscale.system.machine import cache_root, free_bytes
 from rayscale.system.paths import BY_PYARROW
 from rayscale.text.workers import Meter
@@ -102,7 +102,7 @@ def _copy(system: Any, path: str, address: str) -> str:
         raise DataError(f"{text} ({cache_root()}); set RAYSCALE_CACHE to a larger disk", code="no_space", where=address)
     meter = Meter(partial(print, file=sys.stderr, flush=True), f"copying {path}", size, "bytes")
     with system.open(path, "rb") as source:
-        publish_stream(place, partial(_pour, source, meter))
+        write_stream(place, partial(_pour, source, meter), PRIVATE)
     return str(place)
 
 

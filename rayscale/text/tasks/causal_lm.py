@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rayscale.text.form import Form
 from rayscale.text.normalise import normalise
-from rayscale.text.sources.readers import BadRow, Row, checked_text
+from rayscale.text.sources.row import BadRow, Row, checked_text
 
 if TYPE_CHECKING:
     from rayscale.study.study import Task

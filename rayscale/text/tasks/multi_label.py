@@ -11,7 +11,7 @@ import pyarrow as pa
 from rayscale.text.form import EncodingOptions, Form
 from rayscale.text.shards import lists_of
 from rayscale.text.sources.opening import short
-from rayscale.text.sources.readers import BadRow, Row, checked_label
+from rayscale.text.sources.row import BadRow, Row, checked_label
 from rayscale.text.tasks import sequence_classification
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
         try:
             value = json.loads(value)
         except ValueError as error:
-            return BadRow(row.line, task.labels, f"no JSON list ({short(error)})", "mend it, or remove the row")
+            return BadRow(row.line, task.labels, f"an invalid JSON list ({short(error)})", "fix it, or remove the row")
     if isinstance(value, str):
         value = value.split(task.separator) if value.strip() else []
     if not isinstance(value, list):

@@ -13,7 +13,7 @@ from rayscale.text.form import BETWEEN, EncodingOptions, Form
 from rayscale.text.normalise import normalise
 from rayscale.text.shards import lists_of
 from rayscale.text.sources.opening import short
-from rayscale.text.sources.readers import BadRow, Row, checked_text
+from rayscale.text.sources.row import BadRow, Row, checked_text
 from rayscale.text.tasks.sequence_classification import filled
 from rayscale.text.tokens import encode as tokenise
 

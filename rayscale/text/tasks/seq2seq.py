@@ -12,7 +12,7 @@ import pyarrow as pa
 from rayscale.text.form import EncodingOptions, Form
 from rayscale.text.scripts import script_shares, share_unspaced
 from rayscale.text.shards import list_array
-from rayscale.text.sources.readers import BadRow, Row
+from rayscale.text.sources.row import BadRow, Row
 from rayscale.text.tasks.sequence_classification import filled
 from rayscale.text.tokens import encode as tokenise
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from rayscale.text.form import BETWEEN, EncodingOptions, Form
 from rayscale.text.normalise import normalise
 from rayscale.text.shards import list_array, lists_of
-from rayscale.text.sources.readers import BadRow, Row, checked_label, checked_text
+from rayscale.text.sources.row import BadRow, Row, checked_label, checked_text
 from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rayscale.text.form import EncodingOptions, Form
 from rayscale.text.normalise import normalise
 from rayscale.text.shards import list_array
 from rayscale.text.sources.opening import short
-from rayscale.text.sources.readers import BadRow, Row, checked_text
+from rayscale.text.sources.row import BadRow, Row, checked_text
 from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayscale.errors import DataError
-from rayscale.system.atomic import publish_file
+from rayscale.system.disk import PRIVATE, write_file
 from rayscale.text.form import EncodingOptions, Form, find_form
 from rayscale.text.shards import (
     Blocks,
@@ -140,7 +140,7 @@ def encode_parts(
     meter.skip(int(starts[-1]) - sum(int(starts[number + 1] - starts[number]) for number in missing))
     if left:
         for number, table in whole_blocks(workers.transform(partial(encode_block, recipe=recipe), left), starts):
-            publish_file(parts[number], as_file(table.sort_by("row")))
+            write_file(parts[number], as_file(table.sort_by("row")), PRIVATE)
             meter.add(len(table))
     return parts
 

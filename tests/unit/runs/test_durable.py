@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -20,10 +21,12 @@ import pytest
 
 from rayscale.errors import InputError, StorageError
 from rayscale.runs import ledger
-from rayscale.runs.folder import load, log_event
+from rayscale.runs.events import log_event
+from rayscale.runs.folder import load
 from rayscale.runs.ledger import Ledger, NewerRecordError, TrialRecord
 from rayscale.system import disk
 from rayscale.system.storage import Store
+from tests.unit.crashing import Crash, Disk
 
 PLANTED = "chinchilla:A=20,B=30,E=0.8,alpha=0.3,beta=0.35"
 
@@ -149,11 +152,11 @@ def test_a_record_of_a_newer_version_is_refused_and_never_overwritten(tmp_path: 
 def test_a_line_cut_off_by_a_crash_joins_no_other(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     store.write("plan.json", b"{}")
-    log_event(store, "one")
+    log_event(store, {"event": "run_ended"})
     with open(tmp_path / "events.jsonl", "ab") as file:
         file.write(b'{"at": "2026-01-01", "ev')
-    log_event(store, "two")
-    assert [each["event"] for each in load(tmp_path).events] == ["one", "two"]
+    log_event(store, {"event": "trial_started", "trial_id": "a"})
+    assert [each["event"] for each in load(tmp_path).events] == ["run_ended", "trial_started"]
 
 
 # ---- the disk
@@ -163,7 +166,7 @@ def test_a_line_cut_off_by_a_crash_joins_no_other(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt-get install strace")
 def test_row_30_a_write_is_flushed_before_it_is_named_and_its_folder_after(tmp_path: Path) -> None:
     log = tmp_path / "calls"
-    code = "import sys; from rayscale.system import disk; disk.write(sys.argv[1], b'content')"
+    code = "import sys; from rayscale.system import disk; disk.write_file(sys.argv[1], b'content')"
     calls = "openat,mkdir,write,fsync,fdatasync,rename,renameat,renameat2,close"
     traced = subprocess.run(
         ["strace", "-f", "-y", "-o", str(log), "-e", f"trace={calls}", sys.executable, "-c", code,
@@ -193,14 +196,53 @@ def test_row_30_a_write_is_flushed_before_it_is_named_and_its_folder_after(tmp_p
 
 
 @pytest.mark.row
+@pytest.mark.parametrize("power", [None, 1, 2, 3])
+def test_row_30_a_folder_is_whole_or_not_there_whenever_its_writer_ends(power: int | None, monkeypatch: Any) -> None:
+    def write(content: bytes, replaces: bool) -> None:
+        def fill(folder: Path) -> None:
+            for name in ("a", "b"):
+                disk.append(f"{folder}/{name}", content)  # not flushed: that is what is tested
+
+        disk.write_folder("/place/folder", fill, lambda _: not replaces)
+
+    def contents(made: Disk) -> list[bytes]:
+        if not stat.S_ISDIR(disk._mode("/place/folder")):
+            return []
+        return [made.content(f"/place/folder/{name}") for name in ("a", "b")]
+
+    for before, replaces, allowed in (
+        (None, True, ([], [b"new"] * 2)),
+        (b"old", True, ([b"old"] * 2, [], [b"new"] * 2)),
+        (b"old", False, ([b"old"] * 2,)),
+    ):
+        ended, step = False, 0
+        while not ended:
+            made = Disk()
+            monkeypatch.setattr(disk, "os", made)
+            monkeypatch.setattr(disk, "shutil", made)
+            if before:
+                write(before, True)
+            try:
+                with made.watch(crash=(step, 0.5)):
+                    write(b"new", replaces)
+                ended = True
+            except Crash:
+                step += 1
+            made.restart(None if power is None else random.Random(power))
+            assert contents(made) in allowed, (before, replaces, step)
+            assert not ended or contents(made) == allowed[-1]
+        assert step > 10
+
+
+@pytest.mark.row
 def test_row_30_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: Any) -> None:
     path = str(tmp_path / "file")
-    disk.write(path, b"before")
+    disk.write_file(path, b"before")
     for call in ("fsync", "replace", "write"):
         with monkeypatch.context() as broken:
             broken.setattr(os, call, lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device")))
             with pytest.raises(OSError, match="No space"):
-                disk.write(path, b"after")
+                disk.write_file(path, b"after")
         assert disk.read(path) == b"before"
         assert os.listdir(tmp_path) == ["file"]
 

@@ -107,7 +107,7 @@ def test_an_owner_that_was_overtaken_writes_no_more(store: Store) -> None:
         ledger.guard()
         written_elsewhere(store)
         store.rename("lease/000001.json", "lease/000002.json")
-        with pytest.raises(LeaseLostError, match="another one took the run over"):
+        with pytest.raises(LeaseLostError, match="another one took over the run"):
             ledger.guard()
     assert b'"far"' in store.read("lease/000002.json")  # the end of the loser leaves it as it is
 

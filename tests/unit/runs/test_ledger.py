@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from rayscale.errors import InputError, StorageError
 from rayscale.plan.estimate import Supply
 from rayscale.plan.plan import make_plan
-from rayscale.runs.folder import load, log_event
+from rayscale.runs.events import log_event
+from rayscale.runs.folder import load
 from rayscale.runs.ledger import COLUMNS, Ledger, TrialRecord, make_record, table
 from rayscale.runs.status import read_status
 from rayscale.runs.trial import Trial
@@ -88,9 +89,9 @@ def test_a_run_is_loaded_without_a_cluster(tmp_path: Path, study_file: Path, tri
     plan = make_plan(load_study(study_file), Machine("cpu", 2, "x", "this machine"), Supply("f", 160, 12.0, 2))
     store.write("plan.json", json.dumps(plan.to_json()).encode())
     store.write("study.yaml", study_file.read_bytes())
-    log_event(store, "run_started")
+    log_event(store, {"event": "run_started", "study": None})
     for trial in trials[:3]:
-        log_event(store, "trial_started", trial_id=trial.trial_id)
+        log_event(store, {"event": "trial_started", "trial_id": trial.trial_id})
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     records: list[TrialRecord] = [
         make_record(trials[0], status="ok", train_seconds=3.0, device_seconds=3.5),
@@ -108,7 +109,7 @@ def test_a_run_is_loaded_without_a_cluster(tmp_path: Path, study_file: Path, tri
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         load(tmp_path)
 
 

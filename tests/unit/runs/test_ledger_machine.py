@@ -291,10 +291,10 @@ def test_a_folder_whose_name_could_not_be_flushed_is_made_again() -> None:
         for step in range(6):  # of mkdir, and of the flush of the folder above
             with made_disk.watch(fail=step):
                 try:
-                    disk.write("/place/run/file", content)
+                    disk.write_file("/place/run/file", content)
                     break
                 except OSError:
                     continue
-        disk.write("/place/run/file", content)
+        disk.write_file("/place/run/file", content)
         made_disk.restart(random.Random(0))
         assert disk.read("/place/run/file") == content

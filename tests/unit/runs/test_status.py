@@ -9,7 +9,8 @@ import pytest
 from rayscale.on_ray.progress import Progress
 from rayscale.plan.draft import draft_plan
 from rayscale.plan.plan import Plan
-from rayscale.runs.folder import Run, log_event
+from rayscale.runs.events import log_event
+from rayscale.runs.folder import Run
 from rayscale.runs.ledger import Ledger, TrialRecord, make_record
 from rayscale.runs.packing import LANE_SECONDS, START_UP_SECONDS, SlotUse, packed_seconds, start_up_left
 from rayscale.runs.status import count_status, read_status
@@ -101,7 +102,7 @@ def test_the_live_view_and_the_folder_say_the_same(plan: Plan, tmp_path: Path) -
     records = records_of(plan, "ok", "diverged", "failed")
     for record in records.values():
         Ledger(run.store).write(record)
-    log_event(run.store, "run_started")
+    log_event(run.store, {"event": "run_started", "study": None})
     live, seen = Progress(plan).look(records, [], "training"), read_status(run)
     assert (live.done, live.failed, live.waiting) == (seen["done"], seen["failed"], seen["waiting"])
     assert live.eta_seconds == pytest.approx(seen["eta_seconds"], rel=0.2)  # they look a moment apart

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayscale.errors import InputError, TrialError
-from rayscale.runs.folder import load, log_event
+from rayscale.runs.events import log_event
+from rayscale.runs.folder import load
 from rayscale.runs.ledger import Ledger, make_record
 from rayscale.runs.outcomes import Outcomes
 from rayscale.study.checkpoints import find_checkpoint
@@ -166,7 +168,8 @@ def test_every_way_into_a_run_takes_secrets_out(tmp_path: Path, monkeypatch: pyt
     except TrialError:
         assert CANARY not in json.dumps([describe(error), error_json(error)])
     store = Store.open(tmp_path)
-    log_event(store, "run_stopped", reason=told, attempts=[{"reason": told, "seconds": 1.0}, None])
+    event: Any = {"event": "run_stopped", "reason": told, "attempts": [{"reason": told, "seconds": 1.0}, None]}
+    log_event(store, event)
     write_run(tmp_path, trials(seeds=1, gpus=(1,), models=("tiny",), sizes=(500,)))
     with pytest.raises(InputError, match=r"storage s3://\*\*\*@b: a URI with a secret"):
         Store.open(f"s3://a:{CANARY}@b")

@@ -59,7 +59,11 @@ def test_conll_and_lists_give_the_same_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.conll", "EU B-ORG\nrejects\n\n", r"a\.conll:2: found 'rejects', which is no token with a tag; give each"),
+        (
+            "a.conll",
+            "EU B-ORG\nrejects\n\n",
+            r"a\.conll:2: found 'rejects', which is not a token with a tag; give each",
+        ),
         ("b.jsonl", '{"tokens": ["a", "b"], "tags": ["O"]}\n', r"b\.jsonl:1: tags: found 1 tags for 2 tokens; give"),
         ("b.jsonl", '{"tokens": ["a"], "tags": [3]}\n', r"b\.jsonl:1: tags: found the number 3 .* names such as B-PER"),
         ("b.jsonl", '{"tokens": ["a", " "], "tags": ["O", "O"]}\n', r"b\.jsonl:1: tokens: found an empty string"),

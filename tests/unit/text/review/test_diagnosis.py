@@ -72,7 +72,7 @@ def test_planted_faults_are_found_each_with_its_mend(tmp_path: Path) -> None:
     assert all(bool(each["mend"]) == (each["level"] == "warn") for each in found.values())
     assert "give more rows of rare" in found["labels"]["mend"]
     assert "f1_macro" in found["labels"]["mend"]
-    assert re.search(r"(2[5-9]|3\d) nearly one", found["leakage"]["found"])
+    assert re.search(r"(2[5-9]|3\d) nearly do", found["leakage"]["found"])
     assert "(train.csv:" in found["leakage"]["found"]
     for sign in (f"{READ_WRONGLY} in", "control characters in", "markup in"):
         assert sign in found["encoding"]["found"]
@@ -212,4 +212,4 @@ def test_of_pairs_there_is_no_first_look_since_words_do_not_tell_how_two_texts_g
     plan = draft_plan(load_study(path), MACHINE, Store.open(tmp_path / "run")).to_json()
     told = findings(plan)["first look"]
     assert (told["level"], told["mend"], plan["doctor"]["first_look"]) == ("ok", "", None)
-    assert told["found"] == "none: counts of words do not say how two texts go together"
+    assert told["found"] == "none: word counts cannot tell how two texts relate"

@@ -15,7 +15,8 @@ from rayscale.text.rows.assembly import _check_splits
 from rayscale.text.sources import readers
 from rayscale.text.sources.columns import read_table
 from rayscale.text.sources.encodings import guess, proposal
-from rayscale.text.sources.readers import BadRow, Row, read_conll
+from rayscale.text.sources.readers import read_conll
+from rayscale.text.sources.row import BadRow, Row
 
 TEXTS = {
     "gb18030": "昨天在店里买的鞋子坏了，请给我退款。物流太慢了，我很不满意！这个应用怎么不能登录？",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rayscale.errors import DataError
 from rayscale.text.sources import readers
 from rayscale.text.sources.parquet import read_parquet
-from rayscale.text.sources.readers import BadRow, Row, checked_label
+from rayscale.text.sources.row import BadRow, Row, checked_label
 
 
 def write(tmp_path, name, content):

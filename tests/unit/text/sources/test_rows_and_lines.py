@@ -10,7 +10,8 @@ from rayscale.study.study import load_study
 from rayscale.text.review.diagnosis import _labels, _rows
 from rayscale.text.review.survey import survey
 from rayscale.text.sources import readers
-from rayscale.text.sources.readers import BadRow, Row, read_conll
+from rayscale.text.sources.readers import read_conll
+from rayscale.text.sources.row import BadRow, Row
 
 STUDY = """
 name: lines
@@ -46,7 +47,7 @@ def test_a_quote_that_is_not_closed_tells_how_many_lines_it_takes(tmp_path: Path
     assert (found.counts["read"], found.counts["dropped"]["bad_row"], found.counts["bad_row_lines"]) == (51, 1, 350)
     said, *_ = _rows(found)
     assert said.level == "warn"
-    assert "1 that cannot be used (350 lines)" in said.found
+    assert "1 unusable (350 lines)" in said.found
     assert "first at rows.csv:52" in said.mend
     assert "The rows that cannot be used take 350 lines of their files with them." in row_notes(found.counts)
 
@@ -115,7 +116,7 @@ def test_conll_counts_the_lines_of_a_bad_sentence_and_refuses_a_file_without_bla
     good, bad = _read(tmp_path, "a O\n\nb O\nc\nd O\n", read_conll, "a.conll")
     assert good == Row(1, (["a"], ["O"]))
     assert (bad.line, bad.lines) == (4, 3)
-    with pytest.raises(DataError, match="one sentence of 1,200 tokens; set a blank line after each"):
+    with pytest.raises(DataError, match="one sentence of 1,200 tokens; put a blank line after each"):
         _read(tmp_path, "a O\n" * 1200, read_conll, "b.conll")
     assert len(_read(tmp_path, "a O\n" * 1200 + "\nb O\n", read_conll, "c.conll")) == 2
 
