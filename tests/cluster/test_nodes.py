@@ -29,21 +29,27 @@ SHORT = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the nodes' caches, `head` and `node`."""
+    return tmp_path_factory.mktemp("caches")
+
+
+@pytest.fixture(scope="module")
+def cluster(caches: Path) -> Iterator[Cluster]:
     """A head without slots, where the driver runs, and a node with two: each with a cache of its own."""
-    head = {"num_cpus": 2, "env_vars": {"RAYSCALE_CACHE": str(tmp_path / "head")}, "include_dashboard": False}
-    found = Cluster(initialize_head=True, head_node_args=head)
-    found.add_node(num_cpus=2, resources={"slot": 2}, env_vars={"RAYSCALE_CACHE": str(tmp_path / "node")})
-    found.wait_for_nodes()
-    yield found
-    found.shutdown()
+    head = {"num_cpus": 2, "env_vars": {"RAYSCALE_CACHE": str(caches / "head")}, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    nodes.add_node(num_cpus=2, resources={"slot": 2}, env_vars={"RAYSCALE_CACHE": str(caches / "node")})
+    nodes.wait_for_nodes()
+    yield nodes
+    nodes.shutdown()
 
 
 def test_data_and_checkpoints_reach_a_node_that_shares_no_disk(
-    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caches: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAYSCALE_CACHE", str(tmp_path / "head"))
+    monkeypatch.setenv("RAYSCALE_CACHE", str(caches / "head"))
     offered: list[Path] = []
     whole = parcels.wrap
 
@@ -55,14 +61,14 @@ def test_data_and_checkpoints_reach_a_node_that_shares_no_disk(
 
     monkeypatch.setattr(parcels, "wrap", wrap_and_take_away)
     study = write_study(tmp_path, STUDY.replace("[40, 80, 160]", "[40, 80]").replace("[1x32, 2x32]", "[1x32]"))
-    run = run_study(study, out=str(tmp_path / "head" / "run"), address=cluster.address)
+    run = run_study(study, out=str(tmp_path / "run"), address=cluster.address)
     assert run is not None
     assert set(run.trials.status) == {"ok"}, run.trials.error.tolist()
     assert len(run.trials) == 4
     assert offered
-    received = [path.name for path in (tmp_path / "node" / "parcels").iterdir()]
+    received = [path.name for path in (caches / "node" / "parcels").iterdir()]
     assert len(received) == len(offered)
-    assert not (tmp_path / "node" / "prepared").exists()
+    assert not (caches / "node" / "prepared").exists()
 
 
 @pytest.mark.row
@@ -81,21 +87,21 @@ def test_row_7_more_gpus_than_the_autoscaler_may_start_is_refused_and_as_many_ar
 ) -> None:
     import ray
     from ray.core.generated import autoscaler_pb2
-    from ray.experimental.internal_kv import _internal_kv_put
+    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
 
     node = autoscaler_pb2.NodeGroupConfig(name="workers", resources={"CPU": 8, "slot": 3}, max_count=2)
     may_start = autoscaler_pb2.ClusterConfig(node_group_configs=[node], max_resources={"slot": 5})
+    key = ray._raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode()
+    namespace = ray._raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode()
     ray.init(cluster.address, log_to_driver=False)
-    _internal_kv_put(
-        ray._raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode(), may_start.SerializeToString(),
-        namespace=ray._raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode(),
-    )  # fmt: skip
+    _internal_kv_put(key, may_start.SerializeToString(), namespace=namespace)
     ray.shutdown()
     study = write_study(tmp_path, STUDY.replace("gpus: [1, 2]", "gpus: [6]"))
     with pytest.raises(StudyError, match=r"asks for 6 GPUs a trial; .* all 5 that its autoscaler may start has 5"):
         run_study(study, out=str(tmp_path / "run"), address=cluster.address)
     with connect(cluster.address, "auto", 60) as session:
         assert session.machine.slots == 5
+        _internal_kv_del(key, namespace=namespace)  # other tests use this cluster
 
 
 @pytest.mark.faults

@@ -11,12 +11,15 @@ import pytest
 from ray.tune import ExperimentAnalysis
 
 from rayscale.on_ray import run_study
+from rayscale.on_ray.session.session import Session
 from rayscale.runs.folder import load
 from tests.ray.conftest import STUDY, write_study
 
 
 @pytest.mark.faults
-def test_row_28_tunes_state_damaged_or_deleted_is_built_anew_and_no_trial_runs_again(tmp_path: Path) -> None:
+def test_row_28_tunes_state_damaged_or_deleted_is_built_anew_and_no_trial_runs_again(
+    tmp_path: Path, session: Session
+) -> None:
     text = STUDY.replace("gpus: [1, 2]", "gpus: [1]").replace("[1x32, 2x32]", "[1x32]")
     study, out = write_study(tmp_path, text), tmp_path / "run"
     assert run_study(study, out=str(out)) is not None
@@ -35,9 +38,9 @@ def test_row_28_tunes_state_damaged_or_deleted_is_built_anew_and_no_trial_runs_a
         else:
             shutil.rmtree(out / "tune")
         assert run_study(study, out=str(out)) is not None
-        begun = Counter(each["trial_id"] for each in load(out).events if each["event"] == "trial_started")
+        begun = Counter(event["trial_id"] for event in load(out).events if event["event"] == "trial_started")
         assert begun == Counter(whole.trial_id) + Counter(missing)
-        found = ExperimentAnalysis(str(out / "tune")).dataframe()
-        assert set(found["config/rayscale_trial_id"]) == set(whole.trial_id)
+        table = ExperimentAnalysis(str(out / "tune")).dataframe()
+        assert set(table["config/rayscale_trial_id"]) == set(whole.trial_id)
         now = load(out).trials
         pd.testing.assert_frame_equal(now[["trial_id", "eval_loss"]], whole[["trial_id", "eval_loss"]])
