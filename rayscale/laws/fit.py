@@ -195,11 +195,11 @@ def _fit(observations: Observations, law: Law, target: str, bootstrap: int, seed
         covariance = spread(sample)
         outcome, findings = diagnose(estimate, observations, linked, at_best, pairs, misfits)
     if not (settled[best] and all(np.isfinite(each).all() for each in (natural, pairs, covariance))):
-        text = {
-            "code": "flat_ridge",
-            "message": "no start reached a finite minimum; check the table for extreme values",
-        }
-        return replace(refused, outcome=Outcome.FAILED, warnings=(*refused.warnings, text))
+        why = "no start reached a finite minimum; check the table for extreme values"
+        if np.isfinite(natural).all():
+            why = "the search did not settle: along a ridge, ever larger parameters fit ever so slightly better"
+        warning = {"code": "flat_ridge", "message": why}
+        return replace(refused, outcome=Outcome.FAILED, warnings=(*refused.warnings, warning))
     return replace(
         refused,
         outcome=outcome,

@@ -12,7 +12,7 @@ import pandas as pd
 from rayscale.errors import InputError, TableError
 from rayscale.laws.fitting.observations import require_columns
 from rayscale.laws.fitting.result import far
-from rayscale.runs.fit_rows import data_column, unfit
+from rayscale.runs.fit_rows import data_column, unfit, untrained
 from rayscale.runs.folder import Run
 from rayscale.study.metrics import QUALITIES
 from rayscale.verdict.costs import Cost, costs
@@ -83,6 +83,9 @@ def recommend(
     prices = costs(trials, data, planned, share)
     search = _candidates(trials, rows, metric_law, prices, data, beyond)
     if not len(search):
+        if untrained(trials[trials["status"] == "ok"].reset_index(drop=True)).all():
+            text = "no run did better than guessing: train longer, or start at larger sizes"
+            raise TableError(text, code="untrained", where=aim.metric)
         raise TableError(f"no ok run has {aim.metric}, {data} and params: there is nothing to fit", where=data)
     cost = "gpu_hours" if search["gpu_hours"].notna().any() else "work"
     search = search.dropna(subset=[cost]).reset_index(drop=True)

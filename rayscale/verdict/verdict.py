@@ -207,7 +207,10 @@ def _doubling(trials: pd.DataFrame, fitted: _Fitted, column: str) -> dict[str, d
         able = [fit for fit in fitted.of(largest) if fit.role_of(size)]
         usable = [fit for fit in able if fit.estimate is not None]
         if not usable:
-            missing = "only one model size was run" if axis == "params" else "no law was fitted"
+            missing = "no law was fitted"
+            if axis == "params":
+                ran = trials.loc[trials["status"] == "ok", "params"].nunique()
+                missing = "only one model size was run" if ran < 2 else "only one model size did better than guessing"
             gains[axis] = amount((None, None, None), "%", note=reasons(able) or missing)
             continue
         fit, before, after = usable[0], cell[size], 2 * cell[size]

@@ -212,7 +212,8 @@ def _data_caption(evidence: Evidence, shown: list[str]) -> str:
         return "Only one data size was run, so nothing can be said about more data."
     if falls == measured:
         return "More data lowers the loss of every model." if len(shown) > 1 else "More data lowers the loss."
-    return f"More data does not lower the loss of {', '.join(shorten(m, 40) for m in measured if m not in falls)}."
+    others = ", ".join(shorten(model, 40) for model in measured if model not in falls)
+    return f"More data does not steadily lower the loss of {others}."
 
 
 def _data_reading(beyond: bool) -> str:
@@ -221,7 +222,7 @@ def _data_reading(beyond: bool) -> str:
 
 
 def _falls(cell: pd.DataFrame) -> bool:
-    return len(cell) > 1 and float(cell["mean"].iloc[-1]) < float(cell["mean"].iloc[0])
+    return len(cell) > 1 and float(cell["mean"].iloc[-1]) < float(cell["mean"].iloc[:-1].min())
 
 
 def _data_alt(evidence: Evidence, shown: list[str]) -> str:

@@ -31,7 +31,9 @@ def gathered(simulated):
 def test_rising_loss_is_not_called_falling(simulated, gathered):
     table = simulated.trials(gpus=(1,))
     table.loc[(table["model"] == "gpt2-2x32") & (table["data_requested"] == 800_000), "eval_loss"] = 9.0
-    assert loss_against_data(gathered(table), refuse).caption == "More data does not lower the loss of gpt2-2x32."
+    assert (
+        loss_against_data(gathered(table), refuse).caption == "More data does not steadily lower the loss of gpt2-2x32."
+    )
 
 
 def test_one_data_size_says_nothing_about_more(simulated, gathered):
