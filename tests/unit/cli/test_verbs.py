@@ -243,4 +243,4 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     assert answer("plan", cwd=tmp_path, code=2)["error"]["code"] == "usage"
     assert answer("bogus", cwd=tmp_path, code=2)["error"]["code"] == "usage"
     assert "no such file" in answer("plan", "none.yaml", cwd=tmp_path, code=2)["error"]["message"]
-    assert "no run folder" in answer("status", str(tmp_path), cwd=tmp_path, code=2)["error"]["message"]
+    assert "not a run folder" in answer("status", str(tmp_path), cwd=tmp_path, code=2)["error"]["message"]

@@ -39,7 +39,7 @@ def test_held_out_rows_of_a_group_that_is_refused_do_not_vanish() -> None:
     for each, rows in zip(found.groups, (8, 8, 2), strict=True):
         held = each.held_out["n"] if each.held_out else 0
         assert each.rows_used + held + len(each.rows_dropped) == rows
-    assert "held out, and no fit predicts it" in [each["reason"] for each in found.groups[2].rows_dropped]
+    assert "held out, but there is no fit to predict it" in [each["reason"] for each in found.groups[2].rows_dropped]
 
 
 def test_held_out_rows_far_beyond_the_data_carry_a_warning() -> None:

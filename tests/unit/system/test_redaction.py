@@ -151,7 +151,7 @@ def test_secrets_in_what_fails_are_taken_out_of_all_that_is_said(sandbox: Sandbo
     sandbox.run("submit", "study.yaml", "--address", f"http://me:{CANARY}@127.0.0.1:9", "--json", code=1)
     study.write_text(STUDY.replace("accelerator: cpu", f"storage: '{uri}'"))
     sandbox.run("plan", "study.yaml", "--json", code=2)
-    assert "study.yaml:9: run.storage: found 's3://***@bucket/run'; give credentials by the environm" in sandbox.said
+    assert "study.yaml:9: run.storage: found 's3://***@bucket/run'; put credentials in the environment" in sandbox.said
     study.write_text(STUDY.replace("rows.csv", f"{SECRETS['HF_TOKEN']}.csv"))
     sandbox.run("plan", "study.yaml", "--json", code=2)
     assert CANARY not in sandbox.said

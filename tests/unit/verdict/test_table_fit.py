@@ -216,7 +216,7 @@ def test_groups_on_the_command_line() -> None:
         parse_by(["model"])
 
 
-@pytest.mark.parametrize(("content", "said"), [("[1]", "not a saved"), ("{", "not a saved"), ("{}", "no fit that")])
+@pytest.mark.parametrize(("content", "said"), [("[1]", "not a saved"), ("{", "not a saved"), ("{}", "not a fit")])
 def test_files_that_hold_no_fit_are_refused(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "fit.json").write_text(content)
     with pytest.raises(InputError, match=said):

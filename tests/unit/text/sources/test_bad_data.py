@@ -103,7 +103,7 @@ def test_row_8_missing_empty_and_rowless_files_are_named(
         ("a.csv.gz", gzip.compress(b"text,label\nfine,x\nb\xe9te,y\n", mtime=0), "a.csv.gz:3: text: found byte 0xe9"),
         ("a.tsv", b"text\tlabel\nfine\tl\xe4bel\n", "a.tsv:2: label: found byte 0xe4"),
         ("a.jsonl", b'{"text": "fine", "label": "x"}\n{"text": "b\xe9"}\n', "a.jsonl:2: found byte 0xe9"),
-        ("a.jsonl", b'{"text": "fine", "label": "x"}\n{"text": "open\n', "a.jsonl:2: found no JSON"),
+        ("a.jsonl", b'{"text": "fine", "label": "x"}\n{"text": "open\n', "a.jsonl:2: found invalid JSON"),
         ("a.jsonl", b'{"text": "fine", "label": "x"}\n{"text": NaN, "label": "x"}\n', "a.jsonl:2: text: found float"),
         (
             "a.jsonl",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rayscale.errors import DataError
 from rayscale.text.sources import readers
 from rayscale.text.sources.parquet import read_parquet
-from rayscale.text.sources.row import BadRow, Row, checked_label
+from rayscale.text.sources.row import BadRow, Row, checked_label, checked_text
 
 
 def write(tmp_path, name, content):
@@ -136,7 +136,7 @@ def test_txt_documents_are_separated_by_blank_lines_and_have_no_labels(tmp_path)
 def test_bytes_that_are_no_utf8_are_named_with_the_line_inside_the_row(tmp_path):
     path = write(tmp_path, "a.csv", b'text,label\n"one\ntw\xe9",x\n')
     (row,) = readers.read_csv(path, ("text", "label"))
-    bad = readers.checked_text(row.values[0], row, "text")
+    bad = checked_text(row.values[0], row, "text")
     assert isinstance(bad, BadRow)
     assert (bad.line, bad.column) == (3, "text")
     assert "0xe9" in bad.found
@@ -148,7 +148,7 @@ def test_bytes_that_are_no_utf8_are_named_with_the_line_inside_the_row(tmp_path)
     [(" a  b ", "a b"), (3, "3"), (True, "true"), *((bad, None) for bad in (1.0, None, "", " ", "\ud800", []))],
 )
 def test_labels_are_strings_whole_numbers_or_booleans(value, label):
-    found = readers.checked_label(value, Row(7, (value,)), "label")
+    found = checked_label(value, Row(7, (value,)), "label")
     assert found == label if label else isinstance(found, BadRow) and found.line == 7
 
 
