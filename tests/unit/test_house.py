@@ -22,7 +22,7 @@ MODULES = {name: path for name, path in FILES.items() if path.name != "__init__.
 #: What belongs to the package itself: rooms aside.
 TOP = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
 MOST_MODULES = 15
-LONG, SHORT = 600, 30
+LONG, SHORT = 400, 30
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -86,8 +86,7 @@ class Coordinates:
 
     def linked(self, theta: Array, inputs: Values) -> Array:
         """The law on the scale of residuals, (..., n)."""
-        value = self.value(theta, inputs)
-        return np.asarray(link(self.law.link, np.where(value == 0, np.finfo(float).tiny, value)))  # 0 by underflow
+        return np.asarray(link(self.law.link, self.value(theta, inputs)))
 
     def jacobian(self, theta: Array, inputs: Values) -> tuple[Array, Array]:
         """The law on the scale of residuals, (..., n), and its derivative, (..., n, p), exact by a complex step."""

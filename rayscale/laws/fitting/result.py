@@ -70,8 +70,9 @@ class Estimate:
 
     def linked_values(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """The same on the law's scale of residuals: log target, or its log odds."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", divide="ignore"):  # far away a law may underflow to 0
             everything = self.coordinates.linked(np.vstack([self.theta, self.draws]), inputs)
+        everything = np.maximum(everything, np.log(np.finfo(float).tiny))
         return everything[0], everything[1:]
 
 
