@@ -9,7 +9,7 @@ from rayscale.plan.parameters import count_mixture, has_head
 from rayscale.plan.resources import crowd
 from rayscale.report.numbers import plural
 from rayscale.study.checkpoints import read_config
-from rayscale.study.checks import repeated
+from rayscale.study.cross_checks import repeated
 from rayscale.study.study import Study
 from rayscale.system.machine import Machine
 

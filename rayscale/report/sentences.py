@@ -1,4 +1,4 @@
-"""The verdict in plain English: each finding with its interval and how far it reaches beyond the data."""
+"""The sentences of a verdict: each finding with its interval and how far it reaches beyond the data."""
 
 from __future__ import annotations
 

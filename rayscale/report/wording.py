@@ -1,4 +1,4 @@
-"""The verdict as words: gains of doubling, the cheapest allocation, intervals, and warnings with their advice.
+"""Words for the parts of a verdict: names of laws, intervals, outcomes, and warnings with their advice.
 
 Reads `fit.json` (or its dict) and changes no number. Page and terminal both speak from here.
 """

@@ -20,7 +20,7 @@ from pydantic import (
 from rayscale.errors import StudyError, nearest
 from rayscale.laws.law import Law
 from rayscale.study import augment_key, messages
-from rayscale.study.checks import Problem, Sections, local_files, misfits, validated, without
+from rayscale.study.cross_checks import Problem, Sections, local_files, misfits, validated, without
 from rayscale.study.laws_key import MEND, Laws, UserLaw, read
 from rayscale.study.lora import Lora
 from rayscale.study.messages import dotted

@@ -22,8 +22,8 @@ from rayscale.laws.fitting.result import Z95, Fit
 from rayscale.laws.formula import find_law
 from rayscale.laws.law import Array
 from rayscale.study.metrics import BITS, PERCENTS
-from rayscale.verdict.goals import Goal
 from rayscale.verdict.speedup import mean_interval
+from rayscale.verdict.targets import Goal
 
 INTERVALS = ("predicted", "low", "high", "mean_low", "mean_high")
 _CHECK_BOOTSTRAP = 50  # the check needs the point alone

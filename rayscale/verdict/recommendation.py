@@ -16,8 +16,8 @@ from rayscale.runs.fit_rows import data_column, unfit, untrained
 from rayscale.runs.folder import Run
 from rayscale.study.metrics import QUALITIES
 from rayscale.verdict.costs import Cost, costs
-from rayscale.verdict.goals import Goal, Spending, parse_budget, parse_target
 from rayscale.verdict.metric_law import INTERVALS, Quality, measured, quality
+from rayscale.verdict.targets import Goal, Spending, parse_budget, parse_target
 
 BEYOND = 10.0  # times the largest data size measured: as far as data is searched
 LIKELY = 0.5  # of new runs that should reach the target; one half is where the mean does

@@ -2,7 +2,7 @@
 
 A lane is one TorchTrainer with k workers that stays up and asks for the next trial. This file is the state behind the
 lanes: plain Python under asyncio, no Ray, so that every rule can be tested without a cluster. One such object lives in
-one actor (see lanes.py).
+one actor (see worker.py).
 
 Watch: a rank at work gives signs of life from the work itself (`beat`). One that gives none for too long, or whose
 process does not answer (`lose`), takes its group with it: the group is retired, its workers are ended, and the trial is

@@ -1,4 +1,4 @@
-"""The augmenters that run models, as far as a plan needs them: settings, checks, digests. No torch here.
+"""The augmenters that run models, as far as a plan needs them: settings, checks, digests. The models run in nn/augment.
 
 `back_translation`: into another language and back (Sennrich et al. 2016, arXiv 1511.06709); `contextual`: words
 replaced by what a masked language model expects in their place (Kobayashi 2018, arXiv 1805.06201).

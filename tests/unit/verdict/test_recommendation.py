@@ -14,8 +14,8 @@ from rayscale.errors import InputError
 from rayscale.report.terminal.recommendation import recommend_lines
 from rayscale.runs.folder import load
 from rayscale.verdict.costs import costs
-from rayscale.verdict.goals import parse_budget, parse_target
 from rayscale.verdict.recommendation import _nearest, recommend_run
+from rayscale.verdict.targets import parse_budget, parse_target
 from tests.unit import made_study
 
 SETTINGS: dict[str, Any] = {"bootstrap": 100, "price_gpu_hour": 2.0, "law": "logit_chinchilla"}  # auto takes seconds

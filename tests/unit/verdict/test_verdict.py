@@ -12,9 +12,9 @@ from rayscale.laws.formula import find_law, find_user_law
 from rayscale.laws.simulation import simulate
 from rayscale.report.rebuild import with_sentences
 from rayscale.runs.ledger import COLUMNS
-from rayscale.verdict.goals import Goal
 from rayscale.verdict.metric_law import INTERVALS, quality
 from rayscale.verdict.prediction import predict
+from rayscale.verdict.targets import Goal
 from rayscale.verdict.verdict import conclude, law_line
 
 TRUE = {"A": 60.0, "B": 300.0, "E": 2.5, "alpha": 0.33, "beta": 0.4}

@@ -1,4 +1,4 @@
-"""Goals as the command line writes them: a target (`f1_macro>=0.92`) and a budget (`20gpuh`, `50usd`)."""
+"""Targets and budgets as the command line writes them: a target (`f1_macro>=0.92`) and a budget (`20gpuh`, `50usd`)."""
 
 from __future__ import annotations
 
