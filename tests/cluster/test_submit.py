@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import json
 import os
 import re
@@ -9,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +21,8 @@ import pytest
 import yaml
 
 import rayscale as rs
+from rayscale.errors import ClusterError
+from rayscale.on_ray import submission
 from rayscale.on_ray.session import cleanup_process
 from rayscale.on_ray.submission import pack, unpack
 from tests.ray.conftest import STUDY, write_study
@@ -221,3 +227,14 @@ def test_cluster_yaml_is_valid_for_ray_up() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     validate_config(prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text())))
+
+
+def test_results_that_would_leave_their_folder_are_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("../outside"), io.BytesIO())
+    content = buffer.getvalue()
+    digest, body = hashlib.sha256(content).hexdigest(), base64.encodebytes(content).decode()
+    with pytest.raises(ClusterError, match="outside of their folder"):
+        unpack(f"<{submission.MARK} {digest}>\n{body}</{submission.MARK}>", tmp_path / "back")
+    assert not (tmp_path / "outside").exists()
