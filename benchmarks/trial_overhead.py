@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="blocks of each kind (default 3)")
     rounds = parser.parse_args().rounds
-    study = load_study(Path(rayscale.__file__).with_name("demo.yaml"))
+    study = load_study(Path(rayscale.__file__).parent / "cli" / "demo.yaml")
     plan = draft_plan(study, this_machine("cpu"), Store.open("runs/demo"))
     trial = min((p for p in plan.trials if p.trial.gpus == 1), key=lambda p: p.seconds).trial
     with connect("local", "cpu", 60) as session:

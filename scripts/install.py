@@ -54,7 +54,7 @@ def announce(present: list[str] | None, cpu: bool) -> None:
     else:
         text = "about 0.5 GB"
     print(f"Installing into {VENV}: downloads {text}, unpacks to two to three times that. "
-          "Beside it only pip's cache grows.", flush=True)  # fmt: skip
+          "Nothing else changes except pip's cache.", flush=True)  # fmt: skip
 
 
 def torch_requirements() -> list[str] | None:

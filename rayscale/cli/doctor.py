@@ -40,8 +40,10 @@ def as_lines(findings: list[Finding]) -> list[str]:
 
 def verdict(findings: list[Finding]) -> str:
     """How many fail and how many warn."""
+    from rayscale.report.numbers import plural
+
     levels = [each.level for each in findings]
-    return f"{len(findings)} findings: {levels.count('fail')} fail, {levels.count('warn')} warn."
+    return f"{plural(len(findings), 'finding')}: {levels.count('fail')} fail, {levels.count('warn')} warn."
 
 
 def _here() -> Iterator[Finding]:

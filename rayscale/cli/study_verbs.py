@@ -155,13 +155,13 @@ def status(run: RunFolder, json_: Json = False) -> None:
     for reason, cells in Counter(item["reason"] for item in counts["cut"]).items():
         say(f"Cut: {plural(cells, 'cell')} ({reason}).")
     if counts["unplanned"]:
-        say(f"{counts['unplanned']} records belong to cells no longer in the study; they are kept but not counted.")
+        say(f"{plural(counts['unplanned'], 'record')} of cells no longer in the study: kept but not counted.")
     for damaged in counts["damaged"]:
         say(f"Damaged record: {damaged['file']}: {damaged['reason']}; run again, which repeats that trial.")
     if counts["set_aside"]:
         say(f"Damaged records set aside by a later run: {', '.join(counts['set_aside'])}.")
     if counts["broken_events"]:
-        say(f"{counts['broken_events']} incomplete lines in events.jsonl (cut off by a crash) were skipped.")
+        say(f"{plural(counts['broken_events'], 'incomplete line')} in events.jsonl skipped (cut off by a crash).")
     if counts["owner"]:
         say(f"Driver: process {counts['owner']['pid']} on {counts['owner']['host']}, since {counts['owner']['since']}.")
 

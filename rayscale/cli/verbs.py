@@ -122,7 +122,3 @@ def _refuse(error: dict[str, Any], as_json: bool, code: int) -> int:
     )
     print(f"rayscale: {shown}", file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    main()

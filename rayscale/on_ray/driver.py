@@ -308,9 +308,8 @@ class _Driver:
             return
         self._leave_out_childless()
         write_plan(self.store, self.plan, self.prepared)
-        if self.plan.supply.estimated:  # else the plan that was agreed to said so
-            for text in cut_notes(token_counts(self.prepared)):
-                self.observer.say(text)
+        for text in cut_notes(token_counts(self.prepared)):  # a plan shows them with --verbose alone
+            self.observer.say(text)
         if not self.pending:
             return
         training = TrialRunner(

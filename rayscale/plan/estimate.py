@@ -24,7 +24,7 @@ INLINE_SECONDS = 10.0  # the same without Ray: imports and data preparation
 #: of 48 tokens in global batches of 32, 8 rows take 0.6 of the time that 32 take. On a GPU nothing was measured.
 MICRO_BATCH = {"cpu": 8, "cuda": 64}
 
-#: Encoders that run without padding (see nn.unpadded). Nothing is wasted on rows of other lengths there, so they take
+#: Encoders that run without padding (nn/attention). Nothing is wasted on rows of other lengths there, so they take
 #: more rows at once, up to so many and so many padded tokens. Measured on 42 tokens in the mean: on a CPU 16 rows take
 #: 0.8 of the time that 8 take at 128 wide; on an H100 256 rows take 0.42 of what 64 take, in the shape of BERT-large.
 UNPADDED = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")

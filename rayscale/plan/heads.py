@@ -158,7 +158,7 @@ def padding_of(get: Callable[[str], Any], token_ids: Mapping[str, int]) -> int |
 def no_padding(name: str) -> InputError:
     """What is said of a decoder that cannot tell where a text ends in a padded batch."""
     return InputError(
-        f"{name} names no token that pads or ends a text, so where a text ends in a batch cannot be told; write "
+        f"{name} names no token that pads or ends a text, so the end of a text in a batch cannot be found; write "
         "pad_token_id into its config.json: the number of a token that no text holds",
         code="no_padding",
     )
@@ -186,7 +186,7 @@ def _tables() -> dict[str, dict[str, Any]]:
     package, found = importlib.util.find_spec("transformers"), dict[str, dict[str, Any]]()
     folders = (package and package.submodule_search_locations) or ()
     for file in (file for place in folders for file in sorted(Path(place, "models", "auto").glob("*.py"))):
-        with suppress(OSError, SyntaxError):  # of another layout: the model floor will tell
+        with suppress(OSError, SyntaxError):  # of another layout: `nn` reports it
             body = ast.parse(file.read_text(encoding="utf-8")).body
             for node in chain(body, *(node.orelse for node in body if isinstance(node, ast.If))):
                 if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and node.value.args:

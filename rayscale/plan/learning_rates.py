@@ -14,7 +14,7 @@ def schedule_factor(schedule: str, step: int, steps: int, warmup: float, cooldow
 
     It climbs in a straight line over the first `warmup` share of the steps (at least one step, so that no step has rate
     0), then falls to 0 (linear; cosine, Loshchilov & Hutter 2017, arXiv 1608.03983) or stays at 1 (constant; plateau,
-    on top of which comes what the validations say, see `watch`), with constant_with_cooldown until the last `cooldown`
+    on top of which comes what validations say: EarlyStopping), with constant_with_cooldown until the last `cooldown`
     share of the steps, in which it falls as 1 - sqrt (Hägele et al. 2024, arXiv 2405.18392). Raises InputError for an
     unknown schedule.
     """

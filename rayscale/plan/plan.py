@@ -1,6 +1,6 @@
 """Study → Plan: the trials with stable ids, what each will cost and on what basis, and what is cut.
 
-Pure and quick: no torch, no Ray. What needs reading text comes in as a `Supply`, measured by the text floor.
+Pure and quick: no torch, no Ray. What needs reading text comes in as a `Supply`, measured by `text`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Plan:
     seconds: float  # wall time, start-up included
     disk_bytes: int  # the most at one time: records, kept models, checkpoints
     lint: tuple[tuple[str, str], ...]
-    doctor: Mapping[str, Any] = field(default_factory=dict)  # what was found of the text: `text.diagnosis`
+    doctor: Mapping[str, Any] = field(default_factory=dict)  # what was found of the text: `text.review.diagnosis`
 
     @property
     def gpu_hours(self) -> float:
@@ -323,4 +323,5 @@ def _named(planned: Planned) -> str:
     """A cell as people read it."""
     t = planned.trial
     augment = f", augment {t.augment}" if t.augment != "none" else ""
-    return f"{t.model.name}, {t.data_requested} {t.data_axis}, {t.gpus} GPUs, seed {t.seed}{augment}"
+    gpus = f"{t.gpus} GPU{'s' if t.gpus > 1 else ''}"
+    return f"{t.model.name}, {t.data_requested} {t.data_axis}, {gpus}, seed {t.seed}{augment}"

@@ -278,12 +278,12 @@ models:                   # at least two sizes, eight times apart, so that a law
   - {{family: {family}, sizes: [1x32, 2x64, 3x128], vocabulary: {chosen.vocabulary}}}{many}
   # a checkpoint, by folder or hub id, whole and cut to its first layers:
   # - {{pretrained: {checkpoint}}}
-  # the same with its weights frozen, adapters beside them (pip install 'rayscale[lora]'):
+  # the same with its weights frozen, with adapters added (pip install 'rayscale[lora]'):
   # - {{pretrained: {checkpoint}, lora: {{rank: 8}}}}
 grid:
   # {chosen.remark}; four sizes or more: the largest is held out to check the fit
   {axis}
-  gpus: [1]               # [1, 2] also measures what a second GPU brings
+  gpus: [1]               # [1, 2] also measures the effect of a second GPU
   seeds: 2
 training: {{epochs: {epochs}, global_batch: {batch}, learning_rate: auto}}{enough}
 target: eval_loss         # or {{metric: {metric}, reach: ...}}

@@ -85,7 +85,7 @@ def lost_copies(dropped: Mapping[str, int]) -> str:
 
 
 def cut_notes(tokenizers: Mapping[str, Any]) -> list[str]:
-    """What tokenising cut off, a sentence each, from `text.account.token_counts`; empty where nothing was."""
+    """What tokenising cut off, a sentence each, from `text.review.row_counts.token_counts`; empty where nothing was."""
     notes = []
     for name, splits in tokenizers.items():
         train = splits.get("train") or {}

@@ -16,7 +16,7 @@ def verdict_sentences(verdict: Facts, fits: Sequence[Facts], task_type: str, dat
     """The sentences of a verdict (its other keys as in fit.json) and of the outcomes of its fits, most useful first."""
     doubling, untrained = verdict["doubling"], verdict.get("untrained")
     sentences = [
-        "" if untrained is None else f"{untrained_text(untrained)} Train them longer, or start at larger sizes.",
+        "" if untrained is None else f"{untrained_text(untrained)}. Train them longer, or start at larger sizes.",
         _aim(verdict, data_axis),
         _gain(doubling["data"], f"the {data_axis}", "", task_type),
         _gain(doubling["params"], "the model size", " parameters", task_type),
@@ -158,7 +158,7 @@ def _held_out(held: Facts, data_axis: str) -> str:
     against = f" ({', '.join(rivals)})" if rivals else ""
     narrow = ", so its intervals are too narrow" if held.get("too_narrow") else ""
     return (
-        f"Fitted without the largest data size, the {held['law']} law missed the {held['n']} runs at "
+        f"Fitted without the largest data size, the {held['law']} law missed the {plural(held['n'], 'run')} at "
         f"{spoken(held['data'], 4)} {data_axis} by {percent(held['rmse_log'])}{against}; "
         f"{100 * held['covered']:.0f}% of them lie in its 95% interval{narrow}."
     )
@@ -177,7 +177,7 @@ def _doubt(fit: Facts) -> str:
 _CLAIM_VERDICTS = {
     "true": "True in these trials",
     "false": "False in these trials",
-    "unknown": "It cannot be told from these trials",
+    "unknown": "These trials do not decide it",
 }
 _CLAIM_RIVALS = {"ratio": "the claim", "constant": "no change at all", "logit_power": "a power law of the log odds",
                  "power": "a power law", "logit_line": "a straight line in log odds",
@@ -203,7 +203,7 @@ def claim_sentences(claim: Facts) -> list[str]:
         runs = plural(claim["rivals"][0]["n"], "run")
         sentences.append(f"Errors when each data size is predicted from the others: {', '.join(scores)} ({runs}).")
     sentences.append(quality_text(claim["equivalence"], quality))
-    sentences += [f"{warning['message'].capitalize()}." for warning in claim["warnings"]
+    sentences += [f"{warning['message'][:1].upper()}{warning['message'][1:]}." for warning in claim["warnings"]
                   if warning["code"] != "dropped_rows"]  # fmt: skip
     return [sentence for sentence in sentences if sentence]
 

@@ -236,7 +236,7 @@ class Ledger:
 
 
 def table(records: Sequence[TrialRecord]) -> pd.DataFrame:
-    """The trial table: one row per record, columns as in COLUMNS; of a sweep the best is ok (see rayscale.sweeps)."""
+    """The trial table: one row per record, columns as in COLUMNS; of a sweep the best is ok (see sweeps.py)."""
     return settle(_rows(records).to_pandas())
 
 

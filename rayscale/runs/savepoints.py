@@ -110,7 +110,7 @@ class Savepoints:
             if (manifest["format"], manifest["step"]) != (FORMAT, step):
                 raise DamagedError(f"{MANIFEST}: format {manifest['format']}, step {manifest['step']}")
         except FileNotFoundError:
-            raise DamagedError(f"{MANIFEST} is missing: it was not written to its end") from None
+            raise DamagedError(f"{MANIFEST} is missing: the write was not finished") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"{MANIFEST}: {type(error).__name__}: {error}") from None
         except OSError as error:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def prepare_rows(study: Study, folder: Path, workers: Workers, say: Callable[[str], None]) -> None:
-    """Fill `folder` (`prepared.clean_folder`). What an earlier call finished of it is kept.
+    """Fill `folder` (`folders.clean_folder`). What an earlier call finished of it is kept.
 
     Raises DataError: the first bad row in file order (unless they are skipped), an unusable file, one that changed
     while it was read, more text than is allowed, an empty split, fewer than two labels.

@@ -137,8 +137,8 @@ def untrained_text(lost: Mapping[str, Any]) -> str:
     low, high = f"{lost['low']:.3g}", f"{lost['high']:.3g}"
     level = low if low == high else f"{low} to {high}"
     return (
-        f"{lost['runs']} of {lost['of']} runs did no better than guessing (test loss at or above {level}). They are "
-        "left out of every law."
+        f"{lost['runs']} of {lost['of']} runs did no better than guessing (test loss at or above {level}) and "
+        f"{'is' if lost['runs'] == 1 else 'are'} left out of every law"
     )
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the model floor: data made in memory, and a tiny checkpoint on disk."""
+"""Fixtures of the tests of `nn`: data made in memory, and a tiny checkpoint on disk."""
 
 from __future__ import annotations
 

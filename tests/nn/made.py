@@ -1,4 +1,4 @@
-"""Prepared data and trials made for the tests of the model floor, with the attributes of the real ones."""
+"""Prepared data and trials made for the tests of `nn`, with the attributes of the real ones."""
 
 from __future__ import annotations
 

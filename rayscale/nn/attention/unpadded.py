@@ -135,7 +135,7 @@ def unpad(model: PreTrainedModel) -> None:
 def pack(lengths: np.ndarray, width: int, device: torch.device, *, fill: bool = False) -> Packing:
     """The packing of rows of these lengths in tokens, padded to `width`, for a model on `device`; waits for nothing.
 
-    With `fill` idle rows fill it up to one of few sizes, so that the same work comes back (see `recording`).
+    With `fill` idle rows fill it up to one of few sizes, so that the same work comes back (see `cuda_graphs`).
     """
     rows, order = len(lengths), np.argsort(lengths, kind="stable")
     lengths = lengths[order].astype(np.int64)

@@ -10,7 +10,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedModel
@@ -20,9 +20,6 @@ from rayscale.errors import TrialError
 from rayscale.nn.models.objectives import TYPES
 from rayscale.plan.heads import positions_of
 from rayscale.study.checkpoints import NAMES, special_ids, special_token, tokenizer_files
-
-if TYPE_CHECKING:
-    pass
 
 #: The class of transformers that takes tokenizer.json as it is; others may build a tokenizer of their own from it.
 AS_IT_IS = "PreTrainedTokenizerFast"

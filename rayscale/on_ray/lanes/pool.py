@@ -68,7 +68,7 @@ class LanePool(LaneRules):
     async def snapshot(self, known_events: int = 0) -> dict[str, Any]:
         """What runs now: for each lane at work its trial, its progress and for how long; and the events since."""
         if self._watch_error is not None:
-            raise RuntimeError("nobody looks after the lanes any more") from self._watch_error
+            raise RuntimeError("the watch over the lanes has stopped") from self._watch_error
         running = [lane.current for lane in self._lanes.values() if lane.current]
         return {
             "running": [

@@ -1,4 +1,4 @@
-"""The small process beside a driver: when the driver is gone, nothing of its Ray is left. See reaper.py.
+"""The small process beside a driver: when the driver is gone, nothing of its Ray is left. See cleanup.py.
 
 Run as a script; it imports nothing but the standard library.
 """

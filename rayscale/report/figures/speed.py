@@ -122,7 +122,8 @@ def _gpu_axis(axes: Axes, counts: list[int]) -> None:
 
 def _caption(gain: dict) -> str:
     if number(gain.get("value")) is None:
-        return plain(gain.get("note") or "No paired ratio was found").rstrip(".").capitalize() + "."
+        note = plain(gain.get("note") or "No paired ratio was found").rstrip(".")
+        return f"{note[:1].upper()}{note[1:]}."
     between = interval_text(gain.get("low"), gain.get("high"))
     held = f" (95%: {between})" if between else ""
     return f"Twice the GPUs give {significant(gain['value'])} times the speed{held}; the ideal is 2."

@@ -244,7 +244,7 @@ def _trials_sentence(trials: pd.DataFrame) -> str:
     parts = [f"{counts[status]} {status}" for status in order if counts.get(status)]
     said = f"All {len(trials)} trials: {', '.join(parts)}. Those that are not ok come first, with their reason."
     if counts.get(OUTDONE):
-        said += " Outdone: another learning rate of the cell is better on validation rows; its trial bears the cost."
+        said += " Outdone: another rate of the cell had a lower validation loss; that trial is charged for the sweep."
     return said
 
 

@@ -350,7 +350,7 @@ def held_out_rows(check: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
 
 
 def residual_table(rows: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
-    """By model: runs, mean residual, root mean square, the farthest; `rows` as of `checks.residual_rows`."""
+    """By model: runs, mean residual, root mean square, the farthest; `rows` as of `figures.residuals.residual_rows`."""
     found = []
     for model, own in rows.groupby("model", sort=False):
         values = own["residual"].to_numpy(dtype=float)

@@ -115,11 +115,6 @@ def run_spans(text: str, start: int, end: int, segmenter: str) -> Iterator[tuple
         start += len(word)
 
 
-def finds_words(text: str, start: int, segmenter: str) -> bool:
-    """Whether a segmenter tells the words of the stretch that begins there, rather than characters."""
-    return _splitter(text, text[start], segmenter) is not None
-
-
 def _splitter(text: str, letter: str, segmenter: str) -> Callable[[str], Iterable[str]] | None:
     """What cuts a stretch into words: by the script of its first letter, and whether the text is Japanese."""
     names, script = segmenter.split("+"), script_of(letter)

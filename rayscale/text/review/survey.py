@@ -38,8 +38,8 @@ class Survey:
     are then not seen. `letters` are the characters of each split by what they are worth (`scripts.worth_in_letters`).
     `fingerprint` names the content of all files and the settings that decide about rows; `folder` is
     where the prepared rows lie, None if there are none yet. `bytes` are those of each split's text in UTF-8. `counts`
-    says what became of every row that was read (see `account.row_counts`); `splits` are the clean rows themselves, as
-    far as they were read, and `near_duplicates` the lines of `apart.as_lines`.
+    says what became of every row that was read (see row_counts.py); `splits` are the clean rows themselves, as
+    far as they were read, and `near_duplicates` the lines of `rows.leaks.as_lines`.
     """
 
     fingerprint: str

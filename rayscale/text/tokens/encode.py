@@ -51,7 +51,7 @@ class TokenizerSpec:
 
 
 def spec_of(model: Any) -> TokenizerSpec:
-    """The tokenizer that a model of the plan (`plan.ModelSpec`) reads with."""
+    """The tokenizer that a model of the plan (`runs.trial.ModelSpec`) reads with."""
     if model.kind == "family":
         return TokenizerSpec("trained", family=model.family, vocabulary=model.vocabulary)
     return TokenizerSpec("pretrained", path=model.path, revision=model.revision, digest=model.digest)

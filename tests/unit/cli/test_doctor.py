@@ -213,7 +213,7 @@ def test_findings_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Finding("x", "fail", "token s3cr3t-value", "use https://me:pw@host")
     assert told.to_json() == {"name": "x", "level": "fail", "found": "token ***", "mend": "use https://***@host"}
     assert as_lines([told]) == [
-        "fail x: token ***", "     fix: use https://***@host", "1 findings: 1 fail, 0 warn."
+        "fail x: token ***", "     fix: use https://***@host", "1 finding: 1 fail, 0 warn."
     ]  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def test_cells_without_a_child_are_said_and_not_trained(
     assert set(plan["data"]["children"]) == {"nothing", "few", "moved"}
     assert any("copies of" in note and "0 kept; dropped: " in note for note in row_notes(plan["data"]))
     report = run.store.read("report.html").decode()
-    assert "bert-1x32, 120 examples, 1 GPUs, seed 1, augment nothing: nothing made no child (of " in report
+    assert "bert-1x32, 120 examples, 1 GPU, seed 1, augment nothing: nothing made no child (of " in report
 
     # Run again: nothing is left to train, and the plan is the same.
     trained.clear()

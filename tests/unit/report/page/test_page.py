@@ -338,7 +338,7 @@ def test_the_page_says_what_became_of_every_row(simulated, tmp_path):
 
 
 def test_the_verdict_of_a_run_is_shown_whole(written, simulated):
-    """The object that `forecast.conclude` makes, target and held-out check included."""
+    """The object that `verdict.conclude` makes, target and held-out check included."""
     table = simulated.trials()
     fit = conclude(
         table, data_axis="tokens", target="eval_loss", reach=4.2, price_gpu_hour=2.5, currency="EUR", bootstrap=40
