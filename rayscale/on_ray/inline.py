@@ -13,7 +13,7 @@ from rayscale.errors import RayscaleError
 from rayscale.on_ray.data.parcels import read_files
 from rayscale.on_ray.lanes.retry import halves, micro_batch_after, retry_event
 from rayscale.runs.events import Event
-from rayscale.runs.outcomes import Outcome
+from rayscale.runs.outcomes import TrialOutcome
 from rayscale.runs.provenance import provenance
 from rayscale.runs.savepoints import Saving
 from rayscale.runs.trial import Trial
@@ -31,7 +31,7 @@ def run_here(
     progress: Callable[[dict[str, Any]], None],
     say: Callable[[Event], None],
     let_raise: bool,
-) -> Outcome:
+) -> TrialOutcome:
     """Train a trial of one GPU; returns its outcome, failed if it raised, as a lane would give it.
 
     Where memory does not suffice it is tried again with half the micro-batch, down to one row; `say` gets the event.
@@ -64,7 +64,7 @@ def _attempt(
     progress: Callable[[dict[str, Any]], None],
     let_raise: bool,
     micro_batch: int | None,
-) -> Outcome:
+) -> TrialOutcome:
     from rayscale.nn.training.train import train_trial
 
     started = datetime.now(UTC)

@@ -23,7 +23,7 @@ from rayscale.system.redaction import redact
 from rayscale.system.storage import Store
 
 
-class Outcome(TypedDict, total=False):
+class TrialOutcome(TypedDict, total=False):
     """What a trial gave. A worker says `status`, and where it was trained `measured` and perhaps `model` (what `fetch`
     takes, or nothing); where it failed `error`. Whoever handed the trial out adds how it ran: alone on the machine
     (`exclusive`), on how many slots (`size`), with which `share` of a GPU; and its `attempts`, the `failures` among
@@ -62,7 +62,7 @@ class Outcomes:
         """The run's folder."""
         return self.ledger.store
 
-    def add(self, trial: Trial, outcome: Outcome) -> TrialRecord:
+    def add(self, trial: Trial, outcome: TrialOutcome) -> TrialRecord:
         """Write what a trial gave; when this returns it survives a crash, and the trial's savepoints are gone."""
         self.ledger.guard()
         error = outcome.get("error")
@@ -141,7 +141,7 @@ class Outcomes:
             self.store.delete_folder(f"models/{other}")
 
 
-def _tell_attempts(outcome: Outcome) -> str:
+def _tell_attempts(outcome: TrialOutcome) -> str:
     """Each attempt that failed with its reason, for people; empty if none did."""
     error = outcome.get("error")
     failures = outcome.get("failures") or ([error] if error else [])

@@ -28,7 +28,7 @@ _NUMBERS = (*INTERVALS, "extrapolation", "probability")
 
 
 @dataclass(frozen=True)
-class Prices:
+class Price:
     """The price of a GPU-hour, None where the study names none."""
 
     gpu_hour: float | None = None
@@ -93,7 +93,7 @@ def recommend(
     good = _reach(search, aim, probability)
     answer = search[good & affordable].sort_values([cost, "extrapolation", "gpus"], kind="stable")
     row = answer.iloc[0] if len(answer) else None
-    money = Prices(price_gpu_hour, currency)
+    money = Price(price_gpu_hour, currency)
     inside = answer[answer["extrapolation"] <= 1]
     within = None if row is None else _facts(inside.iloc[0], money) if len(inside) else None
     nearest = None
@@ -224,7 +224,7 @@ def _frontier(search: pd.DataFrame, aim: Goal, cost: str, chosen: pd.Series | No
     return front
 
 
-def _facts(row: pd.Series | None, prices: Prices) -> dict[str, Any]:
+def _facts(row: pd.Series | None, prices: Price) -> dict[str, Any]:
     """One allocation as JSON; every value is None without a row."""
     names = (*_NUMBERS, "allocation", "share", "gpu_hours", "gpu_hours_low", "gpu_hours_high", "hours", "measured")
     if row is None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from rayscale.on_ray.lanes.rules import LaneRules
 from rayscale.runs.events import Event
-from rayscale.runs.outcomes import Outcome
+from rayscale.runs.outcomes import TrialOutcome
 from rayscale.system.failures import Failure
 
 LANE_FAILURES = 3  # lanes of one size in a row that may end before they are given a trial, whose own limit counts then
@@ -46,7 +46,7 @@ class LanePool(LaneRules):
 
     # ---- the driver's side
 
-    async def collect(self, known: int, seconds: float) -> list[Outcome]:
+    async def collect(self, known: int, seconds: float) -> list[TrialOutcome]:
         """Outcomes after the first `known`, waiting up to `seconds` for one."""
         async with self._changed:
             try:
@@ -183,7 +183,7 @@ class LanePool(LaneRules):
             if rank == 0:
                 lane.current.progress = state
 
-    async def finish(self, lane_id: int, serial: int, outcome: Outcome) -> None:
+    async def finish(self, lane_id: int, serial: int, outcome: TrialOutcome) -> None:
         """The trial is done; `outcome` is what rank 0 measured."""
         async with self._changed:
             lane = self._lanes.get(lane_id)

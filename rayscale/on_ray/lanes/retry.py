@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rayscale.on_ray.lanes.lane import Running
 from rayscale.runs.events import Event, TrialRetried
-from rayscale.runs.outcomes import Outcome
+from rayscale.runs.outcomes import TrialOutcome
 from rayscale.system.failures import Failure
 
 #: Codes of failures whose cause lies outside of the trial: the same work may well succeed another time.
@@ -87,7 +87,7 @@ class Accounts:
         """An attempt begins."""
         self.events.append({"event": "trial_started", "trial_id": trial_id})
 
-    def fail(self, running: Running, error: Failure, size: int, now: float) -> Outcome | None:
+    def fail(self, running: Running, error: Failure, size: int, now: float) -> TrialOutcome | None:
         """An attempt failed on `size` slots: the outcome if the trial ends with it, None if it is tried again."""
         trial_id, failures = running.cell.trial_id, self._failures[running.cell.trial_id]
         if classify(error) == OUT_OF_MEMORY and not error.get(
@@ -114,7 +114,7 @@ class Accounts:
         """The most rows at once for the next attempt, where memory did not suffice for more; None: as usual."""
         return micro_batch_after(self._failures[trial_id])
 
-    def close(self, trial_id: str, outcome: Outcome) -> Outcome:
+    def close(self, trial_id: str, outcome: TrialOutcome) -> TrialOutcome:
         """The outcome of a trial, its share, and what its failed attempts were and cost: seconds x GPUs (or slots)."""
         failures = self._failures[trial_id]
         attempts = len(failures) + (outcome["status"] != "failed")

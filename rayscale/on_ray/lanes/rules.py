@@ -20,7 +20,7 @@ from typing import Any
 
 from rayscale.on_ray.lanes.lane import Cell, Lane, Running, share_slots
 from rayscale.on_ray.lanes.retry import Accounts
-from rayscale.runs.outcomes import Outcome
+from rayscale.runs.outcomes import TrialOutcome
 from rayscale.system.failures import Failure
 
 START_SECONDS = 300.0  # for a lane to come up: a node may have to start first
@@ -64,8 +64,8 @@ class LaneRules:
         self._submitted: set[str] = set()
         self._stuck_since: float | None = None
         self._lane_failures: Counter[int] = Counter()
-        self._outcomes: list[Outcome] = []  # in the order of finishing
-        self._by_id: dict[str, Outcome] = {}
+        self._outcomes: list[TrialOutcome] = []  # in the order of finishing
+        self._by_id: dict[str, TrialOutcome] = {}
         self._rows: dict[str, Any] = {}  # what is told of those that are durable
         self._changed = asyncio.Condition()
         self._stopped = False
@@ -144,7 +144,7 @@ class LaneRules:
             lane.closed = True
         self._settle()
 
-    def _end(self, lane: Lane, outcome: Outcome) -> None:
+    def _end(self, lane: Lane, outcome: TrialOutcome) -> None:
         assert lane.current is not None
         self._record(lane.current.cell, outcome)
         lane.current, lane.served = None, lane.served + 1
@@ -152,7 +152,7 @@ class LaneRules:
             lane.closed = True
         self._settle()
 
-    def _record(self, cell: Cell, outcome: Outcome) -> None:
+    def _record(self, cell: Cell, outcome: TrialOutcome) -> None:
         self._by_id[cell.trial_id] = self._accounts.close(cell.trial_id, outcome)
         self._outcomes.append(self._by_id[cell.trial_id])
 

@@ -29,7 +29,7 @@ from rayscale.on_ray.lanes.processes import Member, end_actor, kill_strays, kill
 from rayscale.on_ray.lanes.retry import OUT_OF_MEMORY
 from rayscale.on_ray.lanes.rules import START_SECONDS
 from rayscale.on_ray.session.occupancy import Holder, Steady, look_at
-from rayscale.runs.outcomes import Outcome
+from rayscale.runs.outcomes import TrialOutcome
 from rayscale.runs.provenance import provenance
 from rayscale.runs.savepoints import Saving
 from rayscale.runs.trial import Trial
@@ -337,7 +337,7 @@ class LaneWorker:
 
     def _train(
         self, serial: int, trial: Trial, prepared: Any, checkpoint: str | None, micro_batch: int | None
-    ) -> Outcome:
+    ) -> TrialOutcome:
         def progress(told: dict[str, Any]) -> None:
             self.pool.beat.remote(self.lane_id, serial, self.rank, told)
 
