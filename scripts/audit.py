@@ -35,11 +35,11 @@ def faults(name: str, text: str, advisories: Iterable[dict[str, str]]) -> list[s
         head = requirement.split(" --hash", 1)[0]
         pin = _PIN.fullmatch(head)
         if pin is None:
-            found.append(f"{name}: '{head[:80]}' is no pinned version; run make lock")
+            found.append(f"{name}: '{head[:80]}' is not a pinned version; run make lock")
             continue
         pinned.append((pin[1].lower().replace("_", "-"), pin[3]))
         if not _HASH.search(requirement) or _HASH.sub("", requirement).strip() != head:
-            found.append(f"{name}: {head} has no SHA-256 hash, or something beside it; run make lock")
+            found.append(f"{name}: {head} has no SHA-256 hash, or something next to it; run make lock")
     if not pinned:
         found.append(f"{name}: it pins nothing; run make lock")
     for advisory in advisories:

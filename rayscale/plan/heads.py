@@ -84,7 +84,7 @@ def check_head(name: str, config: dict[str, Any], task_type: str) -> None:
     untrained = task_type == "causal-lm" and (kind in encoders or kind in tables.get(TABLES["seq2seq"], ()))
     if kind in heads and any(kind in table for name_of, table in tables.items() if name_of.endswith(_PROCESSORS)):
         raise InputError(
-            f"{name} is a '{kind}' checkpoint, which reads images, sound or pages beside text; "
+            f"{name} is a '{kind}' checkpoint, which reads images, sound or pages as well as text; "
             f"{_of_text_alone(config, heads, task_type)}",
             code="wrong_architecture",
         )

@@ -94,7 +94,7 @@ def write_starter(task: str | None, data: Path | None, out: Path, encoding: str 
         try:
             canonical(encoding)
         except LookupError:
-            raise InputError(f"'{encoding}' is no encoding of text; such are gb18030, big5, shift_jis, windows-1252",
+            raise InputError(f"'{encoding}' is not a text encoding; use gb18030, big5, shift_jis, windows-1252, ...",
                              code="unknown_encoding", where="--encoding") from None  # fmt: skip
     chosen = _of_file(task, data, encoding) if data else _built_in(task or BUILT_IN[0])
     Store.open(out.absolute().parent).write(out.name, _page(chosen, data, out).encode())
@@ -104,7 +104,7 @@ def write_starter(task: str | None, data: Path | None, out: Path, encoding: str 
 
 def _built_in(task: str) -> Chosen:
     if task not in BUILT_IN:
-        raise InputError(f"the built-in corpus serves {' and '.join(BUILT_IN)}; for {task} give --data FILE",
+        raise InputError(f"the built-in corpus is for {' and '.join(BUILT_IN)}; for {task} give --data FILE",
                          code="no_data", where="--data")  # fmt: skip
     kind = KINDS[task]
     top = 8000 if kind.axis == "examples" else MOST["tokens"]
@@ -209,7 +209,7 @@ def _columns(table: SampleTable, data: Path, kind: Kind) -> dict[str, str]:
         return {"text": text}
     if label is None:
         raise InputError(
-            f"{data} has no column beside '{text}' that could be a label: two values or more, and not a new one on "
+            f"{data} has no column other than '{text}' that could be a label: two values or more, and not a new one on "
             "every second row; for plain text use --task causal-lm",
             code="no_label",
             where="--data",

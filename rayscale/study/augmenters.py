@@ -103,7 +103,7 @@ def _of_function(name: str, function: Callable[..., Any]) -> Augmenter:
     try:
         _, *others = inspect.signature(function, eval_str=True).parameters.values()
     except (TypeError, ValueError, NameError) as error:
-        raise InputError(f"'{name}' of {GROUP} is no function of rows: {error}", code="broken_plugin") from error
+        raise InputError(f"'{name}' of {GROUP} is not a function of rows: {error}", code="broken_plugin") from error
     fields: dict[str, Any] = {}
     for each in others:
         kind = Any if each.annotation is each.empty else each.annotation

@@ -70,11 +70,11 @@ def _check_shards(folder: Path, names: set[str]) -> None:
         try:
             shards = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"{folder / index} is no index of weights ({error}); fetch the checkpoint again",
+            raise InputError(f"{folder / index} is not an index of weights ({error}); fetch the checkpoint again",
                              code="bad_checkpoint") from None  # fmt: skip
         if lost := sorted(shards - names):
             raise InputError(
-                f"{folder} lacks {len(lost)} of the {len(shards)} files that {index} tells of, such as {lost[0]}; "
+                f"{folder} lacks {len(lost)} of the {len(shards)} files that {index} lists, such as {lost[0]}; "
                 "fetch the checkpoint again",
                 code="bad_checkpoint",
             )
@@ -104,7 +104,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: {error}", code="bad_checkpoint") from None
     if not isinstance(config, dict):
-        raise InputError(f"{path} holds no JSON object; fetch the checkpoint again", code="bad_checkpoint")
+        raise InputError(f"{path} does not hold a JSON object; fetch the checkpoint again", code="bad_checkpoint")
     return config
 
 
@@ -112,7 +112,7 @@ def _download(pretrained: str, revision: str | None) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:  # transformers brings it; a broken install should say so
-        raise InputError(f"{pretrained} is no folder and huggingface_hub cannot be imported: {error}") from None
+        raise InputError(f"{pretrained} is not a folder, and huggingface_hub cannot be imported: {error}") from None
     try:
         return Path(snapshot_download(pretrained, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # the hub library raises its own, requests', httpx' and OS errors

@@ -99,15 +99,15 @@ REFUSED = {
         "names no token that pads or ends a text"),
     "a shard is missing": (
         Case("bert", TEXTS, shard="20KB", edit=lambda folder: sorted(folder.glob("*.safetensors"))[1].unlink()),
-        r"lacks 1 of the \d files that model.safetensors.index.json tells of, such as model-00002"),
+        r"lacks 1 of the \d files that model.safetensors.index.json lists, such as model-00002"),
     "sizes in parts": (Case("t5gemma", "seq2seq"), r"'t5gemma' checkpoint, whose config.json keeps its sizes in parts "
                                                    r"\((encoder, decoder|decoder, encoder)\)"),
     "chunks": (Case("reformer", TEXTS), "'reformer' checkpoint, which reads texts only in multiples"),
     "both ways": (Case("xlnet", "causal-lm"), "'xlnet' checkpoint, which reads both ways"),
     "images": (Case("bert", TEXTS,
                     edit=partial(rewrite, model_type="gemma3", text_config={"model_type": "gemma3_text"})),
-               r"'gemma3' checkpoint, which reads images, sound or pages beside text; give one of its text part alone "
-               r"\('gemma3_text'\)"),
+               r"'gemma3' checkpoint, which reads images, sound or pages as well as text; "
+               r"give one of its text part alone \('gemma3_text'\)"),
     "fewer layers in the files": (Case("roberta", TEXTS, edit=partial(rewrite, num_hidden_layers=3)),
                                   "has 2 layers, 3 were asked for"),
 }  # fmt: skip

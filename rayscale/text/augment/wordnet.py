@@ -85,7 +85,7 @@ class WordNet:
             pointers = head[5 + 2 * count :]
         except (ValueError, IndexError):
             place = f"{self.folder / f'data.{part}'}: byte {start}"
-            raise DataError("no sense of WordNet stands here, though the index says so; install the files again",
+            raise DataError("the index points here, but there is no WordNet entry; install the files again",
                             code="broken_wordnet", where=place) from None  # fmt: skip
         marked: set[int] = set()
         for symbol, target, _, ends in zip(*[iter(pointers[: len(pointers) // 4 * 4])] * 4, strict=True):

@@ -61,8 +61,8 @@ def _answers(row: Row, column: str, context: str) -> list[tuple[str, int]] | Bad
         if start < 0 or not context.startswith(text, start):
             place = context.find(text)
             there = f"; there is '{short(context[start : start + len(text)])}'" if 0 <= start < len(context) else ""
-            mend = f"it stands at {place}" if place >= 0 else "it is nowhere in the context: mend the text"
-            found = f"the answer '{short(text)}', which does not stand at answer_start {start} of the context{there}"
+            mend = f"it is at {place}" if place >= 0 else "it is nowhere in the context: fix the text"
+            found = f"the answer '{short(text)}', which is not at answer_start {start} of the context{there}"
             return BadRow(row.line, column, found, f"{mend} (characters are counted from 0), or remove the row")
     return list(zip(texts, starts, strict=True))
 

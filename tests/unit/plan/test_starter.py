@@ -111,7 +111,7 @@ def test_bad_rows_are_passed_over_and_said(tmp_path: Path) -> None:
         ("text,label\n", "a header line (text, label) and no rows"),
         ("", "the file is empty"),
         (csv_of("text,label\n", SENTENCES[:3], LABELS[:3]), "rows.csv"),
-        (csv_of("text,number\n", SENTENCES, list(range(400))), "no column beside 'text' that could be a label"),
+        (csv_of("text,number\n", SENTENCES, list(range(400))), "no column other than 'text' that could be a label"),
     ],
 )
 def test_files_that_serve_no_study_are_refused(tmp_path: Path, content: str, said: str) -> None:
