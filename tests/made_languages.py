@@ -205,7 +205,7 @@ MADE: dict[str, tuple[Callable[[random.Random], dict[str, Any]], dict[str, Any]]
 }  # fmt: skip
 
 
-def write_study(folder: Path, name: str, rows: int = 3200, **changes: Any) -> Path:
+def write_study(folder: Path, name: str, rows: int = 3300, **changes: Any) -> Path:
     """The study of this name beside its data, `rows` of them; `changes` replace what STUDY has in braces."""
     make, settings = MADE[name]
     draw = random.Random(7)
