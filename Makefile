@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo   create .venv and run the main job on the built-in corpus (5 minutes on 2 cores)"
 	@echo "make test   create .venv, lint, type-check and run all tests (under 20 minutes on 2 cores)"
-	@echo "make test-faults   inject the faults that studies must survive (after make test; under 20 minutes on 2 cores)"
+	@echo "make test-faults   inject the faults that studies must survive (after make test; under 30 minutes on 2 cores)"
 	@echo "make lint   the checks without the tests"
 	@echo "make lock   pin all dependencies anew (needs uv)"
 	@echo "make docs   write docs/cli.md from the commands' help"
