@@ -12,7 +12,7 @@ from rich.live import Live
 
 from rayscale.plan.estimate import Planned, wall_seconds
 from rayscale.plan.plan import Plan
-from rayscale.report.numbers import duration, plural
+from rayscale.report.numbers import capitalised, duration, plural
 from rayscale.report.terminal.plan import PlanView
 from rayscale.report.terminal.run import Snapshot, progress_line, progress_view, verdict_lines
 
@@ -62,7 +62,7 @@ class Terminal:
     def phase(self, text: str) -> None:
         """Say what begins now."""
         self.close()
-        self.say(f"{text[:1].upper()}{text[1:]} ...")
+        self.say(f"{capitalised(text)} ...")
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw the state of the run."""

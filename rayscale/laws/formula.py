@@ -20,8 +20,7 @@ import numpy as np
 from rayscale.errors import InputError, nearest
 from rayscale.laws.dimensions import Dimensions, generic
 from rayscale.laws.grammar import Node, compute, parse, refuse
-from rayscale.laws.law import Law, Parameter, Values
-from rayscale.laws.law import find_registered as find_registered
+from rayscale.laws.law import Law, Parameter, Values, find_registered
 from rayscale.system.registry import entries
 
 ROLES = ("params", "data", "unique", "compute", "gpus", "loss")

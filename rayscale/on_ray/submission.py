@@ -356,8 +356,7 @@ def unpack(log: str, out: Path) -> None:
             path = out / member.name
             if not path.resolve().is_relative_to(out.resolve()):
                 raise ClusterError(f"the results hold a file outside of their folder: {member.name}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(archive.extractfile(member).read())  # type: ignore[union-attr]
+            disk.write_file(path, archive.extractfile(member).read())  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ from rayscale.plan.parameters import (
     family_config,
 )
 from rayscale.plan.resources import disk_bytes
+from rayscale.report.numbers import plural
 from rayscale.runs.fit_rows import guessing_loss
 from rayscale.runs.trial import ModelSpec, Trial, identified
-from rayscale.study.checkpoints import Checkpoint, check_tokenizer, find_checkpoint, read_config, read_tokenizer
+from rayscale.study.checkpoints import Checkpoint, check_tokenizer, find_checkpoint, read_config
 from rayscale.study.study import Ladder, Study
 from rayscale.study.tasks import find_kind
 from rayscale.system.machine import Machine
@@ -123,10 +124,11 @@ def model_specs(study: Study) -> list[ModelSpec]:
         with _at(study.where("models", number, "pretrained")):
             checkpoint = find_checkpoint(model.pretrained, model.revision)
             check_head(str(checkpoint.folder), checkpoint.config, study.task.type)
-            _check_padding(checkpoint, study.task.type, check_tokenizer(checkpoint.folder, checkpoint.config))
+            tokenizer, token_ids = check_tokenizer(checkpoint.folder, checkpoint.config)
+            _check_padding(checkpoint, study.task.type, token_ids)
             family = str(checkpoint.config.get("model_type"))
             if study.run.keep != "none" and family in READ_AS_BYTES:
-                check_reader(str(checkpoint.folder), family, read_tokenizer(checkpoint.folder)[0])
+                check_reader(str(checkpoint.folder), family, tokenizer)
             depth = depth_of(str(checkpoint.folder), checkpoint.config)
             check_weights(checkpoint.folder)
             for whole in (None, depth):
@@ -323,5 +325,4 @@ def _named(planned: Planned) -> str:
     """A cell as people read it."""
     t = planned.trial
     augment = f", augment {t.augment}" if t.augment != "none" else ""
-    gpus = f"{t.gpus} GPU{'s' if t.gpus > 1 else ''}"
-    return f"{t.model.name}, {t.data_requested} {t.data_axis}, {gpus}, seed {t.seed}{augment}"
+    return f"{t.model.name}, {t.data_requested} {t.data_axis}, {plural(t.gpus, 'GPU')}, seed {t.seed}{augment}"

@@ -157,6 +157,11 @@ def plural(amount: int, noun: str) -> str:
     return f"{amount} {noun}{'' if amount == 1 else 's'}"
 
 
+def capitalised(text: str) -> str:
+    """The text with its first letter large and all others as they are: `GPUs` stay GPUs."""
+    return text[:1].upper() + text[1:]
+
+
 def width(text: str) -> int:
     """Columns that a text takes on a terminal: a Chinese sign takes two, a mark none."""
     if text.isascii():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rayscale.report.numbers import percent, plural, significant, spoken, spoken_range, whole
+from rayscale.report.numbers import capitalised, percent, plural, significant, spoken, spoken_range, whole
 from rayscale.report.wording import amount, interval_text, percentage, reach_text, rival_name
 from rayscale.verdict.verdict import untrained_text
 
@@ -203,7 +203,7 @@ def claim_sentences(claim: Facts) -> list[str]:
         runs = plural(claim["rivals"][0]["n"], "run")
         sentences.append(f"Errors when each data size is predicted from the others: {', '.join(scores)} ({runs}).")
     sentences.append(quality_text(claim["equivalence"], quality))
-    sentences += [f"{warning['message'][:1].upper()}{warning['message'][1:]}." for warning in claim["warnings"]
+    sentences += [f"{capitalised(warning['message'])}." for warning in claim["warnings"]
                   if warning["code"] != "dropped_rows"]  # fmt: skip
     return [sentence for sentence in sentences if sentence]
 

@@ -179,8 +179,8 @@ def special_ids(tokenizer: Tokenizer, config: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-def check_tokenizer(folder: Path, config: dict[str, Any]) -> dict[str, int]:
-    """The tokenizer's `special_ids`.
+def check_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, dict[str, int]]:
+    """The tokenizer and its `special_ids`.
 
     Raises DataError as `read_tokenizer`, and for a tokenizer with tokens that the model of config.json lacks.
     """
@@ -192,4 +192,4 @@ def check_tokenizer(folder: Path, config: dict[str, Any]) -> dict[str, int]:
             code="wrong_tokenizer",
             where=str(folder),
         )
-    return special_ids(tokenizer, settings)
+    return tokenizer, special_ids(tokenizer, settings)

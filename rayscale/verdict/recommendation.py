@@ -83,7 +83,8 @@ def recommend(
     prices = costs(trials, data, planned, share)
     search = _candidates(trials, rows, metric_law, prices, data, beyond)
     if not len(search):
-        if untrained(trials[trials["status"] == "ok"].reset_index(drop=True)).all():
+        worse = untrained(trials[trials["status"] == "ok"].reset_index(drop=True))
+        if worse.any() and worse.all():
             text = "no run did better than guessing: train longer, or start at larger sizes"
             raise TableError(text, code="untrained", where=aim.metric)
         raise TableError(f"no ok run has {aim.metric}, {data} and params: there is nothing to fit", where=data)

@@ -23,7 +23,7 @@ from rayscale.report.figures.chart import (
     title_axes,
 )  # fmt: skip
 from rayscale.report.figures.evidence import Evidence
-from rayscale.report.numbers import number, plain, shorten, significant
+from rayscale.report.numbers import capitalised, number, plain, shorten, significant
 from rayscale.report.wording import interval_text
 
 _PAIR = ["model", "data_requested", "seed", "augment"]
@@ -122,8 +122,7 @@ def _gpu_axis(axes: Axes, counts: list[int]) -> None:
 
 def _caption(gain: dict) -> str:
     if number(gain.get("value")) is None:
-        note = plain(gain.get("note") or "No paired ratio was found").rstrip(".")
-        return f"{note[:1].upper()}{note[1:]}."
+        return capitalised(plain(gain.get("note") or "No paired ratio was found").rstrip(".")) + "."
     between = interval_text(gain.get("low"), gain.get("high"))
     held = f" (95%: {between})" if between else ""
     return f"Twice the GPUs give {significant(gain['value'])} times the speed{held}; the ideal is 2."
