@@ -13,7 +13,8 @@ from rayscale.study.metrics import LOWER_IS_BETTER
 from rayscale.verdict.speedup import amount, mean_interval
 
 _ALLOCATION = cell_without("seed")
-_FARTHEST = 1e6  # times beyond the data: farther than this no data size is named
+FARTHEST = 10.0  # times the most data measured: farther than this no data size is named
+_TRIED = 400  # data sizes
 
 
 def cells(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -85,34 +86,39 @@ def cheapest(
     return result
 
 
-def limit(fit: Fit, fixed: dict[str, float]) -> dict[str, Any]:
-    """What the law's mean approaches with data a million times beyond the table's: value, low, high of fit.target."""
-    estimate = fit.known_estimate()
+def at_farthest(fit: Fit, fixed: dict[str, float]) -> dict[str, Any]:
+    """The law's mean at FARTHEST times the table's most data: value, low, high of fit.target, and `data`."""
+    estimate, data = fit.known_estimate(), FARTHEST * fit.data_range["data"][1]
     inputs = {role: np.array([value]) for role, value in fixed.items()}
-    point, drawn = estimate.log_values(inputs | {"data": np.array([fit.data_range["data"][1] * _FARTHEST])})
+    point, drawn = estimate.log_values(inputs | {"data": np.array([data])})
     low, high = estimate.interval(point[0], drawn[:, 0])
-    return amount([float(each) for each in np.exp(np.clip([point[0], low, high], -700, 700))], fit.target)
+    values = [float(each) for each in np.exp(np.clip([point[0], low, high], -700, 700))]
+    return amount(values, fit.target, data=data)
 
 
 def data_needed(fit: Fit, fixed: dict[str, float], reach: float) -> dict[str, Any] | None:
-    """The data size at which the law's mean falls to `reach` with the other inputs `fixed` (role -> value).
+    """The data size at which the law's mean first falls to `reach` with the other inputs `fixed` (role -> value).
 
-    value, low, high in the fit's data unit and `extrapolation`; None where the law stays above `reach` for ever.
-    A null `high` says that the interval has no upper end: the target may lie below the law's asymptote.
+    value, low, high in the fit's data unit and `extrapolation`; None where the law stays above `reach` up to FARTHEST
+    times the data. A null `high`: the interval's upper end is not within FARTHEST times the data.
     """
     estimate = fit.known_estimate()
-    most = fit.data_range["data"][1]
-    low_end, high_end = np.log(fit.data_range["data"][0]), np.log(most * _FARTHEST)
-    sizes = np.linspace(low_end, high_end, 2000)
+    least, most = fit.data_range["data"]
+    end = np.log(most * FARTHEST)
+    sizes = np.linspace(np.log(least), end, _TRIED)
     inputs = {role: np.full(len(sizes), value) for role, value in fixed.items()} | {"data": np.exp(sizes)}
     point, drawn = estimate.log_values(inputs)
-    curves = np.vstack([point, drawn])
-    # The laws fall in data, so the first size at or below the target is the only crossing; past the end: never.
-    first = (curves > np.log(reach)).sum(axis=1)
-    crossing = np.append(sizes, high_end)[first]
+    above = np.vstack([point, drawn]) - np.log(reach)
+    reached = above <= 0
+    first = np.where(reached.any(axis=1), reached.argmax(axis=1), len(sizes))
     if first[0] == len(sizes):
         return None
+    # Between two sizes the curve is straight; one that never falls to it counts as past the end.
+    crossing = np.append(sizes, end + 1.0)[first]
+    between = np.flatnonzero((first > 0) & (first < len(sizes)))
+    over, under = above[between, first[between] - 1], above[between, first[between]]
+    crossing[between] += (sizes[1] - sizes[0]) * under / (over - under)
     low, high = estimate.interval(crossing[0], crossing[1:])
     value = float(np.exp(crossing[0]))
-    upper = float(np.exp(high)) if high < high_end else None
+    upper = float(np.exp(high)) if high < end else None
     return amount((value, float(np.exp(low)), upper), fit.columns["data"], extrapolation=max(1.0, value / most))

@@ -22,7 +22,7 @@ from rayscale.laws.formula import find_law
 from rayscale.laws.law import Law
 from rayscale.runs.fit_rows import GUESS, unfit, untrained
 from rayscale.study.metrics import BITS, FRACTIONS, LOWER_IS_BETTER, PERCENTS
-from rayscale.verdict.allocation import best_cell, cells, cheapest, data_needed, limit
+from rayscale.verdict.allocation import FARTHEST, at_farthest, best_cell, cells, cheapest, data_needed
 from rayscale.verdict.claim import study_claim
 from rayscale.verdict.copies import worth_of_copies
 from rayscale.verdict.metric_law import LOSS, bits_per_nat
@@ -348,11 +348,10 @@ def _target(
     size = {"params": float(best["params"])} if "params" in asked.columns else {}
     needed = data_needed(asked, size, level)
     if needed is None:
-        end = limit(asked, size)
-        note = (
-            f"the {asked.law.name} law predicts that {best['model']} does not reach it with any amount of data: its "
-            f"{asked.target} approaches {end['value']:.3g} (95% interval {end['low']:.3g} to {end['high']:.3g})"
-        )
+        end = at_farthest(asked, size)
+        there = f"its {asked.target} is then {end['value']:.3g} (95% interval {end['low']:.3g} to {end['high']:.3g})"
+        within = f"within {FARTHEST:g} times the data measured: {there}"
+        note = f"the {asked.law.name} law predicts that {best['model']} does not reach it {within}"
         return {**aim, "limit": end, "note": note}, fit
     return {**aim, "needed": {**needed, "law": asked.law.name, "model": best["model"]}}, fit
 

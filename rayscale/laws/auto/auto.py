@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from rayscale.laws.auto.blend import AUTO, Blend, Mixture, blended
-from rayscale.laws.auto.panel import NOISE_PSEUDO, POPULATION, Panel, PanelFit, draw, fit_panel
+from rayscale.laws.auto.discrepancy import Version, configurations, weigh
+from rayscale.laws.auto.panel import NOISE_PSEUDO, POPULATION, Panel, PanelFit, draw, draw_correlated, fit_panel
 from rayscale.laws.auto.weights import Choice, choose, suited, trends
 from rayscale.laws.catalogue import SUFFIX
 from rayscale.laws.fitting.bootstrap import SAVED_DRAWS, spread
@@ -30,6 +31,7 @@ FEWEST = 2  # sizes from which a curve can be fitted among others of its kind
 DRAWN_VALUES = 1_000_000  # rows x draws, at most, but with FEWEST_DRAWS draws or more
 FEWEST_DRAWS = 200
 STATEABLE = (1e-100, 1e100)
+MISFIT = 0.95  # share of the evidence on a discrepancy, from which on the laws are said to miss the runs
 WIDE = 10.0  # an exponent whose interval spans this many times is no number to quote
 
 
@@ -84,8 +86,10 @@ def fit_auto(
     members = [member for law in laws if _is_finite(member := fit_panel(panel, law))]
     if not members:
         return [_failed(each) if index in sound else each for index, each in enumerate(blends)]
-    noise = np.min([_log_noise(panel, each) for each in members], axis=0)
-    choice = choose(panel, [member.law for member in members], list(columns), noise)
+    choice = None
+    if len(sound) >= POPULATION:
+        noise = np.min([_log_noise(panel, each) for each in members], axis=0)
+        choice = choose(panel, [member.law for member in members], list(columns), noise)
     for place, index in enumerate(sound):
         blends[index] = _blend(rows[index], blends[index], panel, place, members, choice, draws, seed)
     seconds = (perf_counter() - began) / len(sound)
@@ -184,31 +188,26 @@ def _log_noise(panel: Panel, member: PanelFit) -> Array:
 
 
 def _blend(
-    observations: Observations, refused: Blend, panel: Panel, place: int, members: Sequence[PanelFit], choice: Choice,
-    draws: int, seed: int,
+    observations: Observations, refused: Blend, panel: Panel, place: int, members: Sequence[PanelFit],
+    choice: Choice | None, draws: int, seed: int,
 ) -> Blend:  # fmt: skip
-    shares = np.array([choice.weights[member.law.name] for member in members])
+    """One curve's blend: laws weighed by `choice`, or, for a lone curve, by evidence, each with a discrepancy."""
     # In absurd units some law's parameters are beyond what a number can hold; the others then do without it.
     # A law with as many parameters as a lone curve has configurations fits anything and says nothing.
-    most = np.inf if len(panel.level) >= POPULATION else _count(observations)
-    usable = [_is_stateable(panel, place, member) and len(member.law.names) < most for member in members]
-    if not (shares * usable).any():
-        return _failed(refused)
-    shares = shares * usable / (shares * usable).sum()
-    # Of laws that weigh the same, the one of fewest parameters comes first.
-    sizes = [len(member.law.names) for member in members]
-    order = [int(j) for j in np.lexsort((sizes, -shares)) if shares[j] > 0]
-    rows = float(panel.weights[place].sum())
-    degrees = max(3, round(rows + NOISE_PSEUDO - np.sum(shares * [len(member.law.names) for member in members])))
-    rng = np.random.default_rng(seed)
+    most = np.inf if choice else _count(observations)
+    members = [each for each in members if _is_stateable(panel, place, each) and len(each.law.names) < most]
+    rng, rows = np.random.default_rng(seed), float(panel.weights[place].sum())
     count = min(draws, SAVED_DRAWS, max(FEWEST_DRAWS, int(DRAWN_VALUES / rows)))
-    counts = {j: max(2, round(count * shares[j])) for j in order}
-    fits = [_member(observations, refused, panel, place, members[j], counts[j], degrees, rng) for j in order]
-    noise = float(np.sum(shares * [_log_noise(panel, member)[place] for member in members]))
-    widening = float(stats.t.ppf(0.975, degrees)) / Z95
-    mixture = Mixture(tuple(each.known_estimate() for each in fits), tuple(shares[order].tolist()),
-                      refused.data_range, choice.drift, noise, degrees, widening)  # fmt: skip
-    heaviest, weights = fits[0], dict(zip((member.law.name for member in members), shares.tolist(), strict=True))
+    if choice:
+        made = _by_choice(observations, panel, place, members, choice, count, rng)
+    else:
+        made = _by_evidence(observations, panel, place, members, count, rng) if members else None
+    if made is None:
+        return _failed(refused)
+    drawn, mixture = made
+    mixture = replace(mixture, ranges=refused.data_range)
+    fits = [_member(observations, refused, panel, place, members[j], estimate) for j, _, estimate in drawn]
+    heaviest, weights = fits[0], {members[j].law.name: share for j, share, _ in drawn}
     return replace(
         refused,
         law=blended(heaviest.law, weights, list(observations.columns)),
@@ -221,10 +220,67 @@ def _blend(
         starts=heaviest.starts,
         starts_at_best=heaviest.starts_at_best,
         estimate=cast(Estimate, mixture),
-        weights=weights,
+        weights={each.law.name: weights.get(each.law.name, 0.0) for each in members},
         members=tuple(fits),
-        warnings=(*_warnings(observations, heaviest, choice, place), *refused.warnings),
+        warnings=(*_warnings(observations, heaviest, choice, place, mixture), *refused.warnings),
     )
+
+
+Drawn = list[tuple[int, float, Estimate]]  # a member by its place, its share, and its own estimate; the heaviest first
+
+
+def _by_choice(
+    observations: Observations, panel: Panel, place: int, members: Sequence[PanelFit], choice: Choice, count: int,
+    rng: np.random.Generator,
+) -> tuple[Drawn, Mixture] | None:  # fmt: skip
+    """The laws of a curve among others, weighed by hold-out."""
+    shares = np.array([choice.weights[member.law.name] for member in members])
+    if not shares.any():
+        return None
+    shares = shares / shares.sum()
+    # Of laws that weigh the same, the one of fewest parameters comes first.
+    sizes = [len(member.law.names) for member in members]
+    order = [int(j) for j in np.lexsort((sizes, -shares)) if shares[j] > 0]
+    rows = float(panel.weights[place].sum())
+    degrees = max(3, round(rows + NOISE_PSEUDO - np.sum(shares * [len(member.law.names) for member in members])))
+    widening = float(stats.t.ppf(0.975, degrees)) / Z95
+    drawn = []
+    for j in order:
+        sample = np.round(draw(panel, members[j], place, max(2, round(count * shares[j])), rng), 7)
+        coordinates, noise = panel.coordinates(members[j].law, place), float(members[j].noise[place])
+        estimate = Estimate(coordinates, members[j].theta[place], sample, noise, degrees, widening)
+        drawn.append((j, float(shares[j]), estimate))
+    noise = float(np.sum(shares * [_log_noise(panel, member)[place] for member in members]))
+    parts = tuple(estimate for _, _, estimate in drawn)
+    return drawn, Mixture(parts, tuple(shares[order].tolist()), {}, choice.drift, noise, degrees, widening)
+
+
+def _by_evidence(
+    observations: Observations, panel: Panel, place: int, members: Sequence[PanelFit], count: int,
+    rng: np.random.Generator,
+) -> tuple[Drawn, Mixture]:  # fmt: skip
+    """The laws of a lone curve, each with a discrepancy, weighed by evidence."""
+    rows, within, degrees = configurations(panel, place, list(observations.columns), members)
+    weighed = weigh(panel, place, members, rows, within, degrees)
+    free = max(3, round(len(rows.target) + degrees - len(members[weighed[0][0]].law.names)))
+    versions: dict[int, list[Version]] = {}
+    shares: dict[int, list[float]] = {}
+    for j, setting, share in weighed:
+        covariance = rows.covariance(setting)
+        theta, sample = draw_correlated(panel, members[j], place, rows.inputs, rows.target, covariance,
+                                        max(2, round(count * share)), rng)  # fmt: skip
+        coordinates = panel.coordinates(members[j].law, place)
+        estimate = Estimate(coordinates, theta, np.round(sample, 7), setting.noise, free, 1.0)
+        versions.setdefault(j, []).append(Version(estimate, setting, rows))
+        shares.setdefault(j, []).append(share)
+    order = sorted(versions, key=lambda j: -sum(shares[j]))
+    drawn = []
+    for j in order:
+        sample = np.concatenate([version.estimate.draws for version in versions[j]])
+        drawn.append((j, sum(shares[j]), replace(versions[j][0].estimate, draws=sample)))
+    parts = tuple(version for j in order for version in versions[j])
+    noise = float(np.sqrt(sum(share * setting.noise**2 for _, setting, share in weighed)))
+    return drawn, Mixture(parts, tuple(share for j in order for share in shares[j]), {}, 0.0, noise, free, 1.0)
 
 
 def _is_stateable(panel: Panel, place: int, member: PanelFit) -> bool:
@@ -236,15 +292,11 @@ def _is_stateable(panel: Panel, place: int, member: PanelFit) -> bool:
 
 
 def _member(
-    observations: Observations, refused: Blend, panel: Panel, place: int, member: PanelFit, draws: int, degrees: int,
-    rng: np.random.Generator,
-) -> Fit:  # fmt: skip
-    """One law on one curve as a Fit: its draws are from the posterior, in which the other curves have their say."""
+    observations: Observations, refused: Blend, panel: Panel, place: int, member: PanelFit, estimate: Estimate
+) -> Fit:
+    """One law on one curve as a Fit, from its estimate."""
     law, coordinates = member.law, panel.coordinates(member.law, place)
-    theta, (low, high) = member.theta[place], coordinates.bounds()
-    sample = draw(panel, member, place, draws, rng)
-    widening = float(stats.t.ppf(0.975, degrees)) / Z95
-    estimate = Estimate(coordinates, theta, np.round(sample, 7), float(member.noise[place]), degrees, widening)
+    theta, sample, (low, high) = estimate.theta, estimate.draws, coordinates.bounds()
     point, cloud, logs = coordinates.natural(theta), coordinates.natural(sample), coordinates.is_log
     placed, clouds = (np.where(logs, np.log(np.where(logs, each, 1.0)), each) for each in (point, cloud))
     pairs = np.array(estimate.interval(placed, clouds))
@@ -283,16 +335,27 @@ def _member(
     )
 
 
-def _warnings(observations: Observations, heaviest: Fit, choice: Choice, place: int) -> list[dict[str, str]]:
+def _warnings(
+    observations: Observations, heaviest: Fit, choice: Choice | None, place: int, mixture: Mixture
+) -> list[dict[str, str]]:
     groups = observations.configurations
     configurations, need = int(groups.max()) + 1, 2 * len(heaviest.law.names)
     few = [
         observations.columns[role] for role, values in observations.inputs.items() if len(np.unique(values)) == FEWEST
     ]
-    skill = choice.skill[place]
+    skill = choice.skill[place] if choice else 0.0
     candidates = (
+        (
+            mixture.misfit > MISFIT,
+            "misspecified",
+            "no law that was tried follows these runs within their noise; the intervals include the misfit",
+        ),
         (few, "few_sizes", f"two values of {', '.join(few)}: three or more distinguish a power law from other curves"),
-        (not choice.cuts, "few_sizes", "too few sizes to hold any out: laws are weighted by how well they fit"),
+        (
+            choice is not None and not choice.cuts,
+            "few_sizes",
+            "too few sizes to hold any out: laws are weighted by how well they fit",
+        ),
         (configurations < need, "few_points", f"{configurations} configurations for {need // 2} parameters"),
         (
             configurations == len(groups),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from rayscale.laws.auto.discrepancy import Rows, Version, read_versions
 from rayscale.laws.fitting.result import Fit
 from rayscale.laws.law import Law
 
@@ -57,10 +58,20 @@ class Mixture:
 
     linked_values = log_values
 
+    @property
+    def misfit(self) -> float:
+        """The share of the parts that a discrepancy was needed for."""
+        return sum(share for part, share in zip(self.parts, self.shares, strict=True)
+                   if isinstance(part, Version) and part.setting.is_smooth)  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
-        """What `Blend.read_estimate` needs besides the parts, which are saved as fits of their own."""
+        """What `Blend.read_estimate` needs besides the members, which are saved as fits of their own."""
         names = ("drift", "noise", "degrees", "widening")
-        return {"shares": list(self.shares), **{name: getattr(self, name) for name in names}}
+        saved = {"shares": list(self.shares), **{name: getattr(self, name) for name in names}}
+        versions = [part for part in self.parts if isinstance(part, Version)]
+        if versions:
+            saved |= {"rows": versions[0].rows.to_json(), "versions": [version.to_json() for version in versions]}
+        return saved
 
 
 def reach(inputs: Inputs, ranges: Mapping[str, tuple[float, float]]) -> NDArray[np.float64]:
@@ -107,9 +118,12 @@ class Blend(Fit):
     @classmethod
     def read_estimate(cls, law: Law, known: Mapping[str, Any], saved: Mapping[str, Any]) -> Any:
         """The mixture of the members' estimates."""
-        parts = tuple(member.known_estimate() for member in known["members"])
+        estimates = [member.known_estimate() for member in known["members"]]
+        parts: Sequence[Part] = estimates
+        if "versions" in saved:
+            parts = read_versions(saved["versions"], Rows.from_json(saved["rows"]), estimates)
         numbers = {name: saved[name] for name in ("drift", "noise", "degrees", "widening")}
-        return Mixture(parts, tuple(saved["shares"]), known["data_range"], **numbers)
+        return Mixture(tuple(parts), tuple(saved["shares"]), known["data_range"], **numbers)
 
 
 # So that a saved blend is read back by its law's name, as every saved fit is; fit_law fits `auto` over all groups.

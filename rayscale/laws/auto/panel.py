@@ -101,6 +101,13 @@ class _Problem:
     linked: Array
     weights: Array
     level: Array
+    whiten: Array | None = None  # (rows, rows): from residuals that are correlated to independent ones of deviation 1
+
+    def whitened(self, values: Array) -> Array:
+        """Residuals (batch, rows), or their derivatives (batch, rows, p), made independent."""
+        if self.whiten is None:
+            return values
+        return np.asarray(self.whiten @ values if values.ndim == 3 else values @ self.whiten.T)
 
     @classmethod
     def of(cls, panel: Panel, law: Law) -> _Problem:
@@ -109,7 +116,8 @@ class _Problem:
 
     def at(self, rows: Any) -> _Problem:
         inputs = {role: values[rows] for role, values in self.inputs.items()}
-        return _Problem(self.law, inputs, self.linked[rows], self.weights[rows], self.level[rows])
+        linked, weights, level = self.linked[rows], self.weights[rows], self.level[rows]
+        return replace(self, inputs=inputs, linked=linked, weights=weights, level=level)
 
     def value(self, theta: NDArray[Any]) -> NDArray[Any]:
         parameters: dict[str, Any] = {}
@@ -200,6 +208,30 @@ def draw(panel: Panel, fit: PanelFit, curve: int, count: int, rng: np.random.Gen
     return ends + shift
 
 
+def draw_correlated(
+    panel: Panel, fit: PanelFit, curve: int, inputs: Mapping[str, Array], target: Array, covariance: Array, count: int,
+    rng: np.random.Generator,
+) -> tuple[Array, Array]:  # fmt: skip
+    """The parameters (p,) of a lone curve and draws of them (count, p), from log targets whose errors are correlated.
+
+    `inputs` role -> (n,), `target` (n,) log target, `covariance` (n, n) of what the law leaves of it.
+    """
+    law, root = replace(fit.law, link="log"), np.linalg.cholesky(covariance)
+    rows = count + 1  # the first is not disturbed
+    scaled = {role: np.tile(inputs[role] / np.exp(fit.centre[role]), (rows, 1)) for role in law.inputs}
+    errors = rng.normal(0, 1, (rows, len(target))) @ root.T
+    means = fit.mean + rng.normal(0, 1, (rows, len(fit.mean))) @ np.linalg.cholesky(fit.prior[curve]).T
+    errors[0], means[0] = 0.0, fit.mean
+    problem = _Problem(law, scaled, target + errors, np.ones(errors.shape), np.full(rows, panel.level[curve]),
+                       np.linalg.inv(root))  # fmt: skip
+    shift = panel.level[curve] * _is_coefficient(law)
+    precision = np.broadcast_to(np.linalg.inv(fit.prior[curve]), (rows, *fit.prior[curve].shape))
+    start = np.broadcast_to(fit.theta[curve] - shift, means.shape)
+    with np.errstate(all="ignore"):
+        ends, _ = _descend(problem, start, np.ones(rows), means, precision, Coordinates(law, {}, 0.0).bounds(), 15)
+    return ends[0] + shift, ends[1:] + shift
+
+
 def _is_coefficient(law: Law) -> NDArray[np.bool_]:
     return np.array([parameter.kind == "coefficient" for parameter in law.parameters])
 
@@ -265,7 +297,7 @@ def _descend(
     mean = np.broadcast_to(mean, theta.shape)
 
     def objective(part: _Problem, theta: Array, rows: Any) -> Array:
-        size = np.abs(link(part.law.link, part.value(theta)) - part.linked) / noise[rows, None]
+        size = np.abs(part.whitened(link(part.law.link, part.value(theta)) - part.linked)) / noise[rows, None]
         loss = np.where(size <= NEAR, size**2 / 2, NEAR * (size - NEAR / 2))
         off = theta - mean[rows]
         total = (part.weights * loss).sum(1) + np.einsum("gp,gpq,gq->g", off, precision[rows], off) / 2
@@ -280,8 +312,8 @@ def _descend(
             break
         part, here = problem.at(active), theta[active]
         fitted, derivative = part.jacobian(here)
-        missed = (fitted - part.linked) / noise[active, None]
-        derivative = derivative / noise[active, None, None]
+        missed = part.whitened(fitted - part.linked) / noise[active, None]
+        derivative = part.whitened(derivative) / noise[active, None, None]
         outer = part.weights * NEAR / np.maximum(np.abs(missed), NEAR)
         slope = np.einsum("gnp,gn->gp", derivative, outer * missed)
         slope += np.einsum("gpq,gq->gp", precision[active], here - mean[active])

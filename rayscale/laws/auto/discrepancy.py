@@ -1,0 +1,205 @@
+"""What the laws miss of one table, as a smooth function of its sizes: a discrepancy (Kennedy & O'Hagan 2001).
+
+log target = law + discrepancy + noise. The discrepancy is a Gaussian process over the logs of the sizes, in a finite
+basis, so that every draw of it is a function that can be evaluated anywhere. It has two parts: waves (random Fourier
+features of a squared exponential, Rahimi & Recht 2007), which the law misses within the data and which die out beyond
+them; and bends (hinges of random slope from the middle of the data outwards, an integrated Wiener process along every
+axis), which say what becomes of an extrapolation if the curve's slope wanders from the law's. Laws, noise and both
+amplitudes are averaged by their evidence; a configuration's seeds say what is noise and what is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from rayscale.laws.auto.panel import Panel, PanelFit
+from rayscale.laws.fitting.result import Estimate
+from rayscale.laws.law import Array
+
+NOISES = tuple(np.geomspace(1e-4, 0.3, 18))  # deviations of a run's log target that are weighed
+# (deviation of the discrepancy over the whole span of the data, weight), as what a law can miss on real tables.
+BENDS = ((0.0, 0.15), (0.03, 0.25), (0.1, 0.35), (0.3, 0.25))
+WAVES = ((0.0, 0.5), (0.02, 0.5))
+LENGTH = 2.5  # e-folds over which a wave turns
+FREQUENCIES = 48
+KNOTS = 10  # within the data, from their middle to either end; as many beyond
+FARTHEST = np.log(1e6)  # beyond the data, the last knot
+ODD = 3.0  # rows beyond this many deviations of the law count less
+LEAST_SHARE = 0.01
+MOST_VERSIONS = 24
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How large noise and discrepancy are: deviations of log target, that of `bend` over the span of the data."""
+
+    noise: float
+    bend: float
+    wave: float
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether there is a discrepancy at all."""
+        return bool(self.bend or self.wave)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The configurations of a table: `places` (m, axes) logs of their sizes, mean log `target` (m,), how many runs'
+    worth each is, `weights` (m,). Axes are in the order of `roles`."""
+
+    roles: tuple[str, ...]
+    places: Array
+    target: Array
+    weights: Array
+
+    @cached_property
+    def inputs(self) -> dict[str, Array]:
+        return {role: np.exp(column) for role, column in zip(self.roles, self.places.T, strict=True)}
+
+    @cached_property
+    def _frame(self) -> tuple[Array, float, Array, Array, Array]:
+        """Middle of the data (axes,), their longest span, knots and spacing (knots,), wave numbers (axes, waves)."""
+        middle, half = (self.places.max(0) + self.places.min(0)) / 2, float(np.ptp(self.places, axis=0).max()) / 2
+        inside = np.linspace(0.0, half, KNOTS, endpoint=False)
+        beyond = half + np.geomspace(half / KNOTS, FARTHEST, KNOTS) - half / KNOTS
+        knots = np.concatenate([inside, beyond])
+        spacing = np.diff(knots, append=2 * knots[-1] - knots[-2])
+        numbers = np.random.default_rng(0).normal(0, 1 / LENGTH, (len(middle), FREQUENCIES))
+        return middle, 2 * half, knots, spacing, numbers
+
+    def features(self, inputs: Mapping[str, Any]) -> tuple[Array, Array]:
+        """The basis of bends and of waves at these inputs, (n, features) each, for amplitudes of 1."""
+        middle, span, knots, spacing, numbers = self._frame
+        places = np.log(np.maximum(np.stack([inputs[role] for role in self.roles], axis=-1), 1e-300)) - middle
+        places = np.maximum(places, -FARTHEST - span)  # a size of 0 lies so far below
+        turned = places @ numbers
+        waves = np.concatenate([np.cos(turned), np.sin(turned)], axis=1) / FREQUENCIES**0.5
+        hinges = np.maximum(np.stack([places, -places], axis=-1)[..., None] - knots, 0.0) * spacing**0.5
+        return hinges.reshape(len(places), -1) * (3 / span**3) ** 0.5, waves
+
+    def covariance(self, setting: Setting) -> Array:
+        """Of what a law leaves of the rows, (m, m): the discrepancy and the noise."""
+        bends, waves = self.features(self.inputs)
+        smooth = setting.bend**2 * bends @ bends.T + setting.wave**2 * waves @ waves.T
+        return np.asarray(smooth + np.diag(setting.noise**2 / self.weights))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"roles": list(self.roles), **{n: getattr(self, n).tolist() for n in ("places", "target", "weights")}}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Rows:
+        return cls(tuple(saved["roles"]), *(np.array(saved[n], dtype=float) for n in ("places", "target", "weights")))
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """One law with one setting, and the discrepancy that the rows leave it: its estimate knows both."""
+
+    estimate: Estimate
+    setting: Setting
+    rows: Rows
+
+    def log_values(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Log target at the inputs: of the mean (n,) and of every draw (draws, n)."""
+        point, drawn = self.estimate.log_values(inputs)
+        rows, setting = self.rows, self.setting
+        if not setting.is_smooth:
+            return point, drawn
+        fitted, fitted_drawn = self.estimate.log_values(rows.inputs)
+        here, there = (self._features(each) for each in (rows.inputs, inputs))
+        variance = setting.noise**2 / rows.weights
+        solved = np.linalg.solve(here @ here.T + np.diag(variance), here).T  # (features, rows)
+        rng = np.random.default_rng(0)
+        prior = rng.normal(0, 1, (len(drawn), here.shape[1]))
+        disturbed = prior @ here.T + rng.normal(0, 1, fitted_drawn.shape) * np.sqrt(variance)
+        # Matheron's rule: a draw from the prior, corrected by what it misses of the rows.
+        weights = prior + (rows.target - fitted_drawn - disturbed) @ solved.T
+        return point + there @ (solved @ (rows.target - fitted)), drawn + weights @ there.T
+
+    def to_json(self) -> dict[str, Any]:
+        """What `read_versions` needs besides the rows and the law's estimate, which has the draws."""
+        theta, draws = self.estimate.theta.tolist(), len(self.estimate.draws)
+        return {"law": self.estimate.coordinates.law.name, "theta": theta, "draws": draws, **asdict(self.setting)}
+
+    def _features(self, inputs: Mapping[str, Array]) -> Array:
+        bends, waves = self.rows.features(inputs)
+        return np.concatenate([self.setting.bend * bends, self.setting.wave * waves], axis=1)
+
+
+def configurations(
+    panel: Panel, curve: int, roles: Sequence[str], members: Sequence[PanelFit]
+) -> tuple[Rows, float, float]:
+    """The rows of a curve by configuration, the sum of squares within these, and its degrees of freedom.
+
+    A configuration that most laws miss by far counts less.
+    """
+    known = panel.weights[curve] > 0
+    sizes = np.stack([panel.inputs[role][curve, known] for role in roles], axis=1)
+    target, weights = np.log(panel.target[curve, known]), panel.weights[curve, known]
+    distinct, which = np.unique(sizes, axis=0, return_inverse=True)
+    count = np.bincount(which.ravel(), weights)
+    means = np.bincount(which.ravel(), weights * target) / count
+    within = float((weights * (target - means[which.ravel()]) ** 2).sum())
+    rows = Rows(tuple(roles), np.log(np.maximum(distinct, 1e-300)), means, count)
+    missed = [np.abs(means - _linearised(panel, curve, member, rows)[0]) for member in members]
+    far = np.median(missed, axis=0) * np.sqrt(count)
+    typical = max(1.4826 * float(np.median(far)), 1e-9)
+    rows = replace(rows, weights=count * np.minimum(1.0, ODD * typical / np.maximum(far, 1e-300)))
+    return rows, within, float(weights.sum() - len(distinct))
+
+
+def _linearised(panel: Panel, curve: int, member: PanelFit, rows: Rows) -> tuple[Array, Array]:
+    """A law's log target at the rows, (m,), and its derivative by the parameters, (m, p)."""
+    return panel.coordinates(replace(member.law, link="log"), curve).jacobian(member.theta[curve], rows.inputs)
+
+
+def weigh(
+    panel: Panel, curve: int, members: Sequence[PanelFit], rows: Rows, within: float, degrees: float
+) -> list[tuple[int, Setting, float]]:
+    """Laws (by their place among the members) with settings and shares, the heaviest first; shares add up to 1.
+
+    The evidence is that of the law linearised at its fit, parameters under their weak prior, the discrepancy a Gaussian
+    process: normal with covariance J S J' + bends + waves + noise; the scatter within configurations is noise alone.
+    """
+    bends, waves = rows.features(rows.inputs)
+    noise, root = np.array(NOISES), np.sqrt(rows.weights)
+    by_seeds = -degrees * np.log(noise) - within / (2 * noise**2)
+    scores, kinds = [], []
+    for place, member in enumerate(members):
+        fitted, slope = _linearised(panel, curve, member, rows)
+        shift = panel.level[curve] * np.array([each.kind == "coefficient" for each in member.law.parameters])
+        left = rows.target - fitted - slope @ (member.mean + shift - member.theta[curve])
+        of_law = slope @ member.prior[curve] @ slope.T
+        for (bend, bend_weight), (wave, wave_weight) in product(BENDS, WAVES):
+            smooth = bend**2 * bends @ bends.T + wave**2 * waves @ waves.T
+            values, vectors = np.linalg.eigh((of_law + smooth) * root[:, None] * root)
+            variance = np.maximum(values, 0.0) + noise[:, None] ** 2
+            score = by_seeds - ((vectors.T @ (root * left)) ** 2 / variance + np.log(variance)).sum(1) / 2
+            scores.append(score + np.log(bend_weight * wave_weight))
+            kinds += [(place, Setting(float(each), bend, wave)) for each in noise]
+    logs = np.nan_to_num(np.concatenate(scores), nan=-np.inf)
+    shares = np.exp(logs - logs.max())
+    order = [int(j) for j in np.argsort(-shares, kind="stable")[:MOST_VERSIONS] if shares[j] >= LEAST_SHARE]
+    total = float(shares[order].sum())
+    return [(*kinds[j], float(shares[j]) / total) for j in order]
+
+
+def read_versions(saved: Sequence[Mapping[str, Any]], rows: Rows, estimates: Sequence[Estimate]) -> list[Version]:
+    """The versions from their JSON; each law's draws are in turn those of its versions."""
+    known = {estimate.coordinates.law.name: estimate for estimate in estimates}
+    first = dict.fromkeys(known, 0)
+    versions = []
+    for each in saved:
+        whole, begin = known[each["law"]], first[each["law"]]
+        first[each["law"]] += each["draws"]
+        own = replace(whole, theta=np.array(each["theta"], dtype=float), draws=whole.draws[begin : first[each["law"]]],
+                      noise=each["noise"])  # fmt: skip
+        versions.append(Version(own, Setting(each["noise"], each["bend"], each["wave"]), rows))
+    return versions
