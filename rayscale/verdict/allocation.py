@@ -10,7 +10,7 @@ import pandas as pd
 from rayscale.laws.fitting.result import Fit
 from rayscale.runs.trial import cell_without
 from rayscale.study.metrics import LOWER_IS_BETTER
-from rayscale.verdict.speedup import amount, mean_interval
+from rayscale.verdict.speedup import amount, changed, mean_interval
 
 _ALLOCATION = cell_without("seed")
 _FARTHEST = 1e6  # times beyond the data: farther than this no data size is named
@@ -65,7 +65,7 @@ def cheapest(
         return None
     row = good.iloc[int(good["device_seconds"].map(np.mean).argmin())]
     # A cost is never negative, however wide the interval of two seeds.
-    hours = [None if each is None else max(each, 0.0) for each in mean_interval(row["device_seconds"] / 3600)]
+    hours = changed(mean_interval(row["device_seconds"] / 3600), lambda end: max(end, 0.0))
     reached = reaches(row["values"], metric, reach)
     order = np.lexsort([row["device_seconds"], ~reached])
     result = {
@@ -81,7 +81,7 @@ def cheapest(
         "gpu_hours": amount(hours, "GPU-hours"),
     }
     if price_gpu_hour is not None:
-        result["money"] = amount([None if each is None else each * price_gpu_hour for each in hours], currency)
+        result["money"] = amount(changed(hours, lambda end: end * price_gpu_hour), currency)
     return result
 
 

@@ -19,7 +19,7 @@ from rayscale.laws.fitting.coordinates import link, unlink
 from rayscale.laws.fitting.observations import numbers, require_columns
 from rayscale.laws.fitting.result import Fit
 from rayscale.study.metrics import LOWER_IS_BETTER, PERCENTS, QUALITIES
-from rayscale.verdict.speedup import MARGIN, amount, pair
+from rayscale.verdict.speedup import MARGIN, amount, paired_change
 
 CLAIMED = {"data": 1.0, "gpus": -1.0}  # the slopes of log quality that the claim implies
 _POINT = 2  # resamples of a fit of which only the point is used
@@ -44,8 +44,8 @@ def test_claim(
 
     `verdict`: true, false or unknown. `rivals`: law, rmse_log, n of the claim (`ratio`) and of other laws, each data
     size predicted from the others, the best first. `slopes`: change of log quality per log of `data` and of `gpus`
-    (value, low, high; the claim says 1 and -1). `equivalence`: the paired change with more GPUs, as
-    `Equivalence.to_json`. `cells`: how many pairs of data size and GPU count; `warnings`: what could not be tested.
+    (value, low, high; the claim says 1 and -1). `equivalence`: the `paired_change` with more GPUs. `cells`: how
+    many pairs of data size and GPU count; `warnings`: what could not be tested.
     Raises TableError for missing or non-numeric columns and for a table without any metric.
     """
     quality = quality or _usual_quality(trials)
@@ -62,7 +62,8 @@ def test_claim(
     falls = quality in LOWER_IS_BETTER or bool((level >= 1).any())
     rivals = _contest(rows, data, gpus, groups, falls, seed)
     slopes = _slopes(rows, {"data": data, "gpus": gpus}, groups)
-    change = pair(rows, _QUALITY, gpus, (data, *(name for name in same if name in rows.columns)), margin)
+    alike = [data, *(name for name in same if name in rows.columns)]
+    change = paired_change(rows, _QUALITY, gpus, alike, margin)
     notes = {
         "dropped_rows": f"{int((~usable).sum())} rows are not ok or lack a positive {quality}, {data} or {gpus}"
         if not usable.all() else "",
@@ -75,7 +76,7 @@ def test_claim(
         "verdict": _verdict(rivals, slopes),
         "rivals": rivals,
         "slopes": slopes,
-        "equivalence": None if change is None else change.to_json(),
+        "equivalence": change,
         "cells": len(rows.drop_duplicates([data, gpus])),
         "warnings": [{"code": code, "message": message} for code, message in notes.items() if message],
     }

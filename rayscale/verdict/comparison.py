@@ -18,7 +18,7 @@ from rayscale.runs.sweeps import OUTDONE
 from rayscale.runs.trial import cell_without
 from rayscale.study.metrics import LOWER_IS_BETTER, QUALITIES
 from rayscale.study.tasks import AVERAGES
-from rayscale.verdict.speedup import amount, mean_interval
+from rayscale.verdict.speedup import amount, changed, mean_interval
 
 _CELL = cell_without("augment")
 _BY_RULES = ("bleu", "f1_words", *AVERAGES)  # metrics whose values depend on how a task counts: `metric_signature`
@@ -191,8 +191,8 @@ def _ratio(sides: Sequence[pd.DataFrame], paired: pd.Index, column: str, *, alon
     if not good.any():
         why = "no pair ran with the machine to itself in both" if alone else "no pair was timed in both"
         return amount((None, None, None), "times", pairs=0, note=why)
-    logs = mean_interval(np.log(values[1][good] / values[0][good]))
-    return amount([None if each is None else float(np.exp(each)) for each in logs], "times", pairs=int(good.sum()))
+    ratio = changed(mean_interval(np.log(values[1][good] / values[0][good])), np.exp)
+    return amount(ratio, "times", pairs=int(good.sum()))
 
 
 def _laws(first: Sequence[Any], second: Sequence[Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 from scipy import optimize, stats
 
 from rayscale.laws.law import Array
-from rayscale.verdict.speedup import speed_steps
+from rayscale.verdict.speedup import relative_speeds, speed_steps
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ def costs(
     """
     ok = trials[trials["status"] == "ok"]
     counts = sorted(int(each) for each in ok["gpus"].dropna().unique())
-    speed = _relative_speed(trials, counts)
+    timed = {"exclusive", "examples_per_second"} <= set(trials.columns)
+    speed = relative_speeds(speed_steps(trials)) if timed else {}
     found: dict[tuple[str, int], Cost] = {}
     for model, rows in ok.groupby("model", sort=True):
         own = {}
@@ -92,17 +92,6 @@ def _sharing(rows: pd.DataFrame, share: float) -> tuple[pd.DataFrame, float]:
     if len(rows) and share not in taken:
         share = float(taken.max())
     return rows[taken == share], share
-
-
-def _relative_speed(trials: pd.DataFrame, counts: list[int]) -> Mapping[int, float]:
-    """Examples per second at each GPU count over those at the fewest, where pairs of runs measured it."""
-    if not {"exclusive", "examples_per_second"} <= set(trials.columns) or not counts:
-        return {}
-    found = {counts[0]: 1.0}
-    for step in speed_steps(trials):
-        if step["from"] in found:
-            found[step["to"]] = found[step["from"]] * step["value"]
-    return found
 
 
 def _numbers(rows: pd.DataFrame, column: str) -> Array:

@@ -17,6 +17,7 @@ from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import Fit, far
 from rayscale.runs.folder import load
 from rayscale.verdict.metric_law import LOSS
+from rayscale.verdict.speedup import relative_speeds
 from rayscale.verdict.verdict import reasons
 
 _ASKED = {"isoflop": ("compute",)}  # read from more columns than a prediction takes
@@ -58,7 +59,8 @@ def predict(
         found["by"] = dict(fit.by)
         used |= set(fit.by)
     if of_run and gpus is not None:
-        found |= {"gpus": int(gpus), "speedup": _speedup(saved, gpus)}
+        steps = saved.get("verdict", {}).get("doubling", {}).get("gpus", {}).get("curve", [])
+        found |= {"gpus": int(gpus), "speedup": relative_speeds(steps).get(int(gpus))}
         used.add("gpus")
     found["unused"] = sorted(set(given) - used)
     return found
@@ -173,16 +175,3 @@ def _values(fit: Fit, given: Mapping[str, float], options: Mapping[str, str]) ->
         values[role] = value
         used.add(named)
     return values, used
-
-
-def _speedup(saved: Mapping[str, Any], gpus: float) -> float | None:
-    """The measured ratio of speed at `gpus` over the fewest measured; None where this count was not measured."""
-    steps = saved.get("verdict", {}).get("doubling", {}).get("gpus", {}).get("curve", [])
-    ratio = 1.0
-    for step in steps:
-        if step["from"] == gpus:
-            return ratio
-        ratio *= step["value"]
-        if step["to"] == gpus:
-            return ratio
-    return None

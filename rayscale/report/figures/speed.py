@@ -25,34 +25,17 @@ from rayscale.report.figures.chart import (
 from rayscale.report.figures.evidence import Evidence
 from rayscale.report.numbers import capitalised, number, plain, shorten, significant
 from rayscale.report.wording import interval_text
-
-_PAIR = ["model", "data_requested", "seed", "augment"]
-
-
-def exclusive_rows(trials: pd.DataFrame) -> pd.DataFrame:
-    """Ok rows that had the machine to themselves: only they measure speed and not contention."""
-    alone = trials["exclusive"].fillna(False).astype(bool)
-    return trials[(trials["status"] == "ok") & alone & trials["examples_per_second"].gt(0)]
-
-
-def paired_ratios(rows: pd.DataFrame) -> pd.DataFrame:
-    """Speed over that at the next smaller GPU count, for runs equal in all else; columns model, before, gpus, ratio."""
-    parts = [pd.DataFrame({"model": [], "before": [], "gpus": [], "ratio": []})]
-    counts = sorted(int(value) for value in rows["gpus"].unique())
-    for before, after in pairwise(counts):
-        pairs = rows[rows["gpus"] == after].merge(rows[rows["gpus"] == before], on=_PAIR, suffixes=("", "_before"))
-        ratio = pairs["examples_per_second"] / pairs["examples_per_second_before"]
-        parts.append(pd.DataFrame({"model": pairs["model"], "before": before, "gpus": after, "ratio": ratio}))
-    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+from rayscale.verdict.speedup import speed_pairs, timed_alone
 
 
 def speed_against_gpus(evidence: Evidence, trials: pd.DataFrame, gain: dict) -> Drawn | None:
     """Figure 3; None where fewer than two GPU counts have exclusive rows. `gain` is the verdict's `doubling.gpus`."""
-    rows = exclusive_rows(trials)
+    rows = timed_alone(trials)
     counts = sorted(int(value) for value in rows["gpus"].dropna().unique())
     if len(counts) < 2:
         return None
-    pairs = paired_ratios(rows)
+    pairs = speed_pairs(rows)
+    pairs = pairs.assign(ratio=np.exp(pairs["log_ratio"].astype(float)))
     steps = [step for step in gain.get("curve") or [] if number(step.get("value")) is not None]
     shown = [model for model in evidence.models if (rows["model"] == model).any()]
 
@@ -99,7 +82,7 @@ def _ratios(axes: Axes, evidence: Evidence, pairs: pd.DataFrame, shown: list[str
                 axes.fill_between([place - 0.4, place + 0.4], step["low"], step["high"], color=INK, alpha=0.1, lw=0)
             axes.hlines(step["value"], place - 0.4, place + 0.4, color=INK, lw=1.3, alpha=0.75)
         for order, model in enumerate(shown):
-            own = pairs[(pairs["model"] == model) & (pairs["gpus"] == after)]
+            own = pairs[(pairs["model"] == model) & (pairs["to"] == after)]
             # Models stand side by side, so that their points do not cover each other.
             aside = place + 0.6 * (order - (len(shown) - 1) / 2) / max(len(shown), 2)
             sign = evidence.position(model)
