@@ -14,7 +14,7 @@ from rayscale.plan.estimate import Planned, wall_seconds
 from rayscale.plan.plan import Plan
 from rayscale.report.numbers import capitalised, duration, plural
 from rayscale.report.terminal.plan import PlanView
-from rayscale.report.terminal.run import Snapshot, progress_line, progress_view, verdict_lines
+from rayscale.report.terminal.run import ProgressView, Snapshot, progress_line, verdict_lines
 
 LINE_EVERY_SECONDS = 30.0
 
@@ -70,7 +70,7 @@ class Terminal:
             if self._live is None:
                 self._live = Live(console=self.console, auto_refresh=False, transient=True)
                 self._live.start()
-            self._live.update(progress_view(snapshot), refresh=True)
+            self._live.update(ProgressView(snapshot), refresh=True)
         elif time.monotonic() - self._last >= LINE_EVERY_SECONDS:
             self._last = time.monotonic()
             self.say(progress_line(snapshot))

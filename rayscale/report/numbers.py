@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
+from collections.abc import Iterable
 from typing import Any
+
+from rich.cells import cell_len
 
 MISSING = "–"
 _GAP = "\u00a0"  # a number and its unit stay on one line; `plain` makes it an ordinary space for terminals
@@ -162,25 +164,16 @@ def capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def width(text: str) -> int:
-    """Columns that a text takes on a terminal: a Chinese sign takes two, a mark none."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
-    )
-
-
 def padded(text: str, columns: int, *, right: bool = False) -> str:
     """The text in so many columns of a terminal."""
-    room = " " * (columns - width(text))
+    room = " " * (columns - cell_len(text))
     return room + text if right else text + room
 
 
 def shorten(text: Any, limit: int) -> str:
     """At most `limit` columns wide, the middle left out, since names of models differ at both ends."""
     clean = plain(text)
-    if width(clean) <= limit:
+    if cell_len(clean) <= limit:
         return clean
     head = _beginning(clean, (limit - 1) // 2)
     tail = _beginning(clean[::-1], limit - 1 - (limit - 1) // 2)[::-1]
@@ -192,8 +185,8 @@ def wrap(text: str, columns: int, initial_indent: str = "", subsequent_indent: s
     lines, line, begun = list[str](), initial_indent, False
     for word in text.split():
         blank, rest = " " * begun, word
-        while width(line + blank + rest) > columns:
-            most = _beginning(rest, max(0, columns - width(line + blank)))
+        while cell_len(line + blank + rest) > columns:
+            most = _beginning(rest, max(0, columns - cell_len(line + blank)))
             ends = (place for place in range(len(most), 0, -1) if _may_end(rest[place - 1 : place + 1]))
             place = next(ends, 0 if begun else max(1, len(most)))
             if place == len(rest):
@@ -204,13 +197,18 @@ def wrap(text: str, columns: int, initial_indent: str = "", subsequent_indent: s
     return [*lines, line] if begun else lines
 
 
+def wrap_all(texts: Iterable[str], columns: int) -> list[str]:
+    """Each text on lines of its own."""
+    return [line for text in texts for line in wrap(text, columns)]
+
+
 def _may_end(sides: str) -> bool:
     """Whether a line may end between these two signs: letters both, one of them wide."""
-    return len(sides) == 2 and sides.isalpha() and width(sides) > 2
+    return len(sides) == 2 and sides.isalpha() and cell_len(sides) > 2
 
 
 def _beginning(text: str, columns: int) -> str:
     kept = text[:columns]
-    while width(kept) > columns:
+    while cell_len(kept) > columns:
         kept = kept[:-1]
     return kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -63,12 +63,13 @@ def speed_steps(trials: pd.DataFrame) -> list[dict[str, Any]]:
     `largest_model`, the last of these ratios.
     """
     steps = []
-    for (fewer, more), pairs in speed_pairs(timed_alone(trials)).groupby(["from", "to"]):
+    for ends, pairs in speed_pairs(timed_alone(trials)).groupby(["from", "to"]):
+        fewer, more = map(int, cast(tuple[float, float], ends))
         ratios = changed(mean_interval(pairs["log_ratio"].to_numpy()), np.exp)
         by_model = pairs.groupby(["params", "model"])["log_ratio"].mean()  # sorted by size
         models = [{"model": model, "params": float(params), "value": float(np.exp(mean))}
                   for params, model, mean in by_model.reset_index().itertuples(index=False)]  # fmt: skip
-        facts = {"from": int(fewer), "to": int(more), "pairs": len(pairs), "models": models}
+        facts = {"from": fewer, "to": more, "pairs": len(pairs), "models": models}
         steps.append(amount(ratios, "times", **facts, largest_model=models[-1]["value"]))
     return steps
 

@@ -105,7 +105,7 @@ def verdict_lines(fit: dict | None, encoding: str = "utf-8") -> list[str]:
 
 @dataclass(frozen=True)
 class ProgressView:
-    """A snapshot drawn for the width and the encoding of the terminal it is printed on."""
+    """A snapshot drawn for the width and the encoding of the terminal it is printed on; one for each new snapshot."""
 
     snapshot: Snapshot
 
@@ -148,11 +148,6 @@ class ProgressView:
         if len(self.snapshot.running) > len(shown):
             table.add_row(Words(f"and {len(self.snapshot.running) - len(shown)} more"))
         return table
-
-
-def progress_view(snapshot: Snapshot) -> ProgressView:
-    """The live view of a run; print it again for every new snapshot."""
-    return ProgressView(snapshot)
 
 
 def progress_line(snapshot: Snapshot) -> str:

@@ -247,5 +247,5 @@ def test_the_text_names_units_reasons_and_advice_in_any_width(table: str, width:
     assert max(map(len, lines)) <= max(width, 40)
     assert "2 groups" in lines[0]
     told = prediction_lines(predict(saved, params=1e11, data=1e12), width)
-    assert "Extrapolated to 10× the largest size measured." in told
+    assert "Extrapolated to 10× the largest size measured." in " ".join(told)
     json.dumps(saved, allow_nan=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rayscale.report.figures.chart import colour, marker
+from rayscale.report.figures.chart import sign
 from rayscale.report.figures.evidence import gather
 from rayscale.report.figures.loss import loss_against_data, loss_against_size, metrics_against_data
 from rayscale.report.figures.residuals import held_out, residual_rows
@@ -141,4 +141,4 @@ def test_held_out_compares_with_rivals(gathered, simulated):
 
 
 def test_many_models_stay_apart():
-    assert len({(colour(place), marker(place)) for place in range(64)}) == 64
+    assert len({(sign(place)["color"], sign(place)["marker"]) for place in range(64)}) == 64
