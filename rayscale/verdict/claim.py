@@ -18,7 +18,8 @@ from rayscale.laws.fit import fit_law
 from rayscale.laws.fitting.coordinates import link, unlink
 from rayscale.laws.fitting.observations import numbers, require_columns
 from rayscale.laws.fitting.result import Fit
-from rayscale.study.metrics import LOWER_IS_BETTER, PERCENTS, QUALITIES
+from rayscale.study.metrics import LOWER_IS_BETTER, PERCENTS
+from rayscale.verdict.metric_law import LOSS, measured_metrics
 from rayscale.verdict.speedup import MARGIN, amount, paired_change
 
 CLAIMED = {"data": 1.0, "gpus": -1.0}  # the slopes of log quality that the claim implies
@@ -49,6 +50,8 @@ def test_claim(
     Raises TableError for missing or non-numeric columns and for a table without any metric.
     """
     quality = quality or _usual_quality(trials)
+    if not quality:
+        raise TableError("no metric of quality was measured", code="missing_column", where="quality")
     require_columns(trials, [quality, data, gpus])
     columns = {name: numbers(trials, name) for name in (quality, data, gpus)}
     usable = np.all([np.isfinite(values) & (values > 0) for values in columns.values()], axis=0)
@@ -88,23 +91,15 @@ def study_claim(trials: pd.DataFrame, target: str) -> dict[str, Any] | None:
     cells = ok.drop_duplicates(["data_requested", "gpus"])
     if len(cells) < 3 or cells["data_requested"].nunique() < 2 or cells["gpus"].nunique() < 2:
         return None
-    if target in LOWER_IS_BETTER and not (target := _measured(ok, "")):
-        return None
-    return test_claim(trials, quality=target) if _measured(ok, target) else None
+    quality = _usual_quality(ok) if target in LOWER_IS_BETTER else target
+    return test_claim(trials, quality=quality) if quality in measured_metrics(ok) else None
 
 
 def _usual_quality(trials: pd.DataFrame) -> str:
-    if metric := _measured(trials, ""):
-        return metric
-    raise TableError("no metric of quality was measured", code="missing_column", where="quality")
-
-
-def _measured(trials: pd.DataFrame, wanted: str) -> str:
-    """The metric, if trials measured it; of "" the first that they measured: rising ones first, then the test loss."""
-    rising = [name for name in QUALITIES if name not in LOWER_IS_BETTER]
-    names = [wanted] if wanted else list(dict.fromkeys(["accuracy", "f1_macro", *rising, "eval_loss"]))
-    present = (name for name in names if name in trials.columns)
-    return next((name for name in present if pd.to_numeric(trials[name], errors="coerce").notna().any()), "")
+    """The first metric that was measured, rising ones before the test loss; empty where none was."""
+    measured = measured_metrics(trials)
+    rising = [name for name in ("accuracy", "f1_macro", *measured) if name not in LOWER_IS_BETTER]
+    return next((name for name in (*rising, LOSS) if name in measured), "")
 
 
 def _contest(

@@ -14,9 +14,8 @@ from rayscale.laws.fitting.observations import require_columns
 from rayscale.laws.fitting.result import far
 from rayscale.runs.fit_rows import data_column, unfit, untrained
 from rayscale.runs.folder import Run
-from rayscale.study.metrics import QUALITIES
 from rayscale.verdict.costs import Cost, costs
-from rayscale.verdict.metric_law import INTERVALS, Quality, measured, quality
+from rayscale.verdict.metric_law import INTERVALS, Quality, measured, measured_metrics, quality
 from rayscale.verdict.targets import Goal, Spending, parse_budget, parse_target
 
 BEYOND = 10.0  # times the largest data size measured: as far as data is searched
@@ -72,8 +71,7 @@ def recommend(
         raise InputError(f"must lie between 1 and 1000, found {beyond:g}", where="--beyond")
     if not 0 < probability < 1:
         raise InputError(f"must lie between 0 and 1, found {probability:g}", where="--probability")
-    have = [name for name in QUALITIES if name in trials.columns and _measured(trials, name)]
-    aim = parse_target(target, have)
+    aim = parse_target(target, measured_metrics(trials))
     limit = None if budget is None else parse_budget(budget, price_gpu_hour, currency)
     if "augment" not in trials.columns:
         trials = trials.assign(augment="none")
@@ -136,10 +134,6 @@ def _nearest(search: pd.DataFrame, aim: Goal, cost: str) -> pd.Series:
         chance = chance * 0.0  # tails of a distribution tell less than how far the prediction is off
     sure = search.assign(order=chance, far=search["predicted"] * (1 if aim.lower else -1))
     return sure.sort_values(["order", "far", cost], ascending=[False, True, True]).iloc[0]
-
-
-def _measured(trials: pd.DataFrame, metric: str) -> bool:
-    return bool(pd.to_numeric(trials.loc[trials["status"] == "ok", metric], errors="coerce").notna().any())
 
 
 def _candidates(

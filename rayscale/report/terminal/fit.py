@@ -42,10 +42,8 @@ def prediction_lines(prediction: Mapping[str, Any], width: int = WIDTH) -> list[
         texts.append(f"On data of size {shown['data']} (95%: {shown['data_low']} to {shown['data_high']}).")
     texts.append(f"{reach_text(prediction['extrapolation']).capitalize()}.")
     if prediction.get("speedup") is not None:
-        speed = (
-            f"{prediction['gpus']} GPUs train {significant(prediction['speedup'])} times as many examples per second"
-        )
-        texts.append(f"{speed} as the fewest measured.")
+        times = f"{significant(prediction['speedup'])} times as many examples per second as the fewest measured"
+        texts.append(f"{prediction['gpus']} GPUs train {times}.")
     elif "speedup" in prediction:
         texts.append(f"The speed of {prediction['gpus']} GPUs was not measured.")
     if prediction.get("unused"):
