@@ -163,7 +163,7 @@ def _fits(trials: pd.DataFrame, law: str, over_all: bool, data: str, bootstrap: 
     why = []
     for model, fit in parts.items():
         if not fit.outcome.usable:
-            why += [warning["message"] for warning in fit.warnings if warning["code"] != "dropped_rows"]
+            why += refusals(fit)
         else:
             fits.update(dict.fromkeys(models if model is None else [model], fit))
     return fits, why
@@ -200,6 +200,11 @@ def _metric(target: Goal, values: Array, unit: float) -> Array:
     if target.metric == "perplexity":
         return np.exp(np.minimum(values, 700.0))
     return values * unit
+
+
+def refusals(fit: Fit) -> list[str]:
+    """What speaks against a fit, in words: all its warnings but that of dropped rows."""
+    return [warning["message"] for warning in fit.warnings if warning["code"] != "dropped_rows"]
 
 
 def measured_metrics(trials: pd.DataFrame) -> list[str]:

@@ -44,6 +44,11 @@ def timed_alone(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[(trials["status"] == "ok") & trials["exclusive"].eq(True).fillna(False) & timed]
 
 
+def gpu_counts(rows: pd.DataFrame) -> list[int]:
+    """The GPU counts of the rows, ascending."""
+    return sorted(int(gpus) for gpus in rows["gpus"].dropna().unique())
+
+
 def speed_pairs(rows: pd.DataFrame) -> pd.DataFrame:
     """Runs equal in all but GPUs, at neighbouring GPU counts: model, params, from, to, and the log ratio of speeds."""
     cells = rows.groupby([*_SAME, "gpus"], dropna=False)[["examples_per_second", "params"]].mean()

@@ -23,7 +23,7 @@ from rayscale.runs.fit_rows import data_column, unfit
 from rayscale.runs.folder import Run, load
 from rayscale.system.disk import write_file
 from rayscale.system.failures import error_json
-from rayscale.verdict.metric_law import LOSS
+from rayscale.verdict.metric_law import LOSS, refusals
 from rayscale.verdict.prediction import ROLES
 from rayscale.verdict.table_files import (
     Table,
@@ -85,10 +85,9 @@ class TableFit:
         """Why nothing could be fitted, as the error that ends the command."""
         reasons: dict[str, list[str]] = {}
         for fit in self.fits:
-            messages = [warning["message"] for warning in fit.warnings if warning["code"] != "dropped_rows"]
             counts = Counter(entry["reason"] for entry in fit.rows_dropped)
             dropped = ", ".join(f"{number} rows dropped: {reason}" for reason, number in counts.items())
-            text = "; ".join(messages) + (f" ({dropped})" if dropped else "")
+            text = "; ".join(refusals(fit)) + (f" ({dropped})" if dropped else "")
             group = ", ".join(f"{column} {value}" for column, value in (fit.by or {}).items())
             reasons.setdefault(text, []).append(group)
         texts = [f"{', '.join(filter(None, names[:3]))}: {text}".removeprefix(": ") for text, names in reasons.items()]
