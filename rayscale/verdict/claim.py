@@ -110,35 +110,32 @@ def _contest(
     Accuracies follow a law of their log odds; what has no upper end is the inverse of something that `falls`.
     """
     curve, target, kind = ("power", _INVERSE, "log") if falls else ("logit_power", _QUALITY, "logit")
-    errors: dict[str, list[Any]] = {name: [] for name in ("ratio", "constant", f"{kind}_line", curve)}
+    errors: dict[str, list[Any]] = {}
     for _, group in rows.groupby(groups, dropna=False) if groups else [("", rows)]:
         sizes = np.unique(group[data])
         for size in sizes if len(sizes) >= 3 else ():
             held = group[group[data] == size]
             kept = group[group[data] != size]
-            level = np.log(kept[_QUALITY].to_numpy())
+            levels = np.log(kept[_QUALITY].to_numpy())
             line = np.polyfit(np.log(kept[data]), link(kind, kept[_QUALITY].to_numpy()), 1)
             fit = cast(Fit, fit_law(kept, curve, target=target, data=data, bootstrap=_POINT, seed=seed))
             # The claim has one parameter, and the least absolute deviation of one parameter is the median.
-            constant = np.median(level - np.log(kept[data] / kept[gpus]))
+            constant = np.median(levels - np.log(kept[data] / kept[gpus]))
             predicted = {
                 "ratio": constant + np.log(held[data] / held[gpus]).to_numpy(),
-                "constant": np.full(len(held), np.median(level)),
+                "constant": np.full(len(held), np.median(levels)),
                 f"{kind}_line": np.log(unlink(kind, np.polyval(line, np.log(held[data].to_numpy())))),
             }
             if fit.estimate is not None:
                 predicted[curve] = np.log(fit.predict(held)["predicted"].to_numpy()) * (-1 if falls else 1)
-            for law in list(errors):
-                if law in predicted:
-                    errors[law].append(predicted[law] - np.log(held[_QUALITY].to_numpy()))
-                else:
-                    del errors[law]
-    if not errors["constant"]:
-        return []
-    together = {law: np.concatenate(parts) for law, parts in errors.items()}
-    scores = [{"law": law, "rmse_log": float(np.sqrt(np.mean(error**2))), "n": len(error)}
-              for law, error in together.items()]  # fmt: skip
-    return sorted(scores, key=lambda score: cast(float, score["rmse_log"]))
+            for law, level in predicted.items():
+                errors.setdefault(law, []).append(level - np.log(held[_QUALITY].to_numpy()))
+    scores: list[dict[str, Any]] = []
+    for law, parts in errors.items():
+        if len(parts) == len(errors["constant"]):
+            error = np.concatenate(parts)
+            scores.append({"law": law, "rmse_log": float(np.sqrt(np.mean(error**2))), "n": len(error)})
+    return sorted(scores, key=lambda score: score["rmse_log"])
 
 
 def _slopes(rows: pd.DataFrame, axes: Mapping[str, str], groups: list[str]) -> dict[str, dict[str, Any]]:
@@ -158,9 +155,9 @@ def _slopes(rows: pd.DataFrame, axes: Mapping[str, str], groups: list[str]) -> d
     slopes = inverse @ design.T @ y
     deviation = np.sqrt(np.sum((y - design @ slopes) ** 2) / degrees * np.diag(inverse))
     half = float(stats.t.ppf(0.975, degrees)) * deviation
-    places = {role: place for place, role in enumerate(varied, levels.shape[1])}
-    return {role: amount([float(slopes[k]), float(slopes[k] - half[k]), float(slopes[k] + half[k])], "log per log",
-                         claimed=CLAIMED[role]) for role, k in places.items()}  # fmt: skip
+    ends = np.stack([slopes, slopes - half, slopes + half], axis=1)[levels.shape[1] :].tolist()
+    return {role: amount(interval, "log per log", claimed=CLAIMED[role])
+            for role, interval in zip(varied, ends, strict=True)}  # fmt: skip
 
 
 def _verdict(rivals: Sequence[Mapping[str, Any]], slopes: Mapping[str, Mapping[str, Any]]) -> str:

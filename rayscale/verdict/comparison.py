@@ -154,7 +154,7 @@ def _unpaired(mine: pd.DataFrame, other: pd.DataFrame, metric: str, keys: list[s
         if key not in other.index:
             reason = f"only in the {name} study"
         elif not np.isfinite(row[metric]):
-            error = "" if row["error"] is None or row["error"] != row["error"] else f": {str(row['error'])[:100]}"
+            error = "" if pd.isna(row["error"]) else f": {str(row['error'])[:100]}"
             what = f"{row['status']}{error}" if row["status"] != "ok" else f"has no {metric}"
             reason = f"{what} in the {name} study"
         else:

@@ -65,9 +65,9 @@ class Evidence:
 
         With a `column` the first of these that it goes into; without a model one over all models.
         """
-        own = [law for law in self.laws if law.get("by") and law["by"].get("model") == model]
+        single = [law for law in self.laws if law.get("by") and law["by"].get("model") == model]
         shared = [law for law in self.laws if not law.get("by")]
-        able = [law for law in (*shared, *own) if column is None or column in (law.get("columns") or {}).values()]
+        able = [law for law in (*shared, *single) if column is None or column in (law.get("columns") or {}).values()]
         return next(iter(able), None)
 
     def params_of(self, model: str) -> float:
@@ -83,8 +83,8 @@ def gather(study: dict, trials: pd.DataFrame, fit: dict | None) -> Evidence:
     target = _measured([str(item.get("target")) for item in (*good, *quality)], "eval_loss", trials)
     named = [column for item in [*good, *quality] for column in (item.get("columns") or {}).values()]
     usual = KINDS[task].axis if task in KINDS else "examples"
-    data = _measured([*(each for each in named if each in _DATA), usual], "data_requested", trials)
-    params = _measured([each for each in named if each in _PARAMS], "params", trials)
+    data = _measured([*(column for column in named if column in _DATA), usual], "data_requested", trials)
+    params = _measured([column for column in named if column in _PARAMS], "params", trials)
     ok = trials[(trials["status"] == "ok") & _positive(trials, target) & _positive(trials, data)]
     sized = trials.groupby("model")[params].median().fillna(np.inf) if len(trials) else pd.Series(dtype=float)
     models = tuple(sorted(sized.index, key=lambda model: (sized[model], model)))

@@ -17,6 +17,7 @@ from rayscale.study.tasks import ENTITIES, KINDS
 REACH = 4.0  # how many times beyond the largest size the curves are drawn
 _SPOKEN = {"accuracy": "accuracy", "f1_macro": "macro F1", "f1_micro": "micro F1", "exact_match": "exact match",
            "f1_words": "F1 of words", "chrf": "chrF"}  # fmt: skip
+_POINTS = "Points: mean over seeds and GPU counts; bars: best to worst run"
 _BANDS = 4  # with more models than these, bands hide each other: only the largest model keeps its own
 
 
@@ -53,7 +54,8 @@ def loss_against_data(evidence: Evidence, predict: Predict) -> Drawn | None:
         chart.title_axes(axes, evidence.data_label, evidence.target_label)
         chart.legend_above(figure, axes, shape, handles, [_label(evidence, model) for model in shown])
 
-    caption, reading, alt = _data_caption(evidence, shown), _data_reading(beyond), _data_alt(evidence, shown)
+    law = " Curves: the law, dashed beyond the data; bands: 95% of new runs." if beyond else ""
+    caption, reading, alt = _data_caption(evidence, shown), f"{_POINTS}.{law}", _data_alt(evidence, shown)
     return chart.draw("loss-data", "Loss against data", caption, reading, alt, paint)
 
 
@@ -90,7 +92,8 @@ def loss_against_size(evidence: Evidence, predict: Predict) -> Drawn | None:
         chart.title_axes(axes, f"parameters{included}", evidence.target_label)
         chart.legend_above(figure, axes, shape, handles, [f"{count(size)} {evidence.data}" for size in evidence.sizes])
 
-    caption, reading = _size_caption(evidence, shown), _size_reading(law is not None)
+    curves = " Curves: the law; band: 95% of new runs at the largest data size." if law is not None else ""
+    caption, reading = _size_caption(evidence, shown), f"{_POINTS}.{curves}"
     alt = f"{evidence.target_label} against parameters, one line per data size."
     return chart.draw("loss-size", "Loss against model size", caption, reading, alt, paint)
 
@@ -139,7 +142,7 @@ def metrics_against_data(evidence: Evidence) -> Drawn | None:
         f"The best run reaches {spoken[metric]} {value} ({shorten(best['model'], 40)} on "
         f"{count(best['data_requested'])} {evidence.data})."
     )
-    reading = "Points: mean over seeds and GPU counts; bars: worst to best run; lines only join the means."
+    reading = f"{_POINTS}; lines only join the means."
     alt = f"Task metrics against {evidence.data_label}, one line per model."
     title = " and ".join(spoken[name] for name in metrics)
     return chart.draw("metrics", capitalised(title), caption, reading, alt, paint)
@@ -178,11 +181,6 @@ def _data_caption(evidence: Evidence, shown: list[str]) -> str:
     return f"More data does not steadily lower the loss of {others}."
 
 
-def _data_reading(beyond: bool) -> str:
-    points = "Points: mean over seeds and GPU counts; bars: best to worst run."
-    return f"{points} Curves: the law, dashed beyond the data; bands: 95% of new runs." if beyond else points
-
-
 def _falls(cell: pd.DataFrame) -> bool:
     return len(cell) > 1 and float(cell["mean"].iloc[-1]) < float(cell["mean"].iloc[:-1].min())
 
@@ -203,8 +201,3 @@ def _size_caption(evidence: Evidence, shown: list[str]) -> str:
     best, largest = means.idxmin(), max(shown, key=evidence.params_of)
     which = "The largest model is best" if best == largest else f"{shorten(best, 40)}, not the largest model, is best"
     return f"{which} at {count(size)} {evidence.data}, the largest data size."
-
-
-def _size_reading(curves: bool) -> str:
-    points = "Points: mean over seeds and GPU counts; bars: best to worst run."
-    return points + (" Curves: the law; band: 95% of new runs at the largest data size." if curves else "")

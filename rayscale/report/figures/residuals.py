@@ -122,16 +122,13 @@ def _predictions(axes: Axes, evidence: Evidence, rows: pd.DataFrame) -> None:
 
 
 def _error_bars(axes: Axes, errors: list[tuple[str, float]]) -> None:
-    names = [name for name, _ in errors]
-    heights = [100 * error for _, error in errors]
-    tints = ["#0072B2", *["#b8c0ca"] * (len(errors) - 1)]
-    axes.barh(range(len(errors))[::-1], heights, height=0.3, color=tints)
-    for place, (name, height) in enumerate(zip(names, heights, strict=True)):
-        y = len(errors) - 1 - place
-        axes.text(0, y + 0.2, f"{shorten(name, 26)}: {percent(height / 100)}", fontsize=9.5, color=INK)
+    for y, (name, error) in enumerate(errors[::-1]):
+        tint = chart.colour(0) if y == len(errors) - 1 else "#b8c0ca"
+        axes.barh(y, 100 * error, height=0.3, color=tint)
+        axes.text(0, y + 0.2, f"{shorten(name, 26)}: {percent(error)}", fontsize=9.5, color=INK)
     axes.set_yticks([])
     axes.set_ylim(-0.4, len(errors) - 0.35)
-    axes.set_xlim(0, 1.1 * max([*heights, 0.01]))
+    axes.set_xlim(0, 1.1 * max(0.01, *(100 * error for _, error in errors)))
     chart.title_axes(axes, "error, %", "error on what was held out")
     axes.grid(False, axis="y")
     axes.spines["left"].set_color("#9aa4b0")

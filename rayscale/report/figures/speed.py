@@ -49,7 +49,10 @@ def _speeds(axes: Axes, evidence: Evidence, rows: pd.DataFrame, shown: list[str]
         axes.plot(counts, ideal, color=chart.colour(place), lw=1.1, linestyle=(0, (4, 3)), alpha=0.75)
         handles += chart.spread(axes, speeds, chart.sign(place, ms=6.5, ls="-", lw=1.4), "median")
     chart.log_y(axes, *chart.margins(heights))
-    _gpu_axis(axes, counts)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(value) for value in counts])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(counts[0] / 1.35, counts[-1] * 1.35)
     chart.title_axes(axes, "GPUs or worker slots", "examples per second")
     return handles
 
@@ -77,13 +80,6 @@ def _ratios(axes: Axes, evidence: Evidence, pairs: pd.DataFrame, shown: list[str
     axes.set_xlim(-0.6, len(ideals) - 0.4)
     axes.set_xticks(range(len(ideals)), [f"{a} to {b}" for a, b in pairwise(counts)])
     chart.title_axes(axes, "GPUs or worker slots", "times the speed")
-
-
-def _gpu_axis(axes: Axes, counts: list[int]) -> None:
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(counts, [str(value) for value in counts])
-    axes.set_xticks([], minor=True)
-    axes.set_xlim(counts[0] / 1.35, counts[-1] * 1.35)
 
 
 def _caption(gain: dict) -> str:

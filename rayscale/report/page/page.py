@@ -109,8 +109,8 @@ def render(
         "study_facts": nested_facts(study),
         "commands": [str(line) for line in provenance.get("commands") or []],
         "provenance": provenance_facts(provenance, trials),
-        "params_meaning": _meaning("params", evidence.params),
-        "data_meaning": _meaning("data", evidence.data),
+        "params_meaning": _meaning(evidence.params),
+        "data_meaning": _meaning(evidence.data),
         "footer": _footer(written_at),
     }
     return _environment().get_template("page.j2").render(context)
@@ -170,7 +170,7 @@ def _law_facts(item: dict) -> list[tuple[str, str]]:
     columns = item.get("columns") or {}
     facts = [("Parameters of the law", str(len(item.get("params") or {})))] if item.get("params") else []
     sizes = [(usual_role(str(column)) or role, str(column)) for role, column in columns.items()]
-    facts += [(_ROLES[role], _meaning(role, column)) for role, column in sizes if role in _ROLES]
+    facts += [(_ROLES[role], _meaning(column)) for role, column in sizes if role in _ROLES]
     if item.get("objective") is not None:
         scale = "log odds" if item.get("formula", "").startswith("1 / (1 + exp(") else "log"
         facts.append(("Loss that was minimised", f"sum of Huber, δ 0.001, on {scale} residuals"))
@@ -180,7 +180,7 @@ def _law_facts(item: dict) -> list[tuple[str, str]]:
 _ROLES = {"params": "N, the model size", "data": "D, the data", "gpus": "G, the workers"}
 
 
-def _meaning(role: str, column: str) -> str:
+def _meaning(column: str) -> str:
     known = {
         "params": "all parameters, embeddings included (column params)",
         "params_non_embedding": "parameters without embeddings (column params_non_embedding)",

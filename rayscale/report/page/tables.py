@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from rayscale.report.numbers import (
     whole,
 )
 from rayscale.report.terminal.fit import parameter_units
+from rayscale.report.terminal.plan import model_name
 from rayscale.report.wording import (
     fit_name,
     interval_text,
@@ -153,31 +155,28 @@ def trial_views(evidence: Evidence, trials: pd.DataFrame) -> list[dict[str, Any]
             "trial_id": row["trial_id"],
             "status": row["status"],
             "cells": [_cell(column, row[column]) for column in columns],
-            "note": "" if _missing(row["error"]) else str(row["error"]),
+            "note": "" if pd.isna(row["error"]) else str(row["error"]),
         }
         for row in ordered.to_dict("records")
     ]
 
 
-def _missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+_FRACTIONS = ("eval_loss", "validation_loss", "accuracy", "f1_micro", "f1_macro", "exact_match", "f1_words", *BITS)
+_WRITERS: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys(("params", "data_requested", "flops"), count),
+    **dict.fromkeys(_FRACTIONS, partial(fixed, decimals=4)),
+    **dict.fromkeys(("learning_rate", "epochs"), trimmed),
+    **dict.fromkeys(("examples_per_second", "perplexity", "bleu", "chrf"), significant),
+    "train_seconds": duration,
+    "exclusive": lambda alone: "yes" if alone else "no",
+}
 
 
 def _cell(column: str, value: Any) -> str:
-    if _missing(value):
+    if pd.isna(value):
         return MISSING
-    if column == "exclusive":
-        return "yes" if value else "no"
-    if column in {"params", "data_requested", "flops"}:
-        return count(value)
-    if column in {"eval_loss", "validation_loss", "accuracy", "f1_micro", "f1_macro", "exact_match", "f1_words", *BITS}:
-        return fixed(value, 4)
-    if column == "train_seconds":
-        return duration(value)
-    if column in {"learning_rate", "epochs"}:
-        return trimmed(value)
-    if column in {"examples_per_second", "perplexity", "bleu", "chrf"}:
-        return significant(value)
+    if write := _WRITERS.get(column):
+        return write(value)
     return whole(value) if number(value) is not None and not isinstance(value, str) else str(value)
 
 
@@ -219,7 +218,7 @@ def plan_rows(plan: dict, trials: pd.DataFrame) -> list[tuple[str, str, str, str
     asked = pd.DataFrame(plan.get("trials") or [])
     if asked.empty:
         return []
-    asked["name"] = [model.get("name") if isinstance(model, dict) else model for model in asked["model"]]
+    asked["name"] = asked["model"].map(model_name)
     done = set(trials.loc[trials["status"].isin(("ok", OUTDONE)), "trial_id"])
     rows = []
     ordered = asked.sort_values(["params", "name", "gpus", "data_requested"], kind="stable")
