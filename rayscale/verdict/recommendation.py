@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -98,7 +98,14 @@ def recommend(
         "budget": None if limit is None else {"amount": limit.amount, "unit": limit.unit},
         "basis": _basis(metric_law, prices, row),
         "frontier": [facts(step) for _, step in _frontier(search, aim, cost, row).iterrows()],
-        "searched": _searched(search, rows, data, beyond),
+        "searched": {
+            "models": sorted(search["model"].unique()),
+            "gpus": gpu_counts(search),
+            "data": [float(search["data"].min()), float(search["data"].max())],
+            "data_unit": data,
+            "largest_measured": float(rows[data].max()),
+            "beyond": beyond,
+        },
         "unknown": _unknown(trials, metric_law, prices, row, cost),
         "warnings": _warnings(metric_law, row),
     }
@@ -256,43 +263,28 @@ def _basis(metric_law: Quality, prices: Mapping[tuple[str, int], Cost], row: pd.
     }
 
 
-def _searched(search: pd.DataFrame, rows: pd.DataFrame, data: str, beyond: float) -> dict[str, Any]:
-    return {
-        "models": sorted(search["model"].unique()),
-        "gpus": gpu_counts(search),
-        "data": [float(search["data"].min()), float(search["data"].max())],
-        "data_unit": data,
-        "largest_measured": float(rows[data].max()),
-        "beyond": beyond,
-    }
-
-
 def _unknown(
     trials: pd.DataFrame, metric_law: Quality, prices: Mapping[tuple[str, int], Cost], row: pd.Series | None, cost: str
 ) -> list[str]:
     """What cannot be known from these trials, in sentences."""
     ok = trials[trials["status"] == "ok"]
+    models, counts, timed = sorted(ok["model"].unique()), gpu_counts(ok), {model for model, _ in prices}
     unknown = []
     if not metric_law.fits:
-        unknown.append(
-            f"No law could be fitted, so only measured allocations are compared: {'; '.join(metric_law.why)}"
-        )
+        why = "; ".join(metric_law.why)
+        unknown.append(f"No law could be fitted, so only measured allocations are compared: {why}")
     elif missing := sorted(set(metric_law.sizes) - set(metric_law.fits)):
         unknown.append(f"{', '.join(missing)}: no law, so only its measured cells count")
     if cost == "work":
         unknown.append("No run was timed, so costs are unknown; allocations are ordered by parameters x data")
-    elif unpriced := sorted({model for model in ok["model"].unique() if not any(key[0] == model for key in prices)}):
-        unknown.append(f"{', '.join(unpriced)}: never timed, so left out")
-    if ok["gpus"].nunique() < 2:
+    elif untimed := [model for model in models if model not in timed]:
+        unknown.append(f"{', '.join(untimed)}: never timed, so left out")
+    unpriced = [f"{model} on {gpus} GPUs" for model in models for gpus in counts
+                if model in timed and (model, gpus) not in prices]  # fmt: skip
+    if len(counts) < 2:
         unknown.append("Only one GPU count was run, so the cost of more GPUs is unknown")
-    else:
-        unpriced = [
-            f"{model} on {gpus} GPUs" for model in sorted(ok["model"].unique())
-            for gpus in gpu_counts(ok)
-            if any(key[0] == model for key in prices) and (model, gpus) not in prices
-        ]  # fmt: skip
-        if unpriced:
-            unknown.append(f"{', '.join(unpriced[:4])}: not run, and not derivable from other runs' speeds")
+    elif unpriced:
+        unknown.append(f"{', '.join(unpriced[:4])}: not run, and not derivable from other runs' speeds")
     if metric_law.fits and metric_law.error is None:
         unknown.append("The law could not be tested on an unseen data size")
     if row is not None and not np.isfinite(row["probability"]):
@@ -308,9 +300,8 @@ def _unknown(
 
 
 def _warnings(metric_law: Quality, row: pd.Series | None) -> list[dict[str, str]]:
-    fits: Sequence[Any] = list({id(fit): fit for fit in metric_law.fits.values()}.values())
-    if row is not None and row["model"] in metric_law.fits:
-        fits = [metric_law.fits[row["model"]]]
-    pairs = [(warning["code"], warning["message"]) for fit in fits for warning in fit.warnings]
+    fits = metric_law.fits
+    chosen = [fits[row["model"]]] if row is not None and row["model"] in fits else fits.values()
+    pairs = [(warning["code"], warning["message"]) for fit in chosen for warning in fit.warnings]
     warnings = [{"code": code, "message": text} for code, text in dict.fromkeys(pairs) if code != "dropped_rows"]
     return [*warnings, *far(row["extrapolation"])] if row is not None else warnings

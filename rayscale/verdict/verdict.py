@@ -114,10 +114,11 @@ class _Fitted:
 
 
 def _fit_rows(
-    trials: pd.DataFrame, rows: NDArray[np.bool_], reasons: NDArray[Any], law: str | Law, column: str, target: str,
-    bootstrap: int, seed: int, holdout: str | None = None,
+    trials: pd.DataFrame, rows: NDArray[np.bool_], law: str | Law, column: str, target: str, bootstrap: int, seed: int,
+    holdout: str | None = None,
 ) -> Fit:  # fmt: skip
-    """The fit of a law to `rows` (a mask) without those that have a reason; these are listed as dropped."""
+    """The fit of a law to `rows` (a mask) without those that are unfit for it; these are listed as dropped."""
+    reasons = unfit(trials)
     places = np.flatnonzero(rows & (reasons == ""))
     size = "params" if _is_over_models(law) else None
     fit = cast(Fit, fit_law(trials.iloc[places], law, params=size, data=column, target=target, holdout=holdout,
@@ -160,6 +161,11 @@ def _models(trials: pd.DataFrame) -> pd.Series:
     return sized.groupby("model")["params"].median().astype(float).sort_values(kind="stable")
 
 
+def _is_of(trials: pd.DataFrame, model: Any) -> NDArray[np.bool_]:
+    """Which trials are of this model, (rows,)."""
+    return (trials["model"] == model).to_numpy(dtype=bool, na_value=False)
+
+
 def _is_over_models(law: str | Law) -> bool:
     return law == "auto" or "params" in find_law(law).inputs
 
@@ -168,7 +174,7 @@ def _fit_all(
     trials: pd.DataFrame, laws: Sequence[str | Law], column: str, bootstrap: int, seed: int, holdout: str | None = None
 ) -> _Fitted:
     """Every law over all models (none with fewer than two sizes) or for each model, as its inputs have it."""
-    why, models = unfit(trials), _models(trials)
+    models = _models(trials)
     shared, single = [], []
     for law in laws:
         if strange := [role for role in find_law(law).inputs if role not in ("params", "data")]:
@@ -177,11 +183,10 @@ def _fit_all(
         if _is_over_models(law):
             if models.nunique() > 1 or len(laws) == 1:
                 everything = np.ones(len(trials), dtype=bool)
-                shared.append(_fit_rows(trials, everything, why, law, column, LOSS, bootstrap, seed, holdout))
+                shared.append(_fit_rows(trials, everything, law, column, LOSS, bootstrap, seed, holdout))
             continue
         for model, params in models.items():
-            rows = (trials["model"] == model).to_numpy(dtype=bool, na_value=False)
-            fit = _fit_rows(trials, rows, why, law, column, LOSS, bootstrap, seed, holdout)
+            fit = _fit_rows(trials, _is_of(trials, model), law, column, LOSS, bootstrap, seed, holdout)
             single.append(replace(fit, by={"model": model, "params": params}))
     return _Fitted(tuple(shared), tuple(single))
 
@@ -321,9 +326,8 @@ def _target(
     if lower:
         able = [law for law in fitted.of(best["model"]) if law.role_of(column)]
     else:
-        of_model = (trials["model"] == best["model"]).to_numpy(dtype=bool, na_value=False)
-        errors = _with_errors(trials, metric)
-        fit = _fit_rows(errors, of_model, unfit(trials), "power", column, f"1 - {metric}", bootstrap, seed)
+        errors, of_model = _with_errors(trials, metric), _is_of(trials, best["model"])
+        fit = _fit_rows(errors, of_model, "power", column, f"1 - {metric}", bootstrap, seed)
         fit = replace(fit, by={"model": best["model"], "params": float(best["params"])})
         able = [fit]
     if reach is None:

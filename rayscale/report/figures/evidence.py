@@ -56,6 +56,10 @@ class Evidence:
     def data_label(self) -> str:
         return "training tokens" if self.data == "tokens" else "training examples"
 
+    def models_in(self, rows: pd.DataFrame) -> list[str]:
+        """The models that have some of the rows, from small to large."""
+        return [model for model in self.models if (rows["model"] == model).any()]
+
     def position(self, model: str) -> int:
         """The place of a model among all, which sets its colour and marker in every figure."""
         return self.models.index(model)

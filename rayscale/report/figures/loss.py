@@ -171,18 +171,13 @@ def _label(evidence: Evidence, model: str) -> str:
 
 
 def _data_caption(evidence: Evidence, shown: list[str]) -> str:
-    falls = [model for model in shown if _falls(evidence.cells[model])]
-    measured = [model for model in shown if len(evidence.cells[model]) > 1]
-    if not measured:
+    means = {model: cell["mean"] for model in shown if len(cell := evidence.cells[model]) > 1}
+    if not means:
         return "Only one data size was run, so nothing can be said about more data."
-    if falls == measured:
-        return "More data lowers the loss of every model." if len(shown) > 1 else "More data lowers the loss."
-    others = ", ".join(shorten(model, 40) for model in measured if model not in falls)
-    return f"More data does not steadily lower the loss of {others}."
-
-
-def _falls(cell: pd.DataFrame) -> bool:
-    return len(cell) > 1 and float(cell["mean"].iloc[-1]) < float(cell["mean"].iloc[:-1].min())
+    others = [shorten(model, 40) for model, mean in means.items() if not mean.iloc[-1] < mean.iloc[:-1].min()]
+    if others:
+        return f"More data does not steadily lower the loss of {', '.join(others)}."
+    return "More data lowers the loss of every model." if len(shown) > 1 else "More data lowers the loss."
 
 
 def _data_alt(evidence: Evidence, shown: list[str]) -> str:

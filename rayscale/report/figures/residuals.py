@@ -32,7 +32,7 @@ def residuals(evidence: Evidence, predict: Predict) -> Drawn | None:
     rows = residual_rows(evidence, predict)
     if rows.empty:
         return None
-    shown = [model for model in evidence.models if (rows["model"] == model).any()]
+    shown = evidence.models_in(rows)
 
     def paint(figure: Figure, shape: Shape) -> None:
         axes = figure.add_subplot()
@@ -106,7 +106,7 @@ def _errors(check: dict) -> list[tuple[str, float]]:
 
 
 def _predictions(axes: Axes, evidence: Evidence, rows: pd.DataFrame) -> None:
-    shown = [model for model in evidence.models if (rows["model"] == model).any()]
+    shown = evidence.models_in(rows)
     for height, model in enumerate(shown):
         runs = rows[rows["model"] == model]
         bounds = runs.iloc[0]

@@ -26,7 +26,7 @@ def speed_against_gpus(evidence: Evidence, trials: pd.DataFrame, gain: dict) -> 
     pairs = speed_pairs(rows)
     pairs = pairs.assign(ratio=np.exp(pairs["log_ratio"].astype(float)))
     steps = [step for step in gain.get("curve") or [] if number(step.get("value")) is not None]
-    shown = [model for model in evidence.models if (rows["model"] == model).any()]
+    shown = evidence.models_in(rows)
 
     def paint(figure: Figure, shape: Shape) -> None:
         first, second = chart.panels(figure, shape, 1.3)

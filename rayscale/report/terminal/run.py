@@ -80,15 +80,16 @@ class Words:
 
     text: str
     style: str = ""
-    justify: str | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = [encodable(line, options.encoding) for line in self.text.split("\n")]
-        yield Text("\n".join(lines), style=self.style, overflow="fold", justify=self.justify)  # type: ignore[arg-type]
+        yield self._in(options.encoding)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        lines = [encodable(line, options.encoding) for line in self.text.split("\n")]
-        return Measurement.get(console, options, Text("\n".join(lines), overflow="fold"))
+        return Measurement.get(console, options, self._in(options.encoding))
+
+    def _in(self, encoding: str) -> Text:
+        text = "\n".join(encodable(line, encoding) for line in self.text.split("\n"))
+        return Text(text, style=self.style, overflow="fold")
 
 
 # ---- after -----------------------------------------------------------------------------------------------------
