@@ -107,11 +107,10 @@ def quality(
         if error is not None:
             errors[name] = error
     # A law that leaves out models cannot be compared with one that has them all.
-    ranked = sorted(fitted, key=lambda name: (-len(fitted[name]), errors.get(name, np.inf), list(fitted).index(name)))
-    chosen = ranked[0] if ranked else None
-    rivals = {name: error for name, error in errors.items() if name != chosen}
-    return Quality(target, data, sizes, chosen, fitted.get(chosen, {}) if chosen else {},
-                   errors.get(chosen) if chosen else None, rivals, tuple(dict.fromkeys(why)), units)  # fmt: skip
+    chosen = min(fitted, key=lambda name: (-len(fitted[name]), errors.get(name, np.inf)), default=None)
+    fits = fitted[chosen] if chosen else {}
+    error = errors.pop(chosen, None) if chosen else None
+    return Quality(target, data, sizes, chosen, fits, error, errors, tuple(dict.fromkeys(why)), units)
 
 
 def _candidates(law: str, target: Goal) -> dict[str, bool]:

@@ -187,8 +187,8 @@ def _text(place: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        found = f"found byte 0x{content[error.start]:02x}, which is not UTF-8; save the file as UTF-8"
-        raise TableError(found, code="bad_encoding", where=f"{place}:{line}") from error
+        message = f"found byte 0x{content[error.start]:02x}, which is not UTF-8; save the file as UTF-8"
+        raise TableError(message, code="bad_encoding", where=f"{place}:{line}") from error
 
 
 def _delimited(name: str, text: str, separator: str) -> Table:

@@ -52,16 +52,15 @@ def residuals(evidence: Evidence, predict: Predict) -> Drawn | None:
     worst = float(rows["residual"].abs().max())
     spread = float(np.sqrt((rows["residual"] ** 2).mean()))
     caption = f"Runs lie {percent(spread)} from the law (root mean square), the farthest {percent(worst)}"
-    caption += f"{_lean(rows, shown)}."
+    caption += f"{_lean(rows)}."
     reading = "Points: runs. A law that follows the data leaves a cloud around zero, without a bend or a slope."
     return chart.draw("residuals", "Residuals", caption, reading, caption, paint)
 
 
-def _lean(rows: pd.DataFrame, shown: list[str]) -> str:
+def _lean(rows: pd.DataFrame) -> str:
     """Names the models that lie on one side of the law by more than their own scatter explains."""
     leaning = []
-    for model in shown:
-        residual = rows.loc[rows["model"] == model, "residual"]
+    for model, residual in rows.groupby("model", sort=False)["residual"]:
         if len(residual) > 3 and abs(residual.mean()) > 3 * residual.std() / np.sqrt(len(residual)):
             leaning.append(f"{shorten(model, 32)} lies {'above' if residual.mean() > 0 else 'below'} it as a whole")
     return "; " + ", ".join(leaning) if leaning else ""
