@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rayscale.errors import DataError
+from rayscale.study.study import Study
 from rayscale.system.machine import cache_root
 from rayscale.text.rows import clean
 from rayscale.text.tokens import encode
 from rayscale.text.tokens.encode import TokenizerSpec
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study
 
 #: Layout of the folders; one of another layout is made again.
 LAYOUT = 2

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from rayscale.study.study import Task
 from rayscale.study.tasks import part_of
 from rayscale.text.sources.row import BadRow, Row
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from tokenizers import Tokenizer
-
-    from rayscale.study.study import Task
 
 #: Parts of a row's text (the two of a pair) have a blank line between them, which no part holds: each is normalised.
 BETWEEN = "\n\n"

@@ -9,11 +9,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from rayscale.study.augment_key import Augmentation
+from rayscale.study.study import Study
 from rayscale.system.disk import PRIVATE, lock, write_folder
 from rayscale.text import folders, prepared
 from rayscale.text.augment.chain import Chain
@@ -25,11 +27,6 @@ from rayscale.text.sources import corpus
 from rayscale.text.tokens import encode, token_files
 from rayscale.text.tokens.encode import TokenizerSpec
 from rayscale.text.workers import Meter, Progress, Workers
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rayscale.study.study import Study
 
 
 class Here:

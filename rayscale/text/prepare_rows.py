@@ -11,9 +11,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rayscale.errors import DataError
+from rayscale.study.study import Study
 from rayscale.system.disk import PRIVATE, write_folder
 from rayscale.text import folders
 from rayscale.text.rows import clean
@@ -23,11 +24,7 @@ from rayscale.text.rows.leaks import Leak, as_lines
 from rayscale.text.rows.pieces import Piece, Reading, bad_lines, bits_for, cut, read_bucket, runs_of
 from rayscale.text.shards import ShardWriter
 from rayscale.text.split import SPLITS
-from rayscale.text.workers import Meter
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study
-    from rayscale.text.workers import Workers
+from rayscale.text.workers import Meter, Workers
 
 
 def prepare_rows(study: Study, folder: Path, workers: Workers, say: Callable[[str], None]) -> None:

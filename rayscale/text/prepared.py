@@ -14,20 +14,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from rayscale.errors import DataError
+from rayscale.study.study import Study
 from rayscale.system.disk import PRIVATE, write_file
 from rayscale.text.folders import _read_manifest, clean_folder, is_whole, real_rows, tokens_folder
 from rayscale.text.shards import read_table
 from rayscale.text.split import SPLITS, permutation
 from rayscale.text.tokens.encode import TokenizerSpec
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from rayscale.errors import InputError
 from rayscale.study.augment_key import NONE, Augmentation, read
+from rayscale.study.study import Study
 from rayscale.system.disk import PRIVATE, write_file, write_folder
 from rayscale.text import folders, prepared
 from rayscale.text.augment import segments
@@ -35,11 +36,7 @@ from rayscale.text.shards import Blocks, ShardWriter, as_file, batch_starts, rea
 from rayscale.text.split import TEST, VALIDATION
 from rayscale.text.tokens import token_files
 from rayscale.text.tokens.encode import TokenizerSpec
-from rayscale.text.workers import Meter
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study
-    from rayscale.text.workers import Progress, Workers
+from rayscale.text.workers import Meter, Progress, Workers
 
 #: Rows of one block of work. Fixed, so that rows which a model computes together are the same ones anywhere.
 BLOCK_ROWS = 1024

@@ -13,26 +13,24 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from rayscale.study.study import Study
 from rayscale.system.disk import PRIVATE, write_file
 from rayscale.system.doctor import Finding
 from rayscale.system.machine import cache_root
 from rayscale.text.form import find_form
+from rayscale.text.prepared import Prepared
 from rayscale.text.review.encoding_faults import find_trouble
 from rayscale.text.review.first_look import FIRST_LOOK_VERSION, FirstLook, look
+from rayscale.text.review.survey import Survey
 from rayscale.text.review.token_findings import LOOKED_AT, PREFIX, characters_of, of_tokenizers, some_texts
 from rayscale.text.scripts import share_unspaced
 from rayscale.text.tasks.entities import scheme_text
 from rayscale.text.tasks.seq2seq import bleu_tokenizer
 from rayscale.text.tokens.encode import TokenizerSpec
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study
-    from rayscale.text.prepared import Prepared
-    from rayscale.text.review.survey import Survey
 
 FEW_ROWS = 8  # of a class
 UNEVEN = 20.0  # times that the largest class has the rows of the smallest

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rayscale.study.study import Data
 from rayscale.text.folders import LISTS
 from rayscale.text.prepared import Prepared
 from rayscale.text.rows.clean import place_names
 from rayscale.text.split import SPLITS
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Data
 
 _OF_TOKENS = ("rows", "tokens", "truncated_rows", "truncated_share", "unread", "dropped_tokens")
 

@@ -6,20 +6,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rayscale.study.study import Study
 from rayscale.text import folders, prepared
 from rayscale.text.review import row_counts
 from rayscale.text.rows import assembly, clean
 from rayscale.text.scripts import worth_in_letters
 from rayscale.text.shards import read_table
 from rayscale.text.sources.opening import open_bytes, unpacked_size
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study
 
 #: Files up to this size are cleaned whole, which gives exact counts; of a larger one the first rows are.
 EXACT_BYTES = 50_000_000

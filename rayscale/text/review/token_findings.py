@@ -11,8 +11,11 @@ import numpy as np
 
 from rayscale.errors import DataError
 from rayscale.study.checkpoints import read_tokenizer
+from rayscale.study.study import Study
 from rayscale.system.doctor import Finding
 from rayscale.text.form import find_form
+from rayscale.text.prepared import Prepared
+from rayscale.text.review.survey import Survey
 from rayscale.text.scripts import share_unspaced, worth_in_letters
 from rayscale.text.tokens.encode import TokenizerSpec, letters_per_token, tokenizer_folder
 from rayscale.text.tokens.token_files import training_texts
@@ -20,10 +23,6 @@ from rayscale.text.tokens.vocabulary import make_vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from rayscale.study.study import Study
-    from rayscale.text.prepared import Prepared
-    from rayscale.text.review.survey import Survey
 
 TOKENISED = 512  # texts that a tokenizer is tried on
 MOST_LETTERS = 20_000  # of each of these

@@ -11,22 +11,19 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayscale.errors import DataError
+from rayscale.study.study import Study, Task
 from rayscale.text.form import find_form
 from rayscale.text.rows import leaks as apart
 from rayscale.text.rows.clean import fractions, place_names
 from rayscale.text.rows.leaks import Leak
 from rayscale.text.split import SPLITS, TEST, VALIDATION, by_key, divide
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study, Task
-
 
 #: Ways of writing labels that are remembered.
 MOST_SPELLINGS = 50

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from rayscale.errors import DataError
 from rayscale.study.encoding_names import UTF_8, canonical
+from rayscale.study.study import Data, Study, Task
 from rayscale.system import registry
 from rayscale.system.machine import cache_root, free_bytes
 from rayscale.system.paths import files_of
@@ -31,9 +31,6 @@ from rayscale.text.sources.opening import ending
 from rayscale.text.sources.readers import Source, read_jsonl
 from rayscale.text.sources.row import BadRow, LabelKinds, Row
 from rayscale.text.split import TEST, TRAIN, VALIDATION
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Data, Study, Task
 
 #: Rises when the same files would give other clean rows, or other subsets of them.
 CLEAN_VERSION = 2

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +22,7 @@ from rayscale.text.rows.leaks import Leak, texts_of
 from rayscale.text.rows.pieces import read_bucket
 from rayscale.text.shards import as_file, read_table
 from rayscale.text.split import DROPPED, TEST, TRAIN, VALIDATION, by_key
-from rayscale.text.workers import Meter
-
-if TYPE_CHECKING:
-    from rayscale.text.workers import Workers
+from rayscale.text.workers import Meter, Workers
 
 
 @dataclass(frozen=True)

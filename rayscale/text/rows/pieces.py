@@ -18,12 +18,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from rayscale.study.encoding_names import is_wide
+from rayscale.study.study import Task
 from rayscale.system.disk import PRIVATE, write_file
 from rayscale.text.rows import clean
 from rayscale.text.rows.assembly import labels_of, line_of, lines_of_problems, refuses, sift, spellings_of
@@ -31,9 +32,6 @@ from rayscale.text.rows.clean import BUILT_IN, SourceFile
 from rayscale.text.shards import read_batch
 from rayscale.text.sources import digests
 from rayscale.text.sources.opening import is_packed, unpacked_size
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Task
 
 #: Bytes of rows that are held in memory at once, and about those of a bucket.
 RUN_BYTES = 1 << 25

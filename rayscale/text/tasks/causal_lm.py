@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from rayscale.study.study import Task
 from rayscale.text.form import Form
 from rayscale.text.normalise import normalise
 from rayscale.text.sources.row import BadRow, Row, checked_text
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Task
 
 
 def check(row: Row, task: Task) -> tuple[str, None] | BadRow:

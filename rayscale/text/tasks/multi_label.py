@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from rayscale.study.study import Task
 from rayscale.text.form import EncodingOptions, Form
 from rayscale.text.shards import lists_of
 from rayscale.text.sources.opening import short
@@ -16,8 +17,6 @@ from rayscale.text.tasks import sequence_classification
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from rayscale.study.study import Task
 
 
 def check(row: Row, task: Task) -> tuple[str, str] | BadRow:

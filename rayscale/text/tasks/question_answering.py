@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from rayscale.study.study import Task
 from rayscale.text.form import BETWEEN, EncodingOptions, Form
 from rayscale.text.normalise import normalise
 from rayscale.text.shards import lists_of
@@ -19,8 +20,6 @@ from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
-
-    from rayscale.study.study import Task
 
 #: In place of a token's characters where it is none of the context's.
 OUTSIDE = -1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from rayscale.study.study import Task
 from rayscale.text.form import EncodingOptions, Form
 from rayscale.text.scripts import script_shares, share_unspaced
 from rayscale.text.shards import list_array
@@ -18,8 +19,6 @@ from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from rayscale.study.study import Task
 
 
 def check(row: Row, task: Task) -> tuple[str, str] | BadRow:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from rayscale.study.study import Task
 from rayscale.text.form import BETWEEN, EncodingOptions, Form
 from rayscale.text.normalise import normalise
 from rayscale.text.shards import list_array, lists_of
@@ -15,8 +16,6 @@ from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from rayscale.study.study import Task
 
 
 def check(row: Row, task: Task) -> tuple[str, str | None] | BadRow:

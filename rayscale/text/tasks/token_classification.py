@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from rayscale.study.study import Task
 from rayscale.text.form import EncodingOptions, Form
 from rayscale.text.normalise import normalise
 from rayscale.text.shards import list_array
@@ -18,8 +19,6 @@ from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from rayscale.study.study import Task
 
 #: The target of a piece that carries no tag, which losses leave out.
 UNTAGGED = -100

@@ -32,11 +32,10 @@ from rayscale.text.split import SPLITS
 from rayscale.text.tokens import encode
 from rayscale.text.tokens.encode import TokenizerSpec
 from rayscale.text.tokens.vocabulary import TRAINING_CHARACTERS, Vocabulary, make_vocabulary
+from rayscale.text.workers import Meter, Workers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from rayscale.text.workers import Meter, Workers
 
 
 @dataclass(frozen=True)
