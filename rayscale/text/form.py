@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rayscale.study.study import Task
 from rayscale.study.tasks import part_of
-from rayscale.text.sources.row import BadRow, Row
+from rayscale.text.sources.row import Row
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,8 +31,9 @@ class EncodingOptions:
 class Form:
     """A task as the preparation of text sees it.
 
-    `check(row, task)`: the text of a row and its label, both as one string each (None without labels), or why it is
-    none; equal texts are duplicates, and the hash of the text decides about the split. An empty text drops the row.
+    `check(row, task)`: the text of a row and its label, both as one string each (None without labels); raises
+    UnusableError. Equal texts are duplicates, and the hash of the text decides about the split. An empty text drops the
+    row.
     `classes(label)`: names of the classes that a label bears; None where labels are no classes. `one_class`: each label
     is one class, so that rows keep its number. `encode(tokenizer, texts, labels, asked)`: columns of equal length, of
     which `input_ids` is a list, `truncated` says what was cut and `unread` counts the targets that went with it; each
@@ -42,7 +43,7 @@ class Form:
     its hash instead of that of the whole text.
     """
 
-    check: Callable[[Row, Task], tuple[str, str | None] | BadRow]
+    check: Callable[[Row, Task], tuple[str, str | None]]
     encode: Callable[[Tokenizer, Sequence[str], Sequence[str | None], EncodingOptions], dict[str, pa.Array]] | None = (
         None
     )

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +23,14 @@ from rayscale.study.study import Data, Study, Task
 from rayscale.system import registry
 from rayscale.system.machine import cache_root, free_bytes
 from rayscale.system.paths import files_of
-from rayscale.text.form import find_form
+from rayscale.text.form import Form, find_form
 from rayscale.text.normalise import NORMALISE_VERSION, keys_of, keys_within
 from rayscale.text.rows import near_duplicates
 from rayscale.text.sources import corpus, digests, remote
 from rayscale.text.sources.encodings import proposal
 from rayscale.text.sources.opening import ending
 from rayscale.text.sources.readers import Source, read_jsonl
-from rayscale.text.sources.row import BadRow, LabelKinds, Row
+from rayscale.text.sources.row import BadRow, LabelKinds, Row, UnusableError
 from rayscale.text.split import TEST, TRAIN, VALIDATION
 
 #: Rises when the same files would give other clean rows, or other subsets of them.
@@ -219,44 +220,55 @@ def read_clean(
     data, so that the first one in file order is reported whoever reads what first. Unless `on_bad_row` is "skip",
     reading ends at the first.
     """
-    columns, form = tuple(task.columns.values()), find_form(task.type)
-    kinds = LabelKinds(task.label)
-    rows = source.rows(columns, span)
-    batch: list[tuple[str, str | None] | str] = []
-    spellings: dict[int, str] = {}  # by the row's place in the batch
-    lines: list[int] = []
-    total = size = characters = 0
-    last = span[2] - 1 if span else 0
+    form, kinds = find_form(task.type), LabelKinds(task.label)
+    batch: list[_Entry] = []
+    size = characters = 0
+    last = before = span[2] - 1 if span else 0
     try:
-        for row in rows:
-            checked = row if isinstance(row, BadRow) else form.check(row, task)
-            if form.one_class and isinstance(row, Row) and not isinstance(checked, BadRow):
-                checked = kinds(row) or checked
-            total += 1
-            if form.one_class and isinstance(row, Row) and not isinstance(checked, BadRow):
-                raw = row.values[-1]
-                if isinstance(raw, str) and raw != checked[1]:
-                    spellings[len(batch)] = raw
-            batch.append(_problem(source, checked) if isinstance(checked, BadRow) else checked)
+        for row in source.rows(tuple(task.columns.values()), span):
             last = max(last + 1, row.line)
-            lines.append(last)
-            if isinstance(checked, BadRow) and on_bad_row != "skip":
+            batch.append(_entry(source, last, row, task, form, kinds))
+            if batch[-1].problem and on_bad_row != "skip":
                 break
-            characters += len(batch[-1][0])
+            characters += len(batch[-1].text)
             if len(batch) == BATCH_ROWS or characters > BATCH_CHARACTERS:
-                table = _table(source, batch, lines, form.group, spellings)
-                batch, lines, characters, spellings = [], [], 0, {}
+                table = _table(source, batch, form.group)
+                batch, characters = [], 0
                 size += table.nbytes
                 if most and size > most:
                     raise too_much(source.path, most)
                 yield table
-        if not total and span is None:
+        if last == before and span is None:
             raise no_rows(source.path)
     except DataError as error:
-        lines.append(last + 1)
-        batch.append(json.dumps({"message": error.message, "code": error.code, "where": error.where, "fatal": True}))
+        problem = {"message": error.message, "code": error.code, "where": error.where, "fatal": True}
+        batch.append(_Entry(last + 1, problem=json.dumps(problem)))
     if batch:
-        yield _table(source, batch, lines, form.group, spellings)
+        yield _table(source, batch, form.group)
+
+
+class _Entry(NamedTuple):
+    """A row of ROWS, as far as it is known without the others."""
+
+    line: int
+    text: str = ""
+    label: str | None = None
+    problem: str | None = None
+    spelling: str | None = None
+
+
+def _entry(source: SourceFile, line: int, row: Row | BadRow, task: Task, form: Form, kinds: LabelKinds) -> _Entry:
+    if isinstance(row, BadRow):
+        return _Entry(line, problem=_problem(source, row))
+    try:
+        text, label = form.check(row, task)
+        if form.one_class:
+            kinds.check(row)
+    except UnusableError as error:
+        return _Entry(line, problem=_problem(source, error.bad))
+    raw = row.values[-1]
+    respelt = form.one_class and isinstance(raw, str) and raw != label
+    return _Entry(line, text, label, spelling=raw if respelt else None)
 
 
 def place_names(data: Data) -> Callable[[int], str]:
@@ -284,22 +296,16 @@ def _proposal(source: SourceFile) -> str:
     return proposal(source.path, source.encoding)
 
 
-def _table(
-    source: SourceFile,
-    batch: Sequence[tuple[str, str | None] | str],
-    lines: Sequence[int],
-    group: Callable[[str], str] | None,
-    spellings: Mapping[int, str],
-) -> pa.Table:
-    texts = ["" if isinstance(row, str) else row[0] for row in batch]
+def _table(source: SourceFile, batch: Sequence[_Entry], group: Callable[[str], str] | None) -> pa.Table:
+    lines, texts, labels, problems, spellings = zip(*batch, strict=True)
     keys = keys_of(texts)
     columns = {
         "order": np.array(lines, dtype=np.int64) + (source.number << PLACE_BITS),
         "role": np.full(len(batch), _ROLES[source.role], dtype=np.int8),
         "key": keys if group is None else keys_within(keys, map(group, texts)),
         "text": texts,
-        "label": [None if isinstance(row, str) else row[1] for row in batch],
-        "problem": [row if isinstance(row, str) else None for row in batch],
-        "spelling": [spellings.get(place) for place in range(len(batch))],
+        "label": labels,
+        "problem": problems,
+        "spelling": spellings,
     }
     return pa.table(columns, schema=ROWS)

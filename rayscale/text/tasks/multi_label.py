@@ -12,36 +12,29 @@ from rayscale.study.study import Task
 from rayscale.text.form import EncodingOptions, Form
 from rayscale.text.shards import lists_of
 from rayscale.text.sources.opening import short
-from rayscale.text.sources.row import BadRow, Row, checked_label
+from rayscale.text.sources.row import Row, UnusableError, checked_label, filled_text, kind_and_value
 from rayscale.text.tasks import sequence_classification
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
+def check(row: Row, task: Task) -> tuple[str, str]:
     """The text and its classes, sorted, a line each: a list, a JSON list as text, or names with `separator` between."""
-    text = sequence_classification.filled(row.values[0], row, task.text)
-    if isinstance(text, BadRow):
-        return text
+    text = filled_text(row.values[0], row, task.text)
     value: Any = row.values[1]
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
         except ValueError as error:
-            return BadRow(row.line, task.labels, f"an invalid JSON list ({short(error)})", "fix it, or remove the row")
+            found = f"an invalid JSON list ({short(error)})"
+            raise UnusableError(row, task.labels, found, "fix it, or remove the row") from None
     if isinstance(value, str):
         value = value.split(task.separator) if value.strip() else []
     if not isinstance(value, list):
-        found = "nothing (null)" if value is None else f"{type(value).__name__} {short(value)}"
-        return BadRow(row.line, task.labels, found, "give a list of labels; an empty one, [], is for no label")
-    labels = set()
-    for each in value:
-        label = checked_label(each, row, task.labels)
-        if isinstance(label, BadRow):
-            return label
-        labels.add(label)
-    return text, "\n".join(sorted(labels))
+        mend = "give a list of labels; an empty one, [], is for no label"
+        raise UnusableError(row, task.labels, kind_and_value(value), mend)
+    return text, "\n".join(sorted({checked_label(label, row, task.labels) for label in value}))
 
 
 def _classes(label: str) -> list[str]:

@@ -14,8 +14,7 @@ from rayscale.text.form import BETWEEN, EncodingOptions, Form
 from rayscale.text.normalise import normalise
 from rayscale.text.shards import lists_of
 from rayscale.text.sources.opening import short
-from rayscale.text.sources.row import BadRow, Row, checked_text
-from rayscale.text.tasks.sequence_classification import filled
+from rayscale.text.sources.row import Row, UnusableError, checked_text, filled_text, kind_and_value
 from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
@@ -25,44 +24,37 @@ if TYPE_CHECKING:
 OUTSIDE = -1
 
 
-def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
+def check(row: Row, task: Task) -> tuple[str, str]:
     """The question, BETWEEN and the context as it is in the file, in whose characters answers are counted.
 
     The label is a JSON list of answers, [text, first character] each; none for a question without an answer.
     """
-    question = filled(row.values[0], row, task.question)
-    if isinstance(question, BadRow):
-        return question
+    question = filled_text(row.values[0], row, task.question)
     context = checked_text(row.values[1], row, task.context)
-    if isinstance(context, BadRow):
-        return context
     if not context.strip():
-        return BadRow(row.line, task.context, "an empty text", "fill it in, or remove the row")
-    answers = _answers(row, task.answers, context)
-    return answers if isinstance(answers, BadRow) else (f"{question}{BETWEEN}{context}", json.dumps(answers))
+        raise UnusableError(row, task.context, "an empty text", "fill it in, or remove the row")
+    return f"{question}{BETWEEN}{context}", json.dumps(_answers(row, task.answers, context))
 
 
-def _answers(row: Row, column: str, context: str) -> list[tuple[str, int]] | BadRow:
+def _answers(row: Row, column: str, context: str) -> list[tuple[str, int]]:
     value: Any = row.values[2]
     texts, starts = (value.get("text"), value.get("answer_start")) if isinstance(value, dict) else (None, None)
     if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-        found = "nothing (null)" if value is None else f"{type(value).__name__} {short(value)}"
         mend = 'write {"text": ["..."], "answer_start": [0]}, two lists of one length, both empty for no answer'
-        return BadRow(row.line, column, found, mend)
+        raise UnusableError(row, column, kind_and_value(value), mend)
     for text, start in zip(texts, starts, strict=True):
-        checked = checked_text(text, row, column)
-        if isinstance(checked, BadRow):
-            return checked
-        if not checked.strip():
-            return BadRow(row.line, column, "an empty answer", "for no answer give two empty lists, or remove the row")
+        if not checked_text(text, row, column).strip():
+            mend = "for no answer give two empty lists, or remove the row"
+            raise UnusableError(row, column, "an empty answer", mend)
         if isinstance(start, bool) or not isinstance(start, int):
-            return BadRow(row.line, column, f"answer_start {short(start)}", "give a whole number: a character's place")
+            mend = "give a whole number: a character's place"
+            raise UnusableError(row, column, f"answer_start {short(start)}", mend)
         if start < 0 or not context.startswith(text, start):
             place = context.find(text)
             there = f"; there is '{short(context[start : start + len(text)])}'" if 0 <= start < len(context) else ""
             mend = f"it is at {place}" if place >= 0 else "it is nowhere in the context: fix the text"
             found = f"the answer '{short(text)}', which is not at answer_start {start} of the context{there}"
-            return BadRow(row.line, column, found, f"{mend} (characters are counted from 0), or remove the row")
+            raise UnusableError(row, column, found, f"{mend} (characters are counted from 0), or remove the row")
     return list(zip(texts, starts, strict=True))
 
 

@@ -13,21 +13,16 @@ from rayscale.study.study import Task
 from rayscale.text.form import EncodingOptions, Form
 from rayscale.text.scripts import script_shares, share_unspaced
 from rayscale.text.shards import list_array
-from rayscale.text.sources.row import BadRow, Row
-from rayscale.text.tasks.sequence_classification import filled
+from rayscale.text.sources.row import Row, filled_text
 from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
+def check(row: Row, task: Task) -> tuple[str, str]:
     """Source and target. The hash of the source decides about the split: one with two targets is kept once."""
-    source = filled(row.values[0], row, task.source)
-    if isinstance(source, BadRow):
-        return source
-    target = filled(row.values[1], row, task.target)
-    return target if isinstance(target, BadRow) else (source, target)
+    return filled_text(row.values[0], row, task.source), filled_text(row.values[1], row, task.target)
 
 
 def encode(

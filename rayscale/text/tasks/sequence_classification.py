@@ -9,33 +9,19 @@ import pyarrow as pa
 
 from rayscale.study.study import Task
 from rayscale.text.form import BETWEEN, EncodingOptions, Form
-from rayscale.text.normalise import normalise
 from rayscale.text.shards import list_array, lists_of
-from rayscale.text.sources.row import BadRow, Row, checked_label, checked_text
+from rayscale.text.sources.row import Row, checked_label, filled_text
 from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-def check(row: Row, task: Task) -> tuple[str, str | None] | BadRow:
+def check(row: Row, task: Task) -> tuple[str, str]:
     """The text, or both with BETWEEN between, and the class."""
-    texts = []
-    for value, column in zip(row.values, (task.text, *([task.text_pair] if task.text_pair else [])), strict=False):
-        text = filled(value, row, column)
-        if isinstance(text, BadRow):
-            return text
-        texts.append(text)
-    label = checked_label(row.values[-1], row, task.label)
-    return label if isinstance(label, BadRow) else (BETWEEN.join(texts), label)
-
-
-def filled(value: object, row: Row, column: str) -> str | BadRow:
-    """The value as normalised text, or why it is none: an empty one is none either."""
-    text = checked_text(value, row, column)
-    if isinstance(text, BadRow):
-        return text
-    return normalise(text) or BadRow(row.line, column, "an empty text", "fill it in, or remove the row")
+    columns = (task.text, task.text_pair) if task.text_pair else (task.text,)
+    texts = [filled_text(value, row, column) for value, column in zip(row.values, columns, strict=False)]
+    return BETWEEN.join(texts), checked_label(row.values[-1], row, task.label)
 
 
 def encode(

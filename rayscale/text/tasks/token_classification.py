@@ -13,8 +13,7 @@ from rayscale.study.study import Task
 from rayscale.text.form import EncodingOptions, Form
 from rayscale.text.normalise import normalise
 from rayscale.text.shards import list_array
-from rayscale.text.sources.opening import short
-from rayscale.text.sources.row import BadRow, Row, checked_text
+from rayscale.text.sources.row import Row, UnusableError, checked_text, kind_and_value
 from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
@@ -24,21 +23,19 @@ if TYPE_CHECKING:
 UNTAGGED = -100
 
 
-def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
+def check(row: Row, task: Task) -> tuple[str, str]:
     """Tokens and tags, a line each: lists, JSON lists as text, or text with white space between.
 
     The hash of the tokens with spaces between, the sentence, decides about the split.
     """
     tokens, tags = _listed(row, 0, task.tokens), _listed(row, 1, task.tags)
-    if isinstance(tokens, BadRow) or isinstance(tags, BadRow):
-        return tokens if isinstance(tokens, BadRow) else tags  # type: ignore[return-value]
     if len(tokens) != len(tags):
         found = f"{len(tags)} tags for {len(tokens)} tokens"
-        return BadRow(row.line, task.tags, found, "give each token one tag, or remove the row")
+        raise UnusableError(row, task.tags, found, "give each token one tag, or remove the row")
     return "\n".join(tokens), "\n".join(tags)
 
 
-def _listed(row: Row, place: int, column: str) -> list[str] | BadRow:
+def _listed(row: Row, place: int, column: str) -> list[str]:
     value: Any = row.values[place]
     if isinstance(value, str) and value.lstrip().startswith("[") and place < 2:
         try:
@@ -48,19 +45,15 @@ def _listed(row: Row, place: int, column: str) -> list[str] | BadRow:
     if isinstance(value, str):
         value = value.split()
     if not isinstance(value, list):
-        found = "nothing (null)" if value is None else f"{type(value).__name__} {short(value)}"
-        return BadRow(row.line, column, found, "give a list of strings, or remove the row")
+        raise UnusableError(row, column, kind_and_value(value), "give a list of strings, or remove the row")
     items = []
     for item in value:
         if isinstance(item, int):
             mend = "write names such as B-PER instead of numbers; in `datasets` they are features[...].feature.names"
-            return BadRow(row.line, column, f"the number {item} in the list", mend)
-        text = checked_text(item, row, column)
-        if isinstance(text, BadRow):
-            return text
-        items.append(normalise(text))
+            raise UnusableError(row, column, f"the number {item} in the list", mend)
+        items.append(normalise(checked_text(item, row, column)))
         if not items[-1]:
-            return BadRow(row.line, column, "an empty string in the list", "take it out, or remove the row")
+            raise UnusableError(row, column, "an empty string in the list", "take it out, or remove the row")
     return items
 
 
