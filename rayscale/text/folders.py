@@ -15,8 +15,6 @@ from rayscale.text.tokens.encode import TokenizerSpec
 
 #: Layout of the folders; one of another layout is made again.
 LAYOUT = 2
-
-
 #: Lists of rows that are kept beside clean rows, as <name>.txt.
 LISTS = ("bad_rows", "near_duplicates")
 
@@ -40,15 +38,10 @@ def tokens_folder(cleaned: Path, spec: TokenizerSpec, max_length: int) -> Path:
 def is_whole(folder: Path) -> bool:
     """Whether the folder is of this layout and its files have the sizes that the manifest gives."""
     try:
-        _read_manifest(folder)
+        read_manifest(folder)
     except DataError:
         return False
     return True
-
-
-def read_clean_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of clean rows. Raises DataError as `Prepared.open` does."""
-    return _read_manifest(folder)
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -59,7 +52,8 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     (folder / "manifest.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder. Raises DataError when it is absent, of another layout or not whole."""
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

@@ -77,7 +77,7 @@ def prepare(
 
 def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, workers: Workers, say: Progress) -> None:
     say(f"tokenising for {spec.name}")
-    labels = folders.read_clean_manifest(cleaned)["labels"]
+    labels = folders.read_manifest(cleaned)["labels"]
     learned = token_files.learn(spec, cleaned, study.task.type, study.task.length, labels)
     blocks, starts = token_files.blocks_of(cleaned)
     meter, folder = Meter(say, f"tokenising for {spec.name}", int(starts[-1])), path.with_name(f"{path.name}-parts")
@@ -85,7 +85,7 @@ def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, work
 
     def write(temporary: Path) -> None:
         learned.vocabulary.write(temporary / "tokenizer")
-        of_rows = {k: v for k, v in folders.read_clean_manifest(cleaned).items() if k not in ("layout", "files")}
+        of_rows = {k: v for k, v in folders.read_manifest(cleaned).items() if k not in ("layout", "files")}
         manifest = {
             **of_rows,
             "clean_fingerprint": cleaned.name,

@@ -20,9 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.errors import DataError
-from rayscale.study.study import Study
 from rayscale.system.disk import PRIVATE, write_file
-from rayscale.text.folders import _read_manifest, clean_folder, is_whole, real_rows, tokens_folder
+from rayscale.text.folders import is_whole, read_manifest, real_rows, tokens_folder
 from rayscale.text.shards import read_table
 from rayscale.text.split import SPLITS, permutation
 from rayscale.text.tokens.encode import TokenizerSpec
@@ -105,7 +104,7 @@ class Prepared:
     @classmethod
     def open(cls, path: str | Path) -> Prepared:
         """Open a folder. Raises DataError when it is absent, of another layout or not whole."""
-        return cls(Path(path), _read_manifest(Path(path)))
+        return cls(Path(path), read_manifest(Path(path)))
 
     @property
     def task_type(self) -> str:
@@ -178,13 +177,8 @@ class Prepared:
         return np.concatenate([rows, real_rows(self.manifest) + np.repeat(starts[rows], counts) + within])
 
 
-def find_prepared(study: Study, spec: TokenizerSpec, seeds: Iterable[int]) -> Prepared | None:
-    """The prepared data if it is there, whole, with an index for every seed."""
-    return find_tokens(clean_folder(study), spec, study.task.length, seeds)
-
-
 def find_tokens(cleaned: Path, spec: TokenizerSpec, max_length: int, seeds: Iterable[int]) -> Prepared | None:
-    """As `find_prepared`, for clean rows whose folder is known: it hashes no source file again."""
+    """The tokens of a folder of clean rows if they are there, whole, with an index for every seed."""
     return find_whole(tokens_folder(cleaned, spec, max_length), seeds)
 
 
@@ -201,7 +195,7 @@ def add_indices(folder: Path, seeds: Iterable[int]) -> None:
     for seed in seeds:
         if not _index_path(folder, seed).exists():
             if real is None:  # children have no place of their own in a permutation
-                real = read_table(folder / "train.arrow").slice(0, real_rows(_read_manifest(folder)))
+                real = read_table(folder / "train.arrow").slice(0, real_rows(read_manifest(folder)))
                 labels = real["label"].to_numpy() if "label" in real.column_names else None
             content = io.BytesIO()
             np.save(content, permutation(real["key"].to_numpy(), seed, labels))

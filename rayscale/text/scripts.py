@@ -44,16 +44,6 @@ def in_ranges(*scripts: str) -> str:
 
 
 @cache
-def word_pattern() -> re.Pattern[str]:
-    r"""Matches one word: a character of a script without spaces with its marks, or a run of other letters and digits.
-
-    `\w` of `re` lacks marks, so that it breaks words of Hindi, pointed Hebrew or decomposed Vietnamese in pieces.
-    """
-    unspaced, signs = in_ranges(*UNSPACED), marks()
-    return re.compile(rf"[{unspaced}][{signs}]*|(?:(?![{unspaced}])[\w{signs}])+")
-
-
-@cache
 def marks() -> str:
     """All combining marks of the basic plane, as the inside of a class."""
     found, first = [], None
@@ -64,11 +54,6 @@ def marks() -> str:
             found.append(f"{chr(first)}-{chr(code - 1)}")
             first = None
     return "".join(found)
-
-
-def split_words(text: str) -> list[str]:
-    """The words of a text, without punctuation, as `word_pattern` finds them."""
-    return word_pattern().findall(text)
 
 
 @cache

@@ -131,7 +131,7 @@ def prepare_augmented(
                     children,
                     path,
                     workers,
-                    Meter(say, what, folders.read_clean_manifest(children)["rows"]["kept"]),
+                    Meter(say, what, folders.read_manifest(children)["rows"]["kept"]),
                 )
             prepared.add_indices(path, seeds)
             made[name_of(spec.name, found.name)] = Prepared.open(path)
@@ -149,7 +149,7 @@ def _make(cleaned: Path, found: FoundAugmentation, workers: Workers, say: Progre
     if folders.is_whole(folder):
         return folder
     path, parts = cleaned / "train.arrow", folder.with_name(f"{folder.name}-parts")
-    rows, firsts = read_table(path), range(0, folders.read_clean_manifest(cleaned)["rows"]["train"], BLOCK_ROWS)
+    rows, firsts = read_table(path), range(0, folders.read_manifest(cleaned)["rows"]["train"], BLOCK_ROWS)
     files = [parts / f"{first:012d}.arrow" for first in firsts]
     missing = [number for number, file in enumerate(files) if not file.exists()]
     done = f" ({len(files) - len(missing)} of {len(files)} blocks were done)" if len(missing) < len(files) else ""
@@ -238,7 +238,7 @@ def _tokenise(plain: Prepared, children_folder: Path, path: Path, workers: Worke
     )
     parts = token_files.encode_parts(blocks, starts, recipe, workers, folder, meter)
     real = len(plain.split("train"))
-    made = folders.read_clean_manifest(children_folder)
+    made = folders.read_manifest(children_folder)
 
     def write(temporary: Path) -> None:
         shutil.copytree(plain.tokenizer_folder, temporary / "tokenizer")
@@ -279,7 +279,7 @@ def describe_children(found: Prepared) -> dict[str, Any] | None:
 
 def of_clean_folder(folder: Path) -> near_duplicates.HeldOut | None:
     """Sketches of the held-out texts of prepared data; None where near-duplicates may stay."""
-    threshold = folders.read_clean_manifest(folder)["near_duplicates"]
+    threshold = folders.read_manifest(folder)["near_duplicates"]
     if threshold is None:
         return None
     tables = [read_table(folder / f"{name}.arrow")["text"] for name in ("test", "validation")]

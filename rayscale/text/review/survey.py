@@ -56,11 +56,6 @@ class Survey:
     near_duplicates: tuple[str, ...]
 
     @property
-    def mean_characters(self) -> float:
-        """Mean length of a training row in characters."""
-        return self.characters_train / max(1, self.rows_train)
-
-    @property
     def mean_letters(self) -> float:
         """Mean length of a training row by what its characters are worth."""
         return self.letters["train"] / max(1, self.rows_train)
@@ -94,7 +89,7 @@ def survey(study: Study) -> Survey:
 
 def survey_folder(folder: Path) -> Survey:
     """Survey the clean rows of a prepared folder."""
-    manifest, near = folders.read_clean_manifest(folder), folder / "near_duplicates.txt"
+    manifest, near = folders.read_manifest(folder), folder / "near_duplicates.txt"
     splits = {name: read_table(folder / f"{name}.arrow") for name in prepared.SPLITS}
     lines = tuple(near.read_text(encoding="utf-8").splitlines())
     return _survey(folder.name, assembly.Cleaned(splits, manifest, (), lines), {}, exact=True, folder=folder)

@@ -53,19 +53,31 @@ _ASCII_WORDS = bytes(ord(chr(n).lower()) if n < 128 and _WORDS.match(chr(n)) els
 class HeldOut:
     """Sketches of the held-out texts, arrays throughout: text i has `kept[offsets[i]:offsets[i + 1]]`, ascending.
 
-    `bands` (ascending) holds the buckets of all texts, `owners` whose each is. `groups` says what each text belongs to.
+    `bands` (ascending) holds the buckets of all texts, `owners` whose each is. `groups` says what each text belongs to,
+    `whole` whether its `kept` are all of its hashes.
     """
 
     threshold: float
-    groups: np.ndarray  # int8, one per text
-    bands: np.ndarray  # uint64
-    owners: np.ndarray  # int32
-    kept: np.ndarray  # uint32
-    offsets: np.ndarray  # int64, one more than texts
-    whole: np.ndarray  # bool, one per text: whether `kept` are all of its hashes
+    groups: np.ndarray
+    bands: np.ndarray
+    owners: np.ndarray
+    kept: np.ndarray
+    offsets: np.ndarray
+    whole: np.ndarray
 
     def __len__(self) -> int:
         return len(self.groups)
+
+
+#: The arrays of a `HeldOut`, in its order.
+_ARRAYS = {
+    "groups": np.int8,
+    "bands": np.uint64,
+    "owners": np.int32,
+    "kept": np.uint32,
+    "offsets": np.int64,
+    "whole": np.bool_,
+}
 
 
 @dataclass(frozen=True)
@@ -81,20 +93,15 @@ def sketch(texts: Iterable[str], groups: np.ndarray, threshold: float) -> HeldOu
 
     Their order decides between equals: give them in a fixed one. `groups` (int8) has an entry for each.
     """
-    parts = [(_buckets(hashes, starts, threshold), _keep(hashes, starts)) for hashes, starts in _hashed(texts)]
-    buckets = np.concatenate([part[0] for part in parts]) if parts else np.empty((0, 1), np.uint64)
-    owners = np.repeat(np.arange(len(buckets), dtype=np.int32), buckets.shape[1])
-    order = np.argsort(buckets, axis=None, kind="stable")
-    sizes = np.concatenate([np.diff(part[1][1]) for part in parts]) if parts else np.empty(0, np.int64)
-    return HeldOut(
-        threshold,
-        np.asarray(groups, dtype=np.int8),
-        buckets.ravel()[order],
-        owners[order],
-        np.concatenate([part[1][0] for part in parts]) if parts else np.empty(0, np.uint32),
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        np.concatenate([part[1][2] for part in parts]) if parts else np.empty(0, bool),
-    )
+    parts = [HeldOut(threshold, *(np.zeros(1 if name == "offsets" else 0, kind) for name, kind in _ARRAYS.items()))]
+    groups = np.asarray(groups, dtype=np.int8)
+    for hashes, starts in _hashed(texts):
+        buckets = _buckets(hashes, starts, threshold)
+        owners = np.repeat(np.arange(len(buckets), dtype=np.int32), buckets.shape[1])
+        order = np.argsort(buckets, axis=None, kind="stable")
+        group, groups = np.split(groups, [len(buckets)])
+        parts.append(HeldOut(threshold, group, buckets.ravel()[order], owners[order], *_keep(hashes, starts)))
+    return join(parts, threshold)
 
 
 def join(parts: Sequence[HeldOut], threshold: float) -> HeldOut:
@@ -132,21 +139,11 @@ def load(folder: Path, threshold: float) -> HeldOut:
     return HeldOut(threshold, *arrays)
 
 
-_ARRAYS = ("groups", "bands", "owners", "kept", "offsets", "whole")
-
-
 def nearest(texts: Iterable[str], held_out: HeldOut) -> Nearest:
     """Which of the held-out texts each of these resembles most, by its threshold or more."""
-    found = [_nearest(hashes, starts, held_out) for hashes, starts in _hashed(texts)]
-    if not found:
-        return Nearest(np.empty(0, np.int64), np.empty(0))
-    return Nearest(np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found]))
-
-
-def similarity(one: str, other: str) -> float:
-    """How alike two texts are, exactly: the share of their shingles that both have."""
-    sets = [set(hashes.tolist()) for text in (one, other) for hashes, _ in _hashed([text])]
-    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+    batches = [_nearest(hashes, starts, held_out) for hashes, starts in _hashed(texts)]
+    others, similarities = zip((np.empty(0, np.int64), np.empty(0)), *batches, strict=True)
+    return Nearest(np.concatenate(others), np.concatenate(similarities))
 
 
 def rows_a_band(threshold: float) -> int:

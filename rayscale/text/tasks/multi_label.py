@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rayscale.study.study import Task
-from rayscale.text.form import EncodingOptions, Form
+from rayscale.text.form import Form
 from rayscale.text.shards import lists_of
 from rayscale.text.sources.opening import short
 from rayscale.text.sources.row import Row, UnusableError, checked_label, filled_text, kind_and_value
@@ -42,12 +42,12 @@ def _classes(label: str) -> list[str]:
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], length: int, classes: Sequence[str]
 ) -> dict[str, pa.Array]:
     """The tokens as for single classes; `classes`: the numbers of each text's classes."""
-    numbers = {label: number for number, label in enumerate(asked.labels)}
+    numbers = {label: number for number, label in enumerate(classes)}
     borne = [[numbers[name] for name in _classes(str(label))] for label in labels]
-    return {**sequence_classification.encode(tokenizer, texts, labels, asked), "classes": lists_of(borne)}
+    return {**sequence_classification.encode(tokenizer, texts, labels, length, classes), "classes": lists_of(borne)}
 
 
 FORM = Form(check, encode, classes=_classes)

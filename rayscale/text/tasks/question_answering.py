@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.study.study import Task
-from rayscale.text.form import BETWEEN, EncodingOptions, Form
+from rayscale.text.form import BETWEEN, Form
 from rayscale.text.normalise import normalise
 from rayscale.text.shards import lists_of
 from rayscale.text.sources.opening import short
@@ -70,7 +70,7 @@ def overlap(length: int) -> int:
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], length: int, classes: Sequence[str]
 ) -> dict[str, pa.Array]:
     """All windows of a row one after the other, each the question and as much of the context as the length allows.
 
@@ -80,12 +80,12 @@ def encode(
     answers that no window holds are counted as unread.
     """
     questions, contexts = zip(*map(parts_of, texts), strict=True) if texts else ((), ())
-    cut = _cut_questions(tokenizer, questions, asked.length)
+    cut = _cut_questions(tokenizer, questions, length)
     framed = [(question, context) for (question, _), context in zip(cut, contexts, strict=True)]
     answers = [json.loads(str(label)) for label in labels]
     found = [
         _row(context, windows, those)
-        for context, windows, those in zip(contexts, _windows(tokenizer, framed, asked.length), answers, strict=True)
+        for context, windows, those in zip(contexts, _windows(tokenizer, framed, length), answers, strict=True)
     ]
     per_window = ("windows", "second", "first", "last")
     columns = {name: lists_of([row[name] for row in found]) for name in ("input_ids", *per_window, "begins", "ends")}

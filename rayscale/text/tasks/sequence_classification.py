@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from rayscale.study.study import Task
-from rayscale.text.form import BETWEEN, EncodingOptions, Form
-from rayscale.text.shards import list_array, lists_of
+from rayscale.text.form import BETWEEN, Form
+from rayscale.text.shards import lists_of
 from rayscale.text.sources.row import Row, checked_label, filled_text
 from rayscale.text.tokens import encode as tokenise
 
@@ -25,7 +25,7 @@ def check(row: Row, task: Task) -> tuple[str, str]:
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], length: int, classes: Sequence[str]
 ) -> dict[str, pa.Array]:
     """The tokens of each text, framed and cut as the tokenizer does it.
 
@@ -33,17 +33,15 @@ def encode(
     by the tokenizer's own account (the number of all tokens where it draws no line).
     """
     if not any(BETWEEN in text for text in texts):
-        encoded = tokenise.encode(tokenizer, texts, asked.length)
-        ids = list_array(encoded.values, encoded.offsets)
-        return {"input_ids": ids, "truncated": pa.array(encoded.truncated)}
+        return tokenise.encode(tokenizer, texts, length)
     tokenizer.no_padding()
-    tokenizer.enable_truncation(asked.length)
+    tokenizer.enable_truncation(length)
     pairs = [tuple(text.split(BETWEEN)) for text in texts]
-    found = [encoding for batch in tokenise.batches(pairs) for encoding in tokenizer.encode_batch_fast(batch)]
+    encodings = [encoding for batch in tokenise.batches(pairs) for encoding in tokenizer.encode_batch_fast(batch)]
     return {
-        "input_ids": lists_of([each.ids for each in found]),
-        "second": pa.array([len(each.type_ids) - sum(each.type_ids) for each in found], pa.int32()),
-        "truncated": pa.array([bool(each.overflowing) for each in found], pa.bool_()),
+        "input_ids": lists_of([encoding.ids for encoding in encodings]),
+        "second": pa.array([len(encoding.type_ids) - sum(encoding.type_ids) for encoding in encodings], pa.int32()),
+        "truncated": pa.array([bool(encoding.overflowing) for encoding in encodings], pa.bool_()),
     }
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.study.study import Task
-from rayscale.text.form import EncodingOptions, Form
+from rayscale.text.form import Form
 from rayscale.text.normalise import normalise
-from rayscale.text.shards import list_array
+from rayscale.text.shards import lists_of
 from rayscale.text.sources.row import Row, UnusableError, checked_text, kind_and_value
 from rayscale.text.tokens import encode as tokenise
 
@@ -58,36 +58,31 @@ def _listed(row: Row, place: int, column: str) -> list[str]:
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], length: int, classes: Sequence[str]
 ) -> dict[str, pa.Array]:
     """Sentences with a space between tokens; `targets`: the tag of each piece that begins a token, else UNTAGGED.
 
     Tags whose token was cut, or has no piece (signs that the tokenizer drops), are counted as unread.
     """
-    numbers = {label: number for number, label in enumerate(asked.labels)}
+    numbers = {label: number for number, label in enumerate(classes)}
     tokenizer.no_padding()
-    tokenizer.enable_truncation(asked.length)
-    ids: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
-    truncated, unread = [], []
+    tokenizer.enable_truncation(length)
+    ids, targets, truncated, unread = [lists_of([])], list[np.ndarray](), list[bool](), list[int]()
     for sentences, tagged in zip(tokenise.batches(texts), tokenise.batches(labels), strict=True):
         words = [text.split("\n") for text in sentences]
         # Plain text, not lists of words: so byte-level tokenizers see the spaces that they were trained on.
-        encodings = tokenizer.encode_batch([" ".join(each) for each in words])
+        encodings = tokenizer.encode_batch([" ".join(tokens) for tokens in words])
+        ids.append(lists_of([encoding.ids for encoding in encodings]))
         for tokens, tags, encoding in zip(words, tagged, encodings, strict=True):
             beginnings = _beginnings(tokens, np.asarray(encoding.offsets).reshape(-1, 2))
-            found = np.full(len(encoding.ids), UNTAGGED, dtype=np.int32)
             read = beginnings >= 0
-            found[beginnings[read]] = np.array([numbers[tag] for tag in str(tags).split("\n")], dtype=np.int32)[read]
-            ids.append(np.asarray(encoding.ids, dtype=np.int32))
-            targets.append(found)
+            targets.append(np.full(len(encoding.ids), UNTAGGED, dtype=np.int32))
+            targets[-1][beginnings[read]] = np.array([numbers[tag] for tag in str(tags).split("\n")])[read]
             truncated.append(bool(encoding.overflowing))
             unread.append(int((~read).sum()))
-    offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    nothing = np.zeros(0, np.int32)
     return {
-        "input_ids": list_array(np.concatenate([nothing, *ids]), offsets),
-        "targets": list_array(np.concatenate([nothing, *targets]), offsets),
+        "input_ids": pa.concat_arrays(ids),
+        "targets": lists_of(targets),
         "truncated": pa.array(truncated, pa.bool_()),
         "unread": pa.array(unread, pa.int64()),
     }

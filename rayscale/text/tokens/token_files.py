@@ -17,13 +17,12 @@ import pyarrow.compute as pc
 
 from rayscale.errors import DataError
 from rayscale.system.disk import PRIVATE, write_file
-from rayscale.text.form import EncodingOptions, Form, find_form
+from rayscale.text.form import Form, find_form
 from rayscale.text.shards import (
     Blocks,
     ShardWriter,
     as_file,
     batch_starts,
-    list_array,
     read_batch,
     read_table,
     whole_blocks,
@@ -114,11 +113,10 @@ def encode_block(block: pa.Table, recipe: EncodingRecipe) -> pa.Table:
     """Token ids for a block: columns row, input_ids, truncated, and those that the task adds."""
     tokenizer, texts, form = _tokenizer(recipe.tokenizer), block["text"].to_pylist(), find_form(recipe.task)
     if form.encode is None or recipe.max_length is None:
-        whole = encode.encode(tokenizer, texts, None)
-        columns = {"input_ids": list_array(whole.values, whole.offsets), "truncated": pa.array(whole.truncated)}
+        columns = encode.encode(tokenizer, texts, None)
     else:
         labels = block["label"].to_pylist() if form.reads_labels else [None] * len(texts)
-        columns = form.encode(tokenizer, texts, labels, EncodingOptions(recipe.max_length, recipe.labels))
+        columns = form.encode(tokenizer, texts, labels, recipe.max_length, recipe.labels)
     return pa.table({"row": block["row"], **columns})
 
 
@@ -223,9 +221,9 @@ def _write_windows(pairs: Iterator[tuple[pa.Table, pa.Table]], path: Path, learn
         for part, rows in pairs:
             column = part["input_ids"].combine_chunks()
             values, keys = packer.add(column.values.to_numpy(), column.offsets.to_numpy(), rows["key"].to_numpy())
-            offsets = np.arange(len(keys) + 1, dtype=np.int64) * learned.length
             if len(keys):
-                writer.put(pa.table({"input_ids": list_array(values, offsets), "key": keys}))
+                offsets = np.arange(len(keys) + 1, dtype=np.int32) * np.int32(learned.length)
+                writer.put(pa.table({"input_ids": pa.ListArray.from_arrays(offsets, values), "key": keys}))
             windows, documents = windows + len(keys), documents + len(rows)
     if not windows:
         raise DataError(
