@@ -163,7 +163,7 @@ _WINDOWS = pa.schema({"input_ids": pa.list_(pa.int32()), "key": pa.uint64()})
 
 
 @dataclass
-class Counts:
+class TokenCounts:
     """Of the rows of a split; `truncated` were longer than task.max_length, `unread` targets went with what was cut."""
 
     rows: int = 0
@@ -182,7 +182,7 @@ class Counts:
         if "unread" in part.column_names:
             self.unread = (self.unread or 0) + (pc.sum(part["unread"]).as_py() or 0)
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For the manifest."""
         return {
             "rows": self.rows,
@@ -202,12 +202,12 @@ def token_rows(part: pa.Table, rows: pa.Table, form: Form) -> pa.Table:
 
 
 def _write_rows(pairs: Iterator[tuple[pa.Table, pa.Table]], path: Path, learned: Learned) -> dict[str, Any]:
-    counts, form = Counts(), find_form(learned.recipe.task)
+    counts, form = TokenCounts(), find_form(learned.recipe.task)
     with ShardWriter(path) as writer:
         for part, rows in pairs:
             counts.add(part)
             writer.put(token_rows(part, rows, form))
-    return counts.told()
+    return counts.to_json()
 
 
 def _write_windows(pairs: Iterator[tuple[pa.Table, pa.Table]], path: Path, learned: Learned) -> dict[str, Any]:
