@@ -1,7 +1,6 @@
-"""The whole preparation of a study's text: what is done, in which order. Where it is done is the workers' affair.
+"""The whole preparation of a study's text: what is done, in which order; where it is done is the workers' affair.
 
-`Here` does it in this process; `rayscale.on_ray.data.prepare` brings workers that are tasks of a Ray Data plan. The
-folders are the same, byte for byte.
+`rayscale.on_ray.data.prepare` brings workers that are tasks of a Ray Data plan; the folders are the same bytes.
 """
 
 from __future__ import annotations
@@ -53,10 +52,10 @@ def prepare(
     workers: Workers,
     progress: Progress | None = None,
 ) -> dict[str, Prepared]:
-    """Prepared data by name (see `name_of`), with an index for each seed; only what is not there yet is done.
+    """Prepared data by name (see `name_of`), with an index for each seed; what is there already is kept.
 
-    The text is read, cleaned and split once, whatever the number of tokenizers, in memory that does not grow with it.
-    What a stopped call has finished is kept. Raises DataError: see `rows` and `vocabulary`.
+    The text is read, cleaned and split once, whatever the number of tokenizers. Raises DataError as `prepare_rows` and
+    `make_vocabulary` do.
     """
     say = progress or (lambda message: None)
     folder, seeds, found = folders.clean_folder(study), list(seeds), {}

@@ -1,7 +1,6 @@
 """Sources → the folder of clean rows, in memory that does not grow with the text.
 
-Pieces are read wherever there is room; this process decides by numbers alone who goes where, then writes the texts
-bucket by bucket.
+Pieces are read wherever there is room; this process decides by numbers who goes where, then writes bucket by bucket.
 """
 
 from __future__ import annotations

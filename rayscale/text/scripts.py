@@ -1,8 +1,7 @@
 """Scripts: in which a text is written, and where its words end.
 
-Chinese, Japanese, Thai, Lao, Khmer and Burmese are written without spaces between words (Unicode 16, UAX 29), so that
-whatever counts, compares or changes "words" found at spaces sees a whole sentence as one. Here a word of such a script
-is one character with its marks; a segmenter finds real words where one is needed.
+Chinese, Japanese, Thai, Lao, Khmer and Burmese have no spaces between words (Unicode 16, UAX 29): what counts,
+compares or changes "words" found at spaces would see a whole sentence as one.
 """
 
 from __future__ import annotations

@@ -59,10 +59,7 @@ class FoundAugmentation:
 
 
 def find_augmentations(study: Study) -> list[FoundAugmentation]:
-    """Those of the study, plain cells left out, each with the segmenter that its text asks for.
-
-    Raises InputError naming what is missing, where it is in the study.
-    """
+    """Those with steps, each with the segmenter its text asks for. Raises InputError with the place in the study."""
     augmentations = []
     texts = _first_texts(study) if any(entry != NONE for entry in study.data.augment) else []
     for place, entry in enumerate(study.data.augment):
@@ -97,10 +94,7 @@ def name_of(tokenizer: str, augment: str) -> str:
 def find_all(
     study: Study, specs: Sequence[TokenizerSpec], seeds: Sequence[int], cleaned: Path | None = None
 ) -> dict[str, Prepared | None]:
-    """By `name_of`, the tokens of every tokenizer, plain and augmented: those that are whole, with all indices.
-
-    `cleaned` is the folder of the clean rows where it is known, so that no source file is hashed again.
-    """
+    """By `name_of`, all tokens, plain and augmented: None for those that are not whole. `cleaned`: the clean folder."""
     cleaned, length, tokens = cleaned or folders.clean_folder(study), study.task.length, {}
     augmentations = find_augmentations(study)
     for spec in specs:

@@ -1,7 +1,4 @@
-"""English inflection both ways: a word's forms, and which forms of which words a spelling may be.
-
-Regular forms by rule, irregular ones from WordNet's lists of exceptions read backwards.
-"""
+"""English inflection both ways: regular forms by rule, irregular ones from WordNet's exceptions read backwards."""
 
 from __future__ import annotations
 

@@ -48,10 +48,7 @@ class ContextualSettings(Settings):
 
 
 def languages(checkpoint: Checkpoint) -> tuple[str, str]:
-    """Source and target language of a Marian checkpoint, by its tokenizer's settings or its name (opus-mt-en-de).
-
-    Raises InputError where neither says so.
-    """
+    """Source and target language of a Marian checkpoint, by its settings or its name. Raises InputError for neither."""
     path = checkpoint.folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     source, target = config.get("source_lang"), config.get("target_lang")

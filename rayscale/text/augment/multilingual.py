@@ -38,10 +38,7 @@ def is_wordnet(path: Path) -> bool:
 
 
 def read_senses(path: Path) -> list[tuple[str, ...]]:
-    """The words of each sense, in the order of the file; phrases are left out.
-
-    Raises DataError for a file that is damaged or holds no two words of one sense.
-    """
+    """The words of each sense, without phrases. Raises DataError: a damaged file, or no two words of one sense."""
     senses: dict[str, dict[str, None]] = {}
     for sense, word in _read_xml(path) if path.read_bytes()[:512].lstrip(_BLANK).startswith(b"<") else _read_tab(path):
         # Chinese adjectives are told with their ending set off by a sign: 美丽+的.
@@ -57,10 +54,7 @@ def read_senses(path: Path) -> list[tuple[str, ...]]:
 
 
 def synonyms(senses: Sequence[tuple[str, ...]]) -> dict[str, dict[str, float]]:
-    """By word in lower case its synonyms with weights: those that share much of what both mean.
-
-    These wordnets do not tell how often a sense is met; all senses of a word count alike.
-    """
+    """By word in lower case its synonyms, those that share much of what both mean, with weights."""
     meant = Counter(word for words in senses for word in words)
     shared = Counter(pair for words in senses for pair in permutations(words, 2))
     found: dict[str, dict[str, float]] = {}

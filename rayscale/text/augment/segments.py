@@ -1,8 +1,7 @@
 """Words of a text as steps of an augmentation move, drop and look them up, and what stands between them.
 
-In spaced text they are what stands between spaces. Where a text is written without spaces they are those that a
-segmenter finds (jieba: Chinese; BudouX: Japanese and Thai), else characters with their marks, and punctuation belongs
-to no word.
+Spaced text is cut at spaces; other text by a segmenter (jieba: Chinese; BudouX: Japanese and Thai), else into
+characters with their marks, and punctuation belongs to no word.
 """
 
 from __future__ import annotations

@@ -26,9 +26,8 @@ Row = tuple[str, str, str | None]  # word in lower case, synonym, part of speech
 class Thesaurus:
     """An opened table. A word without a part of speech is replaced wherever it stands, in this very form.
 
-    A word with one is also found and replaced in its inflected forms; what else the word may be is not known, so its
-    neighbours alone tell whether it is used as the part of speech that the table gives. Inflection is that of English:
-    `exact` words (lower case → synonyms with weights), those of other languages, are replaced in the form given.
+    One with a part of speech is also replaced in its inflected forms (English), where its neighbours speak for that
+    part. `exact` words (lower case → synonyms with weights), of other languages, are replaced in the form given.
     """
 
     def __init__(self, rows: Iterable[Row] = (), exact: Mapping[str, Mapping[str, float]] | None = None) -> None:

@@ -62,9 +62,7 @@ def tokens_of(text: str, segmenter: str | None) -> list[tuple[int, int]]:
 
 class SynonymSettings(Settings):
     """`source`: wordnet, a folder of WordNet files, a table (CSV or TSV: word, synonym, perhaps part of speech), or a
-    file of the Open Multilingual Wordnet. `share` of the words of a text are replaced, one at least where any can be.
-    In text without spaces they are the longest words of the source, from one word's beginning to another's end where a
-    segmenter tells; where it does not, the rest counts by characters."""
+    file of the Open Multilingual Wordnet. `share` of the words of a text are replaced, at least one if any can be."""
 
     source: Annotated[str, Strict(), Field(min_length=1)] = WORDNET
     share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.15

@@ -1,8 +1,7 @@
 """Part of speech and form of a word in its sentence: how often each reading was met, times what stands on either side.
 
 The table of contexts holds log P(class of the neighbour | form) less its mean over the forms, counted in the 43,834
-examples that WordNet's definitions quote. Counted in one half of them and tried on the other, words that may be of
-several parts of speech are told apart in 90% of cases (57% by frequency alone); docs/LOG.md has the figures.
+examples that WordNet's definitions quote. On held-out examples 90% of ambiguous words are told apart (docs/LOG.md).
 """
 
 from __future__ import annotations

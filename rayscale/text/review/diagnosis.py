@@ -1,7 +1,6 @@
 """The data doctor: what is wrong with a study's text, before anything is spent; each finding with its fix.
 
-It looks at the clean rows that a survey saw; of many rows the first ones by hash, which are a fair sample. It needs
-neither torch nor Ray.
+It looks at the clean rows that a survey saw; of many rows the first ones by hash, which are a fair sample.
 """
 
 from __future__ import annotations

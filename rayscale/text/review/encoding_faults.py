@@ -31,10 +31,7 @@ class Trouble:
 
 
 def written_as(text: str) -> str | None:
-    """How a text was read wrongly, such as `utf-8 read as windows-1252` for `Ã©`; None where it shows no sign of that.
-
-    What was read wrongly is, as bytes again, a text of the other encoding; a text that is right is none.
-    """
+    """How a text was read wrongly, such as `utf-8 read as windows-1252` for `Ã©`; None where it shows no sign."""
     content = _western(text)
     return (_from_western(content) if content else None) or _from_asian(text)
 

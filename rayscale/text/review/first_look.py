@@ -1,9 +1,8 @@
 """A free first look: the learning curve of a model so simple that it trains in a second, before anything is spent.
 
-Classification: logistic regression on words (tf-idf), by L-BFGS; where words have no spaces between them, on characters
-and pairs of neighbours. Language modelling: counts of letter
-sequences, smoothed (Witten and Bell 1991). Neither says how good a fine-tune will be; both say whether more of this
-text still teaches something.
+Classification: logistic regression on words (tf-idf), by L-BFGS; on characters and pairs where words have no spaces
+between. Language modelling: counts of letter sequences, smoothed (Witten and Bell 1991). They tell whether more of
+this text still teaches something, not how good a fine-tune will be.
 """
 
 from __future__ import annotations
@@ -64,9 +63,9 @@ class FirstLook:
 
 
 def look(splits: Mapping[str, pa.Table], classes: int) -> FirstLook | None:
-    """The curve of clean rows, trained on train, judged on validation; None where there is too little to double twice.
+    """The curve, trained on train, judged on validation; None where there is too little to double twice.
 
-    `classes` is the number of labels where each row has one, 0 for language modelling.
+    `classes` is the number of labels, 0 for language modelling.
     """
     train, held = splits["train"], splits["validation"].slice(0, MOST_HELD_OUT)
     keys = train["key"].to_numpy()

@@ -32,12 +32,10 @@ WEIGHED_ROWS, WEIGHED_LETTERS = 1024, 2000
 class Survey:
     """What the text offers. Rows (documents, for causal-lm) and characters are those after cleaning and splitting.
 
-    `exact` is False where they are estimated from a file's first rows and its number of lines; duplicates further on
-    are then not seen. `letters` are the characters of each split by what they are worth (`scripts.worth_in_letters`).
-    `fingerprint` names the content of all files and the settings that decide about rows; `folder` is
-    where the prepared rows lie, None if there are none yet. `bytes` are those of each split's text in UTF-8. `counts`
-    says what became of every row that was read (see row_counts.py); `splits` are the clean rows themselves, as
-    far as they were read, and `near_duplicates` the lines of `rows.leaks.as_lines`.
+    `exact` is False where they are estimated from a file's first rows and its number of lines; later duplicates are
+    then not seen. `letters`: characters by what they are worth (`scripts.worth_in_letters`). `bytes` are of UTF-8.
+    `fingerprint` names the files' content and the settings that decide about rows. `folder`: the prepared rows, None if
+    there are none yet. `counts`: see `row_counts`. `splits`: the clean rows as far as they were read.
     """
 
     fingerprint: str
@@ -62,10 +60,7 @@ class Survey:
 
 
 def survey(study: Study) -> Survey:
-    """Survey a study's text: from its prepared folder if there is one, else by reading the files.
-
-    Raises DataError as preparing would, for every row it reads.
-    """
+    """Survey a study's text: its prepared folder, else its files. Raises DataError as preparing would."""
     folder = folders.clean_folder(study)
     if folders.is_whole(folder):
         return survey_folder(folder)

@@ -1,8 +1,7 @@
 """Clean rows → train, validation and test: who goes where is decided by numbers, then the texts follow.
 
-Rows come in buckets by the first bits of their key. All rows of one text are in one bucket, so each is decided on
-alone; buckets in order, each sorted, are the rows in the order of their key. The result depends neither on how many
-buckets there are nor on how the rows were cut into tables, nor on the order in which the tables come.
+Rows come in buckets by the first bits of their key, so that all rows of one text are decided on together. The result
+depends neither on the number of buckets nor on how the rows were cut into tables, nor on the order of these.
 """
 
 from __future__ import annotations
@@ -164,10 +163,7 @@ class Assembly:
 
 
 def assemble(tables: Sequence[pa.Table], study: Study) -> Cleaned:
-    """All rows of a study (schema `clean.ROWS`) in memory, divided.
-
-    Raises DataError: the first bad row in file order (unless they are skipped), an unusable file, and as `settle` does.
-    """
+    """All rows of a study (schema `clean.ROWS`) in memory, divided. Raises DataError as `prepare_rows` does."""
     rows = pa.concat_tables(tables).combine_chunks()
     filled, problems, empty = sift(rows)
     for problem in problems:

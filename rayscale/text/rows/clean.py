@@ -70,10 +70,7 @@ ROWS = pa.schema(
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file to read: its role (train, validation, test), its number among all files, where it lies, its format.
-
-    `encoding` is that of its text, for formats of text.
-    """
+    """One file to read; its number is that among all files, `encoding` that of its text, for formats of text."""
 
     role: str
     number: int
@@ -92,8 +89,7 @@ class SourceFile:
 def list_sources(data: Data) -> tuple[SourceFile, ...]:
     """Every file of the study, test first, in a fixed order; files that lie elsewhere are copied here first.
 
-    Raises DataError: nothing matches, an empty file, an unknown format, storage that cannot be reached, an encoding
-    where no file is text.
+    Raises DataError: no file, an empty one, an unknown format, storage out of reach, an encoding without text.
     """
     found = []
     for role in ("test", "validation", "train"):
@@ -123,10 +119,7 @@ def _is_text(kind: str) -> bool:
 
 
 def find_files(pattern: str) -> list[str]:
-    """The files that a path, a pattern, a folder or an address names, on this machine.
-
-    Of a folder those count whose ending names a format; hidden ones, and those below hidden folders, do not.
-    """
+    """The files that a path, a pattern, a folder (see `remote.counts`) or an address names, on this machine."""
     if remote.is_remote(pattern):
         return remote.fetch(pattern, _ENDINGS)
     found: list[str] = []
@@ -186,10 +179,7 @@ def fractions(data: Data) -> tuple[float, float]:
 
 
 def most_bytes(data: Data) -> int:
-    """Bytes that the text may take: as the study says, else a third of what is free on the disk of the cache.
-
-    Preparing keeps the text up to three times for a while: in pieces, as clean rows and as tokens.
-    """
+    """Bytes that the text may take: a third of the free disk by default, as preparing keeps it up to three times."""
     return int(data.max_text_gigabytes * 1e9) if data.max_text_gigabytes else free_bytes(cache_root()) // 3
 
 
@@ -215,10 +205,9 @@ def read_clean(
 ) -> Iterator[pa.Table]:
     """The rows of one file as tables of schema ROWS, checked and normalised, of `most` bytes together.
 
-    `span` (first byte, the byte to stop before, the line of the first byte) is a part of a file of lines. A row that
-    cannot be used becomes a row with a `problem`, and so does what makes the whole file unusable: problems travel as
-    data, so that the first one in file order is reported whoever reads what first. Unless `on_bad_row` is "skip",
-    reading ends at the first.
+    `span` (first byte, the byte to stop before, the line of the first byte) is a part of a file of lines. What cannot
+    be used, a row or the whole file, becomes a row with a `problem`: as data, problems can be reported in the order of
+    the files, whoever reads what first. Unless `on_bad_row` is "skip", reading ends at the first.
     """
     form, kinds = find_form(task.type), LabelKinds(task.label)
     batch: list[_Entry] = []

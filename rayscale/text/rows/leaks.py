@@ -25,10 +25,7 @@ class Leak:
 
 
 def keep_apart(rows: pa.Table, split: np.ndarray, threshold: float | None) -> tuple[np.ndarray, tuple[Leak, ...]]:
-    """The splits with the leaks dropped, and the leaks in the order of the files.
-
-    `rows` has the columns key, order and text; `split` is that of each row. None: nothing is compared.
-    """
+    """The splits with the leaks dropped, and the leaks in the order of the files; none without `threshold`."""
     if threshold is None:
         return split, ()
     keys, orders = rows["key"].to_numpy(), rows["order"].to_numpy()
@@ -39,10 +36,7 @@ def keep_apart(rows: pa.Table, split: np.ndarray, threshold: float | None) -> tu
 
 
 def resembling(rows: pa.Table, places: np.ndarray, held_out: near_duplicates.HeldOut) -> pa.Table:
-    """Which of the rows at these places resemble a held-out one: their place (`row`), and what a `Leak` says.
-
-    `other` is the number of the held-out text.
-    """
+    """Those of the rows at these places that resemble held-out text number `other`, and where each is (`row`)."""
     nearest = near_duplicates.nearest(texts_of(rows["text"], places), held_out)
     close = np.flatnonzero(nearest.others >= 0)
     others = nearest.others[close]

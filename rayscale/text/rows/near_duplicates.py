@@ -1,11 +1,9 @@
 """Near-duplicates: which texts are nearly one of the held-out ones. Hashes are kept, never texts.
 
 Two texts are as alike as the share of their shingles (five letters in a row, without case and punctuation; a Chinese
-sign counts as three letters, so that a shingle holds two or three of them) that both have: Jaccard's index. MinHash
-signatures (Broder 1997; by `rensa`) find candidates in bands (Indyk and Motwani 1998); each is then checked on the
-smallest hashes of its shingles, which are all of them for texts of up to about 130 letters, so that short texts are
-compared exactly. What is said of a text depends on it and the held-out ones alone, never on what else is asked beside
-it: rows can be asked in any blocks, anywhere.
+sign counts as three letters) that both have: Jaccard's index. MinHash signatures (Broder 1997; by `rensa`) find
+candidates in bands (Indyk and Motwani 1998); each is then checked on the smallest hashes of its shingles, all of them
+for texts of up to about 130 letters. Rows can be asked in any blocks, anywhere: each is judged by itself.
 """
 
 from __future__ import annotations
@@ -89,10 +87,7 @@ class Nearest:
 
 
 def sketch(texts: Iterable[str], groups: np.ndarray, threshold: float) -> HeldOut:
-    """Sketches of texts that nothing else may resemble by `threshold` or more.
-
-    Their order decides between equals: give them in a fixed one. `groups` (int8) has an entry for each.
-    """
+    """Sketches of texts that nothing may resemble by `threshold` or more; the first of several equals is named."""
     parts = [HeldOut(threshold, *(np.zeros(1 if name == "offsets" else 0, kind) for name, kind in _ARRAYS.items()))]
     groups = np.asarray(groups, dtype=np.int8)
     for hashes, starts in _hashed(texts):

@@ -4,9 +4,8 @@
                                     000012-0003.arrow     its fourth run of rows: batch b holds bucket b
                                     000012.bad.txt        its rows that were skipped
 
-A piece is BLOCK_BYTES of a plain JSONL file, which is cut at line ends; any other file is one piece of many runs. A run
-holds RUN_BYTES of rows, so memory does not grow with the text. A stopped preparation goes on with the pieces that are
-left.
+A piece is BLOCK_BYTES of a plain JSONL file, which is cut at line ends; any other file is one piece of many runs of
+RUN_BYTES. A stopped preparation continues with the pieces that are left.
 """
 
 from __future__ import annotations

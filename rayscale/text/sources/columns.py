@@ -88,7 +88,7 @@ class SampleTable:
     def label(self, text: str) -> str | None:
         """The column of the classes: by its name, else the one with the fewest values that are no fractions.
 
-        It has two values at least, and no more than half as many as rows; None if there is no such column.
+        None where none has two values or more, but at most half as many as rows.
         """
         values = {name: {str(value) for value in found} for name, found in self.columns.items() if name != text}
         rows = max(map(len, self.columns.values()), default=0)
@@ -100,8 +100,7 @@ class SampleTable:
 def read_table(path: Path, encoding: str = UTF_8) -> SampleTable | None:
     """The first rows of a csv, tsv, jsonl or parquet file; None for any other ending.
 
-    Raises DataError: a file that is empty, holds a header only, is of another format than its ending says, or is in
-    another encoding.
+    Raises DataError: a file without rows, of another format than its ending says, or in another encoding.
     """
     kind = ending(path)
     if kind not in TABLES:
@@ -145,10 +144,9 @@ def _delimited(path: Path, kind: str, encoding: str) -> SampleTable:
 
 
 def is_header(first: list[str], rest: list[list[str]]) -> bool:
-    """Whether a table's first row names its columns.
+    """Whether a table's first row names its columns: no cell is empty, a number, long, there twice, or a value below.
 
-    It does not if a cell is empty, a number, stands twice, or is longer than 60 characters, or if a value comes again
-    further down in its column. The numbers 0, 1, 2, ... are names: that is how pandas calls columns without any.
+    The numbers 0, 1, 2, ... are names: that is how pandas calls columns without any.
     """
     cells = [cell.strip() for cell in first]
     if cells == [str(number) for number in range(len(cells))]:

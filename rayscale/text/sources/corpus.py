@@ -69,8 +69,7 @@ def fingerprint() -> str:
 def ensure_corpus(each: Callable[[Callable[[str], list[str]], list[str]], Iterable[list[str]]] = map) -> Path:
     """The cached corpus, made first if need be: one JSON array [text, package] a line.
 
-    `each` applies a function to every package as `map` does; Ray Data passes its own, which does so in parallel.
-    Raises DataError when fewer than two of the packages are installed.
+    `each` applies a function to every package as `map` does. Raises DataError for fewer than two packages.
     """
     path = cache_root() / "corpus" / f"{fingerprint()}.jsonl"
     if path.exists():

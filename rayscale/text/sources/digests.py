@@ -1,7 +1,7 @@
 """What a file holds: its digest and how its lines are spread, read once and remembered for as long as the file stands.
 
-A file is known again by device, number, size and both of its times; the last change of a file (ctime) is set by the
-system alone. One that changed within the last seconds is not remembered: a later change may bear the same time.
+A file is known by device, number, size and both times. One that changed within the last seconds is not remembered: a
+later change may bear the same time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Which encoding a file's bytes likely are in: a proposal by name, which the user writes down; nothing is read by it.
 
-A candidate must decode the bytes. Its score is the share of the decoded characters beyond ASCII that running text of
-its languages consists of, plus the share of the commonest of these; 0 to 2. No table of frequencies comes from outside:
-the standards themselves put common characters of Chinese and Japanese first (level 1). On short files this is right
-more often than charset-normalizer (docs/LOG.md).
+A candidate's score (0 to 2): the share of the decoded characters beyond ASCII that running text of its languages
+consists of, plus the share of the commonest of these. No table of frequencies comes from outside: the standards put
+common characters first. On short files this is right more often than charset-normalizer (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -141,10 +140,7 @@ _CANDIDATES = (
 
 
 def guess(content: bytes) -> list[Guess]:
-    """Encodings that the bytes may be in, likeliest first; none where they are UTF-8 or nothing fits.
-
-    More than one is named where the first is not clearly the likeliest.
-    """
+    """Encodings that the bytes may be in: the likeliest, and the next where it is close; none for UTF-8 or no fit."""
     if wide := _wide(content):
         return [wide]
     lines = [line for line in content.splitlines(keepends=True) if not line.isascii()]
@@ -187,10 +183,7 @@ def _broken(text: str) -> float:
 
 
 def proposal(path: str, used: str = UTF_8, write: str = "write data: {{encoding: {}}}") -> str:
-    """The mend of bytes that are not in the encoding that a file was read in: the likely one by name.
-
-    `write` says what to do with the name.
-    """
+    """How to fix bytes that are not in the encoding a file was read in; `write` says what to do with the likely one."""
     with open_bytes(path) as file:
         content = file.read(LOOKED_AT)
     found = [each for each in guess(content) if canonical(each.name) != used]

@@ -60,8 +60,7 @@ def unpacked_size(path: str) -> int:
 def open_text(path: str, encoding: str = UTF_8) -> IO[str]:
     """The text of a file, unpacked on the way if it is gzip.
 
-    Bytes that are not in this encoding become lone surrogates, which `checked_text` reports with line and column:
-    decoding strictly would end the whole file at the first of them.
+    Bytes that are not in this encoding become lone surrogates, which `checked_text` reports with line and column.
     """
     file = open_bytes(path)
     with naming_damage(path):

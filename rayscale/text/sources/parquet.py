@@ -23,7 +23,7 @@ _DAMAGE = (pa.ArrowException, OSError, MemoryError, UnicodeError, OverflowError)
 def read_parquet(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     """The rows of a parquet file, read in batches. A damaged file is a DataError.
 
-    Columns hold plain values: one of an extension type is refused unread, since some of Ray's are pickles.
+    A column of an extension type is refused unread, since some of Ray's are pickles.
     """
     row = 0
     try:
@@ -78,8 +78,7 @@ def _batches(path: str, columns: Sequence[str], rows: int) -> Iterator[pa.Record
 def _rows_at_once(about: Any) -> int:
     """Rows of a row group that take some tens of megabytes unpacked, by what the file says of the whole group.
 
-    What it says of single columns is not asked: in pyarrow 26 damage there ends the process (an exception of C++ that
-    `RowGroupMetaData.column` lets through).
+    Single columns are not asked: in pyarrow 26 damage there ends the process.
     """
     most = 4096 if about.total_byte_size <= MAX_PACKED else 256  # in a large group sizes may differ much
     return max(1, min(most, MAX_ROW * about.num_rows // max(1, about.total_byte_size)))

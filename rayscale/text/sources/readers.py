@@ -1,8 +1,7 @@
-"""Reading text files, row by row. Every row that cannot be used is a value that names file, line, column and mend.
+"""Reading text files, row by row: a source yields the `Row`s of a file, and a `BadRow` for each that cannot be used.
 
-A source is a function `read(path, columns)` that yields a `Row` (the asked columns' values, in that order) or a
-`BadRow`, and raises DataError when the file as a whole is unusable. One of text takes `encoding`, too. Plugins register
-theirs in "rayscale.sources".
+It is a function `read(path, columns)` with the values in the order of the columns, raises DataError when the file as a
+whole is unusable, and takes `encoding`, too, if it reads text. Plugins register theirs in "rayscale.sources".
 """
 
 from __future__ import annotations
@@ -298,9 +297,8 @@ MOST_TOKENS = 1000
 def read_conll(path: str, columns: Sequence[str], encoding: str = UTF_8) -> Iterator[Row | BadRow]:
     """The sentences: tokens (the first column) and tags (the last), as two lists, at the sentence's first line.
 
-    Columns stand apart by tabs where a line has one, else by white space. Lines that begin with -DOCSTART- are left
-    out. A sentence is bad as a whole if one of its lines has a token without a tag, or an empty one. Raises DataError
-    where a whole file is one sentence that is longer than any.
+    Columns are separated by tabs where a line has one, else by white space; -DOCSTART- lines are left out.
+    A sentence is bad as a whole. Raises DataError where a whole file is one sentence that is longer than any.
     """
     with open_text(path, encoding) as lines:
         first, begun, tokens, tags, bad = 0, 1, list[str](), list[str](), None

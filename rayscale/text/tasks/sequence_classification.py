@@ -27,10 +27,9 @@ def check(row: Row, task: Task) -> tuple[str, str]:
 def encode(
     tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], length: int, classes: Sequence[str]
 ) -> dict[str, pa.Array]:
-    """The tokens of each text, framed and cut as the tokenizer does it.
+    """The tokens of each text, framed and cut as the tokenizer does it; of a pair the longer text is cut.
 
-    Pairs are cut at the end of the longer text; `second` is the place of the first token that belongs to the second,
-    by the tokenizer's own account (the number of all tokens where it draws no line).
+    `second` is the place of the first token of the second text, by the tokenizer's own account.
     """
     if not any(BETWEEN in text for text in texts):
         return tokenise.encode(tokenizer, texts, length)

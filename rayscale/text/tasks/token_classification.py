@@ -24,10 +24,7 @@ UNTAGGED = -100
 
 
 def check(row: Row, task: Task) -> tuple[str, str]:
-    """Tokens and tags, a line each: lists, JSON lists as text, or text with white space between.
-
-    The hash of the tokens with spaces between, the sentence, decides about the split.
-    """
+    """Tokens and tags, a line each: lists, JSON lists as text, or text with white space between."""
     tokens, tags = _listed(row, 0, task.tokens), _listed(row, 1, task.tags)
     if len(tokens) != len(tags):
         found = f"{len(tags)} tags for {len(tokens)} tokens"

@@ -94,6 +94,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -
 
     Ids with the tokenizer's special tokens, cut to `max_length` with these kept; None: no special tokens, no cut.
     """
+    encode_batch: Callable[[list[str]], list[Encoding]]
     tokenizer.no_padding()
     if max_length is None:
         tokenizer.no_truncation()
@@ -128,10 +129,7 @@ class Packer:
         return len(self._tokens)
 
     def add(self, values: np.ndarray, offsets: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The next windows, flat (int32), and their keys (uint64).
-
-        `values`, `offsets` hold the documents' ids without special tokens, `keys` their keys.
-        """
+        """The next windows, flat (int32), and their keys (uint64), of documents (no special tokens) and their keys."""
         window = self._window
         starts = np.cumsum([0, *(np.diff(offsets) + 1)], dtype=np.int64)
         joined = np.full(int(starts[-1]), self._end, dtype=np.int32)

@@ -57,10 +57,7 @@ class Learned:
 
 
 def learn(spec: TokenizerSpec, cleaned: Path, task: str, length: int, labels: Sequence[str]) -> Learned:
-    """Train the tokenizer on the clean training split, or load the checkpoint's; `labels` are the names of the classes.
-
-    Raises as `make_vocabulary` does.
-    """
+    """Train the tokenizer on the clean training split, or load the checkpoint's. Raises as `make_vocabulary` does."""
     form = find_form(task)
     vocabulary = make_vocabulary(spec, training_texts(read_table(cleaned / "train.arrow"), task), task, length)
     limit = vocabulary.config.get("model_max_length")
@@ -88,10 +85,7 @@ def _batches(texts: pa.ChunkedArray) -> Iterator[list[str]]:
 
 
 def blocks_of(cleaned: Path) -> tuple[Blocks, np.ndarray]:
-    """The clean texts in blocks: columns row (counted through train, validation and test) and text.
-
-    Returns the blocks and the first row of each (int64), with the number of all rows at the end.
-    """
+    """The clean texts in blocks (`read_texts`), and the first row of each (int64), with the number of all rows last."""
     places, starts = [], [np.zeros(1, dtype=np.int64)]
     for name in SPLITS:
         path, before = cleaned / f"{name}.arrow", int(starts[-1][-1])
@@ -143,10 +137,7 @@ def encode_parts(
 
 
 def write_splits(parts: Sequence[Path], cleaned: Path, learned: Learned, folder: Path) -> dict[str, Any]:
-    """Write the token file of every split; returns their counts. `parts` are those of `blocks_of`.
-
-    Raises DataError when a split of a language-modelling task does not fill one window.
-    """
+    """Write the token file of every split; returns the counts. Raises DataError for a split that fills no window."""
     counts, left = {}, iter(parts)
     write = _write_windows if find_form(learned.recipe.task).packed else _write_rows
     for name in SPLITS:
