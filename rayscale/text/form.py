@@ -52,5 +52,5 @@ class Form:
 
 def find_form(task: str) -> Form:
     """Raises InputError for an unknown task."""
-    found: Any = part_of("text", task, "FORM")
-    return found
+    form: Any = part_of("text", task, "FORM")
+    return form

@@ -58,7 +58,7 @@ def prepare(
     `make_vocabulary` do.
     """
     say = progress or (lambda message: None)
-    folder, seeds, found = folders.clean_folder(study), list(seeds), {}
+    folder, seeds, tokens = folders.clean_folder(study), list(seeds), {}
     with lock(folder.with_name(f"{folder.name}.lock"), partial(say, "waiting for another run that prepares this text")):
         if not folders.is_whole(folder):
             if study.data.train == clean.BUILT_IN:
@@ -70,8 +70,8 @@ def prepare(
             if not folders.is_whole(path):
                 _tokenise(study, spec, folder, path, workers, say)
             prepared.add_indices(path, seeds)
-            found[spec.name] = Prepared.open(path)
-        return found | prepare_augmented(study, folder, specs, seeds, workers, say)
+            tokens[spec.name] = Prepared.open(path)
+        return tokens | prepare_augmented(study, folder, specs, seeds, workers, say)
 
 
 def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, workers: Workers, say: Progress) -> None:
@@ -105,12 +105,12 @@ def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, work
 
 def map_packages(workers: Workers, function: Callable[[str], list[str]], packages: list[str]) -> list[list[str]]:
     """`map` for `ensure_corpus`, by the workers: packages in their order, though results come in any."""
-    found: dict[str, list[str]] = {package: [] for package in packages}
+    texts: dict[str, list[str]] = {package: [] for package in packages}
     for table in workers.read(partial(_harvest_one, function), packages):
-        found_rows = sorted(table.to_pylist(), key=lambda row: row["number"])
-        for row in found_rows:
-            found[row["package"]].append(row["text"])
-    return list(found.values())
+        rows = sorted(table.to_pylist(), key=lambda row: row["number"])
+        for row in rows:
+            texts[row["package"]].append(row["text"])
+    return list(texts.values())
 
 
 def _harvest_one(function: Callable[[str], list[str]], package: str) -> Iterator[pa.Table]:

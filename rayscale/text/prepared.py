@@ -76,10 +76,10 @@ class Split:
             np.concatenate([[0], breaks])[: len(self)],
             np.concatenate([breaks, [len(self)]])[: len(self)] - 1,
         )
-        found = [
+        values = [
             np.unique(self.values[self.starts[first] : ends[last]]) for first, last in zip(firsts, lasts, strict=True)
         ]
-        return np.unique(np.concatenate([np.empty(0, dtype=np.int32), *found]))
+        return np.unique(np.concatenate([np.empty(0, dtype=np.int32), *values]))
 
     def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Token ids (int32), and where each of these rows begins in them (int64)."""

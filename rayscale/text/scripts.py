@@ -45,24 +45,22 @@ def in_ranges(*scripts: str) -> str:
 @cache
 def marks() -> str:
     """All combining marks of the basic plane, as the inside of a class."""
-    found, first = [], None
+    ranges, first = [], None
     for code in range(0x300, 0x10000):
         if unicodedata.category(chr(code)) in ("Mn", "Mc"):
             first = code if first is None else first
         elif first is not None:
-            found.append(f"{chr(first)}-{chr(code - 1)}")
+            ranges.append(f"{chr(first)}-{chr(code - 1)}")
             first = None
-    return "".join(found)
+    return "".join(ranges)
 
 
-@cache
-def _unspaced() -> re.Pattern[str]:
-    return re.compile(f"[{in_ranges(*UNSPACED)}]")
+_UNSPACED = re.compile(f"[{in_ranges(*UNSPACED)}]")
 
 
 def has_unspaced(text: str) -> bool:
     """Whether a letter of a script without spaces is in the text."""
-    return not text.isascii() and _unspaced().search(text) is not None
+    return not text.isascii() and _UNSPACED.search(text) is not None
 
 
 def is_word(text: str) -> bool:
@@ -102,8 +100,5 @@ def share_unspaced(texts: Iterable[str]) -> float:
 def worth_in_letters(texts: Iterable[str]) -> float:
     """Mean worth of a character of these texts in letters of an alphabet: 1 for English, almost 3 for Chinese."""
     counts = Counter(letter for text in texts for letter in text)
-    ascii_ones = sum(number for letter, number in counts.items() if letter.isascii())
-    others = sum(
-        number * LETTERS.get(script_of(letter), 1) for letter, number in counts.items() if not letter.isascii()
-    )
-    return (ascii_ones + others) / counts.total() if counts else 1.0
+    worth = sum(number * LETTERS.get(script_of(letter), 1) for letter, number in counts.items())
+    return worth / counts.total() if counts else 1.0

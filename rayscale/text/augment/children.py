@@ -125,14 +125,14 @@ def prepare_augmented(
     return tokens
 
 
-def _tokens_folder(cleaned: Path, spec: TokenizerSpec, max_length: int, found: FoundAugmentation) -> Path:
+def _tokens_folder(cleaned: Path, spec: TokenizerSpec, max_length: int, augmentation: FoundAugmentation) -> Path:
     plain = folders.tokens_folder(cleaned, spec, max_length)
-    return plain.with_name(f"{plain.name}-augment-{found.mark}")
+    return plain.with_name(f"{plain.name}-augment-{augmentation.mark}")
 
 
-def _make(cleaned: Path, found: FoundAugmentation, workers: Workers, say: Progress) -> Path:
+def _make(cleaned: Path, settled: FoundAugmentation, workers: Workers, say: Progress) -> Path:
     """The folder of the children, made where it is not there yet; blocks that an earlier run finished are kept."""
-    augmentation, folder = found.augmentation, cleaned / f"augment-{found.mark}"
+    augmentation, folder = settled.augmentation, cleaned / f"augment-{settled.mark}"
     if folders.is_whole(folder):
         return folder
     path, parts = cleaned / "train.arrow", folder.with_name(f"{folder.name}-parts")
@@ -212,8 +212,7 @@ def _tokenise(plain: Prepared, children_folder: Path, path: Path, workers: Worke
     tokenizer = (plain.tokenizer_folder / "tokenizer.json").read_text("utf-8")
     recipe = token_files.EncodingRecipe(tokenizer, plain.manifest["max_length"], plain.task_type, tuple(plain.labels))
     starts, folder = batch_starts(children), path.with_name(f"{path.name}-parts")
-    places = tuple((str(children), number, int(first)) for number, first in enumerate(starts[:-1]))
-    blocks = Blocks(token_files.read_texts, places)
+    blocks = Blocks(token_files.read_texts, tuple(token_files.places_in(children, starts)))
     parts = token_files.encode_parts(blocks, starts, recipe, workers, folder, meter)
     real = len(plain.split("train"))
     made = folders.read_manifest(children_folder)

@@ -78,7 +78,7 @@ def _locate_translation(settings: BackTranslationSettings) -> BackTranslationSet
             f"{target}: the languages do not meet; give a `back` that translates {middle} to {source}",
             code="languages_differ",
         )
-    return settings.model_copy(update={name: str(each.folder) for name, each in pair.items()})
+    return settings.model_copy(update={name: str(checkpoint.folder) for name, checkpoint in pair.items()})
 
 
 def _locate_masked(settings: ContextualSettings) -> ContextualSettings:
@@ -97,9 +97,9 @@ def _locate_masked(settings: ContextualSettings) -> ContextualSettings:
 
 def _checkpoint(place: str, kind: str | None) -> Checkpoint:
     checkpoint = find_checkpoint(place, None)
-    found = checkpoint.config.get("model_type")
-    if kind and found != kind:
-        raise InputError(f"{checkpoint.name} is a {found}; back_translation takes {kind} checkpoints",
+    model_type = checkpoint.config.get("model_type")
+    if kind and model_type != kind:
+        raise InputError(f"{checkpoint.name} is a {model_type}; back_translation takes {kind} checkpoints",
                          code="bad_checkpoint")  # fmt: skip
     return checkpoint
 

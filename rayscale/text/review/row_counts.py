@@ -42,7 +42,7 @@ def place_labels(counts: Mapping[str, Any], data: Data) -> dict[str, Any]:
     return {**{k: v for k, v in counts.items() if k != "first_rows_of_these"}, "places_of_these": places}
 
 
-def token_counts(found: Mapping[str, Prepared]) -> dict[str, dict[str, dict[str, Any]]]:
+def token_counts(tokens: Mapping[str, Prepared]) -> dict[str, dict[str, dict[str, Any]]]:
     """By tokenizer and split: rows (windows, for causal-lm), tokens, and what was cut (see `TokenCounts`)."""
     return {
         name: {
@@ -52,7 +52,7 @@ def token_counts(found: Mapping[str, Prepared]) -> dict[str, dict[str, dict[str,
             }
             for split, counts in prepared.manifest["splits"].items()
         }
-        for name, prepared in found.items()
+        for name, prepared in tokens.items()
     }
 
 

@@ -75,7 +75,8 @@ def survey(study: Study) -> Survey:
         expected = rows if whole else _rows_of(source, part)
         there[source.role] += expected
         size += sum(table.nbytes for table in part) * expected / max(1, rows)
-        clean.check_size(source.path, size, most)
+        if size > most:
+            raise clean.too_much(source.path, most, size)
     cleaned = assembly.assemble(tables, study)
     given = {role: getattr(study.data, role) for role in read}
     scales = {name: there[role] / read[role] for name in read for role in [name if given[name] else "train"]}
@@ -100,8 +101,8 @@ def _survey(
 ) -> Survey:
     manifest = cleaned.manifest
     rows = {name: round(manifest["rows"][name] * scales.get(name, 1.0)) for name in prepared.SPLITS}
-    seen = cleaned.splits["train"]["text"].slice(0, WEIGHED_ROWS).to_pylist()
-    worth = worth_in_letters(text[:WEIGHED_LETTERS] for text in seen)
+    texts = cleaned.splits["train"]["text"].slice(0, WEIGHED_ROWS).to_pylist()
+    worth = worth_in_letters(text[:WEIGHED_LETTERS] for text in texts)
     return Survey(
         fingerprint=fingerprint,
         rows_train=rows["train"],
@@ -124,18 +125,18 @@ def _survey(
 
 def _first_rows(source: clean.SourceFile, study: Study, most: int) -> tuple[list[pa.Table], bool]:
     """The rows of a file, or of a large one the first, and whether these are all."""
-    found: list[pa.Table] = []
+    tables: list[pa.Table] = []
     for table in clean.read_clean(source, study.task, study.data.on_bad_row, most):
-        found.append(table)
-        if source.path != clean.BUILT_IN and _suffices(source, found):
-            return found, False
-    return found, True
+        tables.append(table)
+        if source.path != clean.BUILT_IN and _suffices(source, tables):
+            return tables, False
+    return tables, True
 
 
-def _suffices(source: clean.SourceFile, found: list[pa.Table]) -> bool:
-    if sum(table.nbytes for table in found) >= SAMPLE_BYTES:
+def _suffices(source: clean.SourceFile, tables: list[pa.Table]) -> bool:
+    if sum(table.nbytes for table in tables) >= SAMPLE_BYTES:
         return True
-    return sum(map(len, found)) >= SAMPLE_ROWS and unpacked_size(source.path) > EXACT_BYTES
+    return sum(map(len, tables)) >= SAMPLE_ROWS and unpacked_size(source.path) > EXACT_BYTES
 
 
 def _rows_of(source: clean.SourceFile, sample: list[pa.Table]) -> int:

@@ -38,13 +38,13 @@ LOOKED_AT = 20_000  # texts that are read for signs of wrong encoding
 
 
 def of_tokenizers(
-    study: Study, found: Survey, specs: Sequence[TokenizerSpec], prepared: Mapping[str, Prepared]
+    study: Study, survey: Survey, specs: Sequence[TokenizerSpec], prepared: Mapping[str, Prepared]
 ) -> Iterator[Finding]:
     """How each tokenizer takes the training texts: tokens, share cut off, how well its vocabulary covers them."""
     form = find_form(study.task.type)
     texts = {
-        name: [" ".join(form.texts(text))[:MOST_LETTERS] for text in some_texts(found, name, TOKENISED)]
-        for name in found.splits
+        name: [" ".join(form.texts(text))[:MOST_LETTERS] for text in some_texts(survey, name, TOKENISED)]
+        for name in survey.splits
     }
     limit = None if form.packed or study.task.kind.windowed else study.task.length
     for spec in dict.fromkeys(specs):
@@ -55,19 +55,19 @@ def of_tokenizers(
             folder = None  # of the hub, not fetched yet
         if folder is not None:
             yield _measured(spec, read_tokenizer(folder)[0], texts, limit, ready)
-        elif (trained := _trained(spec, found, study)) is not None:
+        elif (trained := _trained(spec, survey, study)) is not None:
             yield _measured(spec, trained, texts, limit, None)
         else:
             yield _expected(spec, texts["train"], limit)
 
 
-def _trained(spec: TokenizerSpec, found: Survey, study: Study) -> Tokenizer | None:
+def _trained(spec: TokenizerSpec, survey: Survey, study: Study) -> Tokenizer | None:
     """The tokenizer that preparing will train, where there is so little text that this takes no time; else None."""
-    if spec.kind != "trained" or not found.exact or found.bytes["train"] > LITTLE_TEXT:
+    if spec.kind != "trained" or not survey.exact or survey.bytes["train"] > LITTLE_TEXT:
         return None
     try:
         return make_vocabulary(
-            spec, training_texts(found.splits["train"], study.task.type), study.task.type, study.task.length
+            spec, training_texts(survey.splits["train"], study.task.type), study.task.type, study.task.length
         ).tokenizer
     except DataError:  # too small a vocabulary: preparing tells it
         return None
@@ -94,11 +94,11 @@ def _measured(
     tokenizer.no_padding()
     tokenizer.no_truncation()
     ids = {
-        name: [each.ids for each in tokenizer.encode_batch_fast(list(some), add_special_tokens=False)]
+        name: [encoding.ids for encoding in tokenizer.encode_batch_fast(list(some), add_special_tokens=False)]
         for name, some in texts.items()
     }
     train = texts["train"]
-    lengths = np.array([len(each) for each in ids["train"]])
+    lengths = np.array([len(encoding) for encoding in ids["train"]])
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
     a_piece = sum(characters_of(train)) / max(1, lengths.sum())
     letters = sum(map(len, train)) * worth_in_letters(train) / max(1, lengths.sum())
@@ -112,8 +112,8 @@ def _measured(
     for what, chosen in (("unknown", named), *([("single bytes", fallback)] if fallback else [])):
         shares = {name: _share(some, chosen) for name, some in ids.items() if some}
         strange, unseen = strange + shares["train"], unseen + max(shares.values())
-        told = ", ".join(f"{share:.2g} of {name}" for name, share in shares.items())
-        text += f"; {what}: {told}" if any(shares.values()) else f"; none {what}"
+        listed = ", ".join(f"{share:.2g} of {name}" for name, share in shares.items())
+        text += f"; {what}: {listed}" if any(shares.values()) else f"; none {what}"
     mends = []
     if limit is not None:
         whole = ready.manifest["splits"]["train"] if ready else {}
@@ -138,8 +138,8 @@ def characters_of(texts: Sequence[str]) -> list[int]:
     return [sum(map(len, text.split())) for text in texts]
 
 
-def some_texts(found: Survey, split: str, most: int) -> list[str]:
-    return found.splits[split]["text"].slice(0, most).to_pylist()
+def some_texts(survey: Survey, split: str, most: int) -> list[str]:
+    return survey.splits[split]["text"].slice(0, most).to_pylist()
 
 
 def _share(texts: Sequence[Sequence[int]], chosen: set[int]) -> float:

@@ -108,7 +108,7 @@ class Assembly:
 
     def pick(self, rows: pa.Table, split: np.ndarray) -> dict[str, pa.Table]:
         """The rows of each split of a bucket, in the order of their key."""
-        keys, found = rows["key"].to_numpy(), {}
+        keys, tables = rows["key"].to_numpy(), {}
         texts, labels = rows["text"].combine_chunks(), rows["label"].combine_chunks()
         names = pa.array(self.names, pa.large_string())
         for name, number in SPLITS.items():
@@ -119,8 +119,8 @@ class Assembly:
             if not self._form.packed:
                 borne = labels.take(pa.array(chosen))
                 columns["label"] = pc.index_in(borne, names) if self._form.one_class else borne
-            found[name] = pa.table(columns, schema=self.schema)
-        return found
+            tables[name] = pa.table(columns, schema=self.schema)
+        return tables
 
     @property
     def schema(self) -> pa.Schema:

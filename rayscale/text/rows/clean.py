@@ -91,20 +91,20 @@ def list_sources(data: Data) -> tuple[SourceFile, ...]:
 
     Raises DataError: no file, an empty one, an unknown format, storage out of reach, an encoding without text.
     """
-    found = []
+    files = []
     for role in ("test", "validation", "train"):
         pattern = getattr(data, role)
         if pattern == BUILT_IN and role == "train":
-            found.append((role, BUILT_IN, BUILT_IN))
+            files.append((role, BUILT_IN, BUILT_IN))
         elif pattern:
             paths = find_files(pattern)
             if not paths:
                 raise DataError("no such file; check the path", code="missing_file", where=f"data.{role}: {pattern}")
-            found += [(role, path, _format_of(path, data.format)) for path in paths]
+            files += [(role, path, _format_of(path, data.format)) for path in paths]
     encoding = canonical(data.encoding) if data.encoding else UTF_8
     sources = tuple(
         SourceFile(role, number, path, kind, encoding if _is_text(kind) else UTF_8)
-        for number, (role, path, kind) in enumerate(found)
+        for number, (role, path, kind) in enumerate(files)
     )
     if encoding != UTF_8 and not any(source.encoding == encoding for source in sources):
         kinds = ", ".join(sorted({source.format for source in sources}))
@@ -122,17 +122,17 @@ def find_files(pattern: str) -> list[str]:
     """The files that a path, a pattern, a folder (see `remote.counts`) or an address names, on this machine."""
     if remote.is_remote(pattern):
         return remote.fetch(pattern, _ENDINGS)
-    found: list[str] = []
+    files: list[str] = []
     for path in files_of(pattern):
         if not Path(path).is_dir():
-            found.append(path)
+            files.append(path)
             continue
-        inside = sorted(each for each in Path(path).rglob("*") if remote.counts(str(each.relative_to(path)), _ENDINGS))
+        inside = sorted(file for file in Path(path).rglob("*") if remote.counts(str(file.relative_to(path)), _ENDINGS))
         if not inside:
             text = f"a folder without files that end in {', '.join(_ENDINGS)}; name its files, as in {path}/*.dat"
             raise DataError(text, code="wrong_format", where=path)
-        found += map(str, filter(Path.is_file, inside))
-    return found
+        files += map(str, filter(Path.is_file, inside))
+    return files
 
 
 def _format_of(path: str, given: str | None) -> str:
@@ -183,15 +183,9 @@ def most_bytes(data: Data) -> int:
     return int(data.max_text_gigabytes * 1e9) if data.max_text_gigabytes else free_bytes(cache_root()) // 3
 
 
-def check_size(where: str, size: float, most: int) -> None:
-    """Raise DataError if rows of so many bytes are more than `most`."""
-    if size > most:
-        raise too_much(where, most, size)
-
-
-def too_much(where: str, most: int, found: float | None = None) -> DataError:
+def too_much(where: str, most: int, size: float | None = None) -> DataError:
     """What is said of more text than is allowed."""
-    shown = f"takes {found / 1e9:.3g} GB" if found else "takes more"
+    shown = f"takes {size / 1e9:.3g} GB" if size else "takes more"
     return DataError(
         f"unpacked the text {shown}, and {most / 1e9:.3g} GB are allowed; give less text, or raise "
         "data.max_text_gigabytes (by default a third of what is free on the disk of the cache)",
@@ -276,8 +270,8 @@ def _problem(source: SourceFile, bad: BadRow) -> str:
     message = f"found {bad.found}; {bad.mend}"
     if bad.undecoded:
         message = f"found {bad.found}, which is not {source.encoding.upper()}; {_proposal(source)}"
-    told = {"message": message, "code": "bad_row", "where": where, "fatal": False, "lines": bad.lines}
-    return json.dumps(told)
+    problem = {"message": message, "code": "bad_row", "where": where, "fatal": False, "lines": bad.lines}
+    return json.dumps(problem)
 
 
 @lru_cache(maxsize=16)

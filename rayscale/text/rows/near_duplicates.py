@@ -143,10 +143,8 @@ def nearest(texts: Iterable[str], held_out: HeldOut) -> Nearest:
 
 def rows_a_band(threshold: float) -> int:
     """Signature values of one band: as many as let pairs at the threshold share a band with probability RECALL."""
-    for rows in range(PERMUTATIONS, 1, -1):
-        if 1 - (1 - threshold**rows) ** (PERMUTATIONS // rows) >= RECALL:
-            return rows
-    return 1
+    known = (r for r in range(PERMUTATIONS, 1, -1) if 1 - (1 - threshold**r) ** (PERMUTATIONS // r) >= RECALL)
+    return next(known, 1)
 
 
 # ---- texts as hashes of shingles
@@ -155,12 +153,12 @@ def rows_a_band(threshold: float) -> int:
 def _letters(text: str) -> str:
     begun = text[:MOST_LETTERS]
     if begun.isascii():  # as below, several times as fast
-        found = b" ".join(begun.encode().translate(_ASCII_WORDS).split()).decode() or begun
+        letters = b" ".join(begun.encode().translate(_ASCII_WORDS).split()).decode() or begun
     else:
-        found = " ".join(_WORDS.findall(begun.casefold())) or begun
+        letters = " ".join(_WORDS.findall(begun.casefold())) or begun
         for sign, repeated in _SIGNS:
-            found = sign.sub(repeated, found)
-    return f"{_EDGE}{found}{_EDGE}" if found else _EDGE + "\0"
+            letters = sign.sub(repeated, letters)
+    return f"{_EDGE}{letters}{_EDGE}" if letters else _EDGE + "\0"
 
 
 def _hashed(texts: Iterable[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -200,10 +198,10 @@ def _buckets(hashes: np.ndarray, starts: np.ndarray, threshold: float) -> np.nda
     bands = PERMUTATIONS // rows
     values = np.array(matrix.to_rows(), dtype=np.uint64).reshape(-1, PERMUTATIONS)
     signatures = values[:, : bands * rows].reshape(-1, bands, rows)
-    found = np.broadcast_to(mix(np.arange(bands, dtype=np.uint64), rows), signatures.shape[:2])
+    buckets = np.broadcast_to(mix(np.arange(bands, dtype=np.uint64), rows), signatures.shape[:2])
     for row in range(rows):
-        found = mix(found ^ signatures[:, :, row], 1)
-    return found
+        buckets = mix(buckets ^ signatures[:, :, row], 1)
+    return buckets
 
 
 def _nearest(hashes: np.ndarray, starts: np.ndarray, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray]:
@@ -225,8 +223,8 @@ def _nearest(hashes: np.ndarray, starts: np.ndarray, held_out: HeldOut) -> tuple
     for some in np.array_split(pairs, -(-len(pairs) // _BATCH_PAIRS)):
         askers, owners = np.divmod(some, len(held_out))
         places = np.searchsorted(asking, askers)
-        found = _alike(asked, places, (held_out.kept, held_out.offsets, held_out.whole), owners)
-        for asker, owner, alike in zip(askers, owners, found, strict=True):
+        shares = _alike(asked, places, (held_out.kept, held_out.offsets, held_out.whole), owners)
+        for asker, owner, alike in zip(askers, owners, shares, strict=True):
             if alike >= held_out.threshold and alike > similarities[asker]:
                 others[asker], similarities[asker] = owner, alike
     return others, similarities

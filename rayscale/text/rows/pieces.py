@@ -139,20 +139,17 @@ def _write_run(path: Path, tables: Sequence[pa.Table], bits: int) -> None:
     rows, sink = pa.concat_tables(tables), io.BytesIO()
     buckets = _buckets(rows["key"].to_numpy(), bits)
     rows = rows.take(pa.array(np.argsort(buckets, kind="stable"))).combine_chunks()
+    nothing = pa.RecordBatch.from_pylist([], schema=rows.schema)
     ends = np.searchsorted(np.sort(buckets), np.arange(2**bits + 1))
     with pa.ipc.new_file(sink, rows.schema) as writer:
         for first, stop in itertools.pairwise(ends):
-            (batch,) = rows.slice(first, stop - first).to_batches() or [_nothing(rows.schema)]
+            (batch,) = rows.slice(first, stop - first).to_batches() or [nothing]
             writer.write_batch(batch)
     write_file(path, sink.getbuffer(), PRIVATE)
 
 
 def _buckets(keys: np.ndarray, bits: int) -> np.ndarray:
     return keys >> np.uint64(64 - bits) if bits else np.zeros(len(keys), dtype=np.uint64)
-
-
-def _nothing(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.record_batch([pa.array([], kind) for kind in schema.types], schema=schema)
 
 
 def runs_of(reader: PieceReader, summaries: Sequence[dict[str, Any]]) -> list[Path]:

@@ -81,12 +81,12 @@ def ensure_corpus(each: Callable[[Callable[[str], list[str]], list[str]], Iterab
             code="no_corpus",
             where="builtin",
         )
-    seen: set[str] = set()
+    known: set[str] = set()
     lines = []
     for package, paragraphs in zip(installed, each(harvest, installed), strict=True):
         for paragraph in paragraphs:
-            if paragraph not in seen:
-                seen.add(paragraph)
+            if paragraph not in known:
+                known.add(paragraph)
                 lines.append(json.dumps([paragraph, package]) + "\n")
     write_file(path, "".join(lines).encode(), PRIVATE)
     return path
@@ -94,16 +94,16 @@ def ensure_corpus(each: Callable[[Callable[[str], list[str]], list[str]], Iterab
 
 def harvest(package: str) -> list[str]:
     """The paragraphs of one installed package, each once, in the order of the rule."""
-    found: dict[str, None] = {}
+    paragraphs: dict[str, None] = {}
     with _no_collection():
         for file in _files(package):
             source = file.read_bytes()
             documented = sum(len(text) for text in _DOCUMENTATION.findall(source))
             if documented * 10 >= len(source) * 3 > 0:
-                found.update(dict.fromkeys(paragraphs_of(source)))
-            if len(found) >= PARAGRAPHS_PER_PACKAGE:
+                paragraphs.update(dict.fromkeys(paragraphs_of(source)))
+            if len(paragraphs) >= PARAGRAPHS_PER_PACKAGE:
                 break
-    return list(found)[:PARAGRAPHS_PER_PACKAGE]
+    return list(paragraphs)[:PARAGRAPHS_PER_PACKAGE]
 
 
 @contextmanager
@@ -179,11 +179,11 @@ def _files(package: str) -> list[Path]:
     root = _root(package)
     if root is None:
         return []
-    found = []
+    paths = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not _LEFT_OUT.fullmatch(name)]
-        found += [Path(folder, name) for name in files if name.endswith(".py")]
-    return sorted(found, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
+        paths += [Path(folder, name) for name in files if name.endswith(".py")]
+    return sorted(paths, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
 
 
 def _root(package: str) -> Path | None:

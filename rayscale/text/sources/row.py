@@ -80,9 +80,9 @@ def undecoded(text: str) -> bool:
 
 def byte_in(text: str) -> str:
     """The first of these bytes."""
-    found = _UNDECODED.search(text)
-    assert found
-    return f"byte 0x{ord(found[0]) - 0xDC00:02x}"
+    byte = _UNDECODED.search(text)
+    assert byte
+    return f"byte 0x{ord(byte[0]) - 0xDC00:02x}"
 
 
 class LabelKinds:

@@ -80,18 +80,18 @@ def encode(
     cut = _cut_questions(tokenizer, questions, length)
     framed = [(question, context) for (question, _), context in zip(cut, contexts, strict=True)]
     answers = [json.loads(str(label)) for label in labels]
-    found = [
+    rows = [
         _row(context, windows, those)
         for context, windows, those in zip(contexts, _windows(tokenizer, framed, length), answers, strict=True)
     ]
     per_window = ("windows", "second", "first", "last")
-    columns = {name: lists_of([row[name] for row in found]) for name in ("input_ids", *per_window, "begins", "ends")}
+    columns = {name: lists_of([row[name] for row in rows]) for name in ("input_ids", *per_window, "begins", "ends")}
     return {
         **columns,
         "context": pa.array(contexts, pa.large_string()),
         "answers": pa.array([json.dumps([text for text, _ in those]) for those in answers], pa.large_string()),
         "truncated": pa.array([was for _, was in cut], pa.bool_()),
-        "unread": pa.array([row["unread"] for row in found], pa.int64()),
+        "unread": pa.array([row["unread"] for row in rows], pa.int64()),
     }
 
 
@@ -99,12 +99,12 @@ def _cut_questions(tokenizer: Tokenizer, questions: Sequence[str], length: int) 
     """Each question, of a third of the length at most, and whether it was longer."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    most, found = length // 3, []
+    most, questions_cut = length // 3, []
     for batch in tokenise.batches(questions):
         for question, encoding in zip(batch, tokenizer.encode_batch(batch, add_special_tokens=False), strict=True):
             long = len(encoding.ids) > most
-            found.append((question[: encoding.offsets[most - 1][1]] if long else question, long))
-    return found
+            questions_cut.append((question[: encoding.offsets[most - 1][1]] if long else question, long))
+    return questions_cut
 
 
 def _windows(tokenizer: Tokenizer, framed: Sequence[tuple[str, str]], length: int) -> Iterator[list[Encoding]]:

@@ -95,10 +95,10 @@ def _beginnings(words: Sequence[str], spans: np.ndarray) -> np.ndarray:
     last = spans[:, 1] - 1
     word = np.searchsorted(starts, last, side="right") - 1
     inside = (spans[:, 1] > spans[:, 0]) & (last < (starts + lengths)[word])
-    found = np.full(len(words), -1, dtype=np.int64)
+    beginnings = np.full(len(words), -1, dtype=np.int64)
     places = np.flatnonzero(inside)[::-1]  # backwards, so that the first piece of a word is written last
-    found[word[places]] = places
-    return found
+    beginnings[word[places]] = places
+    return beginnings
 
 
 FORM = Form(check, encode, classes=lambda label: label.split("\n"), texts=lambda text: [text.replace("\n", " ")])

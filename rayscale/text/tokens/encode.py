@@ -214,15 +214,15 @@ class _Beginnings:
             self._reach = self._suffices(texts, first)
             return [*first, *self(texts[_SAMPLE:])] if len(texts) > _SAMPLE else first
         shown = [_beginning(text, self._reach) for text in texts]
-        found = self._encode(shown)
-        short = [n for n, part in enumerate(shown) if len(part) < len(texts[n]) and not found[n].overflowing]
+        encodings = self._encode(shown)
+        short = [n for n, part in enumerate(shown) if len(part) < len(texts[n]) and not encodings[n].overflowing]
         for n, whole in zip(short, self._encode([texts[n] for n in short]) if short else (), strict=True):
-            found[n] = whole
-        return found
+            encodings[n] = whole
+        return encodings
 
     def _suffices(self, texts: Sequence[str], encoded: Sequence[Encoding]) -> int:
         """Characters of which all but a few texts give more tokens than are asked."""
-        tokens = [len(each.ids) + sum(len(part.ids) for part in each.overflowing) for each in encoded]
+        tokens = [len(encoding.ids) + sum(len(part.ids) for part in encoding.overflowing) for encoding in encoded]
         lengths = [len(text) / max(1, number) for text, number in zip(texts, tokens, strict=False)]
         # A text's beginning may have longer words than the whole.
         return round(1.1 * (self._length + 1) * float(np.quantile(lengths, _SHARE))) if lengths else 0

@@ -88,11 +88,16 @@ def blocks_of(cleaned: Path) -> tuple[Blocks, np.ndarray]:
     """The clean texts in blocks (`read_texts`), and the first row of each (int64), with the number of all rows last."""
     places, starts = [], [np.zeros(1, dtype=np.int64)]
     for name in SPLITS:
-        path, before = cleaned / f"{name}.arrow", int(starts[-1][-1])
-        firsts = batch_starts(path) + before
-        places += [(str(path), number, int(first)) for number, first in enumerate(firsts[:-1])]
+        path = cleaned / f"{name}.arrow"
+        firsts = batch_starts(path) + starts[-1][-1]
+        places += places_in(path, firsts)
         starts.append(firsts[1:])
     return Blocks(read_texts, tuple(places)), np.concatenate(starts)
+
+
+def places_in(path: Path, starts: np.ndarray) -> list[tuple[str, int, int]]:
+    """What `read_texts` reads of a file whose batches begin at these rows."""
+    return [(str(path), number, int(first)) for number, first in enumerate(starts[:-1])]
 
 
 def read_texts(place: tuple[str, int, int]) -> pa.Table:

@@ -59,7 +59,7 @@ def test_bad_rows_name_their_line_and_reading_goes_on(tmp_path):
     ("columns", "words"),
     [
         (("txt", "label"), ["a.csv:1", "txt", "did you mean 'text'", "'text', 'label'", 'text: "0"']),
-        (("0", "7"), ["column number 7", "2 columns"]),
+        (("0", "7"), ["no column 7", "2 columns"]),
     ],
 )
 def test_a_missing_column_is_named_with_those_there_are(tmp_path, columns, words):
