@@ -60,11 +60,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         wrong = [name for name, size in manifest["files"].items() if (folder / name).stat().st_size != size]
         layout = manifest["layout"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"no whole prepared data here ({error}); run the study again, which prepares it",
-            code="not_prepared",
-            where=str(folder),
-        ) from error
+        text = f"no whole prepared data here ({error}); run the study again, which prepares it"
+        raise DataError(text, code="not_prepared", where=str(folder)) from error
     if wrong or layout != LAYOUT:
         reason = f"{', '.join(wrong)} cut short" if wrong else f"layout {layout} where this version reads {LAYOUT}"
         raise DataError(f"{reason}; run the study again, which prepares it", code="not_prepared", where=str(folder))

@@ -88,7 +88,7 @@ def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, work
         manifest = {
             **of_rows,
             "clean_fingerprint": cleaned.name,
-            "max_length": learned.length,
+            "max_length": learned.recipe.max_length,
             "splits": token_files.write_splits(parts, cleaned, learned, temporary),
             "tokenizer": {
                 **encode.describe(spec),

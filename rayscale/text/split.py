@@ -48,11 +48,8 @@ def divide(
     texts (`normalise.group_of`) is in two splits.
     """
     if validation_fraction + test_fraction >= 1:
-        raise DataError(
-            f"validation_fraction {validation_fraction} and test_fraction {test_fraction} leave no training rows; "
-            "give fractions whose sum is below 1",
-            code="empty_split",
-        )
+        text = f"validation_fraction {validation_fraction} and test_fraction {test_fraction} leave no training rows"
+        raise DataError(f"{text}; give fractions whose sum is below 1", code="empty_split")
     winner = _winners(keys, roles, orders)
     lost = winner != np.arange(len(keys))
 

@@ -66,18 +66,16 @@ def _locate_translation(settings: BackTranslationSettings) -> BackTranslationSet
     pair = {name: _checkpoint(getattr(settings, name), "marian") for name in ("there", "back")}
     for name, checkpoint in pair.items():
         if not (checkpoint.folder / "source.spm").exists():
-            raise InputError(f"{name}: {checkpoint.folder} has no source.spm; fetch the checkpoint again",
-                             code="bad_checkpoint")  # fmt: skip
+            text = f"{name}: {checkpoint.folder} has no source.spm; fetch the checkpoint again"
+            raise InputError(text, code="bad_checkpoint")
     if find_spec("sentencepiece") is None:
         raise InputError("Marian's tokenizer needs sentencepiece; install it with `pip install 'rayscale[augment]'`",
                          code="missing_package")  # fmt: skip
     (source, middle), (again, target) = languages(pair["there"]), languages(pair["back"])
     if (source, middle) != (target, again):
-        raise InputError(
-            f"back_translation: {pair['there'].name} translates {source} to {middle}, {pair['back'].name} {again} to "
-            f"{target}: the languages do not meet; give a `back` that translates {middle} to {source}",
-            code="languages_differ",
-        )
+        pairs = f"{pair['there'].name} translates {source} to {middle}, {pair['back'].name} {again} to {target}"
+        text = f"back_translation: {pairs}; give a `back` that translates {middle} to {source}"
+        raise InputError(text, code="languages_differ")
     return settings.model_copy(update={name: str(checkpoint.folder) for name, checkpoint in pair.items()})
 
 
@@ -99,8 +97,8 @@ def _checkpoint(place: str, kind: str | None) -> Checkpoint:
     checkpoint = find_checkpoint(place, None)
     model_type = checkpoint.config.get("model_type")
     if kind and model_type != kind:
-        raise InputError(f"{checkpoint.name} is a {model_type}; back_translation takes {kind} checkpoints",
-                         code="bad_checkpoint")  # fmt: skip
+        text = f"{checkpoint.name} is a {model_type}; back_translation takes {kind} checkpoints"
+        raise InputError(text, code="bad_checkpoint")
     return checkpoint
 
 

@@ -179,11 +179,8 @@ def check(segmenter: str) -> None:
     """Raise InputError naming the extra where a segmenter is asked for that is not installed."""
     for name in segmenter.split("+"):
         if name in SEGMENTERS and find_spec(name) is None:
-            raise InputError(
-                f"the segmenter {name} is not installed; pip install 'rayscale[segment]', or write segmenter: "
-                f"{CHARACTERS}",
-                code="missing_package",
-            )
+            fix = f"pip install 'rayscale[segment]', or write segmenter: {CHARACTERS}"
+            raise InputError(f"the segmenter {name} is not installed; {fix}", code="missing_package")
 
 
 def versions(segmenter: str) -> list[str]:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -40,40 +40,26 @@ FEW_HELD_OUT = 100
 _FOLDERS = re.compile(r"(?<!\S)\S*/")
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """All findings, and the curve of the free first look where there is enough text for one."""
-
-    findings: tuple[Finding, ...]
-    first_look: FirstLook | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The `doctor` of plan.json."""
-        return {
-            "findings": [finding.to_json() for finding in self.findings],
-            "first_look": self.first_look and asdict(self.first_look),
-        }
-
-
 def diagnose(
     study: Study, survey: Survey, specs: Sequence[TokenizerSpec], prepared: Mapping[str, Prepared]
-) -> Diagnosis:
-    """Look at a study's text; `specs` are its tokenizers, `prepared` (by name) those whose tokens are there."""
+) -> dict[str, Any]:
+    """The `doctor` of plan.json: all findings, and the first look where there is enough text for one.
+
+    `specs` are the study's tokenizers, `prepared` (by name) those whose tokens are there.
+    """
     why_none = _why_no_look(study)
     curve = None if why_none else first_look(survey, study.task.type)
-    return Diagnosis(
-        (
-            *_rows(survey),
-            *_labels(survey, study.task.type),
-            *_scored(survey, study.task.type),
-            _leaks(survey),
-            _lengths(survey),
-            _encoding(survey),
-            *of_tokenizers(study, survey, specs, prepared),
-            *_curve(curve, why_none),
-        ),
-        curve,
+    findings = (
+        *_rows(survey),
+        *_labels(survey, study.task.type),
+        *_scored(survey, study.task.type),
+        _leaks(survey),
+        _lengths(survey),
+        _encoding(survey),
+        *of_tokenizers(study, survey, specs, prepared),
+        *_curve(curve, why_none),
     )
+    return {"findings": [finding.to_json() for finding in findings], "first_look": curve and asdict(curve)}
 
 
 def after_preparing(
@@ -113,19 +99,19 @@ def _rows(survey: Survey) -> Iterator[Finding]:
         f"{lost['bad_row']:,} unusable" + (f" ({counts['bad_row_lines']:,} lines)" if more else "")
     )
     many = sum(lost.values()) + more > 0.1 * (read + more)
-    mend = "more than a tenth of the rows is lost: check their source"
+    mend = "more than a tenth of the rows are lost: check their source"
     if more:
         several = next((line for line in survey.bad_rows if " lines" in line), "bad_rows.txt")
         mend += f", first at {_FOLDERS.sub('', several).partition(': ')[0]}"
     yield Finding("rows", "warn" if many else "ok", text, mend * many)
     if conflicts := counts["conflicting_labels"]:
-        text = f"{conflicts:,} dropped duplicates have another label than the row that was kept"
+        text = f"{conflicts:,} dropped duplicates have a different label from the row that was kept"
         yield Finding("contradictions", "warn", text, "choose one label for each text; no model can learn both")
     fewest = min(survey.rows_validation, survey.rows_test)
     if survey.labels and fewest < FEW_HELD_OUT:
         off = 1.96 * math.sqrt(0.16 / fewest)
         text = f"{survey.rows_validation:,} validation and {survey.rows_test:,} test rows"
-        yield Finding("held-out rows", "warn", f"{text}: an accuracy of 0.8 is known within {off:.2f}",
+        yield Finding("held-out rows", "warn", f"{text}: an accuracy of 0.8 is known only to within {off:.2f}",
                       "give a larger test file, or a larger fraction")  # fmt: skip
 
 
@@ -140,7 +126,7 @@ def _scored(survey: Survey, task: str) -> Iterator[Finding]:
             text = "F1 counts characters where text has no spaces between words, as CMRC 2018 and DRCD do"
             yield Finding("scores", "ok", text, "")
     elif (tokenizer := bleu_tokenizer(texts)) != "13a":
-        yield Finding("scores", "ok", f"BLEU is that of sacrebleu's tokenizer {tokenizer}, as its script asks for", "")
+        yield Finding("scores", "ok", f"BLEU uses sacrebleu's tokenizer {tokenizer}, which suits the script", "")
 
 
 def _labels(survey: Survey, task: str) -> Iterator[Finding]:
@@ -170,11 +156,11 @@ def _labels(survey: Survey, task: str) -> Iterator[Finding]:
     if numbers and len(numbers) < named:
         others = ", ".join(f"'{_short(name)}'" for name in survey.labels if name not in numbers)
         mends.append(
-            f"some labels are numbers and some are names ({others[:100]}): make them all one kind if that was meant"
+            f"some labels are numbers and some are names ({others[:100]}): make them one kind unless that is intended"
         )
     if alike := _alike(dict(zip(survey.labels, sizes.tolist(), strict=True))):
-        text += f"; the same but for case, spaces or invisible characters: {alike}"
-        mends.append("write each label in one way: these count as different labels")
+        text += f"; identical except for case, spaces or invisible characters: {alike}"
+        mends.append("write each label in one way: these now count as different labels")
     if written := survey.counts["label_spellings"]:
         shown = ", ".join(
             f"{_exactly(raw)} ({number:,} rows) as {_exactly(label)}" for label, raw, number in written[:5]
@@ -221,7 +207,7 @@ def _leaks(survey: Survey) -> Finding:
     if survey.near_duplicates:
         text += f" ({_FOLDERS.sub('', survey.near_duplicates[0])})"
     many = exact + nearly > MANY_LEAKS * (survey.rows_train + exact + nearly)
-    mend = "earlier results on this split that included them are too good; near_duplicates.txt of a run lists them"
+    mend = "results that included them are too good; near_duplicates.txt of a run lists them"
     return Finding("leakage", "warn" if many else "ok", text, mend * many)
 
 
@@ -252,7 +238,7 @@ def _why_no_look(study: Study) -> str:
     """Why no simple model can say whether more of this text pays; empty where one can."""
     form = find_form(study.task.type)
     if not (form.one_class or form.packed):
-        return "there is no simple model for this task"
+        return "this task has no simple model"
     if study.task.text_pair is not None:
         return "word counts cannot tell how two texts relate"
     return ""

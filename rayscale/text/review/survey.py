@@ -65,8 +65,8 @@ def survey(study: Study) -> Survey:
     if folders.is_whole(folder):
         return survey_folder(folder)
     tables: list[pa.Table] = []
-    read, there, size = dict.fromkeys(prepared.SPLITS, 0), dict.fromkeys(prepared.SPLITS, 0), 0.0
-    most = clean.most_bytes(study.data)
+    read, there = dict.fromkeys(prepared.SPLITS, 0), dict.fromkeys(prepared.SPLITS, 0)
+    size, most = 0.0, clean.most_bytes(study.data)
     for source in clean.list_sources(study.data):
         part, whole = _first_rows(source, study, most)
         tables += part
@@ -92,12 +92,7 @@ def survey_folder(folder: Path) -> Survey:
 
 
 def _survey(
-    fingerprint: str,
-    cleaned: assembly.Cleaned,
-    scales: dict[str, float],
-    *,
-    exact: bool,
-    folder: Path | None,
+    fingerprint: str, cleaned: assembly.Cleaned, scales: dict[str, float], *, exact: bool, folder: Path | None
 ) -> Survey:
     manifest = cleaned.manifest
     rows = {name: round(manifest["rows"][name] * scales.get(name, 1.0)) for name in prepared.SPLITS}
@@ -110,9 +105,7 @@ def _survey(
         rows_test=rows["test"],
         characters_train=round(manifest["characters"]["train"] * scales.get("train", 1.0)),
         bytes={name: round(size * scales.get(name, 1.0)) for name, size in manifest["bytes"].items()},
-        letters={
-            name: round(number * worth * scales.get(name, 1.0)) for name, number in manifest["characters"].items()
-        },
+        letters={name: round(n * worth * scales.get(name, 1.0)) for name, n in manifest["characters"].items()},
         labels=tuple(manifest["labels"]),
         counts={"exact": exact, **row_counts.row_counts(manifest), **({} if exact else {"expected": rows})},
         bad_rows=cleaned.bad_rows,
@@ -128,15 +121,12 @@ def _first_rows(source: clean.SourceFile, study: Study, most: int) -> tuple[list
     tables: list[pa.Table] = []
     for table in clean.read_clean(source, study.task, study.data.on_bad_row, most):
         tables.append(table)
-        if source.path != clean.BUILT_IN and _suffices(source, tables):
+        if source.path == clean.BUILT_IN:
+            continue
+        many = sum(map(len, tables)) >= SAMPLE_ROWS and unpacked_size(source.path) > EXACT_BYTES
+        if many or sum(table.nbytes for table in tables) >= SAMPLE_BYTES:
             return tables, False
     return tables, True
-
-
-def _suffices(source: clean.SourceFile, tables: list[pa.Table]) -> bool:
-    if sum(table.nbytes for table in tables) >= SAMPLE_BYTES:
-        return True
-    return sum(map(len, tables)) >= SAMPLE_ROWS and unpacked_size(source.path) > EXACT_BYTES
 
 
 def _rows_of(source: clean.SourceFile, sample: list[pa.Table]) -> int:

@@ -77,12 +77,12 @@ def _expected(spec: TokenizerSpec, texts: Sequence[str], limit: int | None) -> F
     """A tokenizer that is not there yet, by the length of the texts: a guess, right for running text."""
     letters = np.array([len(text) for text in texts]) * worth_in_letters(texts)
     lengths = letters / letters_per_token(spec.vocabulary or 30_000)
-    text = f"about {np.median(lengths):,.0f} tokens a text (median), by its length"
+    text = f"about {np.median(lengths):,.0f} tokens per text (median), estimated from its length"
     if limit is None:
         return Finding(f"{PREFIX}{spec.name}", "ok", text)
     cut = float((lengths + 2 > limit).mean())
     mend = f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + 2)}" if cut > MANY_CUT else ""
-    text += f"; about {cut:.2g} of the texts are longer than {limit} and will be cut"
+    text += f"; about {cut:.2g} of the texts exceed {limit} tokens and will be cut"
     return Finding(f"{PREFIX}{spec.name}", "warn" if mend else "ok", text, mend)
 
 
@@ -102,9 +102,9 @@ def _measured(
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
     a_piece = sum(characters_of(train)) / max(1, lengths.sum())
     letters = sum(map(len, train)) * worth_in_letters(train) / max(1, lengths.sum())
-    text = f"{np.median(lengths):,.0f} tokens a text (median), "
+    text = f"{np.median(lengths):,.0f} tokens per text (median), "
     if share_unspaced(train) < FEW_UNSPACED:  # a word has no end to see, otherwise
-        text += f"{lengths.sum() / max(1, sum(len(text.split()) for text in train)):.2f} a word, "
+        text += f"{lengths.sum() / max(1, sum(len(text.split()) for text in train)):.2f} per word, "
     text += f"{a_piece:.2g} {'character' if f'{a_piece:.2g}' == '1' else 'characters'} each"
     named = {number for name in ("[UNK]", "<unk>") if (number := tokenizer.token_to_id(name)) is not None}
     fallback = {number for piece, number in tokenizer.get_vocab().items() if _BYTE_PIECE.fullmatch(piece)}
@@ -118,11 +118,11 @@ def _measured(
     if limit is not None:
         whole = ready.manifest["splits"]["train"] if ready else {}
         cut = float(whole.get("truncated_share", (lengths + special > limit).mean()))
-        text += f"; {cut:.2g} of the texts are longer than {limit} and {'are' if ready else 'will be'} cut"
+        text += f"; {cut:.2g} of the texts exceed {limit} tokens and {'are' if ready else 'will be'} cut"
         if cut > MANY_CUT:
             mends.append(f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + special)}")
     if strange > MANY_UNKNOWN or letters < FEW_LETTERS_A_PIECE:
-        mends.append("its vocabulary does not suit this text: use a checkpoint of its language and field, or models "
+        mends.append("its vocabulary does not suit this text: use a checkpoint of this language and field, or models "
                      "from scratch with a larger vocabulary")  # fmt: skip
     elif unseen > MANY_UNSEEN:
         mends.append(

@@ -141,11 +141,8 @@ def _format_of(path: str, given: str | None) -> str:
     kind = given or _FORMATS.get(ending(path))
     if kind is None:
         known = ", ".join(sorted(set(_FORMATS.values())))
-        raise DataError(
-            f"the ending '{Path(path).suffix}' names no format; say which with data.format ({known}, or a plugin's)",
-            code="wrong_format",
-            where=path,
-        )
+        text = f"the ending '{Path(path).suffix}' names no format; write data.format ({known}, or a plugin's)"
+        raise DataError(text, code="wrong_format", where=path)
     registry.resolve("rayscale.sources", kind)  # an unknown name is said here, before any work is handed out
     return kind
 
@@ -154,23 +151,21 @@ def fingerprint(study: Study) -> str:
     """16 hex digits that name the clean rows: content of the files and every setting that changes the outcome."""
     data, task = study.data, study.task
     sources = list_sources(data)
+    # Of another encoding the text counts, not its bytes: the same file saved as UTF-8 gives the same rows.
+    contents = [
+        corpus.fingerprint() if source.path == BUILT_IN else digests.look(source.path, source.encoding).digest
+        for source in sources
+    ]
     named = {
         "versions": [CLEAN_VERSION, NORMALISE_VERSION],
         "task": [task.type, *task.columns.values(), *(getattr(task, key) for key in task.kind.others)],
-        "sources": [[source.role, source.format, _digest(source)] for source in sources],
+        "sources": [[source.role, source.format, content] for source, content in zip(sources, contents, strict=True)],
         "fractions": fractions(data),
         # What is skipped counts as much as what is kept: the number rises when other rows are.
         "on_bad_row": ["skip", 2] if data.on_bad_row == "skip" else data.on_bad_row,
         "near_duplicates": [data.near_duplicates, *near_duplicates.VERSIONS] if data.near_duplicates else None,
     }
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _digest(source: SourceFile) -> str:
-    if source.path == BUILT_IN:
-        return corpus.fingerprint()
-    # Of another encoding the text counts, not its bytes: the same file saved as UTF-8 gives the same rows.
-    return digests.look(source.path, source.encoding).digest
 
 
 def fractions(data: Data) -> tuple[float, float]:
@@ -187,8 +182,8 @@ def too_much(where: str, most: int, size: float | None = None) -> DataError:
     """What is said of more text than is allowed."""
     shown = f"takes {size / 1e9:.3g} GB" if size else "takes more"
     return DataError(
-        f"unpacked the text {shown}, and {most / 1e9:.3g} GB are allowed; give less text, or raise "
-        "data.max_text_gigabytes (by default a third of what is free on the disk of the cache)",
+        f"the unpacked text {shown}, and {most / 1e9:.3g} GB are allowed; give less text, or raise "
+        "data.max_text_gigabytes (default: a third of the free space on the cache's disk)",
         code="too_much_text",
         where=where,
     )

@@ -219,7 +219,8 @@ def _nearest(hashes: np.ndarray, starts: np.ndarray, held_out: HeldOut) -> tuple
     if not len(pairs):
         return others, similarities
     asking = _distinct(pairs // len(held_out))
-    asked = _keep(*_chosen(hashes, starts, asking))
+    chosen = np.concatenate([hashes[starts[text] : starts[text + 1]] for text in asking])
+    asked = _keep(chosen, np.cumsum([0, *(starts[asking + 1] - starts[asking])]))
     for some in np.array_split(pairs, -(-len(pairs) // _BATCH_PAIRS)):
         askers, owners = np.divmod(some, len(held_out))
         places = np.searchsorted(asking, askers)
@@ -243,12 +244,6 @@ def _keep(hashes: np.ndarray, starts: np.ndarray) -> Sketch:
     rank = np.arange(len(distinct)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     kept = (distinct[rank < KEPT] & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     return kept, np.concatenate([[0], np.cumsum(np.minimum(sizes, KEPT))]), sizes <= KEPT
-
-
-def _chosen(hashes: np.ndarray, starts: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The hashes of some of the texts, and where each begins."""
-    starts_of = np.cumsum([0, *(starts[texts + 1] - starts[texts])])
-    return np.concatenate([hashes[starts[text] : starts[text + 1]] for text in texts]), starts_of
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:

@@ -66,28 +66,23 @@ def fingerprint() -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
-def ensure_corpus(each: Callable[[Callable[[str], list[str]], list[str]], Iterable[list[str]]] = map) -> Path:
+def ensure_corpus(apply: Callable[[Callable[[str], list[str]], list[str]], Iterable[list[str]]] = map) -> Path:
     """The cached corpus, made first if need be: one JSON array [text, package] a line.
 
-    `each` applies a function to every package as `map` does. Raises DataError for fewer than two packages.
+    `apply` applies a function to every package as `map` does. Raises DataError for fewer than two packages.
     """
     path = cache_root() / "corpus" / f"{fingerprint()}.jsonl"
     if path.exists():
         return path
     installed = sorted(_versions())
     if len(installed) < 2:
-        raise DataError(
-            f"the built-in corpus needs two of {', '.join(PACKAGES)}, and only {installed} are installed",
-            code="no_corpus",
-            where="builtin",
-        )
-    known: set[str] = set()
-    lines = []
-    for package, paragraphs in zip(installed, each(harvest, installed), strict=True):
+        text = f"the built-in corpus needs two of {', '.join(PACKAGES)}, and only {installed} are installed"
+        raise DataError(text, code="no_corpus", where="builtin")
+    packages: dict[str, str] = {}
+    for package, paragraphs in zip(installed, apply(harvest, installed), strict=True):
         for paragraph in paragraphs:
-            if paragraph not in known:
-                known.add(paragraph)
-                lines.append(json.dumps([paragraph, package]) + "\n")
+            packages.setdefault(paragraph, package)
+    lines = (json.dumps([paragraph, package]) + "\n" for paragraph, package in packages.items())
     write_file(path, "".join(lines).encode(), PRIVATE)
     return path
 

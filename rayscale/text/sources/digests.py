@@ -54,9 +54,8 @@ def look(path: str, encoding: str = UTF_8) -> Content:
         if settled and stamp[2] >= REMEMBERED_BYTES and _stamp(path) == stamp:
             _note(noted, stamp, content)
     except OSError as error:
-        raise DataError(
-            f"cannot be read ({error.strerror}); check its rights", code="unreadable_file", where=path
-        ) from error
+        text = f"cannot be read ({error.strerror}); check its rights"
+        raise DataError(text, code="unreadable_file", where=path) from error
     return content
 
 

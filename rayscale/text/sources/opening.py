@@ -35,9 +35,8 @@ def open_bytes(path: str) -> IO[bytes]:
         return cast("IO[bytes]", gzip.open(path))
     for kind, magic in _PACKED.items():
         if head.startswith(magic):
-            raise DataError(
-                f"packed with {kind}; unpack it first, or pack it with gzip", code="wrong_format", where=path
-            )
+            text = f"packed with {kind}; unpack it first, or pack it with gzip"
+            raise DataError(text, code="wrong_format", where=path)
     return open(path, "rb")
 
 

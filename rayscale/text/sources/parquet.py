@@ -34,11 +34,8 @@ def read_parquet(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
                 row += 1
                 yield Row(row, values)
     except _DAMAGE as error:
-        raise DataError(
-            f"damaged, or no parquet file ({short(error)}); write it again from its source",
-            code="damaged_file",
-            where=f"{path}: row {row + 1}",
-        ) from error
+        text = f"damaged, or not a parquet file ({short(error)}); write it again from its source"
+        raise DataError(text, code="damaged_file", where=f"{path}: row {row + 1}") from error
 
 
 def plain_columns(path: str) -> list[str]:

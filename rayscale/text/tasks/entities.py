@@ -45,9 +45,9 @@ def scheme_text(labels: Sequence[str]) -> str:
     """How tags are scored, for people."""
     scheme = scheme_of(labels)
     if scheme is None:
-        return "the tags are of no scheme of entities (IOB, IOE, IOBES, BILOU, BMES, BMEWO), so single tags are scored"
-    how = "whole entities alone count" if scheme.strict else "by the rules of CoNLL"
-    return f"entities are marked by {scheme.name} ({how}), F1 is that of entities"
+        return "the tags follow no known scheme (IOB, IOE, IOBES, BILOU, BMES, BMEWO): single tags are scored"
+    how = "only whole entities count" if scheme.strict else "by the rules of CoNLL"
+    return f"the tags follow {scheme.name} ({how}); F1 is that of entities"
 
 
 def signature(scheme: Scheme | None) -> str:

@@ -46,7 +46,7 @@ def _listed(row: Row, place: int, column: str) -> list[str]:
     items = []
     for item in value:
         if isinstance(item, int):
-            mend = "write names such as B-PER instead of numbers; in `datasets` they are features[...].feature.names"
+            mend = "write names such as B-PER instead of numbers (in `datasets`: features[...].feature.names)"
             raise UnusableError(row, column, f"the number {item} in the list", mend)
         items.append(normalise(checked_text(item, row, column)))
         if not items[-1]:

@@ -39,32 +39,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodingRecipe:
-    """What encoding needs; small, and travels to where the text is. `max_length` None: no special tokens, no cut."""
+    """What encoding needs; small, and travels to where the text is."""
 
     tokenizer: str  # JSON
-    max_length: int | None
+    max_length: int  # a checkpoint's own limit where that is shorter than the study's
     task: str
     labels: tuple[str, ...] = ()  # names of the classes
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A vocabulary with its recipe, and the length in force: a checkpoint's own limit where that is shorter."""
+    """A vocabulary and what to encode with it."""
 
     vocabulary: Vocabulary
     recipe: EncodingRecipe
-    length: int
 
 
 def learn(spec: TokenizerSpec, cleaned: Path, task: str, length: int, labels: Sequence[str]) -> Learned:
     """Train the tokenizer on the clean training split, or load the checkpoint's. Raises as `make_vocabulary` does."""
-    form = find_form(task)
     vocabulary = make_vocabulary(spec, training_texts(read_table(cleaned / "train.arrow"), task), task, length)
     limit = vocabulary.config.get("model_max_length")
-    if isinstance(limit, int) and limit < length:
-        length = limit
-    recipe = EncodingRecipe(vocabulary.tokenizer.to_str(), None if form.packed else length, task, tuple(labels))
-    return Learned(vocabulary, recipe, length)
+    if isinstance(limit, int):
+        length = min(limit, length)
+    return Learned(vocabulary, EncodingRecipe(vocabulary.tokenizer.to_str(), length, task, tuple(labels)))
 
 
 def training_texts(train: pa.Table, task: str) -> Iterator[list[str]]:
@@ -111,7 +108,7 @@ def read_texts(place: tuple[str, int, int]) -> pa.Table:
 def encode_block(block: pa.Table, recipe: EncodingRecipe) -> pa.Table:
     """Token ids for a block: columns row, input_ids, truncated, and those that the task adds."""
     tokenizer, texts, form = _tokenizer(recipe.tokenizer), block["text"].to_pylist(), find_form(recipe.task)
-    if form.encode is None or recipe.max_length is None:
+    if form.encode is None:  # windows are cut later
         columns = encode.encode(tokenizer, texts, None)
     else:
         labels = block["label"].to_pylist() if form.reads_labels else [None] * len(texts)
@@ -210,28 +207,29 @@ def _write_windows(pairs: Iterator[tuple[pa.Table, pa.Table]], path: Path, learn
     ids = learned.vocabulary.token_ids()
     end = ids.get("eos", ids.get("sep"))
     if end is None:
-        raise DataError("the tokenizer has no end-of-text token (eos_token); choose another checkpoint",
-                        code="no_end_token")  # fmt: skip
-    packer, windows, documents = encode.Packer(learned.length, end), 0, 0
+        text = "the tokenizer has no end-of-text token (eos_token); choose another checkpoint"
+        raise DataError(text, code="no_end_token")
+    length, windows, documents = learned.recipe.max_length, 0, 0
+    packer = encode.Packer(length, end)
     with ShardWriter(path, _WINDOWS) as writer:
         for part, rows in pairs:
             column = part["input_ids"].combine_chunks()
             values, keys = packer.add(column.values.to_numpy(), column.offsets.to_numpy(), rows["key"].to_numpy())
             if len(keys):
-                offsets = np.arange(len(keys) + 1, dtype=np.int32) * np.int32(learned.length)
+                offsets = np.arange(len(keys) + 1, dtype=np.int32) * np.int32(length)
                 writer.put(pa.table({"input_ids": pa.ListArray.from_arrays(offsets, values), "key": keys}))
             windows, documents = windows + len(keys), documents + len(rows)
     if not windows:
         raise DataError(
-            f"the {path.stem} split has {packer.left} tokens, less than one window of {learned.length}; "
+            f"the {path.stem} split has {packer.left} tokens, less than one window of {length}; "
             "give more text, a larger fraction or a smaller task.max_length",
             code="empty_split",
             where=f"data.{path.stem}",
         )
     return {
         "rows": windows,
-        "tokens": windows * learned.length,
-        "longest": learned.length,
+        "tokens": windows * length,
+        "longest": length,
         "documents": documents,
         "dropped_tokens": packer.left,
     }

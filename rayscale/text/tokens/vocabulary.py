@@ -91,11 +91,9 @@ def _train_bpe(texts: list[list[str]], size: int, task: str, roles: dict[str, st
 
     specials = list(dict.fromkeys(roles.values()))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if len(specials) + len(alphabet) > size:
-        raise DataError(
-            f"a vocabulary of {size} cannot hold all bytes; ask for {len(specials) + len(alphabet)} or more",
-            code="small_vocabulary",
-        )
+    if (least := len(specials) + len(alphabet)) > size:
+        text = f"a vocabulary of {size} cannot hold all bytes; ask for {least} or more"
+        raise DataError(text, code="small_vocabulary")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -84,7 +84,7 @@ def test_planted_faults_are_found_each_with_its_mend(tmp_path: Path) -> None:
     write_plan(store, plan, prepared)
     after = findings(Run(store).plan)
     assert set(after) == set(found)
-    assert "a word" in after["tokens of bert-400"]["found"]  # the tokenizer is there now, and was measured
+    assert "per word" in after["tokens of bert-400"]["found"]  # the tokenizer is there now, and was measured
     (splits,) = Run(store).plan["data"]["tokens"].values()
     assert f"{splits['train']['truncated_share']:.2g} of the texts" in after["tokens of bert-400"]["found"]
     assert store.read("near_duplicates.txt").decode().count("\n") >= 25
@@ -115,7 +115,7 @@ def test_of_little_text_the_plan_tells_what_tokenising_will_cut(tmp_path: Path) 
     assert splits["truncated_rows"] == 1
     assert "max_length" not in told["mend"]
     assert "held-out texts have characters that the training texts lack" in told["mend"]  # other words, other letters
-    assert f"; {splits['truncated_share']:.2g} of the texts are longer than 32 and will be cut" in told["found"]
+    assert f"; {splits['truncated_share']:.2g} of the texts exceed 32 tokens and will be cut" in told["found"]
 
 
 def tables(texts: list[str], labels: list[int] | None) -> dict[str, pa.Table]:

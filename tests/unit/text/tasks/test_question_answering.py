@@ -73,8 +73,8 @@ def test_no_context_is_in_two_splits(tmp_path: Path) -> None:
     [
         ({"text": ["lives"], "answer_start": [3]}, r"a\.jsonl:1: answers: found the answer 'lives', which "
          r"is not at answer_start 3 of the context; there is ' live'; it is at 4 \(characters are counted from 0\)"),
-        ({"text": ["dies"], "answer_start": [4]}, "it is nowhere in the context: fix the text"),
-        ({"text": ["Ann"], "answer_start": []}, r"a\.jsonl:1: answers: found dict .* two lists of one length"),
+        ({"text": ["dies"], "answer_start": [4]}, "it is not in the context: fix the text"),
+        ({"text": ["Ann"], "answer_start": []}, r"a\.jsonl:1: answers: found dict .* two lists of equal length"),
         ({"text": ["Ann"], "answer_start": ["0"]}, "found answer_start 0; give a whole number"),
         ("Ann", "found str Ann; write"),
         (None, r"found nothing \(null\)"),
