@@ -74,8 +74,9 @@ def _locate_translation(settings: BackTranslationSettings) -> BackTranslationSet
     (source, middle), (again, target) = languages(pair["there"]), languages(pair["back"])
     if (source, middle) != (target, again):
         pairs = f"{pair['there'].name} translates {source} to {middle}, {pair['back'].name} {again} to {target}"
-        text = f"back_translation: {pairs}; give a `back` that translates {middle} to {source}"
-        raise InputError(text, code="languages_differ")
+        text = f"back_translation: {pairs}: the languages do not meet"
+        fix = f"give a `back` that translates {middle} to {source}"
+        raise InputError(f"{text}; {fix}", code="languages_differ")
     return settings.model_copy(update={name: str(checkpoint.folder) for name, checkpoint in pair.items()})
 
 

@@ -97,8 +97,8 @@ def _recall(noted: Path, stamp: list[int]) -> Content | None:
         return None
 
 
-def _note(noted: Path, stamp: list[int], note: Content) -> None:
-    note = {"stamp": stamp, "block_bytes": BLOCK_BYTES, "digest": note.digest, "line_ends": note.line_ends}
+def _note(noted: Path, stamp: list[int], content: Content) -> None:
+    note = {"stamp": stamp, "block_bytes": BLOCK_BYTES, "digest": content.digest, "line_ends": content.line_ends}
     try:
         write_file(noted, json.dumps(note).encode(), PRIVATE)
     except OSError:

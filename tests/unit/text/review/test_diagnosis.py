@@ -189,7 +189,7 @@ def test_a_chinese_text_is_told_its_unknown_characters_by_split_and_suits_where_
     whole = findings(draft_plan(load_study(path), MACHINE, Store.open(tmp_path / "run")).to_json())
     told = whole["tokens of bert-2600"]
     assert told["level"] == "ok"
-    assert "a word" not in told["found"]
+    assert "per word" not in told["found"]
     assert re.search(r"unknown: 0(\.000\d+)? of train, 0\.0\d+ of validation, 0\.0\d+ of test", told["found"])
     path.write_text(path.read_text(encoding="utf-8").replace("2600", "300"), encoding="utf-8")
     few = findings(draft_plan(load_study(path), MACHINE, Store.open(tmp_path / "run")).to_json())["tokens of bert-300"]

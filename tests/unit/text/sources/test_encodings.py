@@ -220,5 +220,5 @@ def test_a_mark_of_utf8_before_text_of_another_encoding_is_passed_over(tmp_path:
 
 
 def test_a_file_whose_rows_all_are_in_another_encoding_is_not_told_to_give_more_text() -> None:
-    with pytest.raises(DataError, match=r"remove data\\.on_bad_row: skip"):
+    with pytest.raises(DataError, match=r"remove data\.on_bad_row: skip"):
         _check_splits({"train": 0, "validation": 0, "test": 0}, {"bad_row": 400}, None, Task(type="multi-label"))
