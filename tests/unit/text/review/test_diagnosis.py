@@ -204,7 +204,7 @@ def test_tokens_of_chinese_are_counted_without_the_spaces_that_join_them(tmp_pat
     assert f"the longest has {max(len(row['tokens']) for row in rows)}" in told["lengths"]["found"]
     assert ", 1 character each" in told["tokens of bert-2600"]["found"]
     assert "does not suit" not in told["tokens of bert-2600"]["mend"]
-    assert told["first look"]["found"] == "none: there is no simple model for this task"
+    assert told["first look"]["found"] == "none: this task has no simple model"
 
 
 def test_of_pairs_there_is_no_first_look_since_words_do_not_tell_how_two_texts_go_together(tmp_path: Path) -> None:
