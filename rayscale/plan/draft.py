@@ -77,7 +77,7 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     diagnosis = diagnose(study, texts, tokenizers, tokenised)
     lint = (*_changed(records, plan), *_transferred(optimum, plan), *_little_room(store, plan), *plan.lint,
             *tell_segmenters(augmentations, texts))  # fmt: skip
-    plan = replace(plan, lint=lint, doctor=diagnosis.to_json())
+    plan = replace(plan, lint=lint, doctor=diagnosis)
     if not augmentations:
         return plan
     children = _augmented(study, texts, tokenizers, sorted({planned.trial.seed for planned in plan.trials}))
