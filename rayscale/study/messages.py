@@ -42,27 +42,30 @@ _FLOORS = {"eval_loss": 0.0, "perplexity": 1.0, "bits_per_token": 0.0, "bits_per
 
 def found(value: Any) -> str:
     """The value as YAML would show it, at most 60 characters, all of them printable."""
-    if isinstance(value, str):
-        text = repr(value[:80])
-    elif isinstance(value, bool):
-        text = str(value).lower()
-    elif isinstance(value, datetime.date):
-        text = str(value)
-    elif isinstance(value, bytes):
-        text = f"binary data of {len(value)} bytes"
-    else:
-        text = "nothing" if value is None else repr(value)
+    match value:
+        case None:
+            text = "nothing"
+        case bool() | datetime.date():
+            text = str(value).lower()
+        case bytes():
+            text = f"binary data of {len(value)} bytes"
+        case _:
+            text = repr(value[:80] if isinstance(value, str) else value)
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def printable(text: str) -> str:
+    """The text with escapes for characters that a terminal would obey, or show as nothing."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def dotted(where: tuple[Any, ...]) -> str:
     """A field as messages name it: its keys and positions with dots between, at most 60 printable characters each."""
-    return ".".join(_printable(str(part)) for part in where)
-
-
-def _printable(text: str) -> str:
-    text = text if len(text) <= 60 else text[:57] + "..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return ".".join(printable(_shortened(str(part))) for part in where)
 
 
 def mend(error: Any, field: tuple[Any, ...]) -> str:
@@ -80,9 +83,7 @@ def mend(error: Any, field: tuple[Any, ...]) -> str:
     bounds = {"greater_than_equal": "{ge} or more", "greater_than": "a number above {gt}",
               "less_than_equal": "{le} or less", "less_than": "a number below {lt}"}  # fmt: skip
     if kind in bounds:
-        figures = {
-            name: f"{value:,.15g}" if isinstance(value, (int, float)) else value for name, value in limits.items()
-        }
+        figures = {key: f"{value:,.15g}" if isinstance(value, (int, float)) else value for key, value in limits.items()}
         return "give " + bounds[kind].format(**figures)
     if kind == "string_too_short":
         return "write something, or leave the key out"
@@ -118,7 +119,7 @@ def one_a_field(problems: Collection[tuple[int, str, str]]) -> list[tuple[int, s
     first: dict[str, tuple[int, str, str]] = {}
     for problem in problems:
         first.setdefault(problem[1], problem)
-    inner = [each for name, each in first.items() if not any(other.startswith(f"{name}.") for other in first)]
+    inner = [first[name] for name in first if not any(other.startswith(f"{name}.") for other in first)]
     return sorted(inner, key=lambda problem: problem[:2])
 
 
