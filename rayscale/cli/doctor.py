@@ -79,7 +79,7 @@ def _plan_and_storage(study: Study | None, machine: Machine | None) -> Iterator[
             needed = float(plan.disk_bytes)
             yield Finding("plan", "ok", f"{len(plan.trials)} trials of {study.name} fit {plan.machine.origin}")
             if crowding := crowd(plan.trials, plan.machine):
-                yield Finding("GPU memory", "warn" if crowding.mend else "ok", crowding.found, crowding.mend)
+                yield Finding("GPU memory", "warn" if crowding[1] else "ok", *crowding)
             yield from (Finding(**finding) for finding in plan.doctor["findings"])
         except RayscaleError as error:
             yield Finding("plan", "fail", str(error), "correct this; `rayscale plan STUDY` shows the whole plan")

@@ -24,7 +24,7 @@ from rayscale.on_ray.training import TrialRunner
 from rayscale.plan.augmentations import FEW_CHILDREN, childless
 from rayscale.plan.draft import draft_plan, run_store, with_children, write_plan
 from rayscale.plan.estimate import Planned
-from rayscale.plan.observer import Observer, Silent
+from rayscale.plan.observer import Observer
 from rayscale.plan.plan import Plan
 from rayscale.report.notes import cut_notes
 from rayscale.report.rebuild import rebuild_report
@@ -81,7 +81,7 @@ def run_study(
     study = study if isinstance(study, Study) else load_study(study)
     store = run_store(study, out)
     store.check_writable()
-    observer = observer or Silent()
+    observer = observer or Observer()
     with hold(store, told=observer.say) as lease:
         executor = executor or study.run.executor
         outcomes = Outcomes(Ledger(store, lease.check), study.run.keep, executor, {}, fetch=_fetch_model)

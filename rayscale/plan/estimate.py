@@ -211,16 +211,12 @@ def learn(planned: Sequence[Planned], measured: Sequence[Measured]) -> list[Plan
     """
     by_kind: dict[str, list[Measured]] = {}
     for run in measured:
-        if run.steps:
-            by_kind.setdefault(_kind(run.trial, run.share), []).append(run)
-    if not by_kind:
-        return list(planned)
-    return [_learnt(cell, by_kind.get(_kind(cell.trial, cell.share), ())) for cell in planned]
+        by_kind.setdefault(_kind(run.trial, run.share), []).append(run)
+    alike = ((cell, by_kind.get(_kind(cell.trial, cell.share))) for cell in planned)
+    return [_learnt(cell, runs) if runs else cell for cell, runs in alike] if by_kind else list(planned)
 
 
 def _learnt(planned: Planned, alike: Sequence[Measured]) -> Planned:
-    if not alike:
-        return planned
     step_seconds = statistics.median(run.train_seconds / run.steps for run in alike)
     eval_seconds = statistics.median(run.eval_seconds for run in alike)
     seconds = step_seconds * steps_of(planned.trial) + eval_seconds
@@ -237,14 +233,10 @@ def _kind(trial: Trial, share: float | None) -> str:
     return json.dumps(kind, sort_keys=True)
 
 
-def remaining_seconds(planned: Sequence[Planned], slots: int, slowness: float = 1.0) -> float:
-    """Wall seconds to run these trials in order on `slots`, packed greedily; `slowness` scales every estimate."""
-    return packed_seconds([SlotUse(p.trial.gpus, p.seconds * slowness, p.alone) for p in planned], slots)
-
-
 def wall_seconds(planned: Sequence[Planned], slots: int, executor: str = "lanes") -> float:
     """Wall seconds of a whole run, start-up included; inline trials run one after the other, and start no lane."""
+    pieces = [SlotUse(p.trial.gpus, p.seconds, p.alone) for p in planned]
     if executor == "inline":
-        return INLINE_SECONDS + remaining_seconds(planned, 1)
-    sizes = {p.trial.gpus for p in planned}
-    return START_UP_SECONDS + LANE_SECONDS * max(0, len(sizes) - 1) + remaining_seconds(planned, slots)
+        return INLINE_SECONDS + packed_seconds(pieces, 1)
+    lanes = len({piece.gpus for piece in pieces})
+    return START_UP_SECONDS + LANE_SECONDS * max(0, lanes - 1) + packed_seconds(pieces, slots)

@@ -56,9 +56,7 @@ class Lora(Part):
         there = list(layers)
         known = [name for name in there if not is_of_mixture(name)]
         if not known:
-            text = (
-                "finds no linear layers in numbered blocks of the checkpoint; leave the key out to train all weights"
-            )
+            text = "finds no linear layers in numbered blocks of the checkpoint; leave the key out to train all weights"
             raise InputError(text, code="no_lora_layers")
         if self.target_modules == ALL_LINEAR:
             return known
@@ -66,9 +64,7 @@ class Lora(Part):
             if any(_is_called(name, target) for name in known):
                 continue
             if any(_is_called(name, target) for name in there):
-                text = (
-                    "is part of the experts of this checkpoint, or chooses among them; their weights stay frozen"
-                )
+                text = "is part of the experts of this checkpoint, or chooses among them; their weights stay frozen"
                 raise InputError(f"target_modules: '{target}' {text}: leave it out", code="no_lora_layers")
             names = list(dict.fromkeys(name.rpartition(".")[2] for name in known))
             text = f"no linear layer is called '{target}'{nearest(target, names)} (there are: {', '.join(names)})"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rayscale.errors import StudyError
-from rayscale.plan.estimate import WORKER_BYTES, Copies, Measured, Supply, cost, remaining_seconds, steps_of
+from rayscale.plan.estimate import WORKER_BYTES, Copies, Measured, Supply, cost, steps_of, wall_seconds
 from rayscale.plan.plan import make_plan
 from rayscale.runs.trial import ModelSpec, Trial
 from rayscale.study.study import load_study
@@ -257,8 +257,8 @@ def test_lint_says_what_the_design_cannot_show(study_file: Path) -> None:
 def test_packing_runs_lone_trials_by_themselves(study_file: Path) -> None:
     first, second, third = make_plan(load_study(study_file), CPU, SUPPLY).trials[:3]
     timed = [replace(p, seconds=s, alone=a) for p, s, a in ((first, 4, False), (second, 2, False), (third, 1, True))]
-    assert remaining_seconds(timed, 2) == 5
-    assert remaining_seconds(timed[:2], 2, slowness=2.0) == 8
+    assert wall_seconds(timed, 2) - wall_seconds([], 2) == 5
+    assert wall_seconds(timed[:2], 2) - wall_seconds([], 2) == 4
 
 
 def test_augmentations_multiply_the_cells_and_leave_plain_ids_alone(study_file: Path) -> None:
