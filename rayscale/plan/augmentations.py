@@ -38,10 +38,9 @@ def childless(trials: Iterable[Trial], prepared: Mapping[str, Prepared]) -> dict
         rows, children = data.count(trial.data_axis, trial.data_requested, trial.seed)
         if children:
             continue
+        why = f"(of {counts['made']:,} copies: {lost_copies(counts['dropped'])}); {_MEND}"
         if counts["kept"]:
             why = f"of these {rows:,} rows ({counts['kept']:,} in all {counts['real']:,} rows)"
-        else:
-            why = f"(of {counts['made']:,} copies: {lost_copies(counts['dropped'])}); {_MEND}"
         reasons[trial.trial_id] = f"{trial.augment} made no child {why}"
     return reasons
 
@@ -74,9 +73,9 @@ def try_out(augmentations: Sequence[FoundAugmentation], survey: Survey) -> list[
         made = [normalise(row.text) for row in Chain(entry.augmentation).rows(texts, keys_of(texts), 0)]
         changed = sum(child not in ("", text) for child, text in zip(made, texts, strict=True))
         if changed < FEW * len(texts):
-            end = "; cells without any are not run" if not changed else ""
-            notes.append((FEW_CHILDREN, f"{entry.name} changes {changed} of the first {len(texts)} training rows{end}; "
-                                       f"{_MEND}"))  # fmt: skip
+            text = f"{entry.name} changes {changed} of the first {len(texts)} training rows"
+            end = "" if changed else "; cells without any are not run"
+            notes.append((FEW_CHILDREN, f"{text}{end}; {_MEND}"))
     return notes
 
 

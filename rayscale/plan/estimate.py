@@ -130,48 +130,38 @@ class Measured:
     share: float | None = 1.0
 
 
-def cost(
-    trial: Trial,
-    params: int,
-    non_embedding: int,
-    mean_tokens: float,
-    held_out_rows: int,
-    stored_params: int,
-    trained: int,
-) -> Planned:
+def cost(trial: Trial, params: int, non_embedding: int, supply: Supply, stored_params: int, trained: int) -> Planned:
     """What the rule says; pairs and cuts are chosen by it alone, so that results do not change the plan.
 
-    `mean_tokens` is the mean length of a row of the text, of which `held_out_rows` are evaluated. `stored_params` are
-    those of the model at the checkpoint's full depth, in memory while it is loaded; 0 without one. `trained` are all,
-    or with adapters theirs and the head's.
+    `stored_params` are those of the model at the checkpoint's full depth, in memory while it is loaded; 0 without one.
+    `trained` are all, or with adapters theirs and the head's.
     """
     task, settings, device = trial.task, trial.settings, trial.device
-    writes = KINDS[task["type"]].writes
-    language, vocabulary, width = trial.data_axis == "tokens", trial.model.vocabulary or 0, trial.model.width or 0
-    length = float(task["max_length"]) if language else min(mean_tokens, task["max_length"])
-    if KINDS[task["type"]].windowed:
-        length = mean_tokens  # longer ones are read in windows
-    evaluated = held_out_rows * (mean_tokens if language else length)
-    tokens = trial.data_requested if trial.data_axis == "tokens" else trial.data_requested * length
+    kind, language = KINDS[task["type"]], trial.data_axis == "tokens"
+    vocabulary, width = trial.model.vocabulary or 0, trial.model.width or 0
+    length = float(task["max_length"]) if language else min(supply.mean_tokens, task["max_length"])
+    if kind.windowed:
+        length = supply.mean_tokens  # longer ones are read in windows
+    evaluated = supply.held_out_rows * (supply.mean_tokens if language else length)
+    tokens = trial.data_requested * (1 if language else length)
     tokens *= 1 + trial.copies  # copies are about as long as their rows
     # Forward and backward are 6 FLOP per parameter and token, forward alone 2 (Kaplan et al. 2020, arXiv 2001.08361).
     # Of the backward pass 2 are the gradient of a weight, which frozen ones have no need of.
     twice = settings.gradient_checkpointing
-    multiplied = non_embedding + (vocabulary * width if writes else 0)
-    learning = multiplied
+    multiplied = non_embedding + (vocabulary * width if kind.writes else 0)
+    learning, work = multiplied, "6 FLOP x parameters"
     if trial.model.lora:
         multiplied, learning = multiplied + trained, trained
+        work = "(4 FLOP x frozen + 6 FLOP x trained parameters)"
     passes = (6 if twice else 4) * multiplied + 2 * learning
     flops = passes * tokens * settings.epochs + 2 * multiplied * evaluated
     seconds = flops / FLOP_PER_SECOND[device] / trial.gpus + steps_of(trial) * SECONDS_PER_STEP[device]
-    basis = "rule: 6 FLOP x parameters x tokens at an assumed speed, plus evaluation and time per step"
-    if trial.model.lora:
-        basis = basis.replace("6 FLOP x parameters", "(4 FLOP x frozen + 6 FLOP x trained parameters)")
+    basis = f"rule: {work} x tokens at an assumed speed, plus evaluation and time per step"
     rows = micro_batch_rows(trial)
     # A layer that is computed twice keeps its input; of one at a time there is all.
     kept = trial.model.layers + 16 if twice else trial.model.layers * 16
     activations = 4 * rows * length * (width or 256) * (kept + 4)
-    logits = 12 * rows * length * vocabulary if writes else 0
+    logits = 12 * rows * length * vocabulary if kind.writes else 0
     # Weights, gradients and two moments of 4 bytes each, of frozen weights no more than these; a checkpoint's own ones
     # beside the model made from them.
     frozen = params if trial.model.lora else 0

@@ -31,21 +31,18 @@ def _gpus(study: Study, machine: Machine) -> Iterator[Refusal]:
         what = "GPUs" if on_gpus else "worker slots (physical cores, as there is no GPU)"
         text = f"asks for {most} GPUs a trial; {place} has {machine.slots} {what}; use at most {machine.slots}"
         yield "infeasible_gpus", ("grid", "gpus"), f"{text}, or give --address of a larger cluster"
-    training = study.training
-    for key, needs, usual in (
-        ("compile", training.compile, "false"), ("precision", training.precision == "tf32", "auto")
-    ):  # fmt: skip
-        if needs and machine.device == "cpu":
-            yield "no_gpu", ("training", key), f"needs a GPU, and {place} has none; set it to {usual}"
+    training, no_gpu = study.training, f"needs a GPU, and {place} has none; set it to"
+    if machine.device == "cpu" and training.compile:
+        yield "no_gpu", ("training", "compile"), f"{no_gpu} false"
+    if machine.device == "cpu" and training.precision == "tf32":
+        yield "no_gpu", ("training", "precision"), f"{no_gpu} auto"
 
 
 def _rows(study: Study, supply: Supply) -> Iterator[Refusal]:
     largest, training = study.grid.sizes[-1], study.training
-    if supply.exact and study.grid.axis == "examples" and largest > supply.train_rows:
-        text = (
-            f"asks for {largest} examples; the training split has {supply.train_rows} after duplicates, "
-            f"near-duplicates and the validation and test rows are taken out; use at most {supply.train_rows}"
-        )
+    if supply.exact and study.grid.axis == "examples" and largest > (rows := supply.train_rows):
+        text = f"asks for {largest} examples; the training split has {rows} after duplicates, near-duplicates"
+        text += f" and the validation and test rows are taken out; use at most {rows}"
         yield "too_little_data", ("grid", "examples"), text
     if not supply.exact or supply.counts.get("validation") != 0:
         return

@@ -74,11 +74,10 @@ def family_config(
         size = f"the size {layers}x{width} with a vocabulary of {vocabulary} and {max_length} positions"
         raise InputError(f"a {family} ladder cannot have {size}; all are whole numbers above 0", code="bad_size")
     heads = next(n for n in range(max(1, width // HEAD_WIDTH), 0, -1) if width % n == 0)
-    deviation = initial_deviation(width)
+    common = {"model_type": family, "vocab_size": vocabulary}
     if family == "t5":  # its own initial weights follow the width already
         return {
-            "model_type": "t5",
-            "vocab_size": vocabulary,
+            **common,
             "d_model": width,
             "d_kv": width // heads,
             "d_ff": FEED_FORWARD * width,
@@ -89,14 +88,13 @@ def family_config(
         }
     if family == "gpt2":
         return {
-            "model_type": "gpt2",
-            "vocab_size": vocabulary,
+            **common,
             "n_positions": max_length,
             "n_embd": width,
             "n_layer": layers,
             "n_head": heads,
             "n_inner": FEED_FORWARD * width,
-            "initializer_range": deviation,
+            "initializer_range": initial_deviation(width),
             "resid_pdrop": 0.0,
             "embd_pdrop": 0.0,
             "attn_pdrop": 0.0,
@@ -106,15 +104,14 @@ def family_config(
             "eos_token_id": None,
         }
     return {
-        "model_type": "bert",
-        "vocab_size": vocabulary,
+        **common,
         "max_position_embeddings": max_length,
         "hidden_size": width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "intermediate_size": FEED_FORWARD * width,
         "type_vocab_size": 2,
-        "initializer_range": deviation,
+        "initializer_range": initial_deviation(width),
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
         "num_labels": n_labels,
@@ -126,9 +123,7 @@ def depth_of(name: str, config: Mapping[str, Any]) -> int:
     for key in DEPTH_KEYS:
         if isinstance(config.get(key), int) and config[key] > 0:
             return int(config[key])
-    parts = [
-        key for key, part in config.items() if isinstance(part, Mapping) and not part.keys().isdisjoint(DEPTH_KEYS)
-    ]
+    parts = [key for key, part in config.items() if isinstance(part, Mapping) and part.keys() & set(DEPTH_KEYS)]
     why = f"keeps its sizes in parts ({', '.join(parts)})" if parts else f"tells none of {', '.join(DEPTH_KEYS)}"
     text = f"{name} is a '{config.get('model_type')}' checkpoint, whose config.json {why}, so that it cannot be sized"
     raise InputError(f"{text} by its layers; give one of another architecture", code="wrong_architecture")

@@ -124,10 +124,10 @@ class Lease:
 
 @contextmanager
 def hold(
-    store: Store, *, told: Callable[[str], None] = lambda text: None, beat_seconds: float = BEAT_SECONDS,
+    store: Store, *, say: Callable[[str], None] = lambda text: None, beat_seconds: float = BEAT_SECONDS,
     expiry_seconds: float = EXPIRY_SECONDS, settle_seconds: float = SETTLE_SECONDS,
 ) -> Iterator[Lease]:  # fmt: skip
-    """Own a run until the end of the block, however it ends. `told` gets a sentence when there is a wait.
+    """Own a run until the end of the block, however it ends. `say` gets a sentence when there is a wait.
 
     Raises InputError (code run_in_use) while another driver is alive, StorageError where the lease cannot be written.
     """
@@ -135,7 +135,7 @@ def hold(
         uuid.uuid4().hex, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat(timespec="seconds"), _place(),
         _started(os.getpid()), expiry_seconds,
     )  # fmt: skip
-    while (name := _take(store, owner, *_await_end(store, told), settle_seconds)) is None:
+    while (name := _take(store, owner, *_await_end(store, say), settle_seconds)) is None:
         pass  # somebody else was quicker: look again
     lease = Lease(store, name, owner, beat_seconds)
     try:
@@ -159,7 +159,7 @@ def has_ended(store: Store) -> bool:
     return bool(owners) and all(owner is not None and owner.gone for owner in owners)
 
 
-def _await_end(store: Store, told: Callable[[str], None]) -> tuple[int, float]:
+def _await_end(store: Store, say: Callable[[str], None]) -> tuple[int, float]:
     """Wait until the newest generation is known to be over; returns it, and when it was looked at last."""
     first, since = _contents(store), time.monotonic()
     waiting = False
@@ -182,7 +182,7 @@ def _await_end(store: Store, told: Callable[[str], None]) -> tuple[int, float]:
         if looked - since >= max(owner.expiry_seconds if owner else EXPIRY_SECONDS for owner in alive.values()):
             return _generation(now), looked
         if not waiting and looked - since > BEAT_SECONDS:
-            told(f"Waiting to see whether another driver is alive: {next(iter(alive.values())) or 'unknown'}.")
+            say(f"Waiting to see whether another driver is alive: {next(iter(alive.values())) or 'unknown'}.")
             waiting = True
         time.sleep(LOOK_SECONDS)
 

@@ -153,7 +153,7 @@ class Damaged:
     reason: str
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """What a run says of it."""
         return f"Damaged record {self.name}: {self.reason}. The file has been renamed; its trial will run again."
 

@@ -159,7 +159,8 @@ def test_memory_counts_the_worker_itself(study_file: Path) -> None:
     training = {"epochs": 1, "global_batch": 8}
     trial = Trial("", "demo", {"type": "causal-lm", "max_length": 64}, model, "tokens", 30000, 1, 0, "none", training,
                   "cpu", 1, "f")  # fmt: skip
-    assert cost(trial, 470_528, 396_544, 60.0, 1000, 0, 470_528).peak_memory_bytes == pytest.approx(640e6, rel=0.05)
+    supply = replace(SUPPLY, mean_tokens=60.0, held_out_rows=1000)
+    assert cost(trial, 470_528, 396_544, supply, 0, 470_528).peak_memory_bytes == pytest.approx(640e6, rel=0.05)
 
 
 def test_checkpointing_makes_other_cells_that_take_less_memory(study_file: Path) -> None:
