@@ -133,8 +133,10 @@ def _transferred(optimum: Optimum | None, plan: Plan) -> list[tuple[str, str]]:
 
 def _check_extra(study: Study) -> None:
     """Raise StudyError where a package of an extra is missing, before anything is trained."""
-    package, extra = study.task.kind.needs or ("", "")
-    needs = [(package, extra, f"{study.task.type} is scored with {package}", ("task", "type"))] if package else []
+    needs: list[tuple[str, str, str, tuple[str | int, ...]]] = []
+    if study.task.kind.needs:
+        package, extra = study.task.kind.needs
+        needs.append((package, extra, f"{study.task.type} is scored with {package}", ("task", "type")))
     for number, model in enumerate(study.models):
         if getattr(model, "lora", None):
             needs.append(("peft", "lora", "adapters are peft's", ("models", number, "lora")))

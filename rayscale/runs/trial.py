@@ -46,8 +46,8 @@ class ModelSpec:
     def identity(self) -> dict[str, Any]:
         """What decides about results: names and places do not, since other models of a study may change them."""
         if self.digest:
-            told = {"digest": self.digest, "layers": self.layers}
-            return told if self.lora is None else {**told, "lora": self.lora.model_dump(mode="json")}
+            content = {"digest": self.digest, "layers": self.layers}
+            return content if self.lora is None else {**content, "lora": self.lora.model_dump(mode="json")}
         return {"family": self.family, "layers": self.layers, "width": self.width, "vocabulary": self.vocabulary}
 
 
@@ -97,11 +97,11 @@ class Trial:
 
 def identity(trial: Trial) -> dict[str, Any]:
     """All that changes a trial's result, and nothing else, as plain values."""
-    told = {**trial.to_json(), "model": trial.model.identity, "training_version": TRAINING_VERSION}
-    del told["trial_id"], told["study"]
+    parts = {**trial.to_json(), "model": trial.model.identity, "training_version": TRAINING_VERSION}
+    del parts["trial_id"], parts["study"]
     if trial.augment_digest is None:  # plain trials keep the ids that they had before there were augmented ones
-        del told["copies"], told["augment_digest"]
-    return told
+        del parts["copies"], parts["augment_digest"]
+    return parts
 
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
