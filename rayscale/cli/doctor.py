@@ -70,7 +70,8 @@ def _plan_and_storage(study: Study | None, machine: Machine | None) -> Iterator[
     """The study's plan on the cluster, or on this machine (None), and the places that it writes to."""
     from rayscale.plan.draft import draft_plan, run_store
 
-    place, needed = "runs", None
+    place = "runs"
+    needed = None
     if study:
         place = study.run.storage
         try:

@@ -18,7 +18,8 @@ def lint(study: Study, planned: Sequence[Planned], supply: Supply, machine: Mach
     """What this design cannot show, and what the text and the GPUs may not give: codes and texts."""
     if (crowding := crowd(planned, machine)) and crowding[1]:
         yield "little_gpu_memory", ": ".join(crowding)
-    available, sizes = supply.train_tokens, study.grid.sizes
+    available = supply.train_tokens
+    sizes = study.grid.sizes
     if study.grid.axis == "tokens" and available is not None and supply.estimated and sizes[-1] > available:
         text = f"{sizes[-1]:,} tokens requested, about {available:,.0f} expected; tokenising gives the exact number"
         yield "few_tokens", f"{text} before training starts"
@@ -65,8 +66,6 @@ def _stored_classes(folder: str, n_labels: int) -> str:
     names = read_config(folder).get("id2label") or {}
     listed = [str(names.get(str(number), "")) for number in range(min(n_labels, 4))]
     of = f" ({', '.join(listed)}{', ...' if n_labels > 4 else ''})" if all(listed) else ""
-    return (
-        f"training starts from the checkpoint's own head, which has as many classes{of}; the study's labels take "
-        "them in the order of their names. For a new head give the body alone: "
-        "AutoModel.from_pretrained(folder).save_pretrained(another)"
-    )
+    text = f"training starts from the checkpoint's own head, which has as many classes{of}"
+    fix = "For a new head give the body alone: AutoModel.from_pretrained(folder).save_pretrained(another)"
+    return f"{text}; the study's labels take them in the order of their names. {fix}"

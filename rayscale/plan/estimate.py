@@ -137,7 +137,8 @@ def cost(trial: Trial, params: int, non_embedding: int, supply: Supply, stored_p
     `trained` are all, or with adapters theirs and the head's.
     """
     task, settings, device = trial.task, trial.settings, trial.device
-    kind, language = KINDS[task["type"]], trial.data_axis == "tokens"
+    kind = KINDS[task["type"]]
+    language = trial.data_axis == "tokens"
     vocabulary, width = trial.model.vocabulary or 0, trial.model.width or 0
     length = float(task["max_length"]) if language else min(supply.mean_tokens, task["max_length"])
     if kind.windowed:

@@ -73,7 +73,8 @@ def check_head(name: str, config: dict[str, Any], task_type: str) -> None:
 
     Says nothing of a config without model_type, nor where transformers keeps its tables otherwise than is known here.
     """
-    kind, tables = config.get("model_type"), _tables()
+    kind = config.get("model_type")
+    tables = _tables()
     heads, bodies, encoders = (tables.get(table) for table in (TABLES[task_type], _BODIES, _ENCODERS))
     if not isinstance(kind, str) or not heads or not bodies or not encoders:
         return
@@ -99,11 +100,9 @@ def check_head(name: str, config: dict[str, Any], task_type: str) -> None:
 def check_reader(name: str, model_type: str, tokenizer: Tokenizer) -> None:
     """Of a kind in READ_AS_BYTES: raises InputError for a tokenizer that transformers would read as another one."""
     if type(tokenizer.model).__name__ != "BPE" or "ByteLevel(" not in str(tokenizer.pre_tokenizer):
-        raise InputError(
-            f"the tokenizer of {name} is not byte-level BPE, and transformers reads that of every '{model_type}' "
-            "checkpoint as such: a kept model would be given other tokens than in training; set run.keep to none",
-            code="wrong_tokenizer",
-        )
+        text = f"the tokenizer of {name} is not byte-level BPE, and transformers reads that of every '{model_type}'"
+        text += " checkpoint as such: a kept model would be given other tokens than in training; set run.keep to none"
+        raise InputError(text, code="wrong_tokenizer")
 
 
 def positions_of(get: Callable[[str], Any]) -> int | None:
@@ -131,11 +130,9 @@ def padding_of(get: Callable[[str], Any], token_ids: Mapping[str, int]) -> int |
 
 def no_padding(name: str) -> InputError:
     """What is said of a decoder that cannot tell where a text ends in a padded batch."""
-    return InputError(
-        f"{name} names no token that pads or ends a text, so the end of a text in a batch cannot be found; write "
-        "pad_token_id into its config.json: the number of a token that no text holds",
-        code="no_padding",
-    )
+    text = f"{name} names no token that pads or ends a text, so the end of a text in a batch cannot be found"
+    fix = "write pad_token_id into its config.json: the number of a token that no text holds"
+    return InputError(f"{text}; {fix}", code="no_padding")
 
 
 def check_positions(name: str, config: Mapping[str, Any], longest: int) -> None:
@@ -147,11 +144,9 @@ def check_positions(name: str, config: Mapping[str, Any], longest: int) -> None:
 
 def too_long(name: str, longest: int, positions: int) -> InputError:
     """What is said of texts that a checkpoint cannot read."""
-    return InputError(
-        f"the longest text has {longest} tokens, {name} reads {positions}; set task.max_length to {positions} or less",
-        code="too_long",
-        where="task.max_length",
-    )
+    text = f"the longest text has {longest} tokens, {name} reads {positions}"
+    fix = f"set task.max_length to {positions} or less"
+    return InputError(f"{text}; {fix}", code="too_long", where="task.max_length")
 
 
 @cache

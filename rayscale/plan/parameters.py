@@ -162,7 +162,8 @@ def count(
     `folder`: all of them where the task writes, else those of the body and `count_head`. Raises InputError for BERT
     with causal-lm, and for another model type without a folder.
     """
-    kind, writes = config.get("model_type"), find_kind(task_type).writes
+    kind = config.get("model_type")
+    writes = find_kind(task_type).writes
     head = count_head(config, task_type, n_labels)
     if kind == "bert" and not writes:
         width, depth = int(config.get("hidden_size", WIDTH)), int(config.get("num_hidden_layers", 12))
@@ -206,7 +207,8 @@ def count_head(config: Mapping[str, Any], task_type: str, n_labels: int) -> int:
         return 0
     width = next((int(config[key]) for key in WIDTH_KEYS if config.get(key)), WIDTH)
     labels = 2 if task_type == "question-answering" else n_labels
-    kind, texts = config.get("model_type"), find_kind(task_type).labels_texts
+    kind = config.get("model_type")
+    texts = find_kind(task_type).labels_texts
     if texts and kind in LABELLED_BY_LAST_STATE:
         return width * labels
     square = width**2 + width
@@ -336,8 +338,10 @@ def has_head(folder: Path | str, task_type: str, n_labels: int) -> bool:
     """
     if find_kind(task_type).writes:
         return False
-    shapes, asks = dict(_floating_tensors(Path(folder))), task_type == "question-answering"
-    body, classes = _body(shapes), 2 if asks else n_labels
+    shapes = dict(_floating_tensors(Path(folder)))
+    body = _body(shapes)
+    asks = task_type == "question-answering"
+    classes = 2 if asks else n_labels
     others = ("cls.", "lm_head.", "generator_")  # outputs of language models
     heads = (
         name for name in shapes if name not in body and ".pooler." not in f".{name}" and not name.startswith(others)

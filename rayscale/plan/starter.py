@@ -134,7 +134,8 @@ def _of_file(task: str | None, data: Path, encoding: str | None) -> Chosen:
     if there < (least := LEAST[kind.axis]):
         text = f"{data} leaves {there} {unit} to train on; {least} are the least for a study"
         raise InputError(text, code="too_little_data", where="--data")
-    sizes, script = _sizes(min(there, MOST[kind.axis])), _script(texts)
+    sizes = _sizes(min(there, MOST[kind.axis]))
+    script = _script(texts)
     return Chosen(task, columns, sizes, remark, texts.bad_rows, conll, len(texts.labels), vocabulary, script, encoding)
 
 
@@ -234,7 +235,7 @@ def _page(chosen: Chosen, data: Path | None, out: Path) -> str:
     task = f"{{type: {kind.name}{named}}}"
     if kind.axis == "tokens":
         task = f"{task[:-1]}, max_length: {kind.length}}}   # max_length: tokens per window"
-    family, axis, metric = kind.families[0], f"{kind.axis}: {sizes}", kind.aim
+    family = kind.families[0]
     batch, epochs = chosen.batch_and_epochs
     few = epochs * -(-chosen.sizes[0] // batch)
     enough = f"   # {few:,} steps at the smallest size; with too few a model only guesses" if chosen.classes else ""
@@ -268,11 +269,11 @@ models:                   # at least two sizes, eight times apart, so that a law
   # - {{pretrained: {checkpoint}, lora: {{rank: 8}}}}
 grid:
   # {chosen.remark}; four sizes or more: the largest is held out to check the fit
-  {axis}
+  {kind.axis}: {sizes}
   gpus: [1]               # [1, 2] also measures the effect of a second GPU
   seeds: 2
 training: {{epochs: {epochs}, global_batch: {batch}, learning_rate: auto}}{enough}
-target: eval_loss         # or {{metric: {metric}, reach: ...}}
+target: eval_loss         # or {{metric: {kind.aim}, reach: ...}}
 # prices: {{gpu_hour: 2.5, currency: USD}}
 # budget: {{gpu_hours: 2}}
 """

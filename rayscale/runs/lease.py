@@ -79,12 +79,9 @@ class Lease:
         if self._lost or self._overtaken():
             self._lost = True
             owner = read_owner(self.store)
-            raise LeaseLostError(
-                "this driver was unresponsive for too long and another one took over the run "
-                f"({owner or 'ended since'}); stopping; finished trials are safe",
-                code="lease_lost",
-                where=self.store.location,
-            )
+            text = f"this driver was unresponsive for too long and another one took over ({owner or 'ended since'})"
+            text += "; stopping; finished trials are safe"
+            raise LeaseLostError(text, code="lease_lost", where=self.store.location)
 
     def release(self) -> None:
         """Stop the heartbeat and let the next driver in."""
@@ -149,14 +146,17 @@ def hold(
 
 def read_owner(store: Store) -> Owner | None:
     """Who holds a run now, as far as its folder tells; None where nobody does."""
-    owners = [_parse(content) for content in _contents(store).values()]
-    return next((owner for owner in owners if owner and not owner.gone), None)
+    return next((owner for owner in _owners(store).values() if owner and not owner.gone), None)
 
 
 def has_ended(store: Store) -> bool:
     """Whether it is known that no driver runs: there was a lease, and its owner is gone."""
-    owners = [_parse(content) for content in _contents(store).values()]
+    owners = _owners(store).values()
     return bool(owners) and all(owner is not None and owner.gone for owner in owners)
+
+
+def _owners(store: Store) -> dict[str, Owner | None]:
+    return {name: _parse(content) for name, content in _contents(store).items()}
 
 
 def _await_end(store: Store, say: Callable[[str], None]) -> tuple[int, float]:
@@ -173,12 +173,9 @@ def _await_end(store: Store, say: Callable[[str], None]) -> tuple[int, float]:
         if set(now) != set(first):
             first, since = now, looked
         if changed := [name for name in alive if now[name] != first[name]]:
-            raise InputError(
-                f"another driver runs this study here: {held[changed[0]] or 'it does not say which'}; wait for it or "
-                "stop it, or give another run folder",
-                code="run_in_use",
-                where=store.location,
-            )
+            text = f"another driver runs this study here: {held[changed[0]] or 'it does not say which'}"
+            fix = "wait for it or stop it, or give another run folder"
+            raise InputError(f"{text}; {fix}", code="run_in_use", where=store.location)
         if looked - since >= max(owner.expiry_seconds if owner else EXPIRY_SECONDS for owner in alive.values()):
             return _generation(now), looked
         if not waiting and looked - since > BEAT_SECONDS:

@@ -221,7 +221,8 @@ class Ledger:
 
     def write_table(self, records: Sequence[TrialRecord]) -> None:
         """Derive trials.parquet from the records."""
-        sink, rows = io.BytesIO(), _rows(records)
+        sink = io.BytesIO()
+        rows = _rows(records)
         settled = settle(rows.to_pandas())
         for name in ("status", "device_seconds"):
             place = SCHEMA.get_field_index(name)
@@ -263,11 +264,9 @@ def _parse(content: bytes, trial_id: str) -> TrialRecord:
     if _checksum(body) != checksum:
         raise ValueError("checksum does not match the content")
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise NewerRecordError(
-            f"was written by a newer rayscale (schema version {version}; this one reads up to {SCHEMA_VERSION}); "
-            "update rayscale, or give another folder with --out",
-            code="newer_record",
-        )
+        text = f"was written by a newer rayscale (schema version {version}; this one reads up to {SCHEMA_VERSION})"
+        fix = "update rayscale, or give another folder with --out"
+        raise NewerRecordError(f"{text}; {fix}", code="newer_record")
     if body["row"]["trial_id"] != trial_id:
         raise ValueError(f"holds the record of another trial, {body['row']['trial_id']}")
     if version not in (*UPGRADES, SCHEMA_VERSION):

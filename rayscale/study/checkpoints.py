@@ -114,11 +114,9 @@ def _download(pretrained: str, revision: str | None) -> Path:
         return Path(snapshot_download(pretrained, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # the hub library raises its own, requests', httpx' and OS errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{pretrained}: no such folder, and the hub did not give it ({type(error).__name__}: {reason}); "
-            "check the id and the network, or give the folder of a downloaded checkpoint",
-            code="checkpoint_not_found",
-        ) from None
+        text = f"{pretrained}: no such folder, and the hub did not give it ({type(error).__name__}: {reason})"
+        fix = "check the id and the network, or give the folder of a downloaded checkpoint"
+        raise InputError(f"{text}; {fix}", code="checkpoint_not_found") from None
 
 
 NAMES = ("tokenizer.json", "tokenizer_config.json")
@@ -127,13 +125,12 @@ NAMES = ("tokenizer.json", "tokenizer_config.json")
 def check_files(folder: Path) -> None:
     """Raises DataError where a file of the tokenizer is not there."""
     if missing := [name for name in NAMES if not (folder / name).exists()]:
-        raise DataError(
-            f"the checkpoint has no {' and no '.join(missing)}; copy {'them' if missing[1:] else 'it'} from where the "
-            "checkpoint came from, or, where it has a vocabulary in other files, write both with "
-            "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`",
-            code="no_tokenizer",
-            where=str(folder),
+        text = (
+            f"the checkpoint has no {' and no '.join(missing)}; copy {'them' if missing[1:] else 'it'} from where the"
         )
+        text += " checkpoint came from, or, where it has a vocabulary in other files, write both with "
+        text += "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`"
+        raise DataError(text, code="no_tokenizer", where=str(folder))
 
 
 def read_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:

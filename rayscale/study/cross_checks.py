@@ -192,7 +192,8 @@ def _cells(grid: Grid | None, models: Models, training: Training | None) -> Iter
 def _sharing(run: RunSettings | None, grid: Grid | None) -> Iterator[Problem]:
     if not run or run.trials_per_gpu == 1:
         return
-    where, text = ("run", "trials_per_gpu"), f"is {run.trials_per_gpu}, but"
+    where = ("run", "trials_per_gpu")
+    text = f"is {run.trials_per_gpu}, but"
     if grid and (most := max(grid.gpus)) > 1:
         yield where, f"{text} grid.gpus asks for trials of {most} GPUs, which need whole ones; write 1, or gpus: [1]"
     if run.executor == "inline":

@@ -70,7 +70,9 @@ def dotted(where: tuple[Any, ...]) -> str:
 
 def mend(error: Any, field: tuple[Any, ...]) -> str:
     """What to write instead, for one error of pydantic at a field of the study."""
-    kind, name, limits = str(error["type"]), _name(field), error.get("ctx") or {}
+    kind = str(error["type"])
+    name = next((part for part in reversed(field) if isinstance(part, str)), "")  # positions in lists are none
+    limits = error.get("ctx") or {}
     if name == "seeds":
         return _SEEDS
     if kind in ("tuple_type", "list_type"):
@@ -90,11 +92,6 @@ def mend(error: Any, field: tuple[Any, ...]) -> str:
     if kind == "string_pattern_mismatch" and name == "currency":
         return "give three capital letters, such as USD"
     return _PLAIN.get(kind.partition("_")[0], error["msg"].removeprefix("Value error, "))
-
-
-def _name(field: tuple[Any, ...]) -> str:
-    """The last key of the field; positions in lists are none."""
-    return next((part for part in reversed(field) if isinstance(part, str)), "")
 
 
 def _choice(value: Any, expected: str) -> str:

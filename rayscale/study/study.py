@@ -80,7 +80,8 @@ def load_study(path: str | Path) -> Study:
     """
     path = Path(path)
     document = parse(path)
-    folder, problems = path.resolve().parent, list(document.problems)
+    folder = path.resolve().parent
+    problems = list(document.problems)
     try:
         study = Study.model_validate(document.value)
         sections = {name: getattr(study, name) for name in _SECTIONS}

@@ -110,7 +110,8 @@ def examine_storage(location: str, name: str = "storage") -> Iterator[Finding]:
 
 def probe(folder: Path) -> Probe:
     """Write, sync, rename, read and remove a small file as the ledger does."""
-    path, began = folder / f".rayscale-probe-{uuid.uuid4().hex}", time.perf_counter()
+    path = folder / f".rayscale-probe-{uuid.uuid4().hex}"
+    began = time.perf_counter()
     try:
         folder.stat()  # what is not there is not made
         disk.write_file(path, b"probe")

@@ -70,10 +70,8 @@ def entries(group: str | None = None) -> list[Entry]:
         for point in sorted(entry_points(group=kind), key=lambda p: p.name):
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
             if point.name in built_in:
-                raise InputError(
-                    f"plugin {origin} registers '{point.name}', a built-in name of {kind}; rename it in the plugin",
-                    code="plugin_name_taken",
-                )
+                text = f"plugin {origin} registers '{point.name}', a built-in name of {kind}; rename it in the plugin"
+                raise InputError(text, code="plugin_name_taken")
             listed.append(Entry(kind, point.name, point.value, origin))
     return listed
 
@@ -86,11 +84,9 @@ def resolve(group: str, name: str) -> Any:
     known = {entry.name: entry.target for entry in entries(group)}
     target = known.get(name, name if ":" in name else None)
     if target is None:
-        raise InputError(
-            f"'{name}' is not registered in {group}{nearest(name, list(known))} (known: {', '.join(known)}; "
-            f"or give package.module:attribute)",
-            code="unknown_name",
-        )
+        others = f"(known: {', '.join(known)}; or give package.module:attribute)"
+        text = f"'{name}' is not registered in {group}{nearest(name, list(known))} {others}"
+        raise InputError(text, code="unknown_name")
     module, _, attribute = target.partition(":")
     try:
         return attrgetter(attribute)(import_module(module))
