@@ -38,10 +38,7 @@ def lint(study: Study, planned: Sequence[Planned], supply: Supply, machine: Mach
             span = f"{what} span a factor of {values[-1] / values[0]:.2g}"
             yield "few_sizes", f"{span}: a reliable exponent needs 8 or more"
     if len({p.trial.model.lora for p in planned if p.trial.model.kind == "pretrained"}) > 1:
-        yield (
-            "mixed_lora",
-            "models that differ only in lora have one size: a law over size fits one curve through both",
-        )
+        yield "mixed_lora", "models that differ only in lora have one size: a law over size fits one curve to both"
     for spec in dict.fromkeys(p.trial.model for p in planned if p.trial.model.path):
         if has_head(str(spec.path), study.task.type, supply.n_labels):
             yield "reused_head", f"{spec.name}: {_stored_classes(str(spec.path), supply.n_labels)}"

@@ -120,15 +120,13 @@ def _transferred(optimum: Optimum | None, plan: Plan) -> list[tuple[str, str]]:
     """What the transferred rates rest on, and how far they reach beyond it."""
     if optimum is None:
         return []
-    rates = [planned.trial.settings.learning_rate for planned in plan.trials]
-    widest = max(planned.trial.model.width or 1 for planned in plan.trials) / max(cell.width for cell in optimum.cells)
-    longest = max(steps_of(planned.trial) for planned in plan.trials) / max(cell.steps for cell in optimum.cells)
-    text = (
-        f"learning rates of {min(rates):.3g} to {max(rates):.3g}, ~ {optimum.law}, from the best ones of "
-        f"{len(optimum.cells)} swept cells: up to {max(1, widest):.3g} times their width and "
-        f"{max(1, longest):.3g} times their steps"
-    )
-    return [("transfer", text)]
+    trials = [planned.trial for planned in plan.trials]
+    rates = [trial.settings.learning_rate for trial in trials]
+    wider = max(trial.model.width or 1 for trial in trials) / max(cell.width for cell in optimum.cells)
+    longer = max(map(steps_of, trials)) / max(cell.steps for cell in optimum.cells)
+    law = f"learning rates of {min(rates):.3g} to {max(rates):.3g}, ~ {optimum.law}"
+    reach = f"up to {max(1, wider):.3g} times their width and {max(1, longer):.3g} times their steps"
+    return [("transfer", f"{law}, from the best ones of {len(optimum.cells)} swept cells: {reach}")]
 
 
 def _check_extra(study: Study) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from rayscale.runs.packing import LANE_SECONDS, START_UP_SECONDS, SlotUse, packed_seconds
 from rayscale.runs.sweeps import CELL
 from rayscale.runs.trial import Trial
-from rayscale.study.tasks import KINDS
 
 # What a trial is assumed to cost until trials of the run were measured; plan shows the basis beside each figure.
 FLOP_PER_SECOND = {"cpu": 2.0e10, "cuda": 5.0e13}
@@ -136,11 +135,10 @@ def cost(trial: Trial, params: int, non_embedding: int, supply: Supply, stored_p
     `stored_params` are those of the model at the checkpoint's full depth, in memory while it is loaded; 0 without one.
     `trained` are all, or with adapters theirs and the head's.
     """
-    task, settings, device = trial.task, trial.settings, trial.device
-    kind = KINDS[task["type"]]
+    kind, settings, device = trial.task.kind, trial.settings, trial.device
     language = trial.data_axis == "tokens"
     vocabulary, width = trial.model.vocabulary or 0, trial.model.width or 0
-    length = float(task["max_length"]) if language else min(supply.mean_tokens, task["max_length"])
+    length = trial.task.length if language else min(supply.mean_tokens, trial.task.length)
     if kind.windowed:
         length = supply.mean_tokens  # longer ones are read in windows
     evaluated = supply.held_out_rows * (supply.mean_tokens if language else length)
@@ -183,14 +181,14 @@ def micro_batch_rows(trial: Trial) -> int:
     rows = MICRO_BATCH[trial.device]
     if trial.model.family in UNPADDED:
         most, tokens = UNPADDED_ROWS[trial.device]
-        rows = max(rows, min(most, tokens // int(trial.task["max_length"] or tokens)))
+        rows = max(rows, min(most, tokens // trial.task.length))
     return min(rows, -(-trial.settings.global_batch // trial.gpus))
 
 
 def steps_of(trial: Trial) -> int:
     """Optimizer steps of a whole trial."""
     windows = trial.data_axis == "tokens"
-    rows = trial.data_requested // int(trial.task["max_length"]) if windows else trial.data_requested
+    rows = trial.data_requested // trial.task.length if windows else trial.data_requested
     return trial.settings.epochs * -(-rows * (1 + trial.copies) // trial.settings.global_batch)
 
 
@@ -219,9 +217,9 @@ def _kind(trial: Trial, share: float | None) -> str:
     """What the time of a step and of the evaluation depends on."""
     keys = ("epochs", "global_batch", "precision", "gradient_checkpointing", "compile")
     settings = [getattr(trial.settings, key) for key in keys]
+    data = (trial.task.model_dump(), trial.data_fingerprint, trial.augment_digest)
     where = (trial.device, trial.gpus, trial.threads, share)
-    kind = (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
-    return json.dumps(kind, sort_keys=True)
+    return json.dumps((trial.model.identity, data, settings, where), sort_keys=True)
 
 
 def wall_seconds(planned: Sequence[Planned], slots: int, executor: str = "lanes") -> float:

@@ -343,12 +343,10 @@ def has_head(folder: Path | str, task_type: str, n_labels: int) -> bool:
     asks = task_type == "question-answering"
     classes = 2 if asks else n_labels
     others = ("cls.", "lm_head.", "generator_")  # outputs of language models
-    heads = (
-        name for name in shapes if name not in body and ".pooler." not in f".{name}" and not name.startswith(others)
-    )
     return any(
-        len(shapes[name]) == 2 and shapes[name][0] == classes and asks == name.startswith("qa_outputs.")
-        for name in heads
+        len(shape) == 2 and shape[0] == classes and asks == name.startswith("qa_outputs.")
+        for name, shape in shapes.items()
+        if name not in body and ".pooler." not in f".{name}" and not name.startswith(others)
     )
 
 

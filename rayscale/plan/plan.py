@@ -188,7 +188,7 @@ def make_plan(
     """
     check_feasible(study, machine, supply)
     cells = []
-    task = {**study.task.model_dump(), "max_length": study.task.length}
+    task = study.task.model_copy(update={"max_length": study.task.length})
     training = {**study.training.model_dump(), "epochs": study.epochs, "learning_rate": "auto"}
     for spec in specs or model_specs(study):
         params, non_embedding, stored, trained = _parameters(spec, study, supply.n_labels)

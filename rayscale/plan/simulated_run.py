@@ -51,7 +51,12 @@ def run_simulated(
         rows = [{**p.row(), "tokens": p.trial.data_requested, "copies": p.trial.copies} for p in plan.trials]
         design = pd.DataFrame(rows)
         drawn = _records(plan.trials, simulate(law, parameters, design, noise=NOISE, seed=seed)["eval_loss"])
-        kept = {record.trial_id: record for record in earlier if _agrees(record, drawn.get(record.trial_id))}
+        # Another law, or another value of it, is simulated anew.
+        kept = {
+            record.trial_id: record
+            for record in earlier
+            if (again := drawn.get(record.trial_id)) and record.row["eval_loss"] == again.row["eval_loss"]
+        }
         pending = [planned for planned in plan.trials if planned.trial.trial_id not in kept]
         for damage in damaged:
             observer.say(damage.text)
@@ -81,8 +86,3 @@ def _records(planned: Sequence[Planned], losses: Any) -> dict[str, TrialRecord]:
             **{trial.data_axis: trial.data_requested * (1 + trial.copies)},
         )  # fmt: skip
     return records
-
-
-def _agrees(record: TrialRecord, drawn: TrialRecord | None) -> bool:
-    """Whether a record holds what the law gives: another law, or another value of it, is simulated anew."""
-    return drawn is not None and record.row["eval_loss"] == drawn.row["eval_loss"]

@@ -121,7 +121,7 @@ def make_record(trial: Trial, **measured: Any) -> TrialRecord:
         raise ValueError(f"status must be one of {STATUSES}, found {measured.get('status')!r}")
     values = {
         "trial_id": trial.trial_id,
-        "task": trial.task["type"],
+        "task": trial.task.type,
         "model": trial.model.name,
         "data_requested": trial.data_requested,
         "gpus": trial.gpus,

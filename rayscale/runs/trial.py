@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from rayscale.study.lora import Lora
+from rayscale.study.sections import Task
 from rayscale.study.training import TrialSettings
 
 # Rises only when a golden loss or the rule of `auto` changes: records of another version are other trials.
@@ -57,7 +58,7 @@ class Trial:
 
     trial_id: str
     study: str
-    task: Mapping[str, Any]
+    task: Task
     model: ModelSpec
     data_axis: str  # "examples" or "tokens"
     data_requested: int
@@ -84,7 +85,7 @@ class Trial:
         else:
             model["lora"] = self.model.lora.model_dump(mode="json")
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**plain, "model": model, "task": dict(self.task), "training": dict(self.training)}
+        return {**plain, "model": model, "task": self.task.model_dump(), "training": dict(self.training)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Trial:
@@ -92,7 +93,7 @@ class Trial:
         model = dict(value["model"])
         if model.get("lora") is not None:
             model["lora"] = Lora.model_validate(model["lora"])
-        return cls(**{**value, "model": ModelSpec(**model)})
+        return cls(**{**value, "model": ModelSpec(**model), "task": Task.model_validate(value["task"])})
 
 
 def identity(trial: Trial) -> dict[str, Any]:

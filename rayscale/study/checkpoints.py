@@ -125,12 +125,10 @@ NAMES = ("tokenizer.json", "tokenizer_config.json")
 def check_files(folder: Path) -> None:
     """Raises DataError where a file of the tokenizer is not there."""
     if missing := [name for name in NAMES if not (folder / name).exists()]:
-        text = (
-            f"the checkpoint has no {' and no '.join(missing)}; copy {'them' if missing[1:] else 'it'} from where the"
-        )
-        text += " checkpoint came from, or, where it has a vocabulary in other files, write both with "
-        text += "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`"
-        raise DataError(text, code="no_tokenizer", where=str(folder))
+        copy = f"copy {'them' if missing[1:] else 'it'} from where the checkpoint came from"
+        make = "write both with `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`"
+        text = f"the checkpoint has no {' and no '.join(missing)}; {copy}, or, where it has a vocabulary in other files"
+        raise DataError(f"{text}, {make}", code="no_tokenizer", where=str(folder))
 
 
 def read_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:

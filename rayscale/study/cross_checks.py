@@ -24,6 +24,7 @@ from rayscale.system.redaction import has_secret, redact
 
 #: More cells than this are a slip of the pen: a plan of so many takes minutes and gigabytes to write down.
 MAX_CELLS = 1_000_000
+HUB_ID = re.compile(r"(?!\.)[\w.-]{1,96}(/[\w.-]{1,96})?")
 
 Problem = tuple[tuple[Any, ...], str]
 Models = Sequence[tuple[int, Pretrained | Ladder]]
@@ -52,8 +53,7 @@ def misfits(sections: Sections, folder: Path) -> list[Problem]:
         *_keys(sections.task),
         *_axis(sections.task, sections.grid),
         *_target(sections.task, sections.target),
-        *_storage(sections.run),
-        *_sharing(sections.run, sections.grid),
+        *_run(sections.run, sections.grid),
         *_money(sections.budget, sections.prices),
         *_models(sections.task, sections.models, folder),
         *_cells(sections.grid, sections.models, sections.training),
@@ -141,24 +141,15 @@ def _money(budget: Budget | None, prices: Prices | None) -> Iterator[Problem]:
         yield ("budget", "usd"), f"prices are in {prices.currency}; give budget.gpu_hours instead"
 
 
-def _storage(run: RunSettings | None) -> Iterator[Problem]:
-    if run and has_secret(run.storage):
-        yield ("run", "storage"), _secret(run.storage)
-
-
 def _models(task: Task | None, models: Models, folder: Path) -> Iterator[Problem]:
     for number, model in models:
         if isinstance(model, Ladder):
             if task and model.family not in task.kind.families:
                 fitting = " or ".join(task.kind.families)
                 yield ("models", number, "family"), f"found '{model.family}'; {task.type} needs family: {fitting}"
-        elif not is_folder(folder / model.pretrained) and not _is_hub_id(model.pretrained):
+        elif not is_folder(folder / model.pretrained) and not HUB_ID.fullmatch(model.pretrained):
             text = f"no such folder: {_short(folder / model.pretrained)}; give a checkpoint's folder or a hub id"
             yield ("models", number, "pretrained"), text
-
-
-def _is_hub_id(name: str) -> bool:
-    return bool(re.fullmatch(r"(?!\.)[\w.-]{1,96}(/[\w.-]{1,96})?", name))
 
 
 def _training(training: Training | None) -> Iterator[Problem]:
@@ -189,7 +180,9 @@ def _cells(grid: Grid | None, models: Models, training: Training | None) -> Iter
         yield ("grid",), f"asks for {cells:,} trials; a study has at most {MAX_CELLS:,}; give fewer sizes or seeds"
 
 
-def _sharing(run: RunSettings | None, grid: Grid | None) -> Iterator[Problem]:
+def _run(run: RunSettings | None, grid: Grid | None) -> Iterator[Problem]:
+    if run and has_secret(run.storage):
+        yield ("run", "storage"), _secret(run.storage)
     if not run or run.trials_per_gpu == 1:
         return
     where = ("run", "trials_per_gpu")

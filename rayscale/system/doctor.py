@@ -1,6 +1,6 @@
-"""Findings about this machine as a place for studies, each with its mend: versions, settings, clock, auth, the hub.
+"""Findings about this machine as a place for studies, each with its fix: versions, settings, clock, auth, the hub.
 
-Standard library only; neither torch nor Ray is imported, since a broken one is what a doctor is called for.
+Standard library only: torch and Ray are not imported, for a broken one is what a doctor is called for.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PORTS = {8265: "the dashboard and job API", 6379: "the cluster's address", 10001
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing: `ok`, `warn` (studies run, but) or `fail`; `mend` is empty where all is well."""
+    """The result of one check: `ok`, `warn` (studies run, with a drawback) or `fail`; `mend` says how to fix it."""
 
     name: str
     level: Literal["ok", "warn", "fail"]
@@ -41,7 +41,7 @@ class Finding:
     mend: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """An entry of `doctor --json`; no secret stands in it."""
+        """An entry of `doctor --json`, without secrets."""
         return {"name": self.name, "level": self.level, "found": redact(self.found), "mend": redact(self.mend)}
 
 
@@ -125,13 +125,13 @@ def judge_settings(environment: Mapping[str, str], cores: int) -> Iterator[Findi
     threads = environment.get("OMP_NUM_THREADS", "")
     if threads.isdigit() and int(threads) > 1:
         yield Finding("threads", "warn", f"OMP_NUM_THREADS={threads}",
-                      "unset it: lanes use one thread a worker; other counts give other last digits")  # fmt: skip
+                      "unset it: lanes use one thread a worker; another number changes last digits")  # fmt: skip
     else:
         setting = f"OMP_NUM_THREADS={threads}" if threads else "OMP_NUM_THREADS is not set; lanes set it to 1"
         yield Finding("threads", "ok", f"{setting}; {cores} physical cores")
     if environment.get("PYTHONDONTWRITEBYTECODE"):
-        yield Finding("compiled imports", "warn", "PYTHONDONTWRITEBYTECODE is set: every Ray process compiles anew",
-                      "unset it, or set PYTHONPYCACHEPREFIX: imports then take 2.6 times less")  # fmt: skip
+        yield Finding("compiled imports", "warn", "PYTHONDONTWRITEBYTECODE is set: every Ray process compiles again",
+                      "unset it, or set PYTHONPYCACHEPREFIX: imports are then 2.6 times as fast")  # fmt: skip
     for name in ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR"):
         if environment.get(name, "0").lower() not in ("0", "", "false"):
             mend = f"unset {name}: parquet files could run code"
@@ -149,10 +149,10 @@ def judge_clock(wall: float, drift_seconds: float, zone: str) -> Finding:
     except (ValueError, OverflowError, OSError):
         shown, sane = f"{wall} s", False
     if not sane:
-        mend = "set the clock (timedatectl set-ntp true): certificates and leases need it"
+        mend = "set the clock (timedatectl set-ntp true): certificates and leases depend on it"
         return Finding("clock", "fail", shown, mend)
     if abs(drift_seconds) > 0.05:
-        return Finding("clock", "warn", f"{shown}; it was moved by {drift_seconds:+.2f} s within a moment",
+        return Finding("clock", "warn", f"{shown}; it jumped by {drift_seconds:+.2f} s while it was watched",
                        "let NTP slew the clock instead of stepping it")  # fmt: skip
     return Finding("clock", "ok", f"{shown} ({zone})")
 
@@ -195,7 +195,7 @@ def find_token(environment: Mapping[str, str]) -> Finding:
 
 
 def has_token_auth(environment: Mapping[str, str]) -> bool:
-    """Whether a Ray of this environment asks for a token; who else may read the token's file is another matter."""
+    """Whether a Ray of this environment asks for a token (whoever may read its file)."""
     token = bool(environment.get("RAY_AUTH_TOKEN")) or token_file(environment).is_file()
     return environment.get("RAY_AUTH_MODE") != "disabled" and token
 

@@ -12,6 +12,7 @@ from rayscale.errors import StudyError
 from rayscale.plan.estimate import WORKER_BYTES, Copies, Measured, Supply, cost, steps_of, wall_seconds
 from rayscale.plan.plan import make_plan
 from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.study.sections import Task
 from rayscale.study.study import load_study
 from rayscale.system.machine import Machine
 from rayscale.text.tokens.encode import letters_per_token
@@ -157,7 +158,7 @@ def test_memory_counts_the_worker_itself(study_file: Path) -> None:
     # The demo's largest model on one worker was measured at 635 to 644 MB.
     model = ModelSpec("gpt2-2x128", "family", "gpt2", 2, 128, 512)
     training = {"epochs": 1, "global_batch": 8}
-    trial = Trial("", "demo", {"type": "causal-lm", "max_length": 64}, model, "tokens", 30000, 1, 0, "none", training,
+    trial = Trial("", "demo", Task(type="causal-lm", max_length=64), model, "tokens", 30000, 1, 0, "none", training,
                   "cpu", 1, "f")  # fmt: skip
     supply = replace(SUPPLY, mean_tokens=60.0, held_out_rows=1000)
     assert cost(trial, 470_528, 396_544, supply, 0, 470_528).peak_memory_bytes == pytest.approx(640e6, rel=0.05)
