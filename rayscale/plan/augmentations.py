@@ -88,8 +88,8 @@ def tell_segmenters(augmentations: Sequence[FoundAugmentation], survey: Survey) 
             ways.setdefault(entry.augmentation.by, []).append(entry.name)
     notes = []
     for way, names in ways.items() if wanted else ():
-        found_by = "characters are words" if way == CHARACTERS else f"words are found by {way.replace('+', ' and ')}"
+        wording = "characters are words" if way == CHARACTERS else f"words are found by {way.replace('+', ' and ')}"
         missing = ", ".join(sorted(wanted - set(way.split("+"))))
         fix = f"; pip install 'rayscale[segment]' finds words ({missing})" if missing else ""
-        notes.append(("segmenter", f"{', '.join(names)}: where text has no spaces, {found_by}{fix}"))
+        notes.append(("segmenter", f"{', '.join(names)}: where text has no spaces, {wording}{fix}"))
     return notes

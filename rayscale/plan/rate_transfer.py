@@ -133,11 +133,9 @@ def read_optimum(study: Study) -> Optimum:
     if not cells:
         training = study.training
         same = f"{study.task.type} with optimizer {training.optimizer} and global_batch {training.global_batch}"
-        reason = (
-            f"the best rates of all {len(swept)} cells lie at the ends of its sweep: widen that"
-            if swept
-            else f"it has no finished sweep (learning_rate: [...], 3 rates or more) of {same}; {len(records)} records"
-        )
+        reason = f"it has no finished sweep (learning_rate: [...], 3 rates or more) of {same}; {len(records)} records"
+        if swept:
+            reason = f"the best rates of all {len(swept)} cells lie at the ends of its sweep: widen that"
         raise StudyError(f"found {setting.transfer}: {reason}", code="no_transfer", where=where)
     return fit_optimum(cells, kind)
 

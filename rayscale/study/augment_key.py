@@ -129,18 +129,18 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
     if entry == NONE:
         return Augmentation(NONE), []
     if not isinstance(entry, Mapping):
-        return None, [_found((), entry, MEND)]
+        return None, [_wrong((), entry, MEND)]
     problems: list[Problem] = []
     name = entry.get("name")
     if not is_name(name) or name == NONE:
         where = ("name",) if "name" in entry else ()
-        problems.append(_found(where, name, "give the augmentation a name of its own (letters, digits, . _ -)"))
+        problems.append(_wrong(where, name, "give the augmentation a name of its own (letters, digits, . _ -)"))
     seed = _whole(entry.get("seed", 0), 0, 2**32 - 1)
     if seed is None:
-        problems.append(_found(("seed",), entry["seed"], "give a whole number, 0 or more"))
+        problems.append(_wrong(("seed",), entry["seed"], "give a whole number, 0 or more"))
     segmenter = _segmenter(entry.get("segmenter", AUTO))
     if segmenter is None:
-        problems.append(_found(("segmenter",), entry["segmenter"], f"use one of: {', '.join(_KNOWN)}"))
+        problems.append(_wrong(("segmenter",), entry["segmenter"], f"use one of: {', '.join(_KNOWN)}"))
     copies: dict[tuple[Any, ...], Any] = {("copies",): entry["copies"]} if "copies" in entry else {}
     steps = []
     for key, given in entry.items():
@@ -155,7 +155,7 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
         problems.append(((), f"names no step; {MEND}"))
     for where, value in copies.items():
         if _whole(value, 1, MOST_COPIES) is None:
-            problems.append(_found(where, value, f"give a whole number from 1 to {MOST_COPIES}"))
+            problems.append(_wrong(where, value, f"give a whole number from 1 to {MOST_COPIES}"))
     if len({str(value) for value in copies.values()}) > 1:
         problems.append(((), "copies is given more than once with different numbers; give one number"))
     if problems:
@@ -166,8 +166,8 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
 _KNOWN = (AUTO, CHARACTERS, *SEGMENTERS, "+".join(SEGMENTERS), SPACES)
 
 
-def _found(where: tuple[Any, ...], value: Any, advice: str) -> Problem:
-    return where, f"found {messages.found(value)}; {advice}"
+def _wrong(where: tuple[Any, ...], value: Any, advice: str) -> Problem:
+    return where, f"found {messages.shown(value)}; {advice}"
 
 
 def _segmenter(given: Any) -> str | None:
@@ -187,7 +187,7 @@ def _step(name: str, given: Any) -> tuple[Step | None, list[Problem]]:
         return None, [((name,), text)]
     given = {} if given is None else given
     if not isinstance(given, Mapping):
-        return None, [_found((name,), given, "give the settings as a mapping, such as {}")]
+        return None, [_wrong((name,), given, "give the settings as a mapping, such as {}")]
     try:
         settings = augmenter.settings.model_validate({k: v for k, v in given.items() if k != "copies"})
     except ValidationError as error:
@@ -201,7 +201,7 @@ def _text(error: Any, step: str, known: list[str]) -> str:
         return f"unknown setting{nearest(str(error['loc'][-1]), known)} (settings of {step}: {', '.join(known)})"
     if error["type"] == "missing":
         return f"missing; {step} needs this setting"
-    return f"found {messages.found(error.get('input'))}; {messages.mend(error, error['loc'])}"
+    return f"found {messages.shown(error.get('input'))}; {messages.mend(error, error['loc'])}"
 
 
 def _whole(value: Any, low: int, high: int) -> int | None:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rayscale.errors import nearest
 from rayscale.study import augment_key
-from rayscale.study.messages import found, out_of_range
+from rayscale.study.messages import out_of_range, shown
 from rayscale.study.sections import Budget, Data, Grid, Ladder, Pretrained, Prices, RunSettings, Target, Task
 from rayscale.study.training import Training
 from rayscale.system.paths import BY_FSSPEC, BY_PYARROW, below, files_of, is_folder
@@ -77,13 +77,13 @@ def _files(data: Data | None, folder: Path) -> Iterator[Problem]:
         if sign and has_secret(pattern):
             yield where, _secret(pattern)
         elif sign and scheme not in SCHEMES:
-            yield where, f"found {found(pattern)}; text is read from files, or from {'://, '.join(SCHEMES)}://"
+            yield where, f"found {shown(pattern)}; text is read from files, or from {'://, '.join(SCHEMES)}://"
         elif not sign and not files_of(below(folder, pattern)):
             yield where, f"no such file: {_short(folder / pattern)}; give a path relative to the study file"
 
 
 def _secret(uri: str) -> str:
-    return f"found {found(redact(uri))}; put credentials in the environment or a file, not in the study"
+    return f"found {shown(redact(uri))}; put credentials in the environment or a file, not in the study"
 
 
 def _augmentations(data: Data | None, task: Task | None) -> Iterator[Problem]:
@@ -118,7 +118,7 @@ def _axis(task: Task | None, grid: Grid | None) -> Iterator[Problem]:
     elif task and grid.axis != (axis := task.kind.axis):
         yield ("grid", grid.axis), f"the data axis of {task.type} is {axis}; write {axis}: [...]"
     if isinstance(grid.seeds, dict) and (strange := sorted(set(grid.seeds) - set(grid.sizes))):
-        yield ("grid", "seeds"), f"{found(strange)} are not among grid.{grid.axis}; use {found(list(grid.sizes))}"
+        yield ("grid", "seeds"), f"{shown(strange)} are not among grid.{grid.axis}; use {shown(list(grid.sizes))}"
 
 
 def _target(task: Task | None, target: Target | None) -> Iterator[Problem]:
@@ -127,7 +127,7 @@ def _target(task: Task | None, target: Target | None) -> Iterator[Problem]:
     known = list(task.kind.metrics)
     if target.metric not in known:
         close = nearest(target.metric, known)
-        yield ("target", "metric"), f"found {found(target.metric)}{close} (known for {task.type}: {', '.join(known)})"
+        yield ("target", "metric"), f"found {shown(target.metric)}{close} (known for {task.type}: {', '.join(known)})"
     elif text := out_of_range(target.metric, target.reach):
         yield ("target", "reach"), text
 

@@ -40,7 +40,7 @@ _PLAIN = {
 _FLOORS = {"eval_loss": 0.0, "perplexity": 1.0, "bits_per_token": 0.0, "bits_per_character": 0.0}
 
 
-def found(value: Any) -> str:
+def shown(value: Any) -> str:
     """The value as YAML would show it, at most 60 characters, all of them printable."""
     match value:
         case None:

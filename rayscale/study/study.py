@@ -76,7 +76,7 @@ class Study(Part):
 def load_study(path: str | Path) -> Study:
     """Read and check a study file.
 
-    Raises StudyError, whose message has a line `file:line: field: what was found; the mend` for every error found.
+    Raises StudyError, whose message has a line `file:line: field: what was found; the fix` for every error found.
     """
     path = Path(path)
     document = parse(path)
@@ -163,7 +163,7 @@ def _problem(document: Located, error: Any, steps: tuple[Any, ...]) -> Problem:
     where = tuple(step for place, step in enumerate(steps) if place != tagged)
     while where and locate(document, where, exact=True) is None and error["type"] != "missing":
         where = where[:-1]  # pydantic also names the branch of a union that failed
-    field, given = dotted(where), f"found {messages.found(error.get('input'))}"
+    field, given = dotted(where), f"found {messages.shown(error.get('input'))}"
     later = next((text for key, text in _LATER.items() if f"{field}.".startswith(f"{key}.")), None)
     if where and where[0] == "models":
         later = _LATER.get(str(where[-1]))
