@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.errors import InputError, StudyError
-from rayscale.plan.augmentations import FEW_CHILDREN, childless, children_counts, few_children, tell_segmenters, try_out
+from rayscale.plan.augmentations import FEW_CHILDREN, childless, children_counts, few_children, segmenter_notes, try_out
 from rayscale.plan.estimate import Copies, Measured, Supply, steps_of
 from rayscale.plan.plan import Plan, leave_out, make_plan, model_specs
 from rayscale.plan.rate_transfer import Optimum, read_optimum
@@ -70,7 +70,7 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     tokenizers = tokenizers_of(plan)
     diagnosis = diagnose(study, texts, tokenizers, tokenised)
     lint = (*_changed(records, plan), *_transferred(optimum, plan), *_little_room(store, plan), *plan.lint,
-            *tell_segmenters(augmentations, texts))  # fmt: skip
+            *segmenter_notes(augmentations, texts))  # fmt: skip
     plan = replace(plan, lint=lint, doctor=diagnosis.to_json())
     if not augmentations:
         return plan

@@ -20,7 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,7 +70,9 @@ class Lease:
 
     def __init__(self, store: Store, name: str, owner: Owner, beat_seconds: float) -> None:
         self.store, self.name, self.owner = store, name, owner
-        self._beat_seconds, self._ended, self._lost = beat_seconds, threading.Event(), False
+        self._beat_seconds = beat_seconds
+        self._ended = threading.Event()
+        self._lost = False
         self._thread = threading.Thread(target=self._keep, daemon=True, name="rayscale-lease")
         self._thread.start()
 
@@ -79,8 +81,8 @@ class Lease:
         if self._lost or self._overtaken():
             self._lost = True
             owner = read_owner(self.store)
-            text = f"this driver was unresponsive for too long and another one took over ({owner or 'ended since'})"
-            text += "; stopping; finished trials are safe"
+            text = f"another one took over the run ({owner or 'ended since'}); stopping; finished trials are safe"
+            text = f"this driver was unresponsive for too long and {text}"
             raise LeaseLostError(text, code="lease_lost", where=self.store.location)
 
     def release(self) -> None:
@@ -89,24 +91,20 @@ class Lease:
         self._thread.join()
         if self._lost:
             return
-        try:
+        with suppress(StorageError):  # the disk is full, perhaps; the next driver finds that this process is gone
             if self.store.local is not None and os.listdir(self.store.root) == [FOLDER]:
                 self.store.delete_folder(FOLDER)  # refused, or not agreed to: nothing was written that needs an owner
             else:
                 self._write(replace(self.owner, released=True))
-        except StorageError:  # the disk is full, perhaps; the next driver finds that this process is gone
-            pass
 
     def _keep(self) -> None:
         while not self._ended.wait(self._beat_seconds):
-            try:
+            with suppress(OSError, StorageError):  # for longer than the expiry it loses the lease: `check` finds that
                 if self._overtaken():
                     self._lost = True
                     return
                 self.owner = replace(self.owner, beat=self.owner.beat + 1)
                 self._write(self.owner)
-            except (OSError, StorageError):
-                continue  # what fails for longer than the expiry loses the lease, which `check` finds
 
     def _overtaken(self) -> bool:
         newest = _newest(self.store)
@@ -146,17 +144,17 @@ def hold(
 
 def read_owner(store: Store) -> Owner | None:
     """Who holds a run now, as far as its folder tells; None where nobody does."""
-    return next((owner for owner in _owners(store).values() if owner and not owner.gone), None)
+    return next((owner for owner in _owners(store) if owner and not owner.gone), None)
 
 
 def has_ended(store: Store) -> bool:
     """Whether it is known that no driver runs: there was a lease, and its owner is gone."""
-    owners = _owners(store).values()
+    owners = _owners(store)
     return bool(owners) and all(owner is not None and owner.gone for owner in owners)
 
 
-def _owners(store: Store) -> dict[str, Owner | None]:
-    return {name: _parse(content) for name, content in _contents(store).items()}
+def _owners(store: Store) -> list[Owner | None]:
+    return [_parse(content) for content in _contents(store).values()]
 
 
 def _await_end(store: Store, say: Callable[[str], None]) -> tuple[int, float]:
@@ -166,14 +164,14 @@ def _await_end(store: Store, say: Callable[[str], None]) -> tuple[int, float]:
     while True:
         looked = time.monotonic()
         now = _contents(store)
-        held = {name: _parse(content) for name, content in now.items()}
-        alive = {name: owner for name, owner in held.items() if owner is None or not owner.gone}
+        owners = {name: _parse(content) for name, content in now.items()}
+        alive = {name: owner for name, owner in owners.items() if owner is None or not owner.gone}
         if not alive:
             return _generation(now), looked
         if set(now) != set(first):
             first, since = now, looked
         if changed := [name for name in alive if now[name] != first[name]]:
-            text = f"another driver runs this study here: {held[changed[0]] or 'it does not say which'}"
+            text = f"another driver runs this study here: {alive[changed[0]] or 'it does not say which'}"
             fix = "wait for it or stop it, or give another run folder"
             raise InputError(f"{text}; {fix}", code="run_in_use", where=store.location)
         if looked - since >= max(owner.expiry_seconds if owner else EXPIRY_SECONDS for owner in alive.values()):

@@ -79,10 +79,8 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes the same trial."""
-        model = vars(self.model).copy()
-        if self.model.lora is None:  # as it was before there were adapters
-            del model["lora"]
-        else:
+        model = {name: value for name, value in vars(self.model).items() if name != "lora"}
+        if self.model.lora is not None:  # else as it was before there were adapters
             model["lora"] = self.model.lora.model_dump(mode="json")
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**plain, "model": model, "task": self.task.model_dump(), "training": dict(self.training)}
@@ -90,10 +88,9 @@ class Trial:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Trial:
         """The trial that `to_json` wrote."""
-        model = dict(value["model"])
-        if model.get("lora") is not None:
-            model["lora"] = Lora.model_validate(model["lora"])
-        return cls(**{**value, "model": ModelSpec(**model), "task": Task.model_validate(value["task"])})
+        lora = value["model"].get("lora")
+        model = ModelSpec(**{**value["model"], "lora": lora and Lora.model_validate(lora)})
+        return cls(**{**value, "model": model, "task": Task.model_validate(value["task"])})
 
 
 def identity(trial: Trial) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 from rayscale.errors import nearest
 from rayscale.study.metrics import PERCENTS
 
+_MODEL = "{family: bert, sizes: [1x64, 2x128]}"
 _LISTS = {
-    "models": "[{family: bert, sizes: [1x64, 2x128]}]",
+    "models": f"[{_MODEL}]",
     "sizes": "[1x64, 2x128]",
     "layers": "[1, 2, 6]",
     "examples": "[500, 1000, 2000, 4000]",
@@ -18,6 +19,7 @@ _LISTS = {
     "augment": "[none, {name: syn, synonyms: {share: 0.15, copies: 1}}]",
 }
 _MAPPINGS = {
+    "models": _MODEL,
     "task": "{type: sequence-classification, text: text, label: label}",
     "data": "{train: rows.csv}",
     "grid": "{examples: [500, 1000, 2000, 4000], gpus: [1]}",
@@ -78,8 +80,7 @@ def mend(error: Any, field: tuple[Any, ...]) -> str:
     if kind in ("tuple_type", "list_type"):
         return f"give a list, such as {_LISTS.get(name, '[1, 2]')}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        example = "{family: bert, sizes: [1x64, 2x128]}" if name == "models" else _MAPPINGS.get(name, "{key: value}")
-        return f"give a mapping, such as {example}"
+        return f"give a mapping, such as {_MAPPINGS.get(name, '{key: value}')}"
     if kind == "literal_error":
         return _choice(error.get("input"), str(limits.get("expected", "")))
     bounds = {"greater_than_equal": "{ge} or more", "greater_than": "a number above {gt}",
