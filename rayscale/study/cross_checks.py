@@ -73,7 +73,8 @@ SCHEMES = sorted((*BY_PYARROW, *BY_FSSPEC))
 
 def _files(data: Data | None, folder: Path) -> Iterator[Problem]:
     for key, pattern in named_files(data).items() if data else ():
-        where, (scheme, sign, _) = ("data", key), pattern.partition("://")
+        where = ("data", key)
+        scheme, sign, _ = pattern.partition("://")
         if sign and has_secret(pattern):
             yield where, _secret(pattern)
         elif sign and scheme not in SCHEMES:
