@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from rayscale.plan.estimate import Planned, wall_seconds
+from rayscale.plan.observer import Observer
 from rayscale.plan.plan import Plan
 from rayscale.report.numbers import capitalised, duration, plural
 from rayscale.report.terminal.plan import PlanView
@@ -34,7 +35,7 @@ def standing_text(plan: Plan, pending: Sequence[Planned], recorded: int) -> str:
     return f"{left}, about {duration(wall_seconds(pending, plan.machine.slots, plan.study.run.executor))}."
 
 
-class Terminal:
+class Terminal(Observer):
     """Shows a run to a person: a live view on a terminal, a plain line every 30 s elsewhere.
 
     With `json` everything for people goes to stderr.

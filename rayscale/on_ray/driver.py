@@ -5,7 +5,6 @@ Only this process writes the run's folder; workers send what they measured by ac
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 import threading
@@ -24,7 +23,7 @@ from rayscale.on_ray.training import TrialRunner
 from rayscale.plan.augmentations import FEW_CHILDREN, childless
 from rayscale.plan.draft import draft_plan, run_store, with_children, write_plan
 from rayscale.plan.estimate import Planned
-from rayscale.plan.observer import Observer, Silent
+from rayscale.plan.observer import Observer
 from rayscale.plan.plan import Plan
 from rayscale.report.notes import cut_notes
 from rayscale.report.rebuild import rebuild_report
@@ -81,8 +80,8 @@ def run_study(
     study = study if isinstance(study, Study) else load_study(study)
     store = run_store(study, out)
     store.check_writable()
-    observer = observer or Silent()
-    with hold(store, told=observer.say) as lease:
+    observer = observer or Observer()
+    with hold(store, say=observer.say) as lease:
         executor = executor or study.run.executor
         outcomes = Outcomes(Ledger(store, lease.check), study.run.keep, executor, {}, fetch=_fetch_model)
         done = _drive(_Driver(study, outcomes, observer, retry_failed, only), path, address)
@@ -217,14 +216,14 @@ class _Driver:
                 code="inline_gpus",
             )
         for damage in damaged:
-            self.observer.say(damage.told)
+            self.observer.say(damage.text)
         self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
             self._look_anew()
             text = Path(path).read_bytes() if path else _as_yaml(self.study)
             recover(self.ledger, damaged)
             self.store.write("study.yaml", text)
-            self.store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
+            plan.save(self.store)
             source = str(Path(path).absolute()) if path else None
             self._begin_saving()
             log_event(

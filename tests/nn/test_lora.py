@@ -187,7 +187,7 @@ def test_frozen_weights_cost_no_gradient_of_their_own(tiny_bert: Path, classific
     trial = trial_of(tiny_bert)
     sizes = [measure_size(build(tiny_bert, "sequence-classification", lora)) for lora in (LORA, None)]
     split, rows = classification.split("train"), classification.subset("examples", 20, 0)
-    adapted, full = (find_objective(trial.task["type"]).pass_flops(size, split, rows) for size in sizes)
+    adapted, full = (find_objective(trial.task.type).pass_flops(size, split, rows) for size in sizes)
     tokens, added = int(split.lengths[rows].sum()), count_adapters(tiny_bert, 2, LORA, "sequence-classification")
     assert full - adapted == 2 * tokens * sizes[1].token_params - 6 * tokens * added
 

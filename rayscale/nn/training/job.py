@@ -125,7 +125,7 @@ def prepare_job(
 
     Raises DataError for a subset or test split without rows and for too long rows, InputError as `build_model` does.
     """
-    task_type, settings = trial.task["type"], trial.settings
+    task_type, settings = trial.task.type, trial.settings
     train, test = prepared.split("train"), prepared.split("test")
     rows = np.asarray(prepared.subset(trial.data_axis, trial.data_requested, trial.seed))
     for name, length in (("training subset", len(rows)), ("test split", len(test))):
@@ -137,19 +137,18 @@ def prepare_job(
     for name, targets in parts:
         if len(targets) and not targets.sum():
             raise DataError(
-                f"no row of the {name} has a target within task.max_length ({trial.task['max_length']} tokens); "
-                "raise it",
+                f"no row of the {name} has a target within task.max_length ({trial.task.max_length} tokens); raise it",
                 code="no_targets",
             )
     longest = max(objective.longest(s) for s in (train, prepared.split("validation"), test))
-    allowed = trial.task["max_length"] or longest
+    allowed = trial.task.max_length or longest
     if longest > allowed:
         raise DataError(
             f"a row has {longest} tokens, task.max_length is {allowed}; prepare the data again", code="too_long"
         )
     recipe = ModelRecipe(
         trial.model,
-        trial.task,
+        trial.task.model_dump(),
         {name: value for name, value in trial.training.items() if name not in FREE},
         labels=prepared.labels,
         vocab_size=prepared.vocab_size,

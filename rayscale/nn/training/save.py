@@ -16,7 +16,6 @@ from rayscale.nn.models.kept_tokenizer import InputFormat, write_tokenizer
 from rayscale.nn.models.objectives import TYPES, kinds_of
 from rayscale.nn.training.job import Job
 from rayscale.study.checkpoints import find_checkpoint
-from rayscale.study.tasks import find_kind
 from rayscale.system.disk import write_folder
 
 #: Settings of a checkpoint's way to write that mean nothing where the likeliest token is taken, and are refused there.
@@ -52,7 +51,7 @@ def save_model(job: Job, model: PreTrainedModel, checkpoint: str | None, folder:
 def _input_format(job: Job, model: PreTrainedModel) -> InputFormat:
     """What the model of this job was given in training."""
     extra = job.objective.extra(job.prepared.split("test"), np.arange(1), job.longest)
-    length = None if find_kind(job.task_type).axis == "tokens" else job.trial.task["max_length"] or job.longest
+    length = None if job.trial.task.kind.axis == "tokens" else job.trial.task.max_length or job.longest
     return InputFormat(TYPES in extra and kinds_of(model) > 1, length)
 
 
