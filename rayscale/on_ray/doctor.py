@@ -26,7 +26,7 @@ CLOCK_WARN_SECONDS, CLOCK_FAIL_SECONDS = 2.0, 60.0
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeReport:
     """What a node says of itself. `clock_seconds` is how much later its clock is than ours, give or take half of
     `trip_seconds`; `versions` is None for a node that gave no answer."""
 
@@ -58,7 +58,7 @@ def examine_cluster(address: str, study: Study | None) -> tuple[list[Finding], M
         return [Finding("cluster", "fail", str(error), "check `ray status` there, the address, and the token")], None
 
 
-def judge_nodes(nodes: Sequence[Node], ours: Mapping[str, str | None], storage: Path | None) -> Iterator[Finding]:
+def judge_nodes(nodes: Sequence[NodeReport], ours: Mapping[str, str | None], storage: Path | None) -> Iterator[Finding]:
     """A finding for each node, and one for each thing in which it differs from this machine."""
     for node in nodes:
         offered = ", ".join(f"{amount:g} {name}" for name, amount in sorted(node.resources.items())) or "nothing"
@@ -85,29 +85,29 @@ def judge_nodes(nodes: Sequence[Node], ours: Mapping[str, str | None], storage: 
                       "where checkpoints are wanted there, give run.storage on shared or object storage")  # fmt: skip
 
 
-def _ask_nodes(storage: Path | None) -> list[Node]:
+def _ask_nodes(storage: Path | None) -> list[NodeReport]:
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    look = ray.remote(num_cpus=0, max_retries=0)(look_around)
+    from rayscale.on_ray.cluster import living_nodes, run_on
+
     marker = _marker(storage)
     try:
-        nodes = []
-        for node in (node for node in ray.nodes() if node["Alive"]):
-            there = look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        reports = []
+        for node in living_nodes():
             name, offered = str(node["NodeManagerHostname"]), _offered(node["Resources"])
             try:
-                ray.get(there.remote(None), timeout=ANSWER_SECONDS)  # starts the worker, so that the next is quick
+                # Starts the worker, so that the next answer is quick.
+                ray.get(run_on(node["NodeID"], look_around, None), timeout=ANSWER_SECONDS)
                 sent = time.time()
-                answer = ray.get(there.remote(str(marker) if marker else None), timeout=ANSWER_SECONDS)
+                answer = ray.get(run_on(node["NodeID"], look_around, marker), timeout=ANSWER_SECONDS)
                 back = time.time()
             except ray.exceptions.RayError:
-                nodes.append(Node(name, offered, None))
+                reports.append(NodeReport(name, offered, None))
                 continue
             name = f"{name}:{answer['raylet']}" if name == socket.gethostname() else name
             clock = answer["time"] - (sent + back) / 2
-            nodes.append(Node(name, offered, answer["versions"], clock, back - sent, answer["sees"]))
-        return nodes
+            reports.append(NodeReport(name, offered, answer["versions"], clock, back - sent, answer["sees"]))
+        return reports
     finally:
         if marker:
             marker.unlink(missing_ok=True)
@@ -133,11 +133,11 @@ def _marker(storage: Path | None) -> Path | None:
     return marker
 
 
-def look_around(marker: str | None) -> dict[str, Any]:
+def look_around(marker: Path | None) -> dict[str, Any]:
     """What a node says of itself: versions, time, and whether it sees a file."""
     return {
         "versions": installed(PACKAGES),
         "time": time.time(),
-        "sees": marker is None or Path(marker).exists(),
+        "sees": marker is None or marker.exists(),
         "raylet": os.getppid(),
     }

@@ -172,7 +172,7 @@ class _Driver:
             yield
         except BaseException as error:
             if not isinstance(error, LeaseLostError):  # then events.jsonl is another driver's
-                died = self.session.guard.found if self.session else None
+                died = self.session.guard.reason if self.session else None
                 with deferred():
                     self._log_stop(died or type(error).__name__)
             if isinstance(error, KeyboardInterrupt | Stopped) or came():
@@ -194,16 +194,12 @@ class _Driver:
         self.plan = plan
         planned = {p.trial.trial_id: p.trial.model.name for p in plan.trials}
         if self.only and self.only not in planned:
-            raise InputError(
-                f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids",
-                code="unknown_trial",
-                where="--only",
-            )
+            reason = f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids"
+            raise InputError(reason, code="unknown_trial", where="--only")
         earlier, damaged = self.ledger.read()
         if any(r.row["executor"] == "simulated" for r in earlier):
-            raise InputError(
-                f"{self.store.location} holds simulated trials; give another folder with --out", code="simulated_run"
-            )
+            reason = f"{self.store.location} holds simulated trials; give another folder with --out"
+            raise InputError(reason, code="simulated_run")
         refuse_another_study(self.store, self.study.name, bool(earlier))
         known = {r.trial_id: r for r in planned_only(earlier, planned)}
         stands = {i for i, r in known.items() if r.finished or (r.row["status"] == "failed" and not self.retry_failed)}
@@ -220,22 +216,13 @@ class _Driver:
             self.observer.say(damage.told)
         self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
-            self._look_anew()
             text = Path(path).read_bytes() if path else _as_yaml(self.study)
             recover(self.ledger, damaged)
             self.store.write("study.yaml", text)
             self.store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
-            source = str(Path(path).absolute()) if path else None
             self._begin_saving()
-            log_event(
-                self.store,
-                {
-                    "event": "run_started",
-                    "host": socket.gethostname(),
-                    "study": source,
-                    "pending": len(self.pending),
-                },
-            )
+            source, host = str(Path(path).absolute()) if path else None, socket.gethostname()
+            self._log({"event": "run_started", "host": host, "study": source, "pending": len(self.pending)})
         return self.agreed
 
     def _begin_saving(self) -> None:
@@ -243,9 +230,8 @@ class _Driver:
         pending = [p.trial.trial_id for p in self.pending]
         self.outcomes.earlier = earlier_drivers(self.store, pending, Run(self.store).events)
         self._clear_savepoints()
-        self.saving = (
-            driver_savepoints.begin_saving(self.store, self.study, self.plan.machine.share) if pending else None
-        )
+        if pending:
+            self.saving = driver_savepoints.begin_saving(self.store, self.study, self.plan.machine.share)
 
     def _clear_savepoints(self) -> None:
         """Keep those of planned trials without a record alone: they go on from there."""
@@ -312,6 +298,7 @@ class _Driver:
             self.observer.say(text)
         if not self.pending:
             return
+        self.progress = Progress(self.plan, starts=self.executor != "inline")
         training = TrialRunner(
             self.study, self.plan, self.pending, self.prepared, self.outcomes, self.saving, self.only,
             self._log, self._show,
@@ -342,11 +329,6 @@ class _Driver:
                 self.observer.say(note[1])
         self.pending = [left[planned.trial.trial_id] for planned in self.pending if planned.trial.trial_id in left]
         self.outcomes.records = {i: record for i, record in self.outcomes.records.items() if i in left}
-        self._look_anew()
-
-    def _look_anew(self) -> None:
-        """Follow the present plan."""
-        self.progress = Progress(self.plan, starts=self.executor != "inline")
 
     def _log(self, event: Event) -> None:
         log_event(self.store, event)

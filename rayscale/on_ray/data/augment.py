@@ -44,7 +44,7 @@ def augment(augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterator[
         return
     offered, blocks = _offer(augmentation), read_here(tables)
     if not augmentation.on_models:
-        yield from mapped(blocks, partial(_apply, offered=offered), **share_of_cpus(len(tables)))
+        yield from mapped(blocks, partial(_apply, offered), **share_of_cpus(len(tables)))
         return
     there = ray.cluster_resources()
     gpus = int(there.get("GPU", 0))
@@ -55,9 +55,9 @@ def augment(augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterator[
 
 
 def _offer(augmentation: Augmentation) -> Offered:
-    import ray
+    from rayscale.on_ray.cluster import living_nodes
 
-    several = sum(node["Alive"] for node in ray.nodes()) > 1
+    several = len(living_nodes()) > 1
     files = {}
     for step in augmentation.steps:
         for setting in step.augmenter.paths:
@@ -88,7 +88,7 @@ def _opened(offered: Offered) -> Chain:
     return Chain(read(entry))
 
 
-def _apply(block: pa.Table, offered: Offered) -> pa.Table:
+def _apply(offered: Offered, block: pa.Table) -> pa.Table:
     return _opened(offered)(block)
 
 

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 import ray
 
+from rayscale.on_ray.cluster import run_on
 from rayscale.on_ray.data.parcels import Parcel, unwrap, wrap
 from rayscale.text.prepared import Prepared, Split
 from rayscale.text.split import SPLITS
@@ -71,11 +72,12 @@ class _Streamed(Prepared):
         parcel, nothing = self.stream.light, np.empty(0, dtype=np.int64)
         return {
             name: StreamedSplit(
-                nothing.astype(np.int32), nothing, found["lengths"].astype(np.int64), found["labels"],
-                nothing.astype(np.uint64), found["numbers"], found["lists"],
-                tokens_used=found["tokens_used"], request=partial(_request, parcel.node_id, parcel.folder, name),
+                nothing.astype(np.int32), nothing, columns["lengths"].astype(np.int64), columns["labels"],
+                nothing.astype(np.uint64), columns["numbers"], columns["lists"],
+                tokens_used=columns["tokens_used"],
+                request=partial(run_on, parcel.node_id, read_rows, parcel.folder, name),
             )
-            for name, found in ray.get(self.stream.columns).items()
+            for name, columns in ray.get(self.stream.columns).items()
         }  # fmt: skip
 
 
@@ -140,18 +142,6 @@ class StreamedSplit(Split):
 
     def _take(self, rows: np.ndarray, reference: Any) -> None:
         self.window.rows, self.window.values = rows, ray.get(reference)
-
-
-def _request(node_id: str, folder: str, name: str, rows: np.ndarray) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return _reader().options(scheduling_strategy=there).remote(folder, name, rows)
-
-
-@lru_cache(maxsize=1)
-def _reader() -> Any:
-    return ray.remote(num_cpus=0)(read_rows)
 
 
 def read_rows(folder: str, name: str, rows: np.ndarray) -> np.ndarray:

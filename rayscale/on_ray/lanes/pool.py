@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
+from rayscale.on_ray.lanes.lane import Lane, Running
 from rayscale.on_ray.lanes.rules import LaneRules
 from rayscale.runs.events import Event
 from rayscale.runs.outcomes import TrialOutcome
@@ -69,16 +70,15 @@ class LanePool(LaneRules):
         """What runs now: for each lane at work its trial, its progress and for how long; and the events since."""
         if self._watch_error is not None:
             raise RuntimeError("the watch over the lanes has stopped") from self._watch_error
-        running = [lane.current for lane in self._lanes.values() if lane.current]
+        at_work = [lane.current for lane in self._lanes.values() if lane.current]
+        running = [{"trial_id": r.cell.trial_id, "seconds": self._now() - r.started, **r.progress} for r in at_work]
         return {
-            "running": [
-                {"trial_id": r.cell.trial_id, "seconds": self._now() - r.started, **r.progress} for r in running
-            ],
+            "running": running,
             "lanes_starting": sum(lane.starting for lane in self._lanes.values()),
             "lanes": len(self._lanes),
             "slots": self._slots,
             "room": self._room,
-            "waits": self._told_wait(),
+            "waits": self._wait(),
             "events": self._accounts.events[known_events:],
         }
 
@@ -158,10 +158,9 @@ class LanePool(LaneRules):
         So a failure in setting up costs no restart: no rank has entered a collective yet.
         """
         async with self._changed:
-            lane = self._lanes.get(lane_id)
-            running = lane.current if lane else None
-            if lane is None or running is None or running.serial != serial:
+            if not (place := self._at(lane_id, serial)):
                 return False
+            lane, running = place
             running.ready[rank] = error
             if error is not None:
                 self._fail(lane, error)
@@ -175,24 +174,28 @@ class LanePool(LaneRules):
         lane = self._lanes.get(lane_id)
         return lane is not None and group not in lane.retired
 
+    def _at(self, lane_id: int, serial: int) -> tuple[Lane, Running] | None:
+        """The lane and the trial with this serial number while it runs there; its group may be retired already."""
+        lane = self._lanes.get(lane_id)
+        running = lane.current if lane else None
+        return (lane, running) if lane and running and running.serial == serial else None
+
     async def beat(self, lane_id: int, serial: int, rank: int, state: dict[str, Any]) -> None:
         """A sign of life of a rank at its trial: `phase`, and what else is known of its progress."""
-        lane = self._lanes.get(lane_id)
-        if lane and lane.current and lane.current.serial == serial:
+        if place := self._at(lane_id, serial):
+            lane, running = place
             lane.vitals.hear(rank, state.get("phase"), self._now())
             if rank == 0:
-                lane.current.progress = state
+                running.progress = state
 
     async def finish(self, lane_id: int, serial: int, outcome: TrialOutcome) -> None:
         """The trial is done; `outcome` is what rank 0 measured."""
         async with self._changed:
-            lane = self._lanes.get(lane_id)
-            if lane is None or lane.current is None or lane.current.serial != serial:
-                return
-            running = lane.current
-            if outcome.get("model"):
-                lane.holding.add(running.cell.trial_id)
-            self._end(lane, {**outcome, "exclusive": running.exclusive, "size": lane.size})
+            if place := self._at(lane_id, serial):
+                lane, running = place
+                if outcome.get("model"):
+                    lane.holding.add(running.cell.trial_id)
+                self._end(lane, {**outcome, "exclusive": running.exclusive, "size": lane.size})
 
     async def fail(self, lane_id: int, serial: int, error: Failure, restart: bool) -> None:
         """A rank raised: the trial is tried again, or ends failed when attempts are used up or the error is permanent.
@@ -200,13 +203,8 @@ class LanePool(LaneRules):
         `restart` says that this group of processes ends now, and with it every rank that waits in a collective.
         """
         async with self._changed:
-            lane = self._lanes.get(lane_id)
-            if lane is None or lane.current is None or lane.current.serial != serial:
-                return  # of a group that is retired already
-            if restart:
-                self._drop(lane, error)
-            else:
-                self._fail(lane, error)
+            if place := self._at(lane_id, serial):
+                (self._drop if restart else self._fail)(place[0], error)
 
     async def lose(self, lane_id: int, group: str, error: Failure) -> None:
         """A process of this group is gone or does not answer: the group ends, and its trial is handed out again."""
@@ -225,17 +223,14 @@ class LanePool(LaneRules):
                 error = None
             if lane.current is not None:
                 self._fail(lane, {"message": f"the lane ended: {error}", "code": "lane_ended"})
+            size = lane.size
             if error:
-                self._accounts.events.append(
-                    {"event": "lane_ended", "lane": lane_id, "gpus": lane.size, "reason": error}
-                )
+                self._accounts.events.append({"event": "lane_ended", "lane": lane_id, "gpus": size, "reason": error})
             if error and not lane.begun:
-                self._lane_failures[lane.size] += 1
-                others = any(other.size == lane.size and not other.starting for other in self._lanes.values())
-                if self._lane_failures[lane.size] >= LANE_FAILURES and not others:
-                    self._give_up(
-                        lane.size, f"{LANE_FAILURES} lanes of {lane.size} workers ended before a trial: {error}"
-                    )
+                self._lane_failures[size] += 1
+                others = any(other.size == size and not other.starting for other in self._lanes.values())
+                if self._lane_failures[size] >= LANE_FAILURES and not others:
+                    self._give_up(size, f"{LANE_FAILURES} lanes of {size} workers ended before a trial: {error}")
             self._settle()
 
     # ---- the watch
@@ -268,8 +263,8 @@ class LanePool(LaneRules):
                         known = [member for other in self._lanes.values() for member in other.members.values()]
                         self._end_strays(known, self._start_seconds)
                     elif now - lane.since > self._start_seconds + OVERDUE_SECONDS:
-                        overdue.append((lane.lane_id, f"{len(lane.members)} of its workers came up in "
-                                                      f"{now - lane.since:.0f} s"))  # fmt: skip
+                        reason = f"{len(lane.members)} of its workers came up in {now - lane.since:.0f} s"
+                        overdue.append((lane.lane_id, reason))
             self._look_for_room(now)
             self._look_for_waiting(now)
         for lane_id, reason in overdue:
@@ -284,7 +279,7 @@ class LanePool(LaneRules):
         elif self._waits_since is None:
             self._waits_since = now
 
-    def _told_wait(self) -> dict[str, Any] | None:
+    def _wait(self) -> dict[str, Any] | None:
         """For how long this run has waited for slots, and how many trials want how many; None while it does not."""
         if self._waits_since is None:
             return None

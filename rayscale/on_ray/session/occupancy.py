@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,12 +38,8 @@ class Holder:
     @property
     def text(self) -> str:
         """As a person reads it."""
-        known = [
-            f"`{self.entry}`" if self.entry else "",
-            self.place,
-            f"namespace {self.namespace}" * bool(self.namespace),
-        ]
-        about = ", ".join(fact for fact in known if fact)
+        facts = (self.entry and f"`{self.entry}`", self.place, self.namespace and f"namespace {self.namespace}")
+        about = ", ".join(filter(None, facts))
         return f"job {self.job}{f' ({about})' if about else ''} holds {self.slots}"
 
 
@@ -69,18 +65,6 @@ def held_by_others(nodes: Iterable[NodeUse], capacity: Capacity) -> int:
     return held
 
 
-@dataclass
-class Steady:
-    """What others hold, as the least of the last looks: a place that has just been given back is not yet free."""
-
-    _seen: deque[int] = field(default_factory=lambda: deque(maxlen=LOOKS))
-
-    def look(self, held: int) -> int:
-        """With this look."""
-        self._seen.append(held)
-        return min(self._seen)
-
-
 def waiting_text(sizes: Mapping[int, int], slots: int, room: int, holders: Sequence[Holder], seconds: float) -> str:
     """What a run says while it waits; `sizes` counts its trials by the slots that each wants."""
     from rayscale.report.numbers import duration, plural
@@ -102,77 +86,60 @@ def waiting_text(sizes: Mapping[int, int], slots: int, room: int, holders: Seque
 # ---- as Ray tells it
 
 
-def look_at(capacity: Capacity, steady: Steady) -> Occupancy:
-    """How the cluster of this process stands now."""
+def look_at(capacity: Capacity, looks: deque[int]) -> Occupancy:
+    """How the cluster of this process stands now; `looks` keeps what others held at the last LOOKS of them.
+
+    Others hold the least of these: a place that has just been given back is not yet free.
+    """
     import ray
     from ray._private.state import state
-    from ray.core.generated import gcs_pb2
 
-    table: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
-    accessor = state._connect_and_get_accessor()
-    groups = [table.FromString(content) for content in accessor.get_placement_group_table()]
-    groups = [group for group in groups if group.state == table.CREATED]
+    from rayscale.on_ray.cluster import head_table, living_nodes
+
+    groups = [group for group in head_table("PlacementGroup") if group.state == group.CREATED]
     job = ray.get_runtime_context().get_job_id()
     ours: Counter[str] = Counter()
     placed = set()
     for group in groups:
-        if group.creator_job_id.hex() == job and any(
-            capacity.resource in bundle.unit_resources for bundle in group.bundles
-        ):
+        bundles = [bundle for bundle in group.bundles if capacity.resource in bundle.unit_resources]
+        if bundles and group.creator_job_id.hex() == job:
             placed.add(group.creator_actor_id.hex())
-            ours.update(bundle.node_id.hex() for bundle in group.bundles if capacity.resource in bundle.unit_resources)
+            ours.update(bundle.node_id.hex() for bundle in bundles)
     free = state.available_resources_per_node()
-    nodes = [
-        NodeUse(node["Resources"], free.get(node["NodeID"], {}), ours[node["NodeID"]])
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
-    slots, held = capacity.slots(), steady.look(held_by_others(nodes, capacity))
+    names = {node["NodeID"]: node["Resources"] for node in living_nodes()}
+    nodes = [NodeUse(resources, free.get(node, {}), ours[node]) for node, resources in names.items()]
+    looks.append(held_by_others(nodes, capacity))
+    slots, held = capacity.slots(), min(looks)
     holders = _holders(groups, job, capacity) if held else ()
     return Occupancy(slots, max(0, slots - held), frozenset(placed), tuple(holders))
 
 
 def _holders(groups: Sequence[Any], ours: str, capacity: Capacity) -> list[Holder]:
     """The other jobs with places of their own: placement groups, and actors outside of these."""
-    from ray._private.state import state
-    from ray.core.generated import gcs_pb2
+    from rayscale.on_ray.cluster import head_table
 
     resource, need = capacity.resource, capacity.worker[capacity.resource]
     held: defaultdict[str, float] = defaultdict(float)
     for group in groups:
         held[group.creator_job_id.hex()] += sum(bundle.unit_resources.get(resource, 0.0) for bundle in group.bundles)
-    for job, amount in _actors_outside_groups(resource):
-        held[job] += amount
+    for actor in head_table("Actor", None, "ALIVE"):
+        if not actor.HasField("placement_group_id"):
+            held[actor.job_id.hex()] += actor.required_resources.get(resource, 0.0)
     held.pop(ours, None)
-    table: Any = gcs_pb2.JobTableData  # type: ignore[attr-defined]
-    content = state._connect_and_get_accessor().get_job_table(
-        skip_submission_job_info_field=True, skip_is_running_tasks_field=True
-    )
-    return _described(held, need, [table.FromString(row) for row in content])
-
-
-def _actors_outside_groups(resource: str) -> Iterable[tuple[str, float]]:
-    """The job of every actor that takes the resource by itself, and how much of it."""
-    from ray._private.state import state
-    from ray.core.generated import gcs_pb2
-
-    table: Any = gcs_pb2.ActorTableData  # type: ignore[attr-defined]
-    for content in state._connect_and_get_accessor().get_actor_table(None, "ALIVE"):
-        actor = table.FromString(content)
-        if not actor.HasField("placement_group_id") and (amount := actor.required_resources.get(resource, 0.0)):
-            yield actor.job_id.hex(), amount
+    jobs = head_table("Job", skip_submission_job_info_field=True, skip_is_running_tasks_field=True)
+    return _described(held, need, jobs)
 
 
 def _described(held: Mapping[str, float], need: float, jobs: Collection[Any]) -> list[Holder]:
     """Holders, the largest first, each with what Ray's table of jobs knows of its driver."""
-    known = {job.job_id.hex(): job for job in jobs}
+    drivers = {job.job_id.hex(): job for job in jobs}
     holders = []
     for job, amount in sorted(held.items(), key=lambda item: (-item[1], item[0])):
-        if slots := round(amount / need):
-            driver = known.get(job)
-            if driver is None:
-                holders.append(Holder(job, slots))
-                continue
+        slots = round(amount / need)
+        if slots and job not in drivers:
+            holders.append(Holder(job, slots))
+        elif slots:
+            driver = drivers[job]
             entry = " ".join(driver.entrypoint.split())
             entry = entry if len(entry) <= ENTRY_LENGTH else f"{entry[: ENTRY_LENGTH - 3]}..."
             place = f"process {driver.driver_pid} on {driver.driver_address.ip_address}" if driver.driver_pid else ""
