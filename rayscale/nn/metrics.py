@@ -47,14 +47,10 @@ def averages(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict
 def scores(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(precision, recall, F1) of each class; 0 where there is nothing to divide by."""
     right, predicted, true = (np.asarray(counts, dtype=np.float64) for counts in (right, predicted, true))
-    precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
-    recall = np.divide(right, true, out=np.zeros_like(right), where=true > 0)
     # 2 right / (true + predicted) is the harmonic mean of the two, and defined where either is.
-    return (
-        precision,
-        recall,
-        np.divide(2 * right, true + predicted, out=np.zeros_like(right), where=true + predicted > 0),
-    )
+    parts = ((right, predicted), (right, true), (2 * right, true + predicted))
+    precision, recall, f1 = (np.divide(a, b, out=np.zeros_like(a), where=b > 0) for a, b in parts)
+    return precision, recall, f1
 
 
 def class_table(

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+import yaml
+
 from rayscale.errors import InputError, LeaseLostError, StorageError
 from rayscale.on_ray import driver_savepoints
 from rayscale.on_ray.event_text import event_text
@@ -106,7 +108,9 @@ def _fetch_model(files: Any) -> dict[str, Any]:
 def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None:
     study, store = driver.study, driver.store
     with ExitStack() as stack, driver.telling_of_an_end():
-        if address == "local" and not _has_ray():
+        # Whether the caller has joined a Ray, without importing it.
+        joined = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+        if address == "local" and not joined:
             machine = this_machine(study.run.accelerator, driver.trials_per_gpu)
         else:
             machine = driver.connect(stack, address).machine
@@ -121,11 +125,6 @@ def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None
         rebuild_report(store)
     log_event(store, {"event": "run_ended"})
     return Run(store)
-
-
-def _has_ray() -> bool:
-    """Whether the caller has joined a Ray; without importing it."""
-    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 @dataclass
@@ -207,16 +206,15 @@ class _Driver:
         self.pending = [p for p in plan.trials if p.trial.trial_id in again]
         self.outcomes.records = {i: record for i, record in known.items() if i not in again}
         if self.executor == "inline" and (wide := [p for p in self.pending if p.trial.gpus > 1]):
-            raise InputError(
-                f"executor inline runs in this one process; {len(wide)} of the trials want more than one GPU, such as "
-                f"{wide[0].trial.trial_id}; use --only with a trial of one GPU, or executor lanes",
-                code="inline_gpus",
-            )
+            wants = f"{len(wide)} of the trials want more than one GPU, such as {wide[0].trial.trial_id}"
+            advice = "use --only with a trial of one GPU, or executor lanes"
+            raise InputError(f"executor inline runs in this one process; {wants}; {advice}", code="inline_gpus")
         for damage in damaged:
             self.observer.say(damage.told)
         self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
-            text = Path(path).read_bytes() if path else _as_yaml(self.study)
+            study = yaml.safe_dump(self.study.model_dump(mode="json"), sort_keys=False).encode()
+            text = Path(path).read_bytes() if path else study
             recover(self.ledger, damaged)
             self.store.write("study.yaml", text)
             self.store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
@@ -247,9 +245,9 @@ class _Driver:
             return False
         specs = {spec_of(p.trial.model) for p in self.pending}
         with naming_fields(self.study):
-            known = find_all(self.study, list(specs), self._seeds())
-        if all(known.values()):
-            self.prepared = {name: prepared for name, prepared in known.items() if prepared}
+            ready = find_all(self.study, list(specs), self._seeds())
+        if all(ready.values()):
+            self.prepared = {name: prepared for name, prepared in ready.items() if prepared}
         elif self.session is None and _is_small(self.study):
             self._prepare(Here())
         return bool(self.prepared)
@@ -299,17 +297,17 @@ class _Driver:
         if not self.pending:
             return
         self.progress = Progress(self.plan, starts=self.executor != "inline")
-        training = TrialRunner(
+        runner = TrialRunner(
             self.study, self.plan, self.pending, self.prepared, self.outcomes, self.saving, self.only,
             self._log, self._show,
         )  # fmt: skip
         with naming_fields(self.study):
-            training.check_subsets()
+            runner.check_subsets()
         if self.executor == "inline":
-            training.run_inline()
+            runner.run_inline()
         else:
             self.observer.phase("starting lanes")
-            training.run_in_lanes(self.session, self.host)
+            runner.run_in_lanes(self.session, self.host)
         self._clear_savepoints()
 
     def _leave_out_childless(self) -> None:
@@ -348,9 +346,3 @@ def _is_small(study: Study) -> bool:
         return False
     sources = [source.path for source in list_sources(study.data) if source.path != BUILT_IN]
     return sum(map(unpacked_size, sources)) <= SMALL_BYTES
-
-
-def _as_yaml(study: Study) -> bytes:
-    import yaml
-
-    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False).encode()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import ClusterError
-from rayscale.on_ray.session.waiting import Wait
+from rayscale.on_ray.session.occupancy import Wait
 from rayscale.plan.estimate import Planned
 from rayscale.plan.heads import check_positions
 from rayscale.plan.plan import Plan

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from rayscale.system.overrides import overridden
 from rayscale.text.normalise import mix
 
 #: Architectures whose masks do not go by row: rows are not the first dimension of their tensors, tokens of padding have
@@ -144,26 +145,16 @@ def by_row(now: Masks | None) -> Iterator[None]:
         yield
         return
     _now, _plain = now, (functional.dropout, functional.scaled_dot_product_attention)
-    functional.dropout, functional.scaled_dot_product_attention = _drop, _attend
     try:
-        yield
+        with overridden(functional, dropout=_drop, scaled_dot_product_attention=_attend):
+            yield
     finally:
-        _now, (functional.dropout, functional.scaled_dot_product_attention) = None, _plain
+        _now = None
 
 
 def again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """For gradient checkpointing: what is computed once more drops the same."""
-    now = _now
-    return nullcontext(), nullcontext() if now is None else _at(now, now.site)
-
-
-@contextmanager
-def _at(now: Masks, site: int) -> Iterator[None]:
-    after, now.site = now.site, site
-    try:
-        yield
-    finally:
-        now.site = after
+    return nullcontext(), nullcontext() if _now is None else overridden(_now, site=_now.site)
 
 
 def attention_lines(share: float, heads: int, *, firsts: bool) -> Lines | None:

@@ -14,9 +14,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from rayscale.errors import TrialError
+from rayscale.nn.loading import quiet
 from rayscale.nn.models.objectives import TYPES
 from rayscale.plan.heads import positions_of
 from rayscale.study.checkpoints import NAMES, special_ids, special_token, tokenizer_files
@@ -115,15 +115,12 @@ def _write(config: dict[str, Any], folder: Path) -> None:
 
 def _loads_as(tokenizer: Tokenizer, folder: Path) -> bool:
     """Whether `AutoTokenizer` makes this tokenizer of the folder."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
     try:
-        # A folder that was just written here: nothing is downloaded that a revision could pin.
-        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)  # nosec B615
+        with quiet():
+            # A folder that was just written here: nothing is downloaded that a revision could pin.
+            loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)  # nosec B615
     except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError):
         return False
-    finally:
-        transformers_logging.set_verbosity(level)
     backend: Tokenizer | None = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         return False

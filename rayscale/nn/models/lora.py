@@ -17,22 +17,16 @@ from rayscale.study.lora import Lora
 def adapt(model: PreTrainedModel, lora: Lora, seed: int, head: Iterable[nn.Parameter]) -> None:
     """Freeze the model but for the `head` of its task, and put adapters, drawn by `seed`, into its linear layers.
 
-    Experts of a mixture stay as they are (see `Lora.choose`).
-
-    They begin as no change: B is zero. Raises InputError without peft, and as `Lora.choose` does.
+    Experts of a mixture stay as they are (see `Lora.choose`). Adapters begin as no change: B is zero. Raises InputError
+    without peft, and as `Lora.choose` does.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise InputError(
-            f"lora needs peft, which cannot be imported here ({error}); pip install 'rayscale[lora]'",
-            code="missing_extra",
-        ) from error
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and LAYER_NUMBER.search(f"{name}.")
-    }
+        text = f"lora needs peft, which cannot be imported here ({error}); pip install 'rayscale[lora]'"
+        raise InputError(text, code="missing_extra") from error
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+    layers = {name: module for name, module in linear.items() if LAYER_NUMBER.search(f"{name}.")}
     chosen = lora.choose(layers)
     config = LoraConfig(
         r=lora.rank,

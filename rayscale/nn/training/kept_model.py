@@ -36,31 +36,18 @@ FREE = {
 class ModelRecipe:
     """What a model is built and made ready by, besides the seed and the tokens of its texts; see `build_model`.
 
-    `settings` are those of training, without FREE ones.
+    `settings` are those of training, without FREE ones; `needs` what else `build_model` is given.
     """
 
     spec: ModelSpec
     task: Mapping[str, Any]
     settings: Mapping[str, Any]
-    labels: list[str]
-    vocab_size: int
-    max_length: int
-    token_ids: Mapping[str, int]
-    checkpoint: str | None
+    needs: Mapping[str, Any]
     device: torch.device
 
     def build(self, seed: int) -> PreTrainedModel:
         """The model on the CPU, as `build_model` makes it."""
-        return build_model(
-            self.spec,
-            self.task["type"],
-            labels=self.labels,
-            vocab_size=self.vocab_size,
-            max_length=self.max_length,
-            seed=seed,
-            token_ids=self.token_ids,
-            checkpoint=self.checkpoint,
-        )
+        return build_model(self.spec, self.task["type"], seed=seed, **self.needs)
 
 
 class ReadyModel:

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from rayscale.nn.models.weights import read_weights, write_weights
+from rayscale.nn.models.weights import read_weights
 from rayscale.nn.ranks import Group
 from rayscale.nn.training.course import SpeedWindow
 from rayscale.runs.savepoints import DamagedError
@@ -98,11 +98,6 @@ def parse(files: Mapping[str, bytes]) -> SavedState:
         return SavedState(safetensors.torch.load(files[WEIGHTS]), safetensors.torch.load(files[OPTIMIZER]), state, best)
     except (KeyError, ValueError, safetensors.SafetensorError) as error:
         raise DamagedError(f"{type(error).__name__}: {error}") from None
-
-
-def put_weights(saved: SavedState, model: nn.Module) -> None:
-    """Overwrite the model's parameters and buffers."""
-    write_weights(saved.weights, model)
 
 
 def put_optimizer(saved: SavedState, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

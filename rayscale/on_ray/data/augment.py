@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,10 @@ from rayscale.text.augment.chain import Chain, fingerprint
 class Offered:
     """An augmentation on its way to the workers: its entry in a study, and the files that its settings name."""
 
-    entry: Mapping[str, Any]
-    files: Mapping[tuple[str, str], tuple[Parcel, str]]  # (step, setting) → the folder, the name of a file in it
-    mark: str
-
-    def __hash__(self) -> int:
-        return hash(self.mark)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Offered) and other.mark == self.mark
+    entry: Mapping[str, Any] = field(compare=False)
+    #: (step, setting) → the folder, the name of a file in it
+    files: Mapping[tuple[str, str], tuple[Parcel, str]] = field(compare=False)
+    mark: str  # by which two are the same
 
 
 def augment(augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterator[pa.Table]:

@@ -75,7 +75,6 @@ class LanePool(LaneRules):
         return {
             "running": running,
             "lanes_starting": sum(lane.starting for lane in self._lanes.values()),
-            "lanes": len(self._lanes),
             "slots": self._slots,
             "room": self._room,
             "waits": self._wait(),

@@ -84,8 +84,8 @@ def open_host(environment: Mapping[str, str]) -> Any:
 
     It and all that it starts have these variables: the Ray may be one that was started without them.
     """
-    host: Any = ray.remote(_TrainerHost)
-    host = host.options(
+    actor: Any = ray.remote(_TrainerHost)
+    host = actor.options(
         num_cpus=0,
         max_concurrency=1000,
         max_restarts=HOST_RESTARTS,

@@ -1,11 +1,14 @@
-"""Who holds a cluster's worker slots: how many are left for a run, and what a person hears while it waits for them."""
+"""Who holds a cluster's worker slots: how many are left for a run, and what it says and does while it waits."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from rayscale.errors import ClusterError
+from rayscale.runs.events import Event
 
 if TYPE_CHECKING:
     from rayscale.on_ray.session.capacity import Capacity
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 #: Ray tells what is free a moment later than who was placed; others hold what they held in so many looks.
 LOOKS = 3
 ROUNDING = 1e-6
+SAY_SECONDS = 30.0  # between two notes of a run that waits
+QUIET_SECONDS = 3.0  # slots change hands; a wait is worth a word from here on
 ENTRY_LENGTH = 100  # characters of a job's command that are shown
 
 
@@ -81,6 +86,37 @@ def waiting_text(sizes: Mapping[int, int], slots: int, room: int, holders: Seque
     since = f" for {duration(seconds)} so far" if seconds >= 1 else ""
     free = f"{wants} left to run, {room} of {slots} slots free"
     return f"Waiting{since} for free worker slots: {free}. Who holds them: {who}."
+
+
+@dataclass
+class Wait:
+    """`most` is how many seconds a run may wait in one go, None for no limit; `log` takes events of the run."""
+
+    most: float | None
+    log: Callable[[Event], None]
+    _spoke: float | None = None  # when
+
+    def look(self, now: Mapping[str, Any], clock: float) -> bool:
+        """Whether the run waits, by the pool's snapshot; says so every 30 s, and when it is over.
+
+        Raises ClusterError at the limit: what is left is not run, and nothing is recorded of it.
+        """
+        waits = now["waits"]
+        if waits is None:
+            if self._spoke is not None:
+                self.log({"event": "slots_free", "room": now["room"], "slots": now["slots"]})
+            self._spoke = None
+            return False
+        text = waiting_text(waits["sizes"], now["slots"], now["room"], now["holders"], waits["seconds"])
+        if self.most is not None and waits["seconds"] > self.most:
+            advice = "Run the same command when they are free, or write wait_seconds: null to wait without a limit"
+            reason = f"no slots came free in run.wait_seconds: {self.most:g}. {text} {advice}"
+            raise ClusterError(reason, code="slots_busy")
+        if waits["seconds"] >= QUIET_SECONDS and (self._spoke is None or clock - self._spoke >= SAY_SECONDS):
+            self._spoke = clock
+            sizes = {str(size): number for size, number in waits["sizes"].items()}
+            self.log({"event": "waiting_for_slots", "reason": text, "sizes": sizes})
+        return True
 
 
 # ---- as Ray tells it

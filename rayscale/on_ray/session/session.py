@@ -29,6 +29,7 @@ from rayscale.system.overrides import overridden
 from rayscale.system.signals import came, check, deferred, last_words
 
 START_ATTEMPTS = 3
+_OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "rayscale"}
 RAYLET = "rayscale-node"  # the raylet of a run's own Ray: see _unfindable
 
 
@@ -147,7 +148,13 @@ def is_same(address: str, there: str) -> bool:
 def _joined(address: str, wanted: tuple[str, int], hang_seconds: float) -> Iterator[Session]:
     with _shut_down():
         with _undisturbed():
-            session = _join(address, wanted, hang_seconds)
+            _knock(address)
+            environment = {"env_vars": settings(hang_seconds), **_code()}
+            try:
+                ray.init(address=address, runtime_env=environment, **_OPTIONS)
+            except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
+                raise _unreachable(address, error) from error
+            session = Session(*find_capacity(address, *wanted), len(living_nodes()), False)
         yield session
 
 
@@ -227,10 +234,8 @@ def _init(machine: Machine, folder: str) -> None:
         num_gpus=machine.gpus,
         resources={} if gpu else {SLOT: machine.slots},
         include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        namespace="rayscale",
         _temp_dir=folder,
+        **_OPTIONS,
     )
 
 
@@ -248,21 +253,6 @@ def _unreachable(address: str, error: Exception) -> ClusterError:
     reason = str(error).splitlines()[0]
     text = f"no Ray cluster at {address}: {reason}; check `ray status` there, and RAY_AUTH_TOKEN if it wants a token"
     return ClusterError(text, code="cluster_unreachable")
-
-
-def _join(address: str, wanted: tuple[str, int], hang_seconds: float) -> Session:
-    _knock(address)
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace="rayscale",
-            runtime_env={"env_vars": settings(hang_seconds), **_code()},
-        )
-    except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
-        raise _unreachable(address, error) from error
-    return Session(*find_capacity(address, *wanted), len(living_nodes()), False)
 
 
 def _code() -> dict[str, list[str]]:

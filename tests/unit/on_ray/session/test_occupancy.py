@@ -17,14 +17,16 @@ from rayscale.on_ray.session.capacity import SLOT, Capacity
 from rayscale.on_ray.session.occupancy import (
     ENTRY_LENGTH,
     LOOKS,
+    QUIET_SECONDS,
+    SAY_SECONDS,
     Holder,
     NodeUse,
+    Wait,
     _described,
     held_by_others,
     look_at,
     waiting_text,
 )
-from rayscale.on_ray.session.waiting import QUIET_SECONDS, SAY_SECONDS, Wait
 
 SLOTS = Capacity(SLOT, 1, {"CPU": 0, SLOT: 1})
 SHARED = Capacity("GPU", 1, {"CPU": 0, "GPU": 0.3333}, 3)
