@@ -61,26 +61,22 @@ def keep_freed_memory() -> None:
     """Lets a training step reuse the memory of the step before instead of asking the system for fresh pages.
 
     Logits are megabytes, which glibc gives back at once and faults in again: measured, 11-23% of a step on narrow
-    models. The setting cannot be read back, so it stays; it changes no number. Nothing happens without glibc.
+    models. The setting cannot be read back, so it stays; it changes no number.
     """
     for threshold in (MMAP_THRESHOLD, TRIM_THRESHOLD):
         _glibc("mallopt", *threshold)
 
 
 def free_memory(device: torch.device) -> None:
-    """Gives back what nothing refers to any more: to the system, and to the device."""
+    """Gives back what nothing refers to any more, to the system and the device: the next trial's peak is its own."""
     gc.collect()
-    return_freed_memory()
+    _glibc("malloc_trim", 0)
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def return_freed_memory() -> None:
-    """Gives free memory back to the system, so that the next trial's peak is its own. Nothing happens without glibc."""
-    _glibc("malloc_trim", 0)
-
-
 def _glibc(name: str, *values: int) -> None:
+    """Call a function of glibc; nothing without it."""
     function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
     if function is not None:
         function(*values)

@@ -23,16 +23,19 @@ def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
     if not total:
         raise ValueError("a confusion matrix without rows has no metrics")
     right, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    seen = (true + predicted) > 0
-    return {"accuracy": float(right.sum() / total), **averages(right[seen], predicted[seen], true[seen])}
+    return {"accuracy": float(right.sum() / total), **averages(right, predicted, true)}
 
 
-def averages(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+def averages(
+    right: np.ndarray, predicted: np.ndarray, true: np.ndarray, *, all_classes: bool = False
+) -> dict[str, float]:
     """precision_macro, recall_macro, f1_micro, f1_macro and f1_weighted of classes (classes,).
 
-    For each class: how often it was predicted and true, predicted, true. Classes without any count are 0 in the macro
-    average; with no true one at all f1_weighted is 0.
+    For each class: how often it was predicted and true, predicted, true. Classes without any count are left out, or
+    with `all_classes` are 0 in the macro average; with no true one at all f1_weighted is 0.
     """
+    occurring = (predicted + true > 0) | all_classes
+    right, predicted, true = right[occurring], predicted[occurring], true[occurring]
     precision, recall, f1 = scores(right, predicted, true)
     both, support = float(true.sum() + predicted.sum()), float(true.sum())
     return {

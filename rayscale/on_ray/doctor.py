@@ -7,13 +7,13 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import ClusterError
 from rayscale.system.doctor import Finding, installed
-from rayscale.system.machine import Machine
+from rayscale.system.machine import Machine, nearest_folder
 from rayscale.system.storage import Store
 
 if TYPE_CHECKING:
@@ -47,13 +47,11 @@ def examine_cluster(address: str, study: Study | None) -> tuple[list[Finding], M
     try:
         with connect(address, *wanted) as session:
             offered = f"{session.machine.slots} slots ({session.machine.device_name}) on {session.nodes} nodes"
-            findings = [Finding("cluster", "ok", f"{address}: {offered}")]
+            finding = Finding("cluster", "ok", f"{address}: {offered}")
             if not session.machine.slots:
-                fix = "start nodes with GPUs or CPUs to offer"
-                findings = [Finding("cluster", "fail", f"{address}: {offered}", fix)]
+                finding = replace(finding, level="fail", mend="start nodes with GPUs or CPUs to offer")
             storage = Store.open(study.run.storage if study else "runs").local
-            nodes = _ask_nodes(storage)
-            return [*findings, *judge_nodes(nodes, installed(PACKAGES), storage)], session.machine
+            return [finding, *judge_nodes(_ask_nodes(storage), installed(PACKAGES), storage)], session.machine
     except ClusterError as error:
         return [Finding("cluster", "fail", str(error), "check `ray status` there, the address, and the token")], None
 
@@ -121,8 +119,6 @@ def _offered(resources: Mapping[str, float]) -> dict[str, float]:
 
 def _marker(storage: Path | None) -> Path | None:
     """A file that nodes look for, in the nearest folder of the storage that is here."""
-    from rayscale.system.machine import nearest_folder
-
     if storage is None:
         return None
     marker = nearest_folder(storage) / f".rayscale-seen-{uuid.uuid4().hex}"

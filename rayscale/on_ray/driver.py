@@ -121,7 +121,7 @@ def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None
         driver.execute()
     with driver.telling_of_an_end():
         driver.observer.phase("fitting the laws")
-        driver.ledger.guard()
+        driver.outcomes.ledger.guard()
         rebuild_report(store)
     log_event(store, {"event": "run_ended"})
     return Run(store)
@@ -144,24 +144,14 @@ class _Driver:
     prepared: dict[str, Prepared] = field(default_factory=dict)
 
     @property
-    def ledger(self) -> Ledger:
-        """The run's records."""
-        return self.outcomes.ledger
-
-    @property
     def store(self) -> Store:
         """The run's folder."""
         return self.outcomes.store
 
     @property
-    def executor(self) -> str:
-        """How trials are run: lanes, isolated or inline."""
-        return self.outcomes.executor
-
-    @property
     def trials_per_gpu(self) -> int:
         """How many trials share a GPU: none where one runs after the other in this process."""
-        return 1 if self.executor == "inline" else self.study.run.trials_per_gpu
+        return 1 if self.outcomes.executor == "inline" else self.study.run.trials_per_gpu
 
     @contextmanager
     def telling_of_an_end(self) -> Iterator[None]:
@@ -195,7 +185,7 @@ class _Driver:
         if self.only and self.only not in planned:
             reason = f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids"
             raise InputError(reason, code="unknown_trial", where="--only")
-        earlier, damaged = self.ledger.read()
+        earlier, damaged = self.outcomes.ledger.read()
         if any(r.row["executor"] == "simulated" for r in earlier):
             reason = f"{self.store.location} holds simulated trials; give another folder with --out"
             raise InputError(reason, code="simulated_run")
@@ -205,7 +195,7 @@ class _Driver:
         again = {self.only} if self.only else set(planned) - stands
         self.pending = [p for p in plan.trials if p.trial.trial_id in again]
         self.outcomes.records = {i: record for i, record in known.items() if i not in again}
-        if self.executor == "inline" and (wide := [p for p in self.pending if p.trial.gpus > 1]):
+        if self.outcomes.executor == "inline" and (wide := [p for p in self.pending if p.trial.gpus > 1]):
             wants = f"{len(wide)} of the trials want more than one GPU, such as {wide[0].trial.trial_id}"
             advice = "use --only with a trial of one GPU, or executor lanes"
             raise InputError(f"executor inline runs in this one process; {wants}; {advice}", code="inline_gpus")
@@ -215,7 +205,7 @@ class _Driver:
         if self.agreed:
             study = yaml.safe_dump(self.study.model_dump(mode="json"), sort_keys=False).encode()
             text = Path(path).read_bytes() if path else study
-            recover(self.ledger, damaged)
+            recover(self.outcomes.ledger, damaged)
             self.store.write("study.yaml", text)
             self.store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
             self._begin_saving()
@@ -241,7 +231,7 @@ class _Driver:
         """Whether no Ray is needed: nothing to train, or an inline run of text that is prepared already, or small."""
         if not self.pending:
             return True
-        if self.executor != "inline":
+        if self.outcomes.executor != "inline":
             return False
         specs = {spec_of(p.trial.model) for p in self.pending}
         with naming_fields(self.study):
@@ -282,7 +272,7 @@ class _Driver:
             blind = driver_savepoints.blind_nodes(self.saving, self.session.worker_resources)
             if text := driver_savepoints.check_seen(blind, self.study, self.pending, self.store):
                 self._log({"event": "checkpoints_off", "hosts": blind, "reason": text})
-        if self.pending and self.executor != "inline":
+        if self.pending and self.outcomes.executor != "inline":
             self.host = open_host(self.session.missing)
         self._prepare()
 
@@ -296,14 +286,14 @@ class _Driver:
             self.observer.say(text)
         if not self.pending:
             return
-        self.progress = Progress(self.plan, starts=self.executor != "inline")
+        self.progress = Progress(self.plan, starts=self.outcomes.executor != "inline")
         runner = TrialRunner(
             self.study, self.plan, self.pending, self.prepared, self.outcomes, self.saving, self.only,
             self._log, self._show,
         )  # fmt: skip
         with naming_fields(self.study):
             runner.check_subsets()
-        if self.executor == "inline":
+        if self.outcomes.executor == "inline":
             runner.run_inline()
         else:
             self.observer.phase("starting lanes")

@@ -35,8 +35,8 @@ class Progress:
     def look(self, records: Mapping[str, TrialRecord], running: Sequence[Mapping[str, Any]], phase: str) -> Snapshot:
         """The state of the run from its records and from what the workers say of the trials they are at."""
         seconds = {trial["trial_id"]: trial["seconds"] for trial in running}
-        steps = [(trial["trial_id"], trial.get("step") or 0, trial.get("steps") or 0) for trial in running]
-        shares = {trial_id: step / most for trial_id, step, most in steps if step and most}
+        begun = [trial for trial in running if trial.get("step") and trial.get("steps")]
+        shares = {trial["trial_id"]: trial["step"] / trial["steps"] for trial in begun}
         self._earlier = len(records) if self._earlier < 0 else self._earlier
         self._starting = self._starting and not running and len(records) == self._earlier
         since = time.monotonic() - self._started if self._starting else None

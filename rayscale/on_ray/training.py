@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,8 @@ class TrialRunner:
         recorded = set(self.outcomes.records)
         planned = [p for p in self.plan.trials if not self.only or p.trial.trial_id in {*recorded, self.only}]
         room = [machine.slots]  # as the pool finds it
-        grid = _Thread(lambda: run_grid(planned, recorded, lambda: room[0], pool, self.outcomes.store))
+        work = partial(run_grid, planned, recorded, lambda: room[0], pool, self.outcomes.store)
+        grid = _Thread(target=work, daemon=True, name="rayscale-tune")
         grid.start()
         try:
             self._collect(pool, grid, room)
@@ -175,17 +177,13 @@ class TrialRunner:
 
 
 class _Thread(threading.Thread):
-    """A daemon thread that keeps its error."""
+    """A thread that keeps its error."""
 
-    def __init__(self, work: Any) -> None:
-        super().__init__(daemon=True, name="rayscale-tune")
-        self._work = work
-        self.error: BaseException | None = None
+    error: BaseException | None = None
 
     def run(self) -> None:
-        """Do the work."""
         try:
-            self._work()
+            super().run()
         except BaseException as error:  # the main thread raises it
             self.error = error
 

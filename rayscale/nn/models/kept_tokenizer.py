@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +27,14 @@ _ROLES_FILE = "special_tokens_map.json"
 _PARTS = ("model", "normalizer", "pre_tokenizer", "decoder", "added_tokens")
 
 
-@dataclass(frozen=True)
-class InputFormat:
-    """What a model was given in training: the kinds of its tokens (`types`) or not, and texts of `length` tokens at
-    most, which were cut at the end and padded there; None where the rows are full windows."""
-
-    types: bool
-    length: int | None
-
-
 def write_tokenizer(
-    prepared: Path, checkpoint: Path | None, model: PreTrainedModel, given: InputFormat, into: Path
+    prepared: Path, checkpoint: Path | None, model: PreTrainedModel, types: bool, length: int | None, into: Path
 ) -> None:
     """Write the tokenizer that the text was `prepared` with, and what else the checkpoint has beside it, into a folder
     that has a config.json already.
+
+    In training the model was given the kinds of its tokens (`types`) or not, and texts of `length` tokens at most, cut
+    and padded at the end; None where the rows are full windows.
 
     Raises TrialError where what `AutoTokenizer` makes of it is not the tokenizer of the training.
     """
@@ -52,7 +45,7 @@ def write_tokenizer(
     for name in NAMES:
         shutil.copyfile(prepared / name, into / name)
     tokenizer = Tokenizer.from_file(str(into / NAMES[0]))
-    config = _fitted(json.loads((into / NAMES[1]).read_text(encoding="utf-8")), tokenizer, model, given)
+    config = _fitted(json.loads((into / NAMES[1]).read_text(encoding="utf-8")), tokenizer, model, types, length)
     _write(config, into)
     if _loads_as(tokenizer, into):
         return
@@ -69,14 +62,15 @@ def write_tokenizer(
         )
 
 
-def _fitted(config: dict[str, Any], tokenizer: Tokenizer, model: PreTrainedModel, given: InputFormat) -> dict[str, Any]:
+def _fitted(
+    config: dict[str, Any], tokenizer: Tokenizer, model: PreTrainedModel, types: bool, length: int | None
+) -> dict[str, Any]:
     """tokenizer_config.json, such that the usual call gives what the model was given."""
     config = {name: value for name, value in config.items() if name != "auto_map"}  # code that is not copied
-    types = [TYPES] if given.types else []
-    config["model_input_names"] = ["input_ids", *types, "attention_mask"]
-    if given.length is None:
+    config["model_input_names"] = ["input_ids", *([TYPES] if types else []), "attention_mask"]
+    if length is None:
         return config
-    limits = (given.length, config.get("model_max_length"), positions_of(lambda key: getattr(model.config, key, None)))
+    limits = (length, config.get("model_max_length"), positions_of(lambda key: getattr(model.config, key, None)))
     config["model_max_length"] = int(min(limit for limit in limits if isinstance(limit, (int, float)) and limit > 0))
     config |= {"padding_side": "right", "truncation_side": "right"}
     if (padding := _padding(config, tokenizer, model)) is not None:

@@ -48,19 +48,14 @@ def adapt(model: PreTrainedModel, lora: Lora, seed: int, head: Iterable[nn.Param
 
 def adapter_parameters(model: nn.Module) -> set[int]:
     """`id` of every parameter of an adapter."""
-    if not is_adapted(model):
+    if not hasattr(model, "peft_config"):
         return set()
     return {id(parameter) for name, parameter in model.named_parameters() if ".lora_" in name}
 
 
-def is_adapted(model: nn.Module) -> bool:
-    """Whether `adapt` was here, and `merge` not yet."""
-    return hasattr(model, "peft_config")
-
-
 def merge(model: PreTrainedModel) -> None:
     """Add the adapters to the weights beside which they stand: what is left is a model of transformers alone."""
-    if not is_adapted(model):
+    if not hasattr(model, "peft_config"):
         return
     from peft.tuners.lora import LoraLayer
 

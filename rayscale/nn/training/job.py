@@ -121,9 +121,7 @@ def prepare_job(
     kept: KeptModel | None = None,
 ) -> Job:
     """Builds the model on its device, or takes the `kept` one, and resolves what the trial leaves open: rate,
-    micro-batch, precision.
-
-    `most` is a limit to the micro-batch, where memory did not suffice for the usual one.
+    micro-batch (`most` at most, where memory did not suffice for the usual one), precision.
 
     Raises DataError for a subset or test split without rows and for too long rows, InputError as `build_model` does.
     """
@@ -154,8 +152,7 @@ def prepare_job(
     free = {name: value for name, value in trial.training.items() if name not in FREE}
     recipe = ModelRecipe(trial.model, trial.task, free, needs, group.device)
     ready = kept.take(recipe, trial.seed, prepared) if kept is not None else None
-    if ready is None:
-        ready = _make_ready(recipe, trial, prepared, group, objective)
+    ready = ready or _make_ready(recipe, trial, prepared, group, objective)
     size, model_type = ready.size, ready.model.config.model_type
     global_batch = min(settings.global_batch, len(rows))
     usual = min(math.ceil(global_batch / group.world_size), micro_batch_rows(trial))

@@ -116,7 +116,8 @@ class SavepointKeeper:
         self._model, self._optimizer, self._course, self._pulse = model, optimizer, course, pulse
         group, at, saved = self.job.group, resume.Position(0), self._saved
         if saved is not None:
-            at = saved.position(group.rank)
+            state = saved.state
+            at = resume.Position(state["step"], state["ranks"][group.rank]["loss_sum"], state["target_sum"])
             resume.put_optimizer(saved, model, optimizer)
             resume.restore_course(saved, course, group.device)
             resume.put_generators(saved, group)
@@ -149,13 +150,9 @@ class SavepointKeeper:
 
     def _save(self, at: resume.Position, trained: float) -> None:
         assert self.saving is not None
-        job, per_epoch = self.job, self.job.steps // self.job.settings.epochs
-        state = {
-            "epoch": at.step // per_epoch,
-            "batch": at.step % per_epoch,
-            "micro_batch": job.micro_batch,
-            "course": resume.tell_course(self._course, trained),
-        }
+        job, course = self.job, resume.tell_course(self._course, trained)
+        epoch, batch = divmod(at.step, job.steps // job.settings.epochs)
+        state = {"epoch": epoch, "batch": batch, "micro_batch": job.micro_batch, "course": course}
         files = resume.capture(self._model, self._optimizer, job.group, at, state, self._course.watch.weights)
         if self._attempt is not None:
             if sees(self.saving.store, self.saving.token):
@@ -211,7 +208,6 @@ class _Writer(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Write it."""
         began = time.monotonic()
         try:
             self.bytes = self.savepoints.write(self.step, self._files)

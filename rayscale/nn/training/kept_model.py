@@ -7,7 +7,8 @@ the same code from the same seed, and nothing else of a model changes while it i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,9 +88,10 @@ class ReadyModel:
         if rows is not None:
             model.set_input_embeddings(rows.table[0])
         first = self._draw(seed)
+        tensors = (itertools.chain(source.parameters(), source.buffers()) for source in (model, first))
         with torch.no_grad():
-            for mine, given in zip(_tensors(model), _tensors(first), strict=True):
-                mine.copy_(given)
+            for kept, given in zip(*tensors, strict=True):
+                kept.copy_(given)
             if rows is not None:
                 torch.index_select(rows.table[0].weight, 0, rows.used, out=rows.weight.data)  # type: ignore[arg-type]
                 model.set_input_embeddings(rows)
@@ -139,8 +141,3 @@ class KeptModel:
                 return
             ready.recorder.end()
         self.ready = ready
-
-
-def _tensors(model: PreTrainedModel) -> Iterator[torch.Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()

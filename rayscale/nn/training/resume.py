@@ -50,10 +50,6 @@ class SavedState:
     state: Mapping[str, Any]
     best: Mapping[str, torch.Tensor]
 
-    def position(self, rank: int) -> Position:
-        """Where this rank goes on."""
-        return Position(self.state["step"], self.state["ranks"][rank]["loss_sum"], self.state["target_sum"])
-
 
 def owner_of(trial: Trial, world_size: int) -> dict[str, Any]:
     """Whose savepoints these are: another trial, version or number of ranks cannot go on from them."""
@@ -139,9 +135,10 @@ def restore_course(saved: SavedState, course: Course, device: torch.device) -> N
 def tell_course(course: Course, train_seconds: float) -> dict[str, Any]:
     """What `restore_course` reads, as plain values."""
     speed = {"rows": course.speed.rows, "tokens": course.speed.tokens, "seconds": course.speed.so_far}
+    watch = {name: value for name, value in vars(course.watch).items() if name != "weights"}
     return {
         "curve": course.curve, "sums": course.sums, "train": train_seconds, "eval": course.eval_seconds, "speed": speed,
-        "watch": course.watch.tell(), "decay": course.decay,
+        "watch": watch, "decay": course.decay,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from rayscale.errors import TrialError
 from rayscale.nn.loading import quiet
-from rayscale.nn.models.kept_tokenizer import InputFormat, write_tokenizer
+from rayscale.nn.models.kept_tokenizer import write_tokenizer
 from rayscale.nn.models.objectives import TYPES, kinds_of
 from rayscale.nn.training.job import Job
 from rayscale.study.checkpoints import find_checkpoint
@@ -36,23 +36,19 @@ def save_model(job: Job, model: PreTrainedModel, checkpoint: str | None, folder:
         raise TrialError(f"no tokenizer at {prepared}; prepare the data again", code="no_tokenizer", permanent=True)
     if checkpoint is None and spec.path is not None:
         checkpoint = str(find_checkpoint(spec.path, spec.revision).folder)
+    types = TYPES in job.objective.extra(job.prepared.split("test"), np.arange(1), job.longest) and kinds_of(model) > 1
+    windows = find_kind(job.trial.task["type"]).axis == "tokens"
+    length = None if windows else job.trial.task["max_length"] or job.longest
 
     def write(part: Path) -> None:
         with _as_recorded(job, model), quiet():  # bars would break the lines of an inline run
             model.save_pretrained(part)
-        write_tokenizer(prepared, Path(checkpoint) if checkpoint else None, model, _input_format(job, model), part)
+        write_tokenizer(prepared, Path(checkpoint) if checkpoint else None, model, types, length, part)
 
     try:
         write_folder(folder, write, lambda _: False)
     except OSError as error:
         raise TrialError(f"the model cannot be saved to {folder}: {error}", code="not_saved") from error
-
-
-def _input_format(job: Job, model: PreTrainedModel) -> InputFormat:
-    """What the model of this job was given in training."""
-    extra = job.objective.extra(job.prepared.split("test"), np.arange(1), job.longest)
-    length = None if find_kind(job.trial.task["type"]).axis == "tokens" else job.trial.task["max_length"] or job.longest
-    return InputFormat(TYPES in extra and kinds_of(model) > 1, length)
 
 
 @contextlib.contextmanager

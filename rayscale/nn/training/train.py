@@ -26,6 +26,7 @@ from rayscale.nn.determinism import seed_everything, settled
 from rayscale.nn.metrics import METRICS
 from rayscale.nn.models import layers
 from rayscale.nn.models.lora import merge
+from rayscale.nn.models.objectives import Score
 from rayscale.nn.models.used_rows import wake_unused
 from rayscale.nn.models.weights import read_weights, write_weights
 from rayscale.nn.ranks import Group
@@ -75,17 +76,16 @@ def train_trial(
 
     With `world_size` > 1 every rank of an existing process group calls it with the same trial. `progress` gets {phase,
     step, steps, train_loss, micro_batch} about twice a second, and may raise to stop this rank. `save_to` is the folder
-    of the trained model (rank 0 writes it). With `saving` the trial goes on from its last savepoint, and ends as if it
-    had never stopped: bit for bit on a CPU, times aside. `micro_batch` is the most rows at once, less than usual where
-    memory did not suffice. With `kept`, one for all trials of a process, a lone worker takes over the model of the
-    trial before where that is the same, which changes no bit of the result. Losses are in nats, per token for causal-lm
-    and per example for classification; `status` is ok, or diverged: a loss that is no longer a number is a result, its
-    reason in `error`.
+    of the trained model (rank 0 writes it). With `saving` the trial resumes from its last savepoint, and ends as if it
+    had never stopped: bit for bit on a CPU, times aside. `micro_batch` is the most rows at once. With `kept`, one for
+    all trials of a process, a lone worker takes over the model of the trial before where that is the same, which
+    changes no bit of the result.
 
-    `train_loss` is the mean over the last tenth of the steps. `flops` counts real tokens, not padding (see
-    parameters.training_flops). The `validation_loss` of the curve is on the first rows of the validation split
-    (a fiftieth of the training rows, 16 to 512); that of the result is on all of it, null where it has no rows.
-    Where `early_stopping` ends the trial, or is asked for at all, the model is that of the lowest validation loss.
+    Losses are in nats per target. `status` is ok, or diverged: a loss that is no longer a number is a result, with its
+    reason in `error`. `train_loss` is the mean over the last tenth of the steps; `flops` counts real tokens, not
+    padding. The `validation_loss` of the curve is on the first rows of the validation split (a fiftieth of the training
+    rows, 16 to 512), that of the result on all of it, null where it has no rows. With `early_stopping` the model is
+    that of the lowest validation loss.
 
     Raises InputError and TrialError as `build_model` does, DataError for a subset or split without rows,
     MemoryTrialError where memory does not suffice for the micro-batch, TrialError where it does not for the model.
@@ -157,19 +157,11 @@ def _run(job: Job, course: Course, pulse: Heartbeat, keeper: SavepointKeeper) ->
         losses[column] = loss
         if not math.isfinite(loss):
             course.error = f"the {split} loss is {loss} after training; {_advice(job)}"
-    if losses["eval_loss"] is None or course.error is not None:
-        unknown = dict.fromkeys(("validation_loss", "eval_loss", *METRICS))
-        return {"status": "diverged", "error": course.error, **unknown, "metric_signature": None, "classes": ()}
-    assert score is not None
-    return {
-        "status": "ok",
-        "error": None,
-        **losses,
-        **dict.fromkeys(METRICS),
-        **score.metrics,
-        "metric_signature": score.signature,
-        "classes": score.classes,
-    }
+    status = "ok"
+    if losses["eval_loss"] is None or course.error is not None or score is None:
+        status, losses, score = "diverged", dict.fromkeys(losses), Score({})
+    metrics = {**dict.fromkeys(METRICS), **score.metrics, "metric_signature": score.signature, "classes": score.classes}
+    return {"status": status, "error": course.error, **losses, **metrics}
 
 
 def _train(job: Job, course: Course, pulse: Heartbeat, keeper: SavepointKeeper) -> None:

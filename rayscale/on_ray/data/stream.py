@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,22 +36,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stream:
-    """Prepared data on its way to the workers; `columns` refers to all but token ids, by split."""
+    """Prepared data on its way to the workers; `splits` refers to all but token ids and texts, and the tokens used."""
 
     light: Parcel
-    columns: Any
+    splits: Any
 
 
 def offer(prepared: Prepared, several_nodes: bool) -> Stream:
     """Offer prepared data of this node to workers, token ids left out."""
-    columns = {name: _columns(prepared.split(name)) for name in SPLITS}
-    return Stream(wrap(prepared.path, several_nodes, without=".arrow"), ray.put(columns))
-
-
-def _columns(split: Split) -> dict[str, Any]:
-    lengths = split.lengths.astype(np.int32)
-    return {"lengths": lengths, "labels": split.labels, "numbers": split.numbers, "lists": split.lists,
-            "tokens_used": split.used}  # fmt: skip
+    nothing = np.empty(0, dtype=np.int64)
+    left_out: dict[str, Any] = {
+        "values": nothing.astype(np.int32), "starts": nothing, "keys": nothing.astype(np.uint64), "texts": {},
+    }  # fmt: skip
+    splits = {name: prepared.split(name) for name in SPLITS}
+    sent = {name: (replace(split, **left_out), split.used) for name, split in splits.items()}
+    return Stream(wrap(prepared.path, several_nodes, without=".arrow"), ray.put(sent))
 
 
 def open_prepared(offered: Stream | Parcel) -> Prepared:
@@ -69,16 +68,14 @@ class _Streamed(Prepared):
 
     @cached_property
     def _splits(self) -> dict[str, Split]:
-        parcel, nothing = self.stream.light, np.empty(0, dtype=np.int64)
+        node_id, folder = self.stream.light.node_id, self.stream.light.folder
+        splits: dict[str, tuple[Split, np.ndarray]] = ray.get(self.stream.splits)
         return {
             name: StreamedSplit(
-                nothing.astype(np.int32), nothing, columns["lengths"].astype(np.int64), columns["labels"],
-                nothing.astype(np.uint64), columns["numbers"], columns["lists"],
-                tokens_used=columns["tokens_used"],
-                request=partial(run_on, parcel.node_id, read_rows, parcel.folder, name),
+                **vars(split), tokens_used=used, request=partial(run_on, node_id, read_rows, folder, name)
             )
-            for name, columns in ray.get(self.stream.columns).items()
-        }  # fmt: skip
+            for name, (split, used) in splits.items()
+        }
 
 
 @dataclass

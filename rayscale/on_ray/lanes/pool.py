@@ -127,9 +127,9 @@ class LanePool(LaneRules):
     # ---- the workers' side
 
     async def next_trial(
-        self, lane_id: int, group: str, rank: int, seen: int, member: Any = None
+        self, lane_id: int, group: str, rank: int, last: int, member: Any = None
     ) -> tuple[int, Any, int | None] | None:
-        """The trial after the last one that this rank saw, waiting as long as it takes; None when the lane closes.
+        """The trial after the one with the number `last`, waiting as long as it takes; None when the lane closes.
 
         It comes with its serial number, and with the most rows at once where memory did not suffice for the usual ones.
         No rank waits for work inside a collective, where it would run into the process group's time-out.
@@ -141,7 +141,7 @@ class LanePool(LaneRules):
             self._join(lane, group, rank, member)
             with lane.vitals.waiting(rank, self._now):
                 while lane_id in self._lanes and group not in lane.retired:
-                    if lane.current is not None and lane.current.serial > seen:
+                    if lane.current is not None and lane.current.serial > last:
                         return lane.current.serial, lane.current.cell.payload, lane.current.micro_batch
                     # A closing lane whose worker owns a model that the driver has not written yet waits for it.
                     if lane.current is None and lane.closed and not lane.holding:
@@ -272,7 +272,7 @@ class LanePool(LaneRules):
     def _look_for_waiting(self, now: float) -> None:
         """Note since when others hold what this run needs for any of its trials."""
         busy = any(not lane.pending for lane in self._lanes.values())
-        fits = any(cell.gpus <= self._slots for cell in self._waiting)
+        fits = any(cell.workers <= self._slots for cell in self._waiting)
         if busy or not fits or self._stopped:
             self._waits_since = None
         elif self._waits_since is None:
@@ -282,17 +282,17 @@ class LanePool(LaneRules):
         """For how long this run has waited for slots, and how many trials want how many; None while it does not."""
         if self._waits_since is None:
             return None
-        sizes = Counter(cell.gpus for cell in self._waiting if cell.gpus <= self._slots)
+        sizes = Counter(cell.workers for cell in self._waiting if cell.workers <= self._slots)
         return {"seconds": self._now() - self._waits_since, "sizes": dict(sizes)}
 
     def _look_for_room(self, now: float) -> None:
         """Give cells up that want more slots than the cluster has had for a while, once nothing else is left."""
-        wide = [cell for cell in self._waiting if cell.gpus > self._slots]
+        wide = [cell for cell in self._waiting if cell.workers > self._slots]
         if not wide or self._lanes or len(wide) < len(self._waiting):
             self._stuck_since = None
             return
         self._stuck_since = now if self._stuck_since is None else self._stuck_since
         if now - self._stuck_since > self._start_seconds:
-            for size in {cell.gpus for cell in wide}:
+            for size in {cell.workers for cell in wide}:
                 self._give_up(size, f"a trial wants {size} worker slots; the cluster has {self._slots} left")
             self._changed.notify_all()

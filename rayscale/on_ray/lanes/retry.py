@@ -83,10 +83,6 @@ class Accounts:
         self._failures: defaultdict[str, list[Failure]] = defaultdict(list)
         self.events: list[Event] = []
 
-    def begin(self, trial_id: str) -> None:
-        """An attempt begins."""
-        self.events.append({"event": "trial_started", "trial_id": trial_id})
-
     def fail(self, running: Running, error: Failure, size: int, now: float) -> TrialOutcome | None:
         """An attempt failed on `size` slots: the outcome if the trial ends with it, None if it is tried again."""
         trial_id, failures = running.cell.trial_id, self._failures[running.cell.trial_id]

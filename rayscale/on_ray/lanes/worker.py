@@ -263,10 +263,10 @@ def serve_trials(config: dict[str, Any]) -> None:
     name = [uuid.uuid4().hex]
     if size > 1:
         dist.broadcast_object_list(name, src=0)
-    member, seen = Member.here(), 0
+    member, last = Member.here(), 0
     ray.get(worker.pool.join.remote(worker.lane_id, name[0], rank, member))
-    while (handed := ray.get(worker.pool.next_trial.remote(worker.lane_id, name[0], rank, seen, member))) is not None:
-        seen = handed[0]
+    while (handed := ray.get(worker.pool.next_trial.remote(worker.lane_id, name[0], rank, last, member))) is not None:
+        last = handed[0]
         worker.serve(*handed)
 
 

@@ -78,15 +78,11 @@ def _of_cpus(resources: dict[str, float]) -> Capacity:
     """One-thread workers: as many as the nodes declare slots, else as they have physical cores."""
     if SLOT in resources:
         return Capacity(SLOT, 1, {"CPU": 0.0, SLOT: 1.0})
-    per_slot = _cpus_a_core()
-    return Capacity("CPU", per_slot, {"CPU": 0.9 * per_slot})  # a little stays for Tune's own actors
-
-
-def _cpus_a_core() -> float:
-    """How many CPUs, as Ray counts them, make one physical core; the most of all nodes."""
     nodes = living_nodes("CPU")
     cores = ray.get([run_on(node["NodeID"], physical_cores) for node in nodes])
-    return max([1.0, *(node["Resources"]["CPU"] / number for node, number in zip(nodes, cores, strict=True))])
+    # How many CPUs, as Ray counts them, make one physical core; the most of all nodes.
+    per_slot = max([1.0, *(node["Resources"]["CPU"] / number for node, number in zip(nodes, cores, strict=True))])
+    return Capacity("CPU", per_slot, {"CPU": 0.9 * per_slot})  # a little stays for Tune's own actors
 
 
 def _smallest_gpu() -> int | None:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rayscale.on_ray.session import cleanup_process
 from rayscale.system.signals import before_end
@@ -58,10 +59,7 @@ def cleaning_up(last_words: str) -> Iterator[Cleanup]:
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, cwd="/",
     )  # fmt: skip
     cleanup = Cleanup(folder, scratch, watcher)
-
-    def leave() -> None:
-        cleanup.tell(cleanup_process.FINE)
-
+    leave = partial(cleanup.tell, cleanup_process.FINE)
     before_end.append(leave)
     try:
         yield cleanup

@@ -22,15 +22,6 @@ ENTRY_LENGTH = 100  # characters of a job's command that are shown
 
 
 @dataclass(frozen=True)
-class NodeUse:
-    """A node that lives: what it has, what of it is free, and how many workers of this run have their place there."""
-
-    total: Mapping[str, float]
-    free: Mapping[str, float]
-    ours: int = 0
-
-
-@dataclass(frozen=True)
 class Holder:
     """A job of the cluster that holds what `slots` workers would take; `entry` is its command."""
 
@@ -59,14 +50,12 @@ class Occupancy:
     holders: tuple[Holder, ...] = ()
 
 
-def held_by_others(nodes: Iterable[NodeUse], capacity: Capacity) -> int:
-    """Of the slots of these nodes those that are neither free nor this run's."""
-    need = capacity.worker[capacity.resource]
-    held = 0
-    for node in nodes:
-        fit = capacity.fit(node.total)
-        free = int(node.free.get(capacity.resource, 0.0) / need + ROUNDING)
-        held += max(0, fit - free - node.ours)
+def held_by_others(nodes: Iterable[tuple[Mapping[str, float], Mapping[str, float], int]], capacity: Capacity) -> int:
+    """Of the slots of these nodes (resources, free ones, workers of this run) those neither free nor this run's."""
+    need, held = capacity.worker[capacity.resource], 0
+    for resources, left, ours in nodes:
+        free = int(left.get(capacity.resource, 0.0) / need + ROUNDING)
+        held += max(0, capacity.fit(resources) - free - ours)
     return held
 
 
@@ -142,9 +131,8 @@ def look_at(capacity: Capacity, looks: deque[int]) -> Occupancy:
             placed.add(group.creator_actor_id.hex())
             ours.update(bundle.node_id.hex() for bundle in bundles)
     free = state.available_resources_per_node()
-    names = {node["NodeID"]: node["Resources"] for node in living_nodes()}
-    nodes = [NodeUse(resources, free.get(node, {}), ours[node]) for node, resources in names.items()]
-    looks.append(held_by_others(nodes, capacity))
+    resources = {node["NodeID"]: node["Resources"] for node in living_nodes()}
+    looks.append(held_by_others([(resources[n], free.get(n, {}), ours[n]) for n in resources], capacity))
     slots, held = capacity.slots(), min(looks)
     holders = _holders(groups, job, capacity) if held else ()
     return Occupancy(slots, max(0, slots - held), frozenset(placed), tuple(holders))

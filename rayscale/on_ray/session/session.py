@@ -78,9 +78,8 @@ def settings(hang_seconds: float) -> dict[str, str]:
 def connect(address: str, accelerator: str, hang_seconds: float, trials_per_gpu: int = 1) -> Iterator[Session]:
     """Start a local Ray (`address` local) or join a cluster (auto, HOST:PORT); leave it at the end.
 
-    Where this process has joined a Ray before, that one is used, and left as it is.
-
-    Raises InputError for what is no address, ClusterError when Ray cannot be started or reached.
+    Where this process has joined a Ray before, that one is used, and left as it is. Raises InputError for what is no
+    address, ClusterError when Ray cannot be started or reached.
     """
     check_address(address)
     for name in ("ray", "ray.data", "ray.train"):
@@ -212,9 +211,11 @@ def _put(values: Mapping[str, str | None]) -> None:
 
 def _start(wanted: tuple[str, int], cleanup: Cleanup) -> Session:
     machine = this_machine(*wanted)
+    slots = {} if machine.device == "cuda" else {SLOT: machine.slots}
+    offered: dict[str, Any] = {"num_cpus": max(2, os.cpu_count() or 1), "num_gpus": machine.gpus, "resources": slots}
     for attempt in range(START_ATTEMPTS):
         try:
-            _init(machine, cleanup.folder)
+            ray.init("local", **offered, include_dashboard=False, _temp_dir=cleanup.folder, **_OPTIONS)
             break
         except Exception as error:  # Ray raises Exception itself too, such as for a machine so busy that 30 s pass
             if attempt + 1 < START_ATTEMPTS and "timed out" in str(error) and not came():
@@ -224,19 +225,6 @@ def _start(wanted: tuple[str, int], cleanup: Cleanup) -> Session:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ClusterError(f"Ray could not start on this machine: {reason}", code="ray_start") from error
     return Session(machine, local_capacity(machine), 1, True)
-
-
-def _init(machine: Machine, folder: str) -> None:
-    gpu = machine.device == "cuda"
-    ray.init(
-        address="local",
-        num_cpus=max(2, os.cpu_count() or 1),
-        num_gpus=machine.gpus,
-        resources={} if gpu else {SLOT: machine.slots},
-        include_dashboard=False,
-        _temp_dir=folder,
-        **_OPTIONS,
-    )
 
 
 def _knock(address: str) -> None:

@@ -20,7 +20,6 @@ from rayscale.on_ray.session.occupancy import (
     QUIET_SECONDS,
     SAY_SECONDS,
     Holder,
-    NodeUse,
     Wait,
     _described,
     held_by_others,
@@ -36,14 +35,14 @@ CORES = Capacity("CPU", 2.0, {"CPU": 1.8})
 @pytest.mark.parametrize(
     ("capacity", "nodes", "held"),
     [
-        (SLOTS, [NodeUse({SLOT: 2.0}, {SLOT: 2.0}), NodeUse({"CPU": 2.0}, {})], 0),
-        (SLOTS, [NodeUse({SLOT: 2.0}, {SLOT: 0.0}, ours=1), NodeUse({SLOT: 3.0}, {SLOT: 1.0})], 3),
-        (SLOTS, [NodeUse({SLOT: 2.0}, {SLOT: 2.0}, ours=2)], 0),  # Ray tells late what is taken
-        (SHARED, [NodeUse({"GPU": 2.0}, {"GPU": 0.6667}, ours=1)], 3),
-        (CORES, [NodeUse({"CPU": 8.0}, {"CPU": 2.18}, ours=2)], 1),
+        (SLOTS, [({SLOT: 2.0}, {SLOT: 2.0}, 0), ({"CPU": 2.0}, {}, 0)], 0),
+        (SLOTS, [({SLOT: 2.0}, {SLOT: 0.0}, 1), ({SLOT: 3.0}, {SLOT: 1.0}, 0)], 3),
+        (SLOTS, [({SLOT: 2.0}, {SLOT: 2.0}, 2)], 0),  # Ray tells late what is taken
+        (SHARED, [({"GPU": 2.0}, {"GPU": 0.6667}, 1)], 3),
+        (CORES, [({"CPU": 8.0}, {"CPU": 2.18}, 2)], 1),
     ],
 )
-def test_others_hold_what_is_neither_free_nor_ours(capacity: Capacity, nodes: list[NodeUse], held: int) -> None:
+def test_others_hold_what_is_neither_free_nor_ours(capacity: Capacity, nodes: list[Any], held: int) -> None:
     assert held_by_others(nodes, capacity) == held
 
 
