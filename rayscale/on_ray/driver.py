@@ -71,10 +71,9 @@ def run_study(
     """Run what the study's ledger does not hold yet, then fit and report; returns the run, or None without consent.
 
     `address` is local (a Ray of our own), auto or HOST:PORT; a Ray that the caller's process has joined before is used
-    instead, and left up. `only` is one trial id; `executor` overrides
-    the study's. Raises InputError before Ray starts (on a cluster: before anything is scheduled) for a study that
-    cannot run, ClusterError when Ray fails. A trial that raises is a failed record, not an exception; with both `only`
-    and the executor inline it passes through.
+    instead, and left up. `only` is one trial id; `executor` overrides the study's. Raises InputError before Ray starts
+    (on a cluster: before anything is scheduled) for a study that cannot run, ClusterError when Ray fails. A trial that
+    raises is a failed record, not an exception; with both `only` and the executor inline it passes through.
     """
     if executor is not None and executor not in EXECUTORS:
         raise InputError(f"found '{executor}'; use one of: {', '.join(EXECUTORS)}", where="--executor")
@@ -222,7 +221,7 @@ class _Driver:
             self.saving = driver_savepoints.begin_saving(self.store, self.study, self.plan.machine.share)
 
     def _clear_savepoints(self) -> None:
-        """Keep those of planned trials without a record alone: they go on from there."""
+        """Keep those of planned trials without a record alone: they resume from there."""
         planned = {p.trial.trial_id for p in self.plan.trials}
         if reason := driver_savepoints.clear(self.store, planned - set(self.outcomes.records)):
             self._log({"event": "checkpoints_left", "reason": reason})

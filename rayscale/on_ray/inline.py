@@ -67,7 +67,7 @@ def _attempt(
             kept = Path(scratch) / "model" if keep_model else None
             measured = train(trial, prepared, checkpoint=checkpoint, save_to=kept)
             files = read_files(kept) if kept is not None and kept.is_dir() else None
-    except Exception as error:  # becomes the trial's reason; other trials go on
+    except Exception as error:  # becomes the trial's reason; other trials continue
         failure = describe(error)
         if let_raise and (failure["permanent"] or not halves(failure)):
             if isinstance(error, RayscaleError):

@@ -74,7 +74,7 @@ class Lines:
         return self.factors_of([self.seeds], [columns])[0]
 
     def factors_of(self, parts: Sequence[torch.Tensor], columns: Sequence[int]) -> list[torch.Tensor]:
-        """The same of parts of the seeds, each with as many columns as are told."""
+        """The same of parts of the seeds, each with its number of columns."""
         shapes = [(*part.shape[:-1], count) for part, count in zip(parts, columns, strict=True)]
         cells = [math.prod(shape) for shape in shapes]
         whole = torch.empty(sum(cells), dtype=torch.int32, device=self.seeds.device)

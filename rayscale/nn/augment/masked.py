@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -115,11 +116,11 @@ class _Masked:
             mine = [place for place, number in enumerate(within) if number == step]
             drawn[mine] = draw(scores[mine], seeds[mine], step, self._settings.top_k).cpu()
         new = [cased(self._words[number], word) for number, word in zip(drawn.tolist(), words, strict=True)]
-        texts, first = [], 0
-        for row, places in zip(rows, spans, strict=True):
-            texts.append(_replaced(row.text, places, new[first : first + len(places)]))
-            first += len(places)
-        return texts
+        left = iter(new)
+        return [
+            _replaced(row.text, places, list(islice(left, len(places))))
+            for row, places in zip(rows, spans, strict=True)
+        ]
 
 
 def _whole_words(pieces: Sequence[str | None]) -> dict[int, str]:

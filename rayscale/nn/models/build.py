@@ -45,7 +45,7 @@ def build_model(
     the head of the task may be new. The pooler of BERT and its kin begins as tanh of the first state. With `spec.lora`
     the body is frozen, adapters stand beside its linear layers, and they and the new head learn.
 
-    Raises InputError, naming the path and the mend: unknown task, a family or architecture that cannot do the task,
+    Raises InputError, naming the path and the fix: unknown task, a family or architecture that cannot do the task,
     more layers than there are, a body with missing weights, a tokenizer larger than the vocabulary, inputs longer than
     the positions, no safetensors, no network for a hub id.
     """

@@ -149,8 +149,8 @@ def prepare_job(
         "token_ids": prepared.token_ids,
         "checkpoint": checkpoint,
     }
-    free = {name: value for name, value in trial.training.items() if name not in FREE}
-    recipe = ModelRecipe(trial.model, trial.task, free, needs, group.device)
+    fixed = {name: value for name, value in trial.training.items() if name not in FREE}
+    recipe = ModelRecipe(trial.model, trial.task, fixed, needs, group.device)
     ready = kept.take(recipe, trial.seed, prepared) if kept is not None else None
     ready = ready or _make_ready(recipe, trial, prepared, group, objective)
     size, model_type = ready.size, ready.model.config.model_type

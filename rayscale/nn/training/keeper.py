@@ -1,4 +1,4 @@
-"""Keeps a trial's progress: finds its last whole savepoint, and writes new ones while training goes on."""
+"""Keeps a trial's progress: finds its last whole savepoint, and writes new ones while training continues."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class SavepointKeeper:
             self.savepoints = Savepoints(saving.store, job.trial.trial_id, owner)
 
     def find(self, model: nn.Module) -> Job:
-        """Puts the weights of the last savepoint that every rank can read into the model; what is damaged is told.
+        """Puts the weights of the last savepoint that every rank can read into the model; reports what is damaged.
 
-        Returns the job as it goes on: with the micro-batch of the savepoint, if that is smaller.
+        Returns the job as it resumes: with the micro-batch of the savepoint, if that is smaller.
         """
         if not self.on:
             return self.job
@@ -84,7 +84,7 @@ class SavepointKeeper:
             return None, str(error)
 
     def _report(self, damaged: list[tuple[int, str | None]], step: int) -> None:
-        """Say what could not be read, and where the trial goes on: 0 is its beginning."""
+        """Say what could not be read, and where the trial resumes: 0 is its beginning."""
         assert self.saving is not None
         trial_id = self.job.trial.trial_id
         place = self.savepoints.name(step) if step else None
@@ -106,13 +106,13 @@ class SavepointKeeper:
 
     @property
     def resumes(self) -> bool:
-        """Whether training goes on from a savepoint; the same on all ranks."""
+        """Whether training resumes from a savepoint; the same on all ranks."""
         return self._saved is not None
 
     def begin(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, course: Course, pulse: Heartbeat
     ) -> resume.Position:
-        """Training begins: sets optimizer, course and generators to where it goes on, and returns where that is."""
+        """Training begins: sets optimizer, course and generators to where it resumes, and returns where that is."""
         self._model, self._optimizer, self._course, self._pulse = model, optimizer, course, pulse
         group, at, saved = self.job.group, resume.Position(0), self._saved
         if saved is not None:
@@ -219,7 +219,7 @@ class _Writer(threading.Thread):
 
 
 class Rhythm:
-    """Says after which steps to save, for a trial that goes on after `step` and is to be saved every `seconds`."""
+    """Says after which steps to save, for a trial that resumes after `step` and is to be saved every `seconds`."""
 
     def __init__(self, seconds: float, step: int, group: Group) -> None:
         self.seconds, self.group = seconds, group
@@ -227,7 +227,7 @@ class Rhythm:
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """A savepoint was just written after `step`, or training goes on from there."""
+        """A savepoint was just written after `step`, or training resumes from there."""
         self._began, self._from, self._look = time.monotonic(), step, step + 1
 
     def due(self, step: int, busy: bool) -> bool:

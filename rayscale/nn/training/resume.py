@@ -1,4 +1,4 @@
-"""What a trial must know to go on after a step as if it had never stopped, as bytes and back.
+"""What a trial must know to resume after a step as if it had never stopped, as bytes and back.
 
 Weights and the optimizer's state as safetensors, all else as JSON: nothing that is unpickled, and Python's numbers
 survive JSON exactly.
@@ -52,7 +52,7 @@ class SavedState:
 
 
 def owner_of(trial: Trial, world_size: int) -> dict[str, Any]:
-    """Whose savepoints these are: another trial, version or number of ranks cannot go on from them."""
+    """Whose savepoints these are: another trial, version or number of ranks cannot resume from them."""
     return {
         "trial_id": trial.trial_id,
         "training_version": TRAINING_VERSION,

@@ -93,7 +93,7 @@ def order_buckets(parallel: DistributedDataParallel, job: Job, batch: np.ndarray
     """One pass through the model, of which nothing stays but the order of its gradients.
 
     After its first backward pass DDP packs gradients anew, in the order in which they came. With three ranks and more
-    that is another order of sums, so a trial that goes on must have seen one pass, too.
+    that is another order of sums, so a trial that resumes must have seen one pass, too.
     """
     rows = job.share(batch)[-1].rows
     make_pass(parallel, job)(job.to_device(job.prepared.split("train"), rows, key=_key(job, 0)), 1.0)

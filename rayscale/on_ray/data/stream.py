@@ -5,7 +5,7 @@ read in which order, so short tasks on the driver's node read ahead for it, a fe
 the shards on its own disk, or their tokens in memory, and the batches are those of `mmap`. The tasks ask for no CPU.
 They wait for none that trials hold, and take little: there are never more than AHEAD + 1 for a worker.
 
-Not an iterator of Ray Data for each trial: its first batch takes seconds, and it cannot go on within an epoch
+Not an iterator of Ray Data for each trial: its first batch takes seconds, and it cannot resume within an epoch
 (ray#37633), as a trial does from a savepoint.
 """
 
@@ -100,7 +100,7 @@ class StreamedSplit(Split):
         return self.tokens_used
 
     def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and where each row begins in them; rows that nobody foretold are fetched now."""
+        """Token ids and where each row begins in them; rows that nobody announced are fetched now."""
         if not np.isin(rows, self.window.rows).all():
             self._take(np.unique(rows), self.request(np.unique(rows)))
         lengths = self.lengths[self.window.rows]

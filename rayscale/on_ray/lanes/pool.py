@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from rayscale.on_ray.lanes.lane import Lane, Running
@@ -50,14 +51,12 @@ class LanePool(LaneRules):
     async def collect(self, known: int, seconds: float) -> list[TrialOutcome]:
         """Outcomes after the first `known`, waiting up to `seconds` for one."""
         async with self._changed:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait_for(lambda: len(self._outcomes) > known), seconds)
-            except TimeoutError:
-                pass
             return self._outcomes[known:]
 
     async def acknowledge(self, trial_id: str, row: Any) -> None:
-        """The record of this trial is durable: whoever waits for it is told this."""
+        """The record of this trial is durable: whoever waits for it gets this."""
         async with self._changed:
             self._rows[trial_id] = row
             if trial_id in self._by_id:
@@ -174,7 +173,7 @@ class LanePool(LaneRules):
         return lane is not None and group not in lane.retired
 
     def _at(self, lane_id: int, serial: int) -> tuple[Lane, Running] | None:
-        """The lane and the trial with this serial number while it runs there; its group may be retired already."""
+        """The lane and the trial with this serial number; None if it runs there no more, as when its group retired."""
         lane = self._lanes.get(lane_id)
         running = lane.current if lane else None
         return (lane, running) if lane and running and running.serial == serial else None

@@ -84,7 +84,7 @@ class Accounts:
         self.events: list[Event] = []
 
     def fail(self, running: Running, error: Failure, size: int, now: float) -> TrialOutcome | None:
-        """An attempt failed on `size` slots: the outcome if the trial ends with it, None if it is tried again."""
+        """An attempt failed on `size` workers: the outcome if the trial ends with it, None if it is tried again."""
         trial_id, failures = running.cell.trial_id, self._failures[running.cell.trial_id]
         progress, code, seconds = running.progress, classify(error), now - running.started
         if code == OUT_OF_MEMORY and not error.get("micro_batch"):  # its process was ended before it could say
@@ -102,7 +102,7 @@ class Accounts:
         return micro_batch_after(self._failures[trial_id])
 
     def close(self, trial_id: str, outcome: TrialOutcome) -> TrialOutcome:
-        """The outcome of a trial, its share, and what its failed attempts were and cost: seconds x GPUs (or slots)."""
+        """The outcome of a trial, its share, and what its failed attempts were and cost: seconds x workers x share."""
         failures = self._failures[trial_id]
         attempts = len(failures) + (outcome["status"] != "failed")
         lost = float(sum(failure["seconds"] * failure["size"] for failure in failures)) * self._share

@@ -66,7 +66,7 @@ class LaneRules:
         self._lane_failures: Counter[int] = Counter()
         self._outcomes: list[TrialOutcome] = []  # in the order of finishing
         self._by_id: dict[str, TrialOutcome] = {}
-        self._rows: dict[str, Any] = {}  # what is told of those that are durable
+        self._rows: dict[str, Any] = {}  # what Tune gets of those that are durable
         self._changed = asyncio.Condition()
         self._stopped = False
         self._watch_error: Exception | None = None  # what ended the watch over the lanes

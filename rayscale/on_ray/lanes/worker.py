@@ -107,7 +107,7 @@ def open_pool(
 
 
 def end_lanes(pool: Any, host: Any) -> None:
-    """End all lanes at once, for a run that stops: a caller's Ray stays up, and they would go on holding its slots."""
+    """End all lanes at once, for a run that stops: a caller's Ray stays up, and they would keep its slots."""
     for actor in (pool, host):
         ray.kill(actor)
     for _ in range(CLOSING_ROUNDS):  # Ray tells late of a process that it has ended
@@ -306,7 +306,7 @@ class LaneWorker:
             return
         try:
             outcome = self._train(serial, trial, prepared, checkpoint, micro_batch)
-        except Exception as failure:  # becomes the trial's reason; other trials go on
+        except Exception as failure:  # becomes the trial's reason; other trials continue
             # Other ranks may wait for this one in a collective, and a CUDA context is broken for good after an error
             # other than a lack of memory: only new processes are safe then.
             restart = self.size > 1 or ("CUDA" in str(failure) and not self.devices.is_out_of_memory(failure))
@@ -324,9 +324,7 @@ class LaneWorker:
         def progress(state: dict[str, Any]) -> None:
             self.pool.beat.remote(self.lane_id, serial, self.rank, state)
 
-        saving = self.settings.saving
-        if saving is not None:
-            saving = replace(saving, say=self.pool.say.remote)
+        saving = self.settings.saving and replace(self.settings.saving, say=self.pool.say.remote)
         started = self.now(UTC)
         with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
             kept = Path(scratch) / "model" if self.settings.keep != "none" and self.rank == 0 else None

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from rayscale.on_ray.session import cleanup_process
@@ -35,10 +35,8 @@ class Cleanup:
     def tell(self, text: str) -> None:
         """Why the driver will end, should it not come to say it; cleanup_process.FINE if all is said."""
         assert self._process.stdin is not None
-        try:
+        with suppress(OSError):  # it was killed
             os.write(self._process.stdin.fileno(), text.encode() + b"\n")
-        except OSError:  # it was killed
-            pass
 
     def kill(self) -> None:
         """Kill all processes of this Ray now."""

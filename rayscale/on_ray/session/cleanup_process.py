@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 
 VARIABLE = "RAYSCALE_RAY_FOLDER"
 KEEP = "keep"  # a file of this name keeps the folder
@@ -27,11 +28,9 @@ def users(folder: str) -> list[int]:
     """
     pids = []
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        try:
+        with suppress(OSError):  # another user's, or gone
             if name.isdigit() and _uses(f"/proc/{name}", folder):
                 pids.append(int(name))
-        except OSError:  # another user's, or gone
-            continue
     return pids
 
 
@@ -40,11 +39,9 @@ def _uses(process: str, folder: str) -> bool:
         if f"{VARIABLE}={folder}".encode() in environ.read().split(b"\0"):
             return True
     for descriptor in os.listdir(f"{process}/fd"):
-        try:
+        with suppress(OSError):  # closed meanwhile
             if os.readlink(f"{process}/fd/{descriptor}").startswith(folder + "/"):
                 return True
-        except OSError:  # closed meanwhile
-            continue
     return False
 
 
@@ -57,10 +54,8 @@ def kill(folder: str, spared: int) -> None:
         if clean == CLEAN_ROUNDS:
             return
         for pid in left:
-            try:
+            with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            except OSError:
-                continue
         time.sleep(0.02)
 
 

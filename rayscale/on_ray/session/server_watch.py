@@ -34,7 +34,7 @@ class Guard:
 def guarding(died: Callable[[], str | None], cleanup: Cleanup) -> Iterator[Guard]:
     """Within, the main thread gets a ClusterError as soon as `died()` has a reason for it.
 
-    The process that cleans up is told first: Ray may end this process before the main thread comes to raise anything.
+    The process that cleans up hears of it first: Ray may end this one before the main thread comes to raise anything.
     """
     guard, done = Guard(), threading.Event()
     main = threading.main_thread()

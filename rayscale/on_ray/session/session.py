@@ -148,9 +148,9 @@ def _joined(address: str, wanted: tuple[str, int], hang_seconds: float) -> Itera
     with _shut_down():
         with _undisturbed():
             _knock(address)
-            environment = {"env_vars": settings(hang_seconds), **_code()}
+            workers = {"env_vars": settings(hang_seconds), **_code()}
             try:
-                ray.init(address=address, runtime_env=environment, **_OPTIONS)
+                ray.init(address=address, runtime_env=workers, **_OPTIONS)
             except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
                 raise _unreachable(address, error) from error
             session = Session(*find_capacity(address, *wanted), len(living_nodes()), False)
