@@ -1,0 +1,25 @@
+"""Attributes have another value for a while, and then their own again, whatever happened meanwhile."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from rayscale.system.overrides import overridden
+
+
+def test_attributes_come_back_also_after_an_error() -> None:
+    owner = SimpleNamespace(one=1, two=2)
+    with pytest.raises(KeyError), overridden(owner, one=10, two=20):
+        assert (owner.one, owner.two) == (10, 20)
+        owner.one = 11
+        raise KeyError
+    assert (owner.one, owner.two) == (1, 2)
+
+
+def test_what_is_not_there_is_not_made() -> None:
+    owner = SimpleNamespace()
+    with pytest.raises(AttributeError), overridden(owner, one=1):
+        pass
+    assert vars(owner) == {}
