@@ -215,7 +215,7 @@ def _start(wanted: tuple[str, int], cleanup: Cleanup) -> Session:
     offered: dict[str, Any] = {"num_cpus": max(2, os.cpu_count() or 1), "num_gpus": machine.gpus, "resources": slots}
     for attempt in range(START_ATTEMPTS):
         try:
-            ray.init("local", **offered, include_dashboard=False, _temp_dir=cleanup.folder, **_OPTIONS)
+            ray.init(address="local", **offered, include_dashboard=False, _temp_dir=cleanup.folder, **_OPTIONS)
             break
         except Exception as error:  # Ray raises Exception itself too, such as for a machine so busy that 30 s pass
             if attempt + 1 < START_ATTEMPTS and "timed out" in str(error) and not came():
