@@ -19,10 +19,11 @@ from transformers.utils import logging as transformers_logging
 from rayscale.errors import InputError
 from rayscale.nn.models.build import build_model
 from rayscale.nn.models.objectives import find_objective
-from rayscale.nn.models.size import count_params, measure_size
+from rayscale.nn.models.size import measure_size
 from rayscale.plan import heads
 from rayscale.plan.parameters import count, family_config
 from rayscale.runs.trial import ModelSpec
+from tests.nn.plainly import count_params
 
 CLASSIFY, CONTINUE = "sequence-classification", "causal-lm"
 
