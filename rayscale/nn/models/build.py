@@ -94,8 +94,8 @@ def _from_checkpoint(
     # A lane is given a folder that the driver has checked; hashing its weights again would cost every trial seconds.
     folder = Path(checkpoint) if checkpoint else find_checkpoint(source, spec.revision).folder
     try:
-        # A folder of this machine, whose digest is in the trial's id: nothing is downloaded that a revision could pin.
         plain = {"trust_remote_code": False, "local_files_only": True}
+        # A folder of this machine, whose digest is in the trial's id: nothing is downloaded that a revision could pin.
         config = transformers.AutoConfig.from_pretrained(folder, **plain)  # nosec B615
     except (ValueError, OSError, KeyError) as error:
         reason = f"a config.json that transformers {transformers.__version__} cannot read: {str(error).splitlines()[0]}"
