@@ -71,9 +71,9 @@ def lay_out_nltk(folder: Path, wordnet: Path, tagger: Path | None) -> None:
 
 def stub_tagger() -> Callable[[list[str]], list[tuple[str, str]]]:
     """Words to Penn tags by WordNet's most frequent part of speech."""
-    from rayscale.text.augment.wordnet import find_wordnet, open_wordnet
+    from rayscale.text.augment.wordnet import WordNet, find_wordnet
 
-    net, tags = open_wordnet(str(find_wordnet())), {"noun": "NN", "verb": "VB", "adj": "JJ", "adv": "RB"}
+    net, tags = WordNet(find_wordnet()), {"noun": "NN", "verb": "VB", "adj": "JJ", "adv": "RB"}
 
     def tag(words: list[str]) -> list[tuple[str, str]]:
         return [(word, tags[max(tags, key=lambda part: net.count(word.lower(), part))]) for word in words]
@@ -126,9 +126,9 @@ class Judge:
 
     def __init__(self, in_context: bool) -> None:
         from rayscale.text.augment.inflection import Inflector
-        from rayscale.text.augment.wordnet import find_wordnet, open_wordnet
+        from rayscale.text.augment.wordnet import WordNet, find_wordnet
 
-        self._net = open_wordnet(str(find_wordnet()))
+        self._net = WordNet(find_wordnet())
         self._inflector = Inflector(self._net)
         self._tag: Any = None
         if in_context:

@@ -61,20 +61,31 @@ def tests(data: Path, cases: Path) -> Iterator[Test]:
     largest = several["N"] == several.groupby("family")["N"].transform("max")
     corner = several[~(largest ^ (several["D"] > 1.001 * most / 4))].assign(corner=0).reset_index(drop=True)
     corner["corner"] = (corner["N"] == corner.groupby("family")["N"].transform("max")).astype(int)
-    yield Test("flan families, largest model", corner, {"params": "N", "data": "D"}, "test_loss", "family", "corner == 1")
+    yield Test(
+        "flan families, largest model", corner, {"params": "N", "data": "D"}, "test_loss", "family", "corner == 1"
+    )
     nsl = pd.read_csv(data / "nsl_language_models.csv").rename(columns={"Seen Examples": "D"})
     nsl = nsl.drop_duplicates(["Model", "D", "Loss"]).reset_index(drop=True)
     yield Test("nsl curves", nsl, {"data": "D"}, "Loss", "Model", "Training == 0")
     size = nsl["Model"] == nsl["Model"].max()
     thin = nsl[nsl.groupby("Model").cumcount() % 8 == 0]
-    yield Test("nsl, all models", thin.reset_index(drop=True), {"params": "Model", "data": "D"}, "Loss", None, "Training == 0")
+    yield Test(
+        "nsl, all models", thin.reset_index(drop=True), {"params": "Model", "data": "D"}, "Loss", None, "Training == 0"
+    )
     yield Test("nsl, largest model", nsl[nsl.groupby("Model").cumcount() % 8 == 0].assign(top=size.astype(int)).reset_index(drop=True),
                {"params": "Model", "data": "D"}, "Loss", None, "top == 1")  # fmt: skip
     epoch = pd.read_csv(data / "chinchilla_epoch.csv")
     epoch = epoch[epoch["excluded_by_epoch"].astype(str) != "True"].reset_index(drop=True)
     for share in (0.8, 0.6):
         cut = float(epoch["C"].quantile(share))
-        yield Test(f"chinchilla, C of top {100 - 100 * share:.0f}%", epoch, {"params": "N", "data": "D"}, "loss", None, f"C > {cut!r}")
+        yield Test(
+            f"chinchilla, C of top {100 - 100 * share:.0f}%",
+            epoch,
+            {"params": "N", "data": "D"},
+            "loss",
+            None,
+            f"C > {cut!r}",
+        )
     repeated = pd.read_csv(data / "repeated_data.csv").rename(columns={"unique_tokens": "unique"})
     repeated["flop"] = repeated["params"] * repeated["tokens"]
     cut = float(repeated["flop"].quantile(0.75))
@@ -97,7 +108,9 @@ def tests(data: Path, cases: Path) -> Iterator[Test]:
 
 def by_rayscale(test: Test, law: str, bootstrap: int) -> pd.DataFrame:
     """measured, predicted, low, high of every held-out row."""
-    fit = fit_law(test.table, law, target=test.target, by=test.by, holdout=test.holdout, bootstrap=bootstrap, **test.roles)  # type: ignore[arg-type]
+    fit = fit_law(
+        test.table, law, target=test.target, by=test.by, holdout=test.holdout, bootstrap=bootstrap, **test.roles
+    )  # type: ignore[arg-type]
     if fit.predictions is None:
         raise RayscaleError("refused")
     return fit.predictions.rename(columns={test.target: "measured"})[["measured", "predicted", "low", "high"]]
@@ -106,14 +119,18 @@ def by_rayscale(test: Test, law: str, bootstrap: int) -> pd.DataFrame:
 def by_hand(test: Test, rule: Callable[[pd.DataFrame, pd.DataFrame], np.ndarray]) -> pd.DataFrame:
     """The same from a rule on (kept rows, held-out rows) of each group, columns x (data), n (params) and y."""
     held = test.table.eval(test.holdout).to_numpy(dtype=bool)
-    table = pd.DataFrame({"x": test.table[test.roles["data"]].astype(float), "y": test.table[test.target].astype(float)})
+    table = pd.DataFrame(
+        {"x": test.table[test.roles["data"]].astype(float), "y": test.table[test.target].astype(float)}
+    )
     table["n"] = test.table[test.roles["params"]].astype(float) if "params" in test.roles else 1.0
     groups = test.table[test.by].astype(str) if test.by else pd.Series("", index=test.table.index)
     parts = []
     for _, rows in table.groupby(groups):
         kept, asked = rows[~held[rows.index]], rows[held[rows.index]]
         if len(asked) and len(kept) >= 3:
-            parts.append(pd.DataFrame({"measured": asked["y"], "predicted": rule(kept, asked), "low": np.nan, "high": np.nan}))
+            parts.append(
+                pd.DataFrame({"measured": asked["y"], "predicted": rule(kept, asked), "low": np.nan, "high": np.nan})
+            )
     return pd.concat(parts)
 
 
@@ -128,6 +145,7 @@ def last_value(kept: pd.DataFrame, asked: pd.DataFrame) -> np.ndarray:
 
 def log_log(kept: pd.DataFrame, asked: pd.DataFrame) -> np.ndarray:
     """A power law without offset, by least squares of logarithms."""
+
     def columns(rows: pd.DataFrame) -> np.ndarray:
         return np.stack([np.ones(len(rows)), *np.log(rows[["n", "x"]].to_numpy()).T], axis=1)
 
@@ -166,7 +184,9 @@ def main() -> None:
     parser.add_argument("--bootstrap", type=int, default=400)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    print(f"{'table':30s} {'method':26s} {'rows':>5s} {'rms':>8s} {'mean':>8s} {'covered':>8s} {'width':>7s} {'CPU-s':>6s}")
+    print(
+        f"{'table':30s} {'method':26s} {'rows':>5s} {'rms':>8s} {'mean':>8s} {'covered':>8s} {'width':>7s} {'CPU-s':>6s}"
+    )
     for test in tests(args.data, args.cases):
         if args.table and not any(each in test.name for each in args.table):
             continue

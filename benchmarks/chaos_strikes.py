@@ -16,7 +16,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from rayscale.on_ray.session import cleanup, cleanup_process
+import psutil
+
+from rayscale.on_ray.session import cleanup
 
 MARK = "RAYSCALE_CHAOS_MARK"
 END_SECONDS = 60  # for a driver whose Ray has died, or that is asked to stop
@@ -89,7 +91,9 @@ class Driver:
 
 def processes() -> dict[int, str]:
     """The processes that inherited this one's mark: their command lines by number."""
-    return cleanup_process.bearers(f"{MARK}={os.environ[MARK]}")
+    running = psutil.process_iter(["environ", "cmdline"])
+    ours = (process for process in running if (process.info["environ"] or {}).get(MARK) == os.environ[MARK])
+    return {process.pid: " ".join(process.info["cmdline"] or ()) for process in ours}
 
 
 def strike(fault: str, driver: Driver, nodes: Nodes | None, chance: Random) -> dict[str, Any] | None:
@@ -139,7 +143,7 @@ def _gcs(found: Mapping[int, str], chance: Random) -> list[int]:
 @contextmanager
 def cluster() -> Iterator[Nodes]:
     """A cluster whose processes go at the end, however this process ends."""
-    with cleanup.reaping("the cluster of chaos.py has gone with it") as its:
+    with cleanup.cleaning_up("the cluster of chaos.py has gone with it") as its:
         found = Nodes(its.folder, its.environment)
         try:
             yield found

@@ -26,6 +26,7 @@ from training_speed import Made, minilm
 from rayscale.nn.training.kept_model import KeptModel
 from rayscale.nn.training.train import train_trial
 from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.study.sections import Task
 from rayscale.system.machine import cpu_name
 from rayscale.text.prepared import Split
 
@@ -69,7 +70,7 @@ def measure(
     """((outside, train and eval, all, CPU seconds), losses) of a trial."""
     training = {"epochs": 1, "global_batch": 16, "batching": "random", "learning_rate": 1e-4, "optimizer": "adamw",
                 "schedule": "linear", "warmup": 0.0, "precision": "auto", "weight_decay": 0.01}  # fmt: skip
-    task = {"type": "sequence-classification", "text": "text", "label": "label", "max_length": LONGEST}
+    task = Task(type="sequence-classification", max_length=LONGEST)
     trial = Trial("kept", "kept", task, spec, "examples", given.texts, 1, seed, "none", training, given.device, 1, "")
     started, cpu = time.perf_counter(), time.process_time()
     result = train_trial(trial, made, checkpoint=spec.path, device=given.device, kept=kept)  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from rayscale.nn.training.train import train_trial
 from rayscale.plan.rate_transfer import Best, best_rate, fit_optimum
 from rayscale.runs.trial import TRAINING_VERSION, ModelSpec, Trial
+from rayscale.study.sections import Task
 from rayscale.system.machine import cpu_name
 from rayscale.text.prepared import Split
 from rayscale.text.sources.corpus import ensure_corpus
@@ -183,7 +184,7 @@ def train(made: Made, cell: Cell, rate: float | str, seed: int) -> dict[str, Any
                 "weight_decay": 0.01}  # fmt: skip
     family = FAMILIES[cell.task]
     model = ModelSpec(f"{family}-{cell.layers}x{cell.width}", "family", family, cell.layers, cell.width, VOCABULARY)
-    task = {"type": cell.task.split()[-1], "text": "text", "label": "label", "max_length": WINDOW}
+    task = Task.model_validate({"type": cell.task.split()[-1], "max_length": WINDOW})
     axis = "tokens" if language else "examples"
     trial = Trial("rate", "rate", task, model, axis, cell.data, 1, seed, "none", settings, "cpu", 1, "made")
     began = time.process_time()

@@ -39,7 +39,7 @@ from rayscale.plan.parameters import family_config
 from rayscale.study.study import load_study
 from rayscale.system.machine import cpu_name, physical_cores
 from rayscale.text.folders import clean_folder
-from rayscale.text.prepared import SPLITS, find_prepared
+from rayscale.text.prepared import SPLITS, find_tokens
 from rayscale.text.shards import read_table
 from rayscale.text.sources.corpus import ensure_corpus
 from rayscale.text.tokens.encode import TokenizerSpec
@@ -147,7 +147,7 @@ def give(out: Path, study: Path, trials: int) -> Path:
     given, loaded = out / f"given-{trials}", load_study(study)
     sizes, seeds = GRIDS[trials]
     spec = TokenizerSpec("trained", "bert", VOCABULARY)
-    prepared = find_prepared(loaded, spec, range(seeds))
+    prepared = find_tokens(clean_folder(loaded), spec, loaded.task.length, range(seeds))
     if prepared is None:
         raise SystemExit("the rivals read what rayscale has prepared: measure the side rayscale first")
     shutil.rmtree(given, ignore_errors=True)

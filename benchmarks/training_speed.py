@@ -45,6 +45,7 @@ from rayscale.nn.models.size import measure_size
 from rayscale.nn.training import heartbeat, train
 from rayscale.nn.training.batches import order_rows, pad_rows
 from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.study.sections import Task
 from rayscale.system.machine import cpu_name
 from rayscale.text.prepared import Split
 
@@ -168,7 +169,7 @@ class Race:
                     "optimizer": "adamw", "momentum": None, "schedule": "linear", "cooldown": None, "warmup": 0.0,
                     "precision": "auto", "weight_decay": 0.01,
                     **({"compile": True} if self.compiled else {})}  # fmt: skip
-        task = {"type": "sequence-classification", "text": "text", "label": "category", "max_length": self.longest}
+        task = Task(type="sequence-classification", label="category", max_length=self.longest)
         return Trial("speed", "speed", task, model, "examples", len(self.order), 1, seed, "none", training,
                      self.device.type, 1, "made")  # fmt: skip
 

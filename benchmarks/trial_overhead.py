@@ -48,7 +48,7 @@ def main() -> None:
         prepared = prepare(study, [spec_of(trial.model)], [trial.seed])[spec_of(trial.model).name]
         handed = Handed(trial.to_json(), wrap(prepared.path, several_nodes=False), None)
         settings = LaneSettings(session.worker_resources, "cpu", 60, "none")
-        host = open_host()
+        host = open_host({})
         lane = open_pool(cells_of("lane", 1 + rounds * BLOCK["lane"], handed), 1, 0, None, settings, host)
         run(lane, ["lane-0"])
         overheads: dict[str, list[float]] = {name: [] for name in BLOCK}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from rayscale.errors import RayscaleError
@@ -13,28 +12,38 @@ from rayscale.plan.resources import crowd
 from rayscale.study.study import Pretrained, Study, load_study
 from rayscale.system import doctor, doctor_devices
 from rayscale.system.doctor import Finding
-from rayscale.system.machine import Machine, cache_root, nvidia_gpus, physical_cores, this_machine
+from rayscale.system.machine import (
+    Machine,
+    cache_root,
+    driver_version,
+    free_bytes,
+    nearest_folder,
+    nvidia_gpus,
+    physical_cores,
+    this_machine,
+)
 
 
 def check_up(study_file: str | Path | None = None, address: str | None = None) -> list[Finding]:
     """Look at everything a run would need. Raises StudyError for a study file that is wrong."""
     study = load_study(study_file) if study_file else None
-    found, machine = list(_here()), None
+    findings = list(_here())
+    machine = None
     if address:
         from rayscale.on_ray.doctor import examine_cluster
 
         of_cluster, machine = examine_cluster(address, study)
-        found += of_cluster
-    found += _plan_and_storage(study, machine)
-    return found + list(_hub(study)) if study else found
+        findings += of_cluster
+    findings += _plan_and_storage(study, machine)
+    return findings + list(_hub(study)) if study else findings
 
 
 def as_lines(findings: list[Finding]) -> list[str]:
     """A line for each finding, its fix beneath."""
     lines = []
-    for each in (replace(each, **{k: v for k, v in each.to_json().items() if k != "level"}) for each in findings):
-        lines.append(f"{each.level:<5}{each.name}: {each.found}")
-        lines += [f"     fix: {each.mend}"] if each.mend else []
+    for finding in map(Finding.to_json, findings):
+        lines.append(f"{finding['level']:<5}{finding['name']}: {finding['found']}")
+        lines += [f"     fix: {finding['mend']}"] if finding["mend"] else []
     return [*lines, verdict(findings)]
 
 
@@ -42,14 +51,14 @@ def verdict(findings: list[Finding]) -> str:
     """How many fail and how many warn."""
     from rayscale.report.numbers import plural
 
-    levels = [each.level for each in findings]
+    levels = [finding.level for finding in findings]
     return f"{plural(len(findings), 'finding')}: {levels.count('fail')} fail, {levels.count('warn')} warn."
 
 
 def _here() -> Iterator[Finding]:
     least = doctor.wanted()
     yield from doctor.judge_versions(least, doctor.installed(least))
-    yield doctor.judge_torch(doctor.cuda_of_torch(), len(nvidia_gpus()), doctor_devices.find_driver())
+    yield doctor.judge_torch(doctor.cuda_of_torch(), len(nvidia_gpus()), driver_version())
     yield from doctor_devices.examine_devices()
     yield from doctor.judge_settings(os.environ, physical_cores())
     yield doctor.watch_clock()
@@ -61,7 +70,8 @@ def _plan_and_storage(study: Study | None, machine: Machine | None) -> Iterator[
     """The study's plan on the cluster, or on this machine (None), and the places that it writes to."""
     from rayscale.plan.draft import draft_plan, run_store
 
-    place, needed = "runs", None
+    place = "runs"
+    needed = None
     if study:
         place = study.run.storage
         try:
@@ -70,13 +80,14 @@ def _plan_and_storage(study: Study | None, machine: Machine | None) -> Iterator[
             needed = float(plan.disk_bytes)
             yield Finding("plan", "ok", f"{len(plan.trials)} trials of {study.name} fit {plan.machine.origin}")
             if crowding := crowd(plan.trials, plan.machine):
-                yield Finding("GPU memory", "warn" if crowding.mend else "ok", crowding.found, crowding.mend)
-            yield from (Finding(**found) for found in plan.doctor["findings"])
+                yield Finding("GPU memory", "warn" if crowding[1] else "ok", *crowding)
+            yield from (Finding(**finding) for finding in plan.doctor["findings"])
         except RayscaleError as error:
             yield Finding("plan", "fail", str(error), "correct this; `rayscale plan STUDY` shows the whole plan")
     yield from doctor_devices.examine_storage(place)
     if "://" not in place:
-        yield doctor_devices.room("disk", Path(place).expanduser().absolute(), needed)
+        folder = nearest_folder(Path(place).expanduser().absolute())
+        yield doctor_devices.judge_room("disk", str(folder), free_bytes(folder), needed)
     yield from doctor_devices.examine_storage(str(cache_root()), "cache")
     temporary = Path(tempfile.gettempdir())
     yield doctor_devices.judge_probe("temporary files", str(temporary), doctor_devices.probe(temporary))

@@ -12,7 +12,7 @@ from rayscale.errors import RayscaleError
 def width() -> int:
     from shutil import get_terminal_size
 
-    return get_terminal_size((80, 24)).columns
+    return max(40, min(get_terminal_size((80, 24)).columns, 100))  # prose wider than that is hard to read
 
 
 def say(line: str) -> None:

@@ -236,7 +236,8 @@ def _run(
 def _conclude(done: Run, terminal: Any, json_: bool) -> None:
     from rayscale.runs.status import read_status
 
-    fit, counts = done.fit or {}, read_status(done)
+    fit = done.fit or {}
+    counts = read_status(done)
     place = done.folder
     files = [f"Report: {place}/report.html", f"Trials: {place}/trials.parquet", f"Fit: {place}/fit.json"]
     wrong = ", ".join(f"{counts[what]} {what}" for what in ("failed", "diverged") if counts[what])

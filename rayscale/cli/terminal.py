@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.live import Live
 
 from rayscale.plan.estimate import Planned, wall_seconds
+from rayscale.plan.observer import Observer
 from rayscale.plan.plan import Plan
 from rayscale.report.numbers import capitalised, duration, plural
 from rayscale.report.terminal.plan import PlanView
-from rayscale.report.terminal.run import Snapshot, progress_line, progress_view, verdict_lines
+from rayscale.report.terminal.run import ProgressView, Snapshot, progress_line, verdict_lines
 
 LINE_EVERY_SECONDS = 30.0
 
@@ -34,7 +35,7 @@ def standing_text(plan: Plan, pending: Sequence[Planned], recorded: int) -> str:
     return f"{left}, about {duration(wall_seconds(pending, plan.machine.slots, plan.study.run.executor))}."
 
 
-class Terminal:
+class Terminal(Observer):
     """Shows a run to a person: a live view on a terminal, a plain line every 30 s elsewhere.
 
     With `json` everything for people goes to stderr.
@@ -70,7 +71,7 @@ class Terminal:
             if self._live is None:
                 self._live = Live(console=self.console, auto_refresh=False, transient=True)
                 self._live.start()
-            self._live.update(progress_view(snapshot), refresh=True)
+            self._live.update(ProgressView(snapshot), refresh=True)
         elif time.monotonic() - self._last >= LINE_EVERY_SECONDS:
             self._last = time.monotonic()
             self.say(progress_line(snapshot))

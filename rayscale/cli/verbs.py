@@ -17,6 +17,7 @@ from rayscale.cli.options import Json
 from rayscale.cli.output import RefusedError, print_json
 from rayscale.cli.study_verbs import demo, doctor, init, last_words, plan, run, status, submit
 from rayscale.errors import RayscaleError
+from rayscale.study.messages import printable
 from rayscale.system.failures import describe, error_json, traceback_of
 from rayscale.system.redaction import redact
 from rayscale.system.signals import CODES, Stopped, stopping
@@ -117,8 +118,6 @@ def _refuse(error: dict[str, Any], as_json: bool, code: int) -> int:
     if as_json:
         print_json({"error": error})
     # What a file holds may stand in the message: a terminal must not obey it.
-    shown = "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in error["message"]
-    )
+    shown = "\n".join(map(printable, error["message"].split("\n")))
     print(f"rayscale: {shown}", file=sys.stderr)
     return code

@@ -98,6 +98,13 @@ CHINCHILLA_TIED = _law(
     "Muennighoff et al. 2023, arXiv 2305.16264",
     _NATS_OF_BOTH,
 )
+CHINCHILLA_RECTIFIED = _law(
+    "chinchilla_rectified",
+    "E + A * params ** -alpha + B / (D0 + data ** beta)",
+    (_A, _B_SHIFTED, _E, _D0, _ALPHA, _BETA),
+    "Hoffmann et al. 2022, arXiv 2203.15556, with the data term of Lin et al. 2024, arXiv 2402.02314",
+    _NATS_OF_BOTH,
+)
 MULTIPLICATIVE = _law(
     "multiplicative",
     "E + A * params ** -alpha * data ** -beta",
@@ -128,7 +135,7 @@ BNSL = _law(
         _E,
         # A slope of 0 before the break is a plateau; a negative c1 is a law that slows down after it.
         Parameter("c0", "exponent", 0.0, 4.0, (0.02, 0.2, 0.6)),
-        Parameter("c1", "exponent", -2.0, 4.0, (-0.2, 0.2, 1.0)),
+        Parameter("c1", "exponent", -2.0, 20.0, (-0.2, 0.2, 1.0)),
         Parameter("d1", "positive", 1e-4, 1e4, (0.1, 1.0, 10.0)),
         Parameter("f1", "positive", 0.02, 10.0, (0.2, 1.0)),
     ),

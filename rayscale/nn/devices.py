@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,26 +39,21 @@ def resolve_precision(setting: str, group: Group, width: int) -> str:
     """
     device = group.device
     if device.type == "cpu" and setting == "auto":
-        fp32 = width < BF16_CPU_WIDTH or not (
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        )
-        return "fp32" if group.largest([float(fp32)])[0] else "bf16"
+        able = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "fp32" if group.largest([float(width < BF16_CPU_WIDTH or not able)])[0] else "bf16"
     if setting == "fp32" or (setting == "auto" and device.type != "cuda"):
         return "fp32"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
     if setting == "tf32":
         if device.type != "cuda" or torch.cuda.get_device_capability(device) < TF32_CAPABILITY:
-            name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
             text = f"{name} has no TF32; set training.precision to auto, bf16 or fp32"
             raise TrialError(text, code="no_tf32", permanent=True)
         return "tf32"
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         if setting == "auto":
             return "fp32"
-        raise TrialError(
-            f"{torch.cuda.get_device_name(device)} has no bf16; set training.precision to auto or fp32",
-            code="no_bf16",
-            permanent=True,
-        )
+        text = f"{name} has no bf16; set training.precision to auto or fp32"
+        raise TrialError(text, code="no_bf16", permanent=True)
     return "bf16"
 
 
@@ -64,6 +61,11 @@ def let_multiply(device: torch.device, precision: str) -> None:
     """Sets how float32 matrices are multiplied: in TF32 on CUDA devices, unless fp32 was asked for."""
     tf32 = device.type == "cuda" and precision != "fp32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context of a forward pass in this precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:

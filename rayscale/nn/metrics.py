@@ -23,16 +23,19 @@ def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
     if not total:
         raise ValueError("a confusion matrix without rows has no metrics")
     right, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    seen = (true + predicted) > 0
-    return {"accuracy": float(right.sum() / total), **averages(right[seen], predicted[seen], true[seen])}
+    return {"accuracy": float(right.sum() / total), **averages(right, predicted, true)}
 
 
-def averages(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+def averages(
+    right: np.ndarray, predicted: np.ndarray, true: np.ndarray, *, all_classes: bool = False
+) -> dict[str, float]:
     """precision_macro, recall_macro, f1_micro, f1_macro and f1_weighted of classes (classes,).
 
-    For each class: how often it was predicted and true, predicted, true. Classes without any count are 0 in the macro
-    average; with no true one at all f1_weighted is 0.
+    For each class: how often it was predicted and true, predicted, true. Classes without any count are left out, or
+    with `all_classes` are 0 in the macro average; with no true one at all f1_weighted is 0.
     """
+    occurring = (predicted + true > 0) | all_classes
+    right, predicted, true = right[occurring], predicted[occurring], true[occurring]
     precision, recall, f1 = scores(right, predicted, true)
     both, support = float(true.sum() + predicted.sum()), float(true.sum())
     return {
@@ -47,14 +50,10 @@ def averages(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict
 def scores(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(precision, recall, F1) of each class; 0 where there is nothing to divide by."""
     right, predicted, true = (np.asarray(counts, dtype=np.float64) for counts in (right, predicted, true))
-    precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
-    recall = np.divide(right, true, out=np.zeros_like(right), where=true > 0)
     # 2 right / (true + predicted) is the harmonic mean of the two, and defined where either is.
-    return (
-        precision,
-        recall,
-        np.divide(2 * right, true + predicted, out=np.zeros_like(right), where=true + predicted > 0),
-    )
+    parts = ((right, predicted), (right, true), (2 * right, true + predicted))
+    precision, recall, f1 = (np.divide(a, b, out=np.zeros_like(a), where=b > 0) for a, b in parts)
+    return precision, recall, f1
 
 
 def class_table(

@@ -24,11 +24,8 @@ class Group:
         """Raises TrialError if the process group is missing or has another size."""
         there = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         if world_size > 1 and there != world_size:
-            raise TrialError(
-                f"the trial wants {world_size} workers, the process group has {there}; "
-                f"start it in a lane of {world_size}",
-                code="wrong_group",
-            )
+            text = f"the trial wants {world_size} workers, the process group has {there}"
+            raise TrialError(f"{text}; start it in a lane of {world_size}", code="wrong_group")
         return cls(rank, world_size, torch.device(device))
 
     def add(self, values: np.ndarray | list[float]) -> np.ndarray:

@@ -7,13 +7,13 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import ClusterError
 from rayscale.system.doctor import Finding, installed
-from rayscale.system.machine import Machine
+from rayscale.system.machine import Machine, nearest_folder
 from rayscale.system.storage import Store
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ CLOCK_WARN_SECONDS, CLOCK_FAIL_SECONDS = 2.0, 60.0
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeReport:
     """What a node says of itself. `clock_seconds` is how much later its clock is than ours, give or take half of
     `trip_seconds`; `versions` is None for a node that gave no answer."""
 
@@ -47,18 +47,16 @@ def examine_cluster(address: str, study: Study | None) -> tuple[list[Finding], M
     try:
         with connect(address, *wanted) as session:
             offered = f"{session.machine.slots} slots ({session.machine.device_name}) on {session.nodes} nodes"
-            findings = [Finding("cluster", "ok", f"{address}: {offered}")]
+            finding = Finding("cluster", "ok", f"{address}: {offered}")
             if not session.machine.slots:
-                fix = "start nodes with GPUs or CPUs to offer"
-                findings = [Finding("cluster", "fail", f"{address}: {offered}", fix)]
+                finding = replace(finding, level="fail", mend="start nodes with GPUs or CPUs to offer")
             storage = Store.open(study.run.storage if study else "runs").local
-            nodes = _ask_nodes(storage)
-            return [*findings, *judge_nodes(nodes, installed(PACKAGES), storage)], session.machine
+            return [finding, *judge_nodes(_ask_nodes(storage), installed(PACKAGES), storage)], session.machine
     except ClusterError as error:
         return [Finding("cluster", "fail", str(error), "check `ray status` there, the address, and the token")], None
 
 
-def judge_nodes(nodes: Sequence[Node], ours: Mapping[str, str | None], storage: Path | None) -> Iterator[Finding]:
+def judge_nodes(nodes: Sequence[NodeReport], ours: Mapping[str, str | None], storage: Path | None) -> Iterator[Finding]:
     """A finding for each node, and one for each thing in which it differs from this machine."""
     for node in nodes:
         offered = ", ".join(f"{amount:g} {name}" for name, amount in sorted(node.resources.items())) or "nothing"
@@ -85,29 +83,29 @@ def judge_nodes(nodes: Sequence[Node], ours: Mapping[str, str | None], storage: 
                       "where checkpoints are wanted there, give run.storage on shared or object storage")  # fmt: skip
 
 
-def _ask_nodes(storage: Path | None) -> list[Node]:
+def _ask_nodes(storage: Path | None) -> list[NodeReport]:
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    look = ray.remote(num_cpus=0, max_retries=0)(look_around)
+    from rayscale.on_ray.cluster import living_nodes, run_on
+
     marker = _marker(storage)
     try:
-        nodes = []
-        for node in (node for node in ray.nodes() if node["Alive"]):
-            there = look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        reports = []
+        for node in living_nodes():
             name, offered = str(node["NodeManagerHostname"]), _offered(node["Resources"])
             try:
-                ray.get(there.remote(None), timeout=ANSWER_SECONDS)  # starts the worker, so that the next is quick
+                # Starts the worker, so that the next answer is quick.
+                ray.get(run_on(node["NodeID"], look_around, None), timeout=ANSWER_SECONDS)
                 sent = time.time()
-                answer = ray.get(there.remote(str(marker) if marker else None), timeout=ANSWER_SECONDS)
+                answer = ray.get(run_on(node["NodeID"], look_around, marker), timeout=ANSWER_SECONDS)
                 back = time.time()
             except ray.exceptions.RayError:
-                nodes.append(Node(name, offered, None))
+                reports.append(NodeReport(name, offered, None))
                 continue
             name = f"{name}:{answer['raylet']}" if name == socket.gethostname() else name
             clock = answer["time"] - (sent + back) / 2
-            nodes.append(Node(name, offered, answer["versions"], clock, back - sent, answer["sees"]))
-        return nodes
+            reports.append(NodeReport(name, offered, answer["versions"], clock, back - sent, answer["sees"]))
+        return reports
     finally:
         if marker:
             marker.unlink(missing_ok=True)
@@ -121,8 +119,6 @@ def _offered(resources: Mapping[str, float]) -> dict[str, float]:
 
 def _marker(storage: Path | None) -> Path | None:
     """A file that nodes look for, in the nearest folder of the storage that is here."""
-    from rayscale.system.machine import nearest_folder
-
     if storage is None:
         return None
     marker = nearest_folder(storage) / f".rayscale-seen-{uuid.uuid4().hex}"
@@ -133,11 +129,11 @@ def _marker(storage: Path | None) -> Path | None:
     return marker
 
 
-def look_around(marker: str | None) -> dict[str, Any]:
+def look_around(marker: Path | None) -> dict[str, Any]:
     """What a node says of itself: versions, time, and whether it sees a file."""
     return {
         "versions": installed(PACKAGES),
         "time": time.time(),
-        "sees": marker is None or Path(marker).exists(),
+        "sees": marker is None or marker.exists(),
         "raylet": os.getppid(),
     }

@@ -5,7 +5,6 @@ Only this process writes the run's folder; workers send what they measured by ac
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 import threading
@@ -16,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+import yaml
+
 from rayscale.errors import InputError, LeaseLostError, StorageError
 from rayscale.on_ray import driver_savepoints
 from rayscale.on_ray.event_text import event_text
@@ -24,7 +25,7 @@ from rayscale.on_ray.training import TrialRunner
 from rayscale.plan.augmentations import FEW_CHILDREN, childless
 from rayscale.plan.draft import draft_plan, run_store, with_children, write_plan
 from rayscale.plan.estimate import Planned
-from rayscale.plan.observer import Observer, Silent
+from rayscale.plan.observer import Observer
 from rayscale.plan.plan import Plan
 from rayscale.report.notes import cut_notes
 from rayscale.report.rebuild import rebuild_report
@@ -69,10 +70,9 @@ def run_study(
     """Run what the study's ledger does not hold yet, then fit and report; returns the run, or None without consent.
 
     `address` is local (a Ray of our own), auto or HOST:PORT; a Ray that the caller's process has joined before is used
-    instead, and left up. `only` is one trial id; `executor` overrides
-    the study's. Raises InputError before Ray starts (on a cluster: before anything is scheduled) for a study that
-    cannot run, ClusterError when Ray fails. A trial that raises is a failed record, not an exception; with both `only`
-    and the executor inline it passes through.
+    instead, and left up. `only` is one trial id; `executor` overrides the study's. Raises InputError before Ray starts
+    (on a cluster: before anything is scheduled) for a study that cannot run, ClusterError when Ray fails. A trial that
+    raises is a failed record, not an exception; with both `only` and the executor inline it passes through.
     """
     if executor is not None and executor not in EXECUTORS:
         raise InputError(f"found '{executor}'; use one of: {', '.join(EXECUTORS)}", where="--executor")
@@ -81,8 +81,8 @@ def run_study(
     study = study if isinstance(study, Study) else load_study(study)
     store = run_store(study, out)
     store.check_writable()
-    observer = observer or Silent()
-    with hold(store, told=observer.say) as lease:
+    observer = observer or Observer()
+    with hold(store, say=observer.say) as lease:
         executor = executor or study.run.executor
         outcomes = Outcomes(Ledger(store, lease.check), study.run.keep, executor, {}, fetch=_fetch_model)
         done = _drive(_Driver(study, outcomes, observer, retry_failed, only), path, address)
@@ -106,7 +106,9 @@ def _fetch_model(files: Any) -> dict[str, Any]:
 def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None:
     study, store = driver.study, driver.store
     with ExitStack() as stack, driver.telling_of_an_end():
-        if address == "local" and not _has_ray():
+        # Whether the caller has joined a Ray, without importing it.
+        joined = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+        if address == "local" and not joined:
             machine = this_machine(study.run.accelerator, driver.trials_per_gpu)
         else:
             machine = driver.connect(stack, address).machine
@@ -117,15 +119,10 @@ def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None
         driver.execute()
     with driver.telling_of_an_end():
         driver.observer.phase("fitting the laws")
-        driver.ledger.guard()
+        driver.outcomes.ledger.guard()
         rebuild_report(store)
     log_event(store, {"event": "run_ended"})
     return Run(store)
-
-
-def _has_ray() -> bool:
-    """Whether the caller has joined a Ray; without importing it."""
-    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 @dataclass
@@ -145,24 +142,14 @@ class _Driver:
     prepared: dict[str, Prepared] = field(default_factory=dict)
 
     @property
-    def ledger(self) -> Ledger:
-        """The run's records."""
-        return self.outcomes.ledger
-
-    @property
     def store(self) -> Store:
         """The run's folder."""
         return self.outcomes.store
 
     @property
-    def executor(self) -> str:
-        """How trials are run: lanes, isolated or inline."""
-        return self.outcomes.executor
-
-    @property
     def trials_per_gpu(self) -> int:
         """How many trials share a GPU: none where one runs after the other in this process."""
-        return 1 if self.executor == "inline" else self.study.run.trials_per_gpu
+        return 1 if self.outcomes.executor == "inline" else self.study.run.trials_per_gpu
 
     @contextmanager
     def telling_of_an_end(self) -> Iterator[None]:
@@ -172,7 +159,7 @@ class _Driver:
             yield
         except BaseException as error:
             if not isinstance(error, LeaseLostError):  # then events.jsonl is another driver's
-                died = self.session.guard.found if self.session else None
+                died = self.session.guard.reason if self.session else None
                 with deferred():
                     self._log_stop(died or type(error).__name__)
             if isinstance(error, KeyboardInterrupt | Stopped) or came():
@@ -194,48 +181,34 @@ class _Driver:
         self.plan = plan
         planned = {p.trial.trial_id: p.trial.model.name for p in plan.trials}
         if self.only and self.only not in planned:
-            raise InputError(
-                f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids",
-                code="unknown_trial",
-                where="--only",
-            )
-        earlier, damaged = self.ledger.read()
+            reason = f"no trial '{self.only}' in this study; `rayscale plan --json` lists their ids"
+            raise InputError(reason, code="unknown_trial", where="--only")
+        earlier, damaged = self.outcomes.ledger.read()
         if any(r.row["executor"] == "simulated" for r in earlier):
-            raise InputError(
-                f"{self.store.location} holds simulated trials; give another folder with --out", code="simulated_run"
-            )
+            reason = f"{self.store.location} holds simulated trials; give another folder with --out"
+            raise InputError(reason, code="simulated_run")
         refuse_another_study(self.store, self.study.name, bool(earlier))
         known = {r.trial_id: r for r in planned_only(earlier, planned)}
         stands = {i for i, r in known.items() if r.finished or (r.row["status"] == "failed" and not self.retry_failed)}
         again = {self.only} if self.only else set(planned) - stands
         self.pending = [p for p in plan.trials if p.trial.trial_id in again]
         self.outcomes.records = {i: record for i, record in known.items() if i not in again}
-        if self.executor == "inline" and (wide := [p for p in self.pending if p.trial.gpus > 1]):
-            raise InputError(
-                f"executor inline runs in this one process; {len(wide)} of the trials want more than one GPU, such as "
-                f"{wide[0].trial.trial_id}; use --only with a trial of one GPU, or executor lanes",
-                code="inline_gpus",
-            )
+        if self.outcomes.executor == "inline" and (wide := [p for p in self.pending if p.trial.gpus > 1]):
+            wants = f"{len(wide)} of the trials want more than one GPU, such as {wide[0].trial.trial_id}"
+            advice = "use --only with a trial of one GPU, or executor lanes"
+            raise InputError(f"executor inline runs in this one process; {wants}; {advice}", code="inline_gpus")
         for damage in damaged:
-            self.observer.say(damage.told)
+            self.observer.say(damage.text)
         self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
-            self._look_anew()
-            text = Path(path).read_bytes() if path else _as_yaml(self.study)
-            recover(self.ledger, damaged)
+            study = yaml.safe_dump(self.study.model_dump(mode="json"), sort_keys=False).encode()
+            text = Path(path).read_bytes() if path else study
+            recover(self.outcomes.ledger, damaged)
             self.store.write("study.yaml", text)
-            self.store.write("plan.json", json.dumps(plan.to_json(), indent=1, allow_nan=False).encode())
-            source = str(Path(path).absolute()) if path else None
+            plan.save(self.store)
             self._begin_saving()
-            log_event(
-                self.store,
-                {
-                    "event": "run_started",
-                    "host": socket.gethostname(),
-                    "study": source,
-                    "pending": len(self.pending),
-                },
-            )
+            source, host = str(Path(path).absolute()) if path else None, socket.gethostname()
+            self._log({"event": "run_started", "host": host, "study": source, "pending": len(self.pending)})
         return self.agreed
 
     def _begin_saving(self) -> None:
@@ -243,12 +216,11 @@ class _Driver:
         pending = [p.trial.trial_id for p in self.pending]
         self.outcomes.earlier = earlier_drivers(self.store, pending, Run(self.store).events)
         self._clear_savepoints()
-        self.saving = (
-            driver_savepoints.begin_saving(self.store, self.study, self.plan.machine.share) if pending else None
-        )
+        if pending:
+            self.saving = driver_savepoints.begin_saving(self.store, self.study, self.plan.machine.share)
 
     def _clear_savepoints(self) -> None:
-        """Keep those of planned trials without a record alone: they go on from there."""
+        """Keep those of planned trials without a record alone: they resume from there."""
         planned = {p.trial.trial_id for p in self.plan.trials}
         if reason := driver_savepoints.clear(self.store, planned - set(self.outcomes.records)):
             self._log({"event": "checkpoints_left", "reason": reason})
@@ -257,13 +229,13 @@ class _Driver:
         """Whether no Ray is needed: nothing to train, or an inline run of text that is prepared already, or small."""
         if not self.pending:
             return True
-        if self.executor != "inline":
+        if self.outcomes.executor != "inline":
             return False
         specs = {spec_of(p.trial.model) for p in self.pending}
         with naming_fields(self.study):
-            known = find_all(self.study, list(specs), self._seeds())
-        if all(known.values()):
-            self.prepared = {name: prepared for name, prepared in known.items() if prepared}
+            ready = find_all(self.study, list(specs), self._seeds())
+        if all(ready.values()):
+            self.prepared = {name: prepared for name, prepared in ready.items() if prepared}
         elif self.session is None and _is_small(self.study):
             self._prepare(Here())
         return bool(self.prepared)
@@ -298,7 +270,7 @@ class _Driver:
             blind = driver_savepoints.blind_nodes(self.saving, self.session.worker_resources)
             if text := driver_savepoints.check_seen(blind, self.study, self.pending, self.store):
                 self._log({"event": "checkpoints_off", "hosts": blind, "reason": text})
-        if self.pending and self.executor != "inline":
+        if self.pending and self.outcomes.executor != "inline":
             self.host = open_host(self.session.missing)
         self._prepare()
 
@@ -312,17 +284,18 @@ class _Driver:
             self.observer.say(text)
         if not self.pending:
             return
-        training = TrialRunner(
+        self.progress = Progress(self.plan, starts=self.outcomes.executor != "inline")
+        runner = TrialRunner(
             self.study, self.plan, self.pending, self.prepared, self.outcomes, self.saving, self.only,
             self._log, self._show,
         )  # fmt: skip
         with naming_fields(self.study):
-            training.check_subsets()
-        if self.executor == "inline":
-            training.run_inline()
+            runner.check_subsets()
+        if self.outcomes.executor == "inline":
+            runner.run_inline()
         else:
             self.observer.phase("starting lanes")
-            training.run_in_lanes(self.session, self.host)
+            runner.run_in_lanes(self.session, self.host)
         self._clear_savepoints()
 
     def _leave_out_childless(self) -> None:
@@ -342,11 +315,6 @@ class _Driver:
                 self.observer.say(note[1])
         self.pending = [left[planned.trial.trial_id] for planned in self.pending if planned.trial.trial_id in left]
         self.outcomes.records = {i: record for i, record in self.outcomes.records.items() if i in left}
-        self._look_anew()
-
-    def _look_anew(self) -> None:
-        """Follow the present plan."""
-        self.progress = Progress(self.plan, starts=self.executor != "inline")
 
     def _log(self, event: Event) -> None:
         log_event(self.store, event)
@@ -366,9 +334,3 @@ def _is_small(study: Study) -> bool:
         return False
     sources = [source.path for source in list_sources(study.data) if source.path != BUILT_IN]
     return sum(map(unpacked_size, sources)) <= SMALL_BYTES
-
-
-def _as_yaml(study: Study) -> bytes:
-    import yaml
-
-    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False).encode()

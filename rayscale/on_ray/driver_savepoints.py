@@ -33,16 +33,15 @@ def clear(store: Store, trial_ids: Iterable[str]) -> str | None:
 def blind_nodes(saving: Saving, worker_resources: Mapping[str, float]) -> list[str]:
     """Hosts of the living nodes that take workers and do not see the run's folder."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    wanted = [name for name, amount in worker_resources.items() if amount]
-    nodes = [each for each in ray.nodes() if each["Alive"] and all(name in each["Resources"] for name in wanted)]
+    from rayscale.on_ray.cluster import living_nodes, run_on
+
     if saving.store.local is None:
         return []
-    look = ray.remote(num_cpus=0)(sees)
-    there = [NodeAffinitySchedulingStrategy(each["NodeID"], soft=False) for each in nodes]
-    seen = ray.get([look.options(scheduling_strategy=each).remote(saving.store, saving.token) for each in there])
-    return [each["NodeManagerHostname"] for each, found in zip(nodes, seen, strict=True) if not found]
+    resources = [name for name, amount in worker_resources.items() if amount]
+    nodes = [node for node in living_nodes() if all(name in node["Resources"] for name in resources)]
+    sights = ray.get([run_on(node["NodeID"], sees, saving.store, saving.token) for node in nodes])
+    return [node["NodeManagerHostname"] for node, sight in zip(nodes, sights, strict=True) if not sight]
 
 
 def check_seen(blind: Sequence[str], study: Study, pending: Sequence[Planned], store: Store) -> str | None:

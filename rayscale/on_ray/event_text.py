@@ -1,4 +1,4 @@
-"""A sentence for each event that a person should hear of while a run goes on."""
+"""A sentence for each event that a person should hear of during a run."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,48 +38,36 @@ def run_here(
     Where memory does not suffice it is tried again with half the micro-batch, down to one row; `say` gets the event.
     With `let_raise` what else it raises passes through, for the debugger, and the command line prints the traceback.
     """
+    from rayscale.nn.training.train import train_trial
+
     failures: list[Failure] = []
     while True:
-        began, most = time.monotonic(), micro_batch_after(failures)
-        outcome = _attempt(
-            trial, prepared, keep_model=keep_model, saving=saving, progress=progress, let_raise=let_raise,
-            micro_batch=most,
-        )  # fmt: skip
+        began, micro_batch = time.monotonic(), micro_batch_after(failures)
+        train = partial(train_trial, device=trial.device, progress=progress, saving=saving, micro_batch=micro_batch)
+        outcome = _attempt(train, trial, prepared, keep_model, let_raise)
         error = outcome.get("error")
+        lost = sum(failure["seconds"] for failure in failures)
         if error:
             failures.append({**error, "seconds": time.monotonic() - began})
-        lost = sum(failure["seconds"] for failure in failures[: -1 if error else None])
-        outcome |= {"exclusive": True, "attempts": len(failures) + (not error), "failures": failures,
-                    "lost_seconds": lost}  # fmt: skip
+        attempts = len(failures) + (not error)
+        outcome |= {"exclusive": True, "attempts": attempts, "failures": failures, "lost_seconds": lost}
         if not error or error["permanent"] or not halves(error):
             return outcome
         say(retry_event(trial.trial_id, failures))
 
 
 def _attempt(
-    trial: Trial,
-    prepared: Prepared,
-    *,
-    keep_model: bool,
-    saving: Saving | None,
-    progress: Callable[[dict[str, Any]], None],
-    let_raise: bool,
-    micro_batch: int | None,
+    train: Callable[..., dict[str, Any]], trial: Trial, prepared: Prepared, keep_model: bool, let_raise: bool
 ) -> TrialOutcome:
-    from rayscale.nn.training.train import train_trial
-
     started = datetime.now(UTC)
     try:
         model = trial.model
         checkpoint = str(find_checkpoint(model.path, model.revision).folder) if model.path else None
         with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
             kept = Path(scratch) / "model" if keep_model else None
-            measured = train_trial(
-                trial, prepared, checkpoint=checkpoint, device=trial.device, progress=progress, save_to=kept,
-                saving=saving, micro_batch=micro_batch,
-            )  # fmt: skip
+            measured = train(trial, prepared, checkpoint=checkpoint, save_to=kept)
             files = read_files(kept) if kept is not None and kept.is_dir() else None
-    except Exception as error:  # becomes the trial's reason; other trials go on
+    except Exception as error:  # becomes the trial's reason; other trials continue
         failure = describe(error)
         if let_raise and (failure["permanent"] or not halves(failure)):
             if isinstance(error, RayscaleError):

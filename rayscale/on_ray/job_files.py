@@ -43,13 +43,13 @@ class JobFiles:
     """The files of a study as they travel.
 
     `files` has the place below STAGED (with forward slashes) of each file of this machine, `text` the study file with
-    its paths replaced, `own` the user's path for each path below STAGED that may be spoken of, `digest` (SHA-256, hex)
+    its paths replaced, `here` the user's path for each path below STAGED that may be spoken of, `digest` (SHA-256, hex)
     names all that is sent.
     """
 
     text: str
     files: Mapping[str, str]
-    own: Mapping[str, str]
+    here: Mapping[str, str]
     digest: str
 
     @property
@@ -86,7 +86,7 @@ class JobFiles:
 
     def translate(self, line: str) -> str:
         """A line of the job's log with the user's paths in place of those there."""
-        for there, here in self.own.items():
+        for there, here in self.here.items():
             line = re.sub(rf"(?:[^\s'\"]*/)?{STAGED}/{re.escape(there)}", here.replace("\\", r"\\"), line)
         return line
 
@@ -98,13 +98,13 @@ def gather(study_file: Path) -> JobFiles:
     root = yaml.compose(raw, Loader=yaml.SafeLoader)
     there: dict[str, str] = {}  # by path
     files: dict[str, str] = {}
-    own = {STUDY: str(study_file)}
+    here = {STUDY: str(study_file)}
     replaced: dict[tuple[int, int], str] = {}
     for keys, path in _local_paths(study):
         if path not in there:
             there[path], inside = _staged(path, len(there), keys)
             files |= inside
-            own |= {there[path]: path, **inside}
+            here |= {there[path]: path, **inside}
         node = _node(root, keys)
         replaced[node.start_mark.index, node.end_mark.index] = json.dumps(there[path], ensure_ascii=False)
     text = raw
@@ -114,7 +114,7 @@ def gather(study_file: Path) -> JobFiles:
     digest = hashlib.sha256(raw.encode())
     for name, file in sorted(files.items()):
         digest.update(f"\0{name}\0{look(file).digest}".encode())
-    longest_first = sorted(own.items(), key=lambda pair: -len(pair[0]))  # a name may begin with another
+    longest_first = sorted(here.items(), key=lambda pair: -len(pair[0]))  # a name may begin with another
     return JobFiles(text, files, dict(longest_first), digest.hexdigest())
 
 
@@ -151,12 +151,12 @@ def _staged(path: str, number: int, keys: tuple[str | int, ...]) -> tuple[str, d
         return name, {name: path}
     folder = Path(path)
     if keys[0] == "models":  # tables call a model by its folder
-        name, found = f"{number}/{checkpoint_name(path)}", {f for pattern in FILES for f in folder.glob(pattern)}
+        name, files = f"{number}/{checkpoint_name(path)}", {f for pattern in FILES for f in folder.glob(pattern)}
     else:
         left = LEFT_THERE if keys[0] == "training" else ()
-        kept = [f for f in folder.iterdir() if f.name not in left and not f.name.startswith(".")]
-        name, found = f"{number}/{folder.name}", {f for each in kept for f in (each, *each.rglob("*"))}
-    return name, {f"{name}/{f.relative_to(folder).as_posix()}": str(f) for f in sorted(found) if f.is_file()}
+        kept = [entry for entry in folder.iterdir() if entry.name not in left and not entry.name.startswith(".")]
+        name, files = f"{number}/{folder.name}", {f for entry in kept for f in (entry, *entry.rglob("*"))}
+    return name, {f"{name}/{f.relative_to(folder).as_posix()}": str(f) for f in sorted(files) if f.is_file()}
 
 
 def _node(root: Any, keys: tuple[str | int, ...]) -> yaml.Node:

@@ -35,37 +35,29 @@ class Progress:
     def look(self, records: Mapping[str, TrialRecord], running: Sequence[Mapping[str, Any]], phase: str) -> Snapshot:
         """The state of the run from its records and from what the workers say of the trials they are at."""
         seconds = {trial["trial_id"]: trial["seconds"] for trial in running}
-        steps = [(trial["trial_id"], trial.get("step") or 0, trial.get("steps") or 0) for trial in running]
-        shares = {trial_id: step / most for trial_id, step, most in steps if step and most}
+        begun = [trial for trial in running if trial.get("step") and trial.get("steps")]
+        shares = {trial["trial_id"]: trial["step"] / trial["steps"] for trial in begun}
         self._earlier = len(records) if self._earlier < 0 else self._earlier
         self._starting = self._starting and not running and len(records) == self._earlier
         since = time.monotonic() - self._started if self._starting else None
-        standing = count_status(self._rows, records, seconds, self._slots, shares, since)
+        status = count_status(self._rows, records, seconds, self._slots, shares, since)
         return Snapshot(
-            done=standing.done,
-            failed=standing.failed,
+            done=status.done,
+            failed=status.failed,
             running=tuple(self._running(trial) for trial in running),
-            waiting=standing.waiting,
-            eta_seconds=standing.eta_seconds,
-            gpu_seconds=standing.gpu_seconds,
+            waiting=status.waiting,
+            eta_seconds=status.eta_seconds,
+            gpu_seconds=status.gpu_seconds,
             law_line=self._fit(records),
-            last_error=standing.last_error,
+            last_error=status.last_error,
             elapsed_seconds=time.monotonic() - self._started,
             phase=phase,
         )
 
     def _running(self, now: Mapping[str, Any]) -> RunningTrial:
         trial = self._trials[now["trial_id"]]
-        return RunningTrial(
-            trial_id=trial.trial_id,
-            model=trial.model.name,
-            data_requested=trial.data_requested,
-            gpus=trial.gpus,
-            step=now.get("step"),
-            steps=now.get("steps"),
-            train_loss=now.get("train_loss"),
-            seconds=now["seconds"],
-        )
+        cell = (trial.trial_id, trial.model.name, trial.data_requested, trial.gpus)
+        return RunningTrial(*cell, now.get("step"), now.get("steps"), now.get("train_loss"), now["seconds"])
 
     def _fit(self, records: Mapping[str, TrialRecord]) -> str | None:
         if self._law_records != len(records) and time.monotonic() - self._law_fitted >= LAW_EVERY_SECONDS:

@@ -19,7 +19,8 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,12 @@ class Submission:
         words = shlex.join(["--out", self.place, *self.options])
         return f'cd "$HOME" && python -m rayscale run "$OLDPWD/{STAGED}/{STUDY}" --address auto --yes {words}'
 
+    def translate(self, line: str, out: Path) -> str:
+        """A line of the job's log with the user's paths: those of the study's files, and `out` of the results."""
+        line = self.files.translate(line)
+        folder = rf"[^\s'\"]*{re.escape(self.place)}(?=[/\s'\";:,)]|\.?$)"
+        return line if "://" in self.place else re.sub(folder, lambda _: str(out), line)
+
 
 def remote_place(study: Study) -> str:
     """The run folder of a study that runs as a job: relative to the head node's home, absolute there, or a URI.
@@ -90,11 +97,8 @@ def remote_place(study: Study) -> str:
     digest.update(repr(sorted(settings.items())).encode())
     for role in ("train", "validation", "test"):
         given = getattr(study.data, role)
-        texts = (
-            [given]
-            if not given or given == BUILT_IN or is_remote(given)
-            else (look(file).digest for file in find_files(given))
-        )
+        local = given and given != BUILT_IN and not is_remote(given)
+        texts = [look(file).digest for file in find_files(given)] if local else [given]
         digest.update("\0".join([role, *map(str, texts)]).encode())
     return f"{RUNS}/{study.name}-{digest.hexdigest()[:8]}"
 
@@ -117,14 +121,13 @@ def submit(
     files, place = gather(study_file), remote_place(load_study(study_file))
     asked = Submission(study_file, address, files, place, tuple(options), name)
     client = _client(address)
-    elsewhere = "://" in place
     job = _running(client, asked)
     if job is not None:
         say(f"Job {job} runs this study already; its log follows.")
     else:
         job = _begin(client, asked, say)
         say(f"Submitted {job}; its run folder on the cluster is {asked.shown}. Its log follows.")
-    here = _Translator(asked, out)
+    here = partial(asked.translate, out=out)
     try:
         _follow(client, job, lambda line: say(f"  {here(line)}"))
     except (KeyboardInterrupt, Stopped):
@@ -134,7 +137,7 @@ def submit(
     failure = _failure(client, job, here)
     if isinstance(failure, InputError):  # it never ran: there is nothing to bring
         raise failure
-    if elsewhere:
+    if "://" in place:
         say(f"Results: {place}")
     else:
         missing = _fetch(client, asked, job, out, say)
@@ -144,40 +147,19 @@ def submit(
     return job
 
 
-@dataclass
-class _Translator:
-    """Turns a line of the job's log into one with the user's paths: those of the study's files, and of the results."""
-
-    asked: Submission
-    out: Path
-    _folder: re.Pattern[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._folder = re.compile(rf"[^\s'\"]*{re.escape(self.asked.place)}(?=[/\s'\";:,)]|\.?$)")
-
-    def __call__(self, line: str) -> str:
-        line = self.asked.files.translate(line)
-        return line if "://" in self.asked.place else self._folder.sub(lambda _: str(self.out), line)
-
-
 def _client(address: str) -> Any:
     from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
     if not address.startswith(("http://", "https://")):
-        raise InputError(
-            f"found '{address}'; give the address of the cluster's dashboard, such as http://HOST:8265",
-            code="bad_address",
-            where="--address",
-        )
+        text = f"found '{address}'; give the address of the cluster's dashboard, such as http://HOST:8265"
+        raise InputError(text, code="bad_address", where="--address")
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, OSError, RayError) as error:
-        raise ClusterError(
-            f"no Ray dashboard answers at {address} ({str(error).splitlines()[0]}); check the address, and "
-            "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN if the cluster wants a token",
-            code="cluster_unreachable",
-        ) from error
+        text = f"no Ray dashboard answers at {address} ({str(error).splitlines()[0]})"
+        advice = "check the address, and RAY_AUTH_MODE=token with RAY_AUTH_TOKEN if the cluster wants a token"
+        raise ClusterError(f"{text}; {advice}", code="cluster_unreachable") from error
 
 
 # ---- starting, and finding what runs
@@ -190,12 +172,10 @@ def _running(client: Any, asked: Submission) -> str | None:
         if metadata.get(_RUN) != asked.place or job.status.is_terminal():
             continue
         if metadata.get(_REQUEST) != asked.metadata[_REQUEST]:
-            raise InputError(
-                f"job {job.submission_id} runs {asked.place} with another version of the study, its files or the "
-                f"options; wait for it, or stop it: ray job stop {job.submission_id} --address {asked.address}",
-                code="run_in_use",
-                where=asked.address,
-            )
+            other = f"runs {asked.place} with another version of the study, its files or the options"
+            advice = f"wait for it, or stop it: ray job stop {job.submission_id} --address {asked.address}"
+            text = f"job {job.submission_id} {other}; {advice}"
+            raise InputError(text, code="run_in_use", where=asked.address)
         return job.submission_id
     return None
 
@@ -208,18 +188,18 @@ def _begin(client: Any, asked: Submission, say: Callable[[str], None]) -> str:
             asked.files.write(folder)
             return _start(client, asked.command, folder, asked)
         size = asked.files.size / (1 << 20)
-        say(f"The study's files take {size:,.0f} MiB, and one request takes 100 MiB: they go in parts of "
-            f"{PART_BYTES >> 20} MiB. Without sending: text in storage that the cluster reads (s3://, "
-            "gs://, hf://, or file:// on a disk that its nodes share), a checkpoint by its hub id, or `rayscale run "
-            "--address auto` on one of its nodes.")  # fmt: skip
+        say(
+            f"The study's files take {size:,.0f} MiB, and one request takes 100 MiB: they go in parts of "
+            f"{PART_BYTES >> 20} MiB. Without sending: text in storage that the cluster reads (s3://, gs://, hf://, or "
+            "file:// on a disk that its nodes share), a checkpoint by its hub id, or `rayscale run --address auto` on "
+            "one of its nodes."
+        )
         kept = f"{RUNS}/.parts/{asked.files.digest[:16]}"
         for number, part in enumerate(asked.files.parts(folder)):
             say(f"  part {number + 1} ({part.stat().st_size / (1 << 20):,.0f} MiB) ...")
             left = f'rm -rf "$HOME"/{kept}; ' if not number else ""  # an attempt that broke off may have sent more
             command = f'{left}mkdir -p "$HOME"/{kept} && cp part "$HOME"/{kept}/{number:06d}'
-            job = _start(client, command, folder)
-            _wait(client, job)
-            if failure := _failure(client, job):
+            if failure := _failure(client, _start(client, command, folder)):
                 raise failure
         unpacked = f'cat "$HOME"/{kept}/* | tar -xzf - && rm -r "$HOME"/{kept} && {asked.command}'
         return _start(client, unpacked, folder, asked)
@@ -263,11 +243,9 @@ def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
             lines = client.get_job_logs(job).split("\n")
         except (RuntimeError, OSError) as error:  # requests' own errors are OSErrors
             if time.monotonic() - answered > LOST_SECONDS:
-                raise ClusterError(
-                    f"the dashboard no longer answers ({str(error).splitlines()[0]}); the job may still run: repeat "
-                    "the command to follow it",
-                    code="cluster_lost",
-                ) from error
+                text = f"the dashboard no longer answers ({str(error).splitlines()[0]})"
+                advice = "the job may still run: repeat the command to follow it"
+                raise ClusterError(f"{text}; {advice}", code="cluster_lost") from error
             time.sleep(POLL_SECONDS[0])
             continue
         answered = time.monotonic()
@@ -285,14 +263,10 @@ def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
         time.sleep(pause)
 
 
-def _wait(client: Any, job: str) -> None:
-    while not client.get_job_status(job).is_terminal():
-        time.sleep(0.5)
-
-
 def _failure(client: Any, job: str, here: Callable[[str], str] = str) -> RayscaleError | None:
-    """Why an ended job did not succeed, None if it did: InputError where it refused the study, else ClusterError."""
-    status = client.get_job_status(job)
+    """Why a job, once it has ended, did not succeed: InputError where it refused the study, else ClusterError."""
+    while not (status := client.get_job_status(job)).is_terminal():
+        time.sleep(0.5)
     if str(status) == "SUCCEEDED":
         return None
     info = client.get_job_info(job)
@@ -311,7 +285,6 @@ def _fetch(client: Any, asked: Submission, job: str, out: Path, say: Callable[[s
     with tempfile.TemporaryDirectory(prefix="rayscale-submit-") as folder:
         command = f'cd "$HOME" && python -m rayscale.on_ray.submission {shlex.quote(asked.place)}'
         fetch = _start(client, command, Path(folder))
-        _wait(client, fetch)
         if failure := _failure(client, fetch):
             return failure
         unpack(client.get_job_logs(fetch), out)

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import ClusterError
-from rayscale.on_ray.session.waiting import Wait
+from rayscale.on_ray.session.occupancy import Wait
 from rayscale.plan.estimate import Planned
 from rayscale.plan.heads import check_positions
 from rayscale.plan.plan import Plan
@@ -21,7 +22,6 @@ from rayscale.runs.outcomes import Outcomes
 from rayscale.runs.savepoints import Saving
 from rayscale.study.checkpoints import read_config
 from rayscale.study.study import Study
-from rayscale.system.storage import Store
 from rayscale.text.augment.children import name_of
 from rayscale.text.prepared import Prepared
 from rayscale.text.tokens.encode import spec_of
@@ -50,11 +50,6 @@ class TrialRunner:
     only: str | None
     log: Callable[[Event], None]
     show: Callable[[Sequence[Mapping[str, Any]], str], None]
-
-    @property
-    def store(self) -> Store:
-        """The run's folder."""
-        return self.outcomes.store
 
     def check_subsets(self) -> None:
         """Refuse before the first trial what the last could not read. Raises InputError."""
@@ -102,19 +97,21 @@ class TrialRunner:
         from rayscale.on_ray.lanes.worker import LaneSettings, end_lanes, open_pool
         from rayscale.on_ray.tune import run_grid
 
-        run, slots = self.study.run, self.plan.machine.slots
-        device = self.plan.machine.device
-        settings = LaneSettings(session.worker_resources, device, run.hang_seconds, run.keep, self.saving,
-                                share=self.plan.machine.share,
-                                capacity=None if session.local else session.capacity)  # fmt: skip
+        run, machine = self.study.run, self.plan.machine
+        capacity = None if session.local else session.capacity
+        settings = LaneSettings(
+            session.worker_resources, machine.device, run.hang_seconds, run.keep, self.saving,
+            share=machine.share, capacity=capacity,
+        )  # fmt: skip
         trials_per_lane = 1 if self.outcomes.executor == "isolated" else None
-        pool = open_pool(self._cells(session), slots, run.retries, trials_per_lane, settings, host)
+        pool = open_pool(self._cells(session), machine.slots, run.retries, trials_per_lane, settings, host)
         for trial_id, record in self.outcomes.records.items():
             ray.get(pool.acknowledge.remote(trial_id, self.outcomes.reports(record)))
         recorded = set(self.outcomes.records)
         planned = [p for p in self.plan.trials if not self.only or p.trial.trial_id in {*recorded, self.only}]
-        room = [slots]  # as the pool finds it
-        grid = _Thread(lambda: run_grid(planned, recorded, lambda: room[0], pool, self.store))
+        room = [machine.slots]  # as the pool finds it
+        work = partial(run_grid, planned, recorded, lambda: room[0], pool, self.outcomes.store)
+        grid = _Thread(target=work, daemon=True, name="rayscale-tune")
         grid.start()
         try:
             self._collect(pool, grid, room)
@@ -145,21 +142,14 @@ class TrialRunner:
             folder: stream.offer(prepared, several) if streamed else parcels.wrap(prepared.path, several)
             for folder, prepared in data.items()
         }
-        checkpoints = {p.trial.model.path for p in self.pending if p.trial.model.path}
-        wrapped = {folder: parcels.wrap(Path(folder), several) for folder in checkpoints}
-        return [
-            Cell(
-                p.trial.trial_id,
-                p.trial.gpus,
-                p.alone,
-                Handed(
-                    p.trial.to_json(),
-                    offered[str(self._prepared(p).path)],
-                    wrapped[p.trial.model.path] if p.trial.model.path else None,
-                ),
-            )
-            for p in self.pending
-        ]
+        checkpoints = {planned.trial.model.path for planned in self.pending}
+        wrapped = {folder: parcels.wrap(Path(folder), several) if folder else None for folder in checkpoints}
+        cells = []
+        for planned in self.pending:
+            trial, folder = planned.trial, str(self._prepared(planned).path)
+            handed = Handed(trial.to_json(), offered[folder], wrapped[trial.model.path])
+            cells.append(Cell(trial.trial_id, trial.gpus, planned.alone, handed))
+        return cells
 
     def _collect(self, pool: Any, grid: _Thread, room: list[int]) -> None:
         import ray
@@ -172,7 +162,7 @@ class TrialRunner:
             if not grid.is_alive():
                 raise ClusterError(f"Ray Tune ended before the trials did: {grid.error}") from grid.error
             outcomes = ray.get(pool.collect.remote(known, POLL_SECONDS))
-            now = ray.get(pool.snapshot.remote(events))  # asked second and told first: a trial begins before it ends
+            now = ray.get(pool.snapshot.remote(events))  # asked second, logged first: a trial begins before it ends
             events += len(now["events"])
             room[0] = now["room"]
             for event in now["events"]:
@@ -187,18 +177,14 @@ class TrialRunner:
 
 
 class _Thread(threading.Thread):
-    """A daemon thread that keeps its error."""
+    """A thread that keeps its error."""
 
-    def __init__(self, work: Any) -> None:
-        super().__init__(daemon=True, name="rayscale-tune")
-        self._work = work
-        self.error: BaseException | None = None
+    error: BaseException | None = None
 
     def run(self) -> None:
-        """Do the work."""
         try:
-            self._work()
-        except BaseException as error:  # told to the main thread, which raises it
+            super().run()
+        except BaseException as error:  # the main thread raises it
             self.error = error
 
     def interrupt(self) -> None:

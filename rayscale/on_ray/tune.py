@@ -59,15 +59,9 @@ class CellOrder(Searcher):
         """A Tune trial ended: its place is free."""
         self._out.pop(trial_id, None)
 
-    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Nothing is learnt from intermediate results."""
-
     def save(self, checkpoint_path: str) -> None:
-        """Tune saves its searchers; the order comes from the plan, so an empty file is enough."""
+        """Tune saves its searchers; a resumed run takes the order from plan and ledger, so an empty file is enough."""
         open(checkpoint_path, "wb").close()
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore: a resumed run builds Tune's state anew from the ledger."""
 
 
 def _settings(planned: Planned) -> dict[str, Any]:

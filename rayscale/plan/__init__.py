@@ -18,10 +18,5 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "draft_plan", "make_plan", "run_simulated", "write_starter"]
 
 __getattr__ = lazy(
-    __name__,
-    Plan="plan",
-    draft_plan="draft",
-    make_plan="plan",
-    run_simulated="simulated_run",
-    write_starter="starter",
+    __name__, Plan="plan", draft_plan="draft", make_plan="plan", run_simulated="simulated_run", write_starter="starter"
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rayscale.report.notes import lost_copies
@@ -38,10 +38,9 @@ def childless(trials: Iterable[Trial], prepared: Mapping[str, Prepared]) -> dict
         rows, children = data.count(trial.data_axis, trial.data_requested, trial.seed)
         if children:
             continue
+        why = f"(of {counts['made']:,} copies: {lost_copies(counts['dropped'])}); {_MEND}"
         if counts["kept"]:
             why = f"of these {rows:,} rows ({counts['kept']:,} in all {counts['real']:,} rows)"
-        else:
-            why = f"(of {counts['made']:,} copies: {lost_copies(counts['dropped'])}); {_MEND}"
         reasons[trial.trial_id] = f"{trial.augment} made no child {why}"
     return reasons
 
@@ -52,45 +51,39 @@ def children_counts(prepared: Mapping[str, Prepared]) -> dict[str, dict[str, Any
     return {name: data for name, data in counts.items() if data}
 
 
-def few_children(counts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+def few_children(counts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """What a plan should say of augmentations that made little, with its code."""
-    notes = []
     for name, copies in counts.items():
         if 0 < copies["kept"] < FEW * copies["made"]:
             left = f"{copies['kept']:,} of {copies['made']:,} copies are left ({lost_copies(copies['dropped'])})"
             cost = "its cells are nearly plain ones, at the cost of augmented ones"
-            notes.append((FEW_CHILDREN, f"{name}: {left}: {cost}; {_MEND}"))
-    return notes
+            yield FEW_CHILDREN, f"{name}: {left}: {cost}; {_MEND}"
 
 
-def try_out(augmentations: Sequence[FoundAugmentation], survey: Survey) -> list[tuple[str, str]]:
+def try_out(augmentations: Sequence[FoundAugmentation], survey: Survey) -> Iterator[tuple[str, str]]:
     """The same before the text is prepared, from some training rows; models and code of plugins are not run for it."""
     built_in = {entry.name for entry in registry.entries(GROUP) if entry.origin == "rayscale"}
     texts = survey.splits["train"]["text"].slice(0, TRIED).to_pylist()
-    notes = []
     for entry in augmentations:
         if entry.augmentation.on_models or not texts or {step.name for step in entry.augmentation.steps} - built_in:
             continue
         made = [normalise(row.text) for row in Chain(entry.augmentation).rows(texts, keys_of(texts), 0)]
         changed = sum(child not in ("", text) for child, text in zip(made, texts, strict=True))
         if changed < FEW * len(texts):
-            end = "; cells without any are not run" if not changed else ""
-            notes.append((FEW_CHILDREN, f"{entry.name} changes {changed} of the first {len(texts)} training rows{end}; "
-                                       f"{_MEND}"))  # fmt: skip
-    return notes
+            text = f"{entry.name} changes {changed} of the first {len(texts)} training rows"
+            end = "" if changed else "; cells without any are not run"
+            yield FEW_CHILDREN, f"{text}{end}; {_MEND}"
 
 
-def tell_segmenters(augmentations: Sequence[FoundAugmentation], survey: Survey) -> list[tuple[str, str]]:
+def segmenter_notes(augmentations: Sequence[FoundAugmentation], survey: Survey) -> Iterator[tuple[str, str]]:
     """How words are found where the text is written without spaces."""
     wanted = needed(survey.splits["train"]["text"].slice(0, TRIED).to_pylist())
     ways: dict[str, list[str]] = {}
     for entry in augmentations:
         if entry.augmentation.by:
             ways.setdefault(entry.augmentation.by, []).append(entry.name)
-    notes = []
     for way, names in ways.items() if wanted else ():
-        found_by = "characters are words" if way == CHARACTERS else f"words are found by {way.replace('+', ' and ')}"
+        wording = "characters are words" if way == CHARACTERS else f"words are found by {way.replace('+', ' and ')}"
         missing = ", ".join(sorted(wanted - set(way.split("+"))))
         fix = f"; pip install 'rayscale[segment]' finds words ({missing})" if missing else ""
-        notes.append(("segmenter", f"{', '.join(names)}: where text has no spaces, {found_by}{fix}"))
-    return notes
+        yield "segmenter", f"{', '.join(names)}: where text has no spaces, {wording}{fix}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayscale.errors import InputError, StudyError
-from rayscale.plan.augmentations import FEW_CHILDREN, childless, children_counts, few_children, tell_segmenters, try_out
+from rayscale.plan.augmentations import FEW_CHILDREN, childless, children_counts, few_children, segmenter_notes, try_out
 from rayscale.plan.estimate import Copies, Measured, Supply, steps_of
 from rayscale.plan.plan import Plan, leave_out, make_plan, model_specs
 from rayscale.plan.rate_transfer import Optimum, read_optimum
@@ -50,20 +49,15 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     _check_extra(study)
     with naming_fields(study):
         texts = survey(study)
-    if study.task.type == "sequence-classification" and len(texts.labels) > texts.rows_train / 2:
-        raise StudyError(
-            f"column '{study.task.label}' has {len(texts.labels)} different labels in {texts.rows_train} rows; "
-            "name the column that holds the classes",
-            code="not_a_label",
-            where=study.where("task", "label"),
-        )
-    if study.task.type == "multi-label" and (mark := _unseparated(texts.labels, study.task.separator)):
-        raise StudyError(
-            f"labels such as '{next(label for label in texts.labels if mark in label)}' look like several; if they are "
-            f"write separator: '{mark}' (it is '{study.task.separator}'), else give them as JSON lists",
-            code="not_separated",
-            where=study.where("task", "labels"),
-        )
+    task = study.task
+    if task.type == "sequence-classification" and len(texts.labels) > texts.rows_train / 2:
+        text = f"column '{task.label}' has {len(texts.labels)} different labels in {texts.rows_train} rows"
+        where = study.where("task", "label")
+        raise StudyError(f"{text}; name the column that holds the classes", code="not_a_label", where=where)
+    if task.type == "multi-label" and (mark := _unseparated(texts.labels, task.separator)):
+        text = f"labels such as '{next(label for label in texts.labels if mark in label)}' look like several; if they"
+        fix = f"are write separator: '{mark}' (it is '{task.separator}'), else give them as JSON lists"
+        raise StudyError(f"{text} {fix}", code="not_separated", where=study.where("task", "labels"))
     # Text that is prepared was planned before, so its checkpoints are here; other checkpoints are fetched only after
     # all else was found feasible.
     specs = model_specs(study) if texts.folder else None
@@ -76,8 +70,8 @@ def draft_plan(study: Study, machine: Machine, store: Store) -> Plan:
     tokenizers = tokenizers_of(plan)
     diagnosis = diagnose(study, texts, tokenizers, tokenised)
     lint = (*_changed(records, plan), *_transferred(optimum, plan), *_little_room(store, plan), *plan.lint,
-            *tell_segmenters(augmentations, texts))  # fmt: skip
-    plan = replace(plan, lint=lint, doctor=diagnosis.to_json())
+            *segmenter_notes(augmentations, texts))  # fmt: skip
+    plan = replace(plan, lint=lint, doctor=diagnosis)
     if not augmentations:
         return plan
     children = _augmented(study, texts, tokenizers, sorted({planned.trial.seed for planned in plan.trials}))
@@ -114,50 +108,40 @@ def tokenizers_of(plan: Plan) -> list[TokenizerSpec]:
 
 def _little_room(store: Store, plan: Plan) -> list[tuple[str, str]]:
     """That the disk has less room than the plan may take; of object storage nobody can tell."""
-    if store.local is None:
+    if store.local is None or (free := free_bytes(store.local)) >= plan.disk_bytes:
         return []
-    free = free_bytes(store.local)
-    if free >= plan.disk_bytes:
-        return []
-    text = (
-        f"{free / GIGA:.1f} GB are free at {nearest_folder(store.local)}, kept models and checkpoints take up to "
-        f"{plan.disk_bytes / GIGA:.1f} GB: make room, keep fewer models (run.keep), write checkpoint_seconds: null, "
-        "or give another run.storage"
-    )
-    return [("little_disk", text)]
+    there = f"{free / GIGA:.1f} GB are free at {nearest_folder(store.local)}"
+    needed = f"kept models and checkpoints take up to {plan.disk_bytes / GIGA:.1f} GB"
+    mend = "make room, keep fewer models (run.keep), write checkpoint_seconds: null, or give another run.storage"
+    return [("little_disk", f"{there}, {needed}: {mend}")]
 
 
 def _transferred(optimum: Optimum | None, plan: Plan) -> list[tuple[str, str]]:
     """What the transferred rates rest on, and how far they reach beyond it."""
     if optimum is None:
         return []
-    rates = [planned.trial.settings.learning_rate for planned in plan.trials]
-    widest = max(planned.trial.model.width or 1 for planned in plan.trials) / max(cell.width for cell in optimum.cells)
-    longest = max(steps_of(planned.trial) for planned in plan.trials) / max(cell.steps for cell in optimum.cells)
-    text = (
-        f"learning rates of {min(rates):.3g} to {max(rates):.3g}, ~ {optimum.told}, from the best ones of "
-        f"{len(optimum.cells)} swept cells: up to {max(1, widest):.3g} times their width and "
-        f"{max(1, longest):.3g} times their steps"
-    )
-    return [("transfer", text)]
+    trials = [planned.trial for planned in plan.trials]
+    rates = [trial.settings.learning_rate for trial in trials]
+    wider = max(trial.model.width or 1 for trial in trials) / max(cell.width for cell in optimum.cells)
+    longer = max(map(steps_of, trials)) / max(cell.steps for cell in optimum.cells)
+    law = f"learning rates of {min(rates):.3g} to {max(rates):.3g}, ~ {optimum.law}"
+    reach = f"up to {max(1, wider):.3g} times their width and {max(1, longer):.3g} times their steps"
+    return [("transfer", f"{law}, from the best ones of {len(optimum.cells)} swept cells: {reach}")]
 
 
 def _check_extra(study: Study) -> None:
     """Raise StudyError where a package of an extra is missing, before anything is trained."""
-    package, extra = study.task.kind.needs or ("", "")
-    if package and importlib.util.find_spec(package) is None:
-        raise StudyError(
-            f"{study.task.type} is scored with {package}, which is not installed; pip install 'rayscale[{extra}]'",
-            code="missing_extra",
-            where=study.where("task", "type"),
-        )
+    needs: list[tuple[str, str, str, tuple[str | int, ...]]] = []
+    if study.task.kind.needs:
+        package, extra = study.task.kind.needs
+        needs.append((package, extra, f"{study.task.type} is scored with {package}", ("task", "type")))
     for number, model in enumerate(study.models):
-        if getattr(model, "lora", None) and importlib.util.find_spec("peft") is None:
-            raise StudyError(
-                "adapters are peft's, which is not installed; pip install 'rayscale[lora]'",
-                code="missing_extra",
-                where=study.where("models", number, "lora"),
-            )
+        if getattr(model, "lora", None):
+            needs.append(("peft", "lora", "adapters are peft's", ("models", number, "lora")))
+    for package, extra, use, field in needs:
+        if importlib.util.find_spec(package) is None:
+            text = f"{use}, which is not installed; pip install 'rayscale[{extra}]'"
+            raise StudyError(text, code="missing_extra", where=study.where(*field))
 
 
 def _unseparated(labels: Sequence[str], separator: str) -> str | None:
@@ -169,45 +153,42 @@ def _unseparated(labels: Sequence[str], separator: str) -> str | None:
 def _supply(
     study: Study, texts: Survey, tokenised: Mapping[str, Prepared], augmentations: Sequence[FoundAugmentation]
 ) -> Supply:
-    # A trained tokenizer of some thousand entries gives about a token for four characters of English.
-    supply = Supply(
-        fingerprint=texts.fingerprint,
-        train_rows=texts.rows_train,
-        mean_tokens=texts.mean_letters / 4 + 2,
-        n_labels=len(texts.labels),
-        exact=texts.exact,
-        held_out_rows=texts.rows_validation + texts.rows_test,
-        guessing_loss=_entropy_of_labels(texts),
-        augmentations=_augmentations(study, augmentations),
-        counts={**place_labels(texts.counts, study.data), "tokens": token_counts(tokenised) or None},
-    )
     if tokenised:
         parts = [data.manifest["splits"] for data in tokenised.values()]
         fewest = {name: min(part[name]["tokens"] for part in parts) for name in texts.bytes}
     else:
         sizes = [model.vocabulary if isinstance(model, Ladder) else PRETRAINED_VOCABULARY for model in study.models]
         fewest = {name: size / letters_per_token(max(sizes)) for name, size in texts.letters.items()}
-    return replace(
-        supply,
+    return Supply(
+        fingerprint=texts.fingerprint,
+        train_rows=texts.rows_train,
+        # A trained tokenizer of some thousand entries gives about a token for four characters of English.
+        mean_tokens=texts.mean_letters / 4 + 2,
+        n_labels=len(texts.labels),
+        exact=texts.exact,
+        held_out_rows=texts.rows_validation + texts.rows_test,
         train_tokens=fewest["train"],
         held_out_tokens=min(fewest["validation"], fewest["test"]),
         estimated=not tokenised,
+        counts={**place_labels(texts.counts, study.data), "tokens": token_counts(tokenised) or None},
+        guessing_loss=_entropy_of_labels(texts),
+        augmentations=_augmentations(study, augmentations),
     )
 
 
 def _augmentations(study: Study, augmentations: Sequence[FoundAugmentation]) -> tuple[Copies, ...]:
     """Those of the study in the order of its file, `none` among them where it is asked for."""
-    marked = {each.name: Copies(each.name, each.augmentation.copies, each.mark) for each in augmentations}
-    return tuple(dict.fromkeys(marked.get(read_augmentation(each).name, Copies()) for each in study.data.augment))
+    copies = {known.name: Copies(known.name, known.augmentation.copies, known.mark) for known in augmentations}
+    return tuple(dict.fromkeys(copies.get(read_augmentation(entry).name, Copies()) for entry in study.data.augment))
 
 
 def _tokenised(study: Study, texts: Survey, specs: Sequence[ModelSpec]) -> dict[str, Prepared]:
     """The tokens of every tokenizer of the study, by its name; empty unless all are there."""
     if texts.folder is None:
         return {}
-    wanted = {spec_of(spec) for spec in specs}
-    prepared = {each.name: find_tokens(texts.folder, each, study.task.length, ()) for each in wanted}
-    return {name: each for name, each in sorted(prepared.items()) if each} if all(prepared.values()) else {}
+    wanted = sorted({spec_of(spec) for spec in specs}, key=lambda spec: spec.name)
+    prepared = {spec.name: find_tokens(texts.folder, spec, study.task.length, ()) for spec in wanted}
+    return {name: data for name, data in prepared.items() if data} if all(prepared.values()) else {}
 
 
 def _changed(records: Sequence[TrialRecord], plan: Plan) -> list[tuple[str, str]]:
@@ -217,21 +198,16 @@ def _changed(records: Sequence[TrialRecord], plan: Plan) -> list[tuple[str, str]
         return []
     last = max(record.row["ended_at"] or "" for record in former)[:10]
     when = f"the last run of {last}" if last else "the last run"
-    known = {record.trial_id for record in records}
-    new = sum(planned.trial.trial_id not in known for planned in plan.trials)
-    text = (
-        f"the data (its files, columns or split) changed since {when}: {len(former)} trials of the former data stay in "
-        f"trials/ and are not counted, {new} cells are new"
-    )
-    return [("data_changed", text)]
+    new = {planned.trial.trial_id for planned in plan.trials} - {record.trial_id for record in records}
+    text = f"the data (its files, columns or split) changed since {when}: {len(former)} trials of the former data stay"
+    return [("data_changed", f"{text} in trials/ and are not counted, {len(new)} cells are new")]
 
 
 def _measured(records: Sequence[TrialRecord]) -> list[Measured]:
-    rows = [(record.row, record.trial) for record in records if record.row["status"] == "ok"]
     return [
         Measured(Trial.from_json(trial), row["steps"], row["train_seconds"], row["eval_seconds"] or 0.0, row["share"])
-        for row, trial in rows
-        if row["steps"] and row["train_seconds"]
+        for row, trial in ((record.row, record.trial) for record in records)
+        if row["status"] == "ok" and row["steps"] and row["train_seconds"]
     ]
 
 
@@ -252,13 +228,11 @@ def write_plan(store: Store, plan: Plan, prepared: Mapping[str, Prepared]) -> No
         return
     any_of_them = next(iter(prepared.values()))
     rows = place_labels(row_counts(any_of_them.manifest), plan.study.data)
-    children = {name: each for name, each in plan.supply.counts.items() if name == "children"}
+    children = {name: part for name, part in plan.supply.counts.items() if name == "children"}
     counts = {"exact": True, **rows, "tokens": token_counts(prepared), **children}
     texts = survey_folder(Path(any_of_them.path).parent)
     doctor = after_preparing(plan.doctor, plan.study, texts, tokenizers_of(plan), prepared) if plan.doctor else {}
-    final = replace(
-        plan, supply=replace(plan.supply, counts=counts, guessing_loss=_entropy_of_labels(texts)), doctor=doctor
-    )
-    store.write("plan.json", json.dumps(final.to_json(), indent=1, allow_nan=False).encode())
+    supply = replace(plan.supply, counts=counts, guessing_loss=_entropy_of_labels(texts))
+    replace(plan, supply=supply, doctor=doctor).save(store)
     for name, content in listed(any_of_them).items():
         store.write(name, content)

@@ -11,7 +11,6 @@ from typing import Any
 from rayscale.runs.packing import LANE_SECONDS, START_UP_SECONDS, SlotUse, packed_seconds
 from rayscale.runs.sweeps import CELL
 from rayscale.runs.trial import Trial
-from rayscale.study.tasks import KINDS
 
 # What a trial is assumed to cost until trials of the run were measured; plan shows the basis beside each figure.
 FLOP_PER_SECOND = {"cpu": 2.0e10, "cuda": 5.0e13}
@@ -130,48 +129,38 @@ class Measured:
     share: float | None = 1.0
 
 
-def cost(
-    trial: Trial,
-    params: int,
-    non_embedding: int,
-    mean_tokens: float,
-    held_out_rows: int,
-    stored_params: int,
-    trained: int,
-) -> Planned:
+def cost(trial: Trial, params: int, non_embedding: int, supply: Supply, stored_params: int, trained: int) -> Planned:
     """What the rule says; pairs and cuts are chosen by it alone, so that results do not change the plan.
 
-    `mean_tokens` is the mean length of a row of the text, of which `held_out_rows` are evaluated. `stored_params` are
-    those of the model at the checkpoint's full depth, in memory while it is loaded; 0 without one. `trained` are all,
-    or with adapters theirs and the head's.
+    `stored_params` are those of the model at the checkpoint's full depth, in memory while it is loaded; 0 without one.
+    `trained` are all, or with adapters theirs and the head's.
     """
-    task, settings, device = trial.task, trial.settings, trial.device
-    writes = KINDS[task["type"]].writes
-    language, vocabulary, width = trial.data_axis == "tokens", trial.model.vocabulary or 0, trial.model.width or 0
-    length = float(task["max_length"]) if language else min(mean_tokens, task["max_length"])
-    if KINDS[task["type"]].windowed:
-        length = mean_tokens  # longer ones are read in windows
-    evaluated = held_out_rows * (mean_tokens if language else length)
-    tokens = trial.data_requested if trial.data_axis == "tokens" else trial.data_requested * length
+    kind, settings, device = trial.task.kind, trial.settings, trial.device
+    language = trial.data_axis == "tokens"
+    vocabulary, width = trial.model.vocabulary or 0, trial.model.width or 0
+    length = trial.task.length if language else min(supply.mean_tokens, trial.task.length)
+    if kind.windowed:
+        length = supply.mean_tokens  # longer ones are read in windows
+    evaluated = supply.held_out_rows * (supply.mean_tokens if language else length)
+    tokens = trial.data_requested * (1 if language else length)
     tokens *= 1 + trial.copies  # copies are about as long as their rows
     # Forward and backward are 6 FLOP per parameter and token, forward alone 2 (Kaplan et al. 2020, arXiv 2001.08361).
     # Of the backward pass 2 are the gradient of a weight, which frozen ones have no need of.
     twice = settings.gradient_checkpointing
-    multiplied = non_embedding + (vocabulary * width if writes else 0)
-    learning = multiplied
+    multiplied = non_embedding + (vocabulary * width if kind.writes else 0)
+    learning, work = multiplied, "6 FLOP x parameters"
     if trial.model.lora:
         multiplied, learning = multiplied + trained, trained
+        work = "(4 FLOP x frozen + 6 FLOP x trained parameters)"
     passes = (6 if twice else 4) * multiplied + 2 * learning
     flops = passes * tokens * settings.epochs + 2 * multiplied * evaluated
     seconds = flops / FLOP_PER_SECOND[device] / trial.gpus + steps_of(trial) * SECONDS_PER_STEP[device]
-    basis = "rule: 6 FLOP x parameters x tokens at an assumed speed, plus evaluation and time per step"
-    if trial.model.lora:
-        basis = basis.replace("6 FLOP x parameters", "(4 FLOP x frozen + 6 FLOP x trained parameters)")
+    basis = f"rule: {work} x tokens at an assumed speed, plus evaluation and time per step"
     rows = micro_batch_rows(trial)
     # A layer that is computed twice keeps its input; of one at a time there is all.
     kept = trial.model.layers + 16 if twice else trial.model.layers * 16
     activations = 4 * rows * length * (width or 256) * (kept + 4)
-    logits = 12 * rows * length * vocabulary if writes else 0
+    logits = 12 * rows * length * vocabulary if kind.writes else 0
     # Weights, gradients and two moments of 4 bytes each, of frozen weights no more than these; a checkpoint's own ones
     # beside the model made from them.
     frozen = params if trial.model.lora else 0
@@ -192,14 +181,14 @@ def micro_batch_rows(trial: Trial) -> int:
     rows = MICRO_BATCH[trial.device]
     if trial.model.family in UNPADDED:
         most, tokens = UNPADDED_ROWS[trial.device]
-        rows = max(rows, min(most, tokens // int(trial.task["max_length"] or tokens)))
+        rows = max(rows, min(most, tokens // trial.task.length))
     return min(rows, -(-trial.settings.global_batch // trial.gpus))
 
 
 def steps_of(trial: Trial) -> int:
     """Optimizer steps of a whole trial."""
     windows = trial.data_axis == "tokens"
-    rows = trial.data_requested // int(trial.task["max_length"]) if windows else trial.data_requested
+    rows = trial.data_requested // trial.task.length if windows else trial.data_requested
     return trial.settings.epochs * -(-rows * (1 + trial.copies) // trial.settings.global_batch)
 
 
@@ -211,16 +200,12 @@ def learn(planned: Sequence[Planned], measured: Sequence[Measured]) -> list[Plan
     """
     by_kind: dict[str, list[Measured]] = {}
     for run in measured:
-        if run.steps:
-            by_kind.setdefault(_kind(run.trial, run.share), []).append(run)
-    if not by_kind:
-        return list(planned)
-    return [_learnt(cell, by_kind.get(_kind(cell.trial, cell.share), ())) for cell in planned]
+        by_kind.setdefault(_kind(run.trial, run.share), []).append(run)
+    alike = ((cell, by_kind.get(_kind(cell.trial, cell.share))) for cell in planned)
+    return [_learnt(cell, runs) if runs else cell for cell, runs in alike] if by_kind else list(planned)
 
 
 def _learnt(planned: Planned, alike: Sequence[Measured]) -> Planned:
-    if not alike:
-        return planned
     step_seconds = statistics.median(run.train_seconds / run.steps for run in alike)
     eval_seconds = statistics.median(run.eval_seconds for run in alike)
     seconds = step_seconds * steps_of(planned.trial) + eval_seconds
@@ -232,19 +217,15 @@ def _kind(trial: Trial, share: float | None) -> str:
     """What the time of a step and of the evaluation depends on."""
     keys = ("epochs", "global_batch", "precision", "gradient_checkpointing", "compile")
     settings = [getattr(trial.settings, key) for key in keys]
+    data = (trial.task.model_dump(), trial.data_fingerprint, trial.augment_digest)
     where = (trial.device, trial.gpus, trial.threads, share)
-    kind = (trial.model.identity, dict(trial.task), trial.data_fingerprint, trial.augment_digest, settings, where)
-    return json.dumps(kind, sort_keys=True)
-
-
-def remaining_seconds(planned: Sequence[Planned], slots: int, slowness: float = 1.0) -> float:
-    """Wall seconds to run these trials in order on `slots`, packed greedily; `slowness` scales every estimate."""
-    return packed_seconds([SlotUse(p.trial.gpus, p.seconds * slowness, p.alone) for p in planned], slots)
+    return json.dumps((trial.model.identity, data, settings, where), sort_keys=True)
 
 
 def wall_seconds(planned: Sequence[Planned], slots: int, executor: str = "lanes") -> float:
     """Wall seconds of a whole run, start-up included; inline trials run one after the other, and start no lane."""
+    pieces = [SlotUse(p.trial.gpus, p.seconds, p.alone) for p in planned]
     if executor == "inline":
-        return INLINE_SECONDS + remaining_seconds(planned, 1)
-    sizes = {p.trial.gpus for p in planned}
-    return START_UP_SECONDS + LANE_SECONDS * max(0, len(sizes) - 1) + remaining_seconds(planned, slots)
+        return INLINE_SECONDS + packed_seconds(pieces, 1)
+    lanes = len({piece.gpus for piece in pieces})
+    return START_UP_SECONDS + LANE_SECONDS * max(0, lanes - 1) + packed_seconds(pieces, slots)

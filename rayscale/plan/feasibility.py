@@ -20,32 +20,31 @@ def check_feasible(study: Study, machine: Machine, supply: Supply) -> None:
 
 
 def _gpus(study: Study, machine: Machine) -> Iterator[Refusal]:
-    most, on_gpus, place = max(study.grid.gpus), machine.device == "cuda", machine.origin
+    on_gpus = machine.device == "cuda"
+    place = machine.origin
     if on_gpus and not machine.slots:
         text = f"asks for GPUs; {place} has none; write auto or cpu, or give --address of a cluster with GPUs"
         yield "no_gpu", ("run", "accelerator"), text
     if on_gpus and place == "this machine" and (build := torch_without_cuda()):
         text = f"{place} has {machine.gpus} GPUs ({machine.device_name}), but its torch {build} was built for CPUs only"
         yield "cpu_torch", ("run", "accelerator"), f"{text}; install torch with CUDA, or write accelerator: cpu"
-    if most > machine.slots:
+    if (most := max(study.grid.gpus)) > machine.slots:
         what = "GPUs" if on_gpus else "worker slots (physical cores, as there is no GPU)"
         text = f"asks for {most} GPUs a trial; {place} has {machine.slots} {what}; use at most {machine.slots}"
         yield "infeasible_gpus", ("grid", "gpus"), f"{text}, or give --address of a larger cluster"
-    training = study.training
-    for key, needs, usual in (
-        ("compile", training.compile, "false"), ("precision", training.precision == "tf32", "auto")
-    ):  # fmt: skip
-        if needs and machine.device == "cpu":
-            yield "no_gpu", ("training", key), f"needs a GPU, and {place} has none; set it to {usual}"
+    no_gpu = f"needs a GPU, and {place} has none; set it to"
+    if machine.device == "cpu" and study.training.compile:
+        yield "no_gpu", ("training", "compile"), f"{no_gpu} false"
+    if machine.device == "cpu" and study.training.precision == "tf32":
+        yield "no_gpu", ("training", "precision"), f"{no_gpu} auto"
 
 
 def _rows(study: Study, supply: Supply) -> Iterator[Refusal]:
-    largest, training = study.grid.sizes[-1], study.training
-    if supply.exact and study.grid.axis == "examples" and largest > supply.train_rows:
-        text = (
-            f"asks for {largest} examples; the training split has {supply.train_rows} after duplicates, "
-            f"near-duplicates and the validation and test rows are taken out; use at most {supply.train_rows}"
-        )
+    largest = study.grid.sizes[-1]
+    training = study.training
+    if supply.exact and study.grid.axis == "examples" and largest > (rows := supply.train_rows):
+        text = f"asks for {largest} examples; the training split has {rows} after duplicates, near-duplicates"
+        text += f" and the validation and test rows are taken out; use at most {rows}"
         yield "too_little_data", ("grid", "examples"), text
     if not supply.exact or supply.counts.get("validation") != 0:
         return
@@ -67,7 +66,9 @@ def _tokens(study: Study, supply: Supply) -> Iterator[Refusal]:
     """Before the text is tokenised its tokens are an estimate, and twice as many are accepted."""
     if study.grid.axis != "tokens":
         return
-    code, field, window, sizes = "too_little_data", ("grid", "tokens"), study.task.length, study.grid.sizes
+    code, field = "too_little_data", ("grid", "tokens")
+    window = study.task.length
+    sizes = study.grid.sizes
     if sizes[0] < window:
         text = f"asks for {sizes[0]} tokens, less than one window of {window} (task.max_length); use {window} or more"
         yield code, field, text

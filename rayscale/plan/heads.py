@@ -73,61 +73,36 @@ def check_head(name: str, config: dict[str, Any], task_type: str) -> None:
 
     Says nothing of a config without model_type, nor where transformers keeps its tables otherwise than is known here.
     """
-    kind, tables = config.get("model_type"), _tables()
+    kind = config.get("model_type")
+    tables = _tables()
     heads, bodies, encoders = (tables.get(table) for table in (TABLES[task_type], _BODIES, _ENCODERS))
     if not isinstance(kind, str) or not heads or not bodies or not encoders:
         return
-    kind = _SAME.get(kind, kind)
-    able = kind in heads and isinstance(bodies.get(kind), str) and kind not in OTHER_BODIES.get(task_type, ())
+    known = _SAME.get(kind, kind)
+    mixed = known.endswith("t5") and task_type == "question-answering"  # the head is within the body there
+    able = known in heads and isinstance(bodies.get(known), str) and known not in OTHER_BODIES.get(task_type, ())
     # Those that mask words or read sources are in the causal table too, as decoders that nobody trained.
-    untrained = task_type == "causal-lm" and (kind in encoders or kind in tables.get(TABLES["seq2seq"], ()))
-    if kind in heads and any(kind in table for name_of, table in tables.items() if name_of.endswith(_PROCESSORS)):
-        raise InputError(
-            f"{name} is a '{kind}' checkpoint, which reads images, sound or pages as well as text; "
-            f"{_of_text_alone(config, heads, task_type)}",
-            code="wrong_architecture",
-        )
-    for tasks in (None, task_type):
-        if kind in UNFIT.get(tasks, ()):
-            raise InputError(
-                f"{name} is a '{kind}' checkpoint, which {UNFIT[tasks][kind]}; give one such as "
-                f"{find_kind(task_type).models}",
-                code="wrong_architecture",
-            )
-    if not able or is_mixed(kind, task_type) or untrained:
-        raise cannot_do(name, str(config["model_type"]), task_type)
-
-
-def _of_text_alone(config: Mapping[str, Any], heads: Mapping[str, Any], task_type: str) -> str:
-    """What to give in place of a checkpoint that reads more than text."""
-    text = config.get("text_config")
-    kind = text.get("model_type") if isinstance(text, dict) else None
-    given = f"one of its text part alone ('{kind}')" if kind in heads else f"one such as {find_kind(task_type).models}"
-    return f"give {given}"
-
-
-def is_mixed(model_type: str, task_type: str) -> bool:
-    """Whether the head of the task is within the body there: that of T5 and its kin."""
-    return model_type.endswith("t5") and task_type == "question-answering"
-
-
-def cannot_do(name: str, model_type: str, task_type: str) -> InputError:
-    """What is said of a checkpoint of another architecture."""
-    example = find_kind(task_type).models
-    return InputError(
-        f"{name} is a '{model_type}' checkpoint, which cannot do {task_type}; give one such as {example}",
-        code="wrong_architecture",
-    )
+    untrained = task_type == "causal-lm" and (known in encoders or known in tables.get(TABLES["seq2seq"], ()))
+    why, instead = "", f"one such as {find_kind(task_type).models}"
+    if known in heads and any(known in table for title, table in tables.items() if title.endswith(_PROCESSORS)):
+        why = "reads images, sound or pages as well as text"
+        text = config.get("text_config")
+        of_text = text.get("model_type") if isinstance(text, dict) else None
+        instead = f"one of its text part alone ('{of_text}')" if of_text in heads else instead
+    elif reason := UNFIT[None].get(known) or UNFIT.get(task_type, {}).get(known):
+        why = reason
+    elif not able or mixed or untrained:
+        why = f"cannot do {task_type}"
+    if why:
+        raise InputError(f"{name} is a '{kind}' checkpoint, which {why}; give {instead}", code="wrong_architecture")
 
 
 def check_reader(name: str, model_type: str, tokenizer: Tokenizer) -> None:
     """Of a kind in READ_AS_BYTES: raises InputError for a tokenizer that transformers would read as another one."""
     if type(tokenizer.model).__name__ != "BPE" or "ByteLevel(" not in str(tokenizer.pre_tokenizer):
-        raise InputError(
-            f"the tokenizer of {name} is not byte-level BPE, and transformers reads that of every '{model_type}' "
-            "checkpoint as such: a kept model would be given other tokens than in training; set run.keep to none",
-            code="wrong_tokenizer",
-        )
+        text = f"the tokenizer of {name} is not byte-level BPE, and transformers reads that of every '{model_type}'"
+        text += " checkpoint as such: a kept model would be given other tokens than in training; set run.keep to none"
+        raise InputError(text, code="wrong_tokenizer")
 
 
 def positions_of(get: Callable[[str], Any]) -> int | None:
@@ -155,11 +130,9 @@ def padding_of(get: Callable[[str], Any], token_ids: Mapping[str, int]) -> int |
 
 def no_padding(name: str) -> InputError:
     """What is said of a decoder that cannot tell where a text ends in a padded batch."""
-    return InputError(
-        f"{name} names no token that pads or ends a text, so the end of a text in a batch cannot be found; write "
-        "pad_token_id into its config.json: the number of a token that no text holds",
-        code="no_padding",
-    )
+    text = f"{name} names no token that pads or ends a text, so the end of a text in a batch cannot be found"
+    fix = "write pad_token_id into its config.json: the number of a token that no text holds"
+    return InputError(f"{text}; {fix}", code="no_padding")
 
 
 def check_positions(name: str, config: Mapping[str, Any], longest: int) -> None:
@@ -171,18 +144,17 @@ def check_positions(name: str, config: Mapping[str, Any], longest: int) -> None:
 
 def too_long(name: str, longest: int, positions: int) -> InputError:
     """What is said of texts that a checkpoint cannot read."""
-    return InputError(
-        f"the longest text has {longest} tokens, {name} reads {positions}; set task.max_length to {positions} or less",
-        code="too_long",
-        where="task.max_length",
-    )
+    text = f"the longest text has {longest} tokens, {name} reads {positions}"
+    fix = f"set task.max_length to {positions} or less"
+    return InputError(f"{text}; {fix}", code="too_long", where="task.max_length")
 
 
 @cache
 def _tables() -> dict[str, dict[str, Any]]:
     """The tables of transformers by name, each from model types to names of classes."""
-    package, found = importlib.util.find_spec("transformers"), dict[str, dict[str, Any]]()
+    package = importlib.util.find_spec("transformers")
     folders = (package and package.submodule_search_locations) or ()
+    tables: dict[str, dict[str, Any]] = {}
     for file in (file for place in folders for file in sorted(Path(place, "models", "auto").glob("*.py"))):
         with suppress(OSError, SyntaxError):  # of another layout: `nn` reports it
             body = ast.parse(file.read_text(encoding="utf-8")).body
@@ -190,5 +162,5 @@ def _tables() -> dict[str, dict[str, Any]]:
                 if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and node.value.args:
                     with suppress(ValueError, TypeError):  # it is no plain list of pairs
                         pairs = dict(ast.literal_eval(node.value.args[0]))
-                        found.setdefault(ast.unparse(node.targets[0]), {}).update(pairs)
-    return found
+                        tables.setdefault(ast.unparse(node.targets[0]), {}).update(pairs)
+    return tables

@@ -71,17 +71,13 @@ def family_config(
     if family not in ("bert", "gpt2", "t5"):
         raise InputError(f"unknown model family '{family}'; the ladders are bert, gpt2 and t5", code="unknown_family")
     if min(layers, width, vocabulary, max_length) < 1:
-        raise InputError(
-            f"a {family} ladder cannot have the size {layers}x{width} with a vocabulary of {vocabulary} and "
-            f"{max_length} positions; all are whole numbers above 0",
-            code="bad_size",
-        )
+        size = f"the size {layers}x{width} with a vocabulary of {vocabulary} and {max_length} positions"
+        raise InputError(f"a {family} ladder cannot have {size}; all are whole numbers above 0", code="bad_size")
     heads = next(n for n in range(max(1, width // HEAD_WIDTH), 0, -1) if width % n == 0)
-    deviation = initial_deviation(width)
+    common = {"model_type": family, "vocab_size": vocabulary}
     if family == "t5":  # its own initial weights follow the width already
         return {
-            "model_type": "t5",
-            "vocab_size": vocabulary,
+            **common,
             "d_model": width,
             "d_kv": width // heads,
             "d_ff": FEED_FORWARD * width,
@@ -92,14 +88,13 @@ def family_config(
         }
     if family == "gpt2":
         return {
-            "model_type": "gpt2",
-            "vocab_size": vocabulary,
+            **common,
             "n_positions": max_length,
             "n_embd": width,
             "n_layer": layers,
             "n_head": heads,
             "n_inner": FEED_FORWARD * width,
-            "initializer_range": deviation,
+            "initializer_range": initial_deviation(width),
             "resid_pdrop": 0.0,
             "embd_pdrop": 0.0,
             "attn_pdrop": 0.0,
@@ -109,15 +104,14 @@ def family_config(
             "eos_token_id": None,
         }
     return {
-        "model_type": "bert",
-        "vocab_size": vocabulary,
+        **common,
         "max_position_embeddings": max_length,
         "hidden_size": width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "intermediate_size": FEED_FORWARD * width,
         "type_vocab_size": 2,
-        "initializer_range": deviation,
+        "initializer_range": initial_deviation(width),
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
         "num_labels": n_labels,
@@ -129,15 +123,10 @@ def depth_of(name: str, config: Mapping[str, Any]) -> int:
     for key in DEPTH_KEYS:
         if isinstance(config.get(key), int) and config[key] > 0:
             return int(config[key])
-    parts = [
-        key for key, value in config.items() if isinstance(value, Mapping) and any(each in value for each in DEPTH_KEYS)
-    ]
+    parts = [key for key, part in config.items() if isinstance(part, Mapping) and part.keys() & set(DEPTH_KEYS)]
     why = f"keeps its sizes in parts ({', '.join(parts)})" if parts else f"tells none of {', '.join(DEPTH_KEYS)}"
-    raise InputError(
-        f"{name} is a '{config.get('model_type')}' checkpoint, whose config.json {why}, so that it cannot be sized by "
-        "its layers; give one of another architecture",
-        code="wrong_architecture",
-    )
+    text = f"{name} is a '{config.get('model_type')}' checkpoint, whose config.json {why}, so that it cannot be sized"
+    raise InputError(f"{text} by its layers; give one of another architecture", code="wrong_architecture")
 
 
 def initial_deviation(width: int) -> float:
@@ -173,7 +162,8 @@ def count(
     `folder`: all of them where the task writes, else those of the body and `count_head`. Raises InputError for BERT
     with causal-lm, and for another model type without a folder.
     """
-    kind, writes = config.get("model_type"), find_kind(task_type).writes
+    kind = config.get("model_type")
+    writes = find_kind(task_type).writes
     head = count_head(config, task_type, n_labels)
     if kind == "bert" and not writes:
         width, depth = int(config.get("hidden_size", WIDTH)), int(config.get("num_hidden_layers", 12))
@@ -217,7 +207,8 @@ def count_head(config: Mapping[str, Any], task_type: str, n_labels: int) -> int:
         return 0
     width = next((int(config[key]) for key in WIDTH_KEYS if config.get(key)), WIDTH)
     labels = 2 if task_type == "question-answering" else n_labels
-    kind, texts = config.get("model_type"), find_kind(task_type).labels_texts
+    kind = config.get("model_type")
+    texts = find_kind(task_type).labels_texts
     if texts and kind in LABELLED_BY_LAST_STATE:
         return width * labels
     square = width**2 + width
@@ -243,15 +234,6 @@ def _count_t5(config: Mapping[str, Any]) -> tuple[int, int]:
     attention = 4 * width * int(config["num_heads"]) * int(config["d_kv"])
     body = layers * (3 * attention + 4 * width * inner + 5 * width) + 2 * width
     return body + int(config["vocab_size"]) * width + 64 * int(config["num_heads"]), body
-
-
-def count_from_header(folder: Path | str, layers: int | None = None) -> tuple[int, int]:
-    """(all, without embedding tables) parameters in the safetensors files of `folder`, of its first `layers` layers.
-
-    Reads headers only. The head of a task that the checkpoint was not trained for is not in the file, so not counted.
-    Raises InputError if there is no safetensors file, a header is broken, or fewer than `layers` layers are there.
-    """
-    return _sum(folder, dict(_floating_tensors(Path(folder))), layers)
 
 
 def _unsaved(config: Mapping[str, Any], saved: Iterable[str]) -> int:
@@ -283,30 +265,23 @@ def _serves(name: str, task_type: str) -> bool:
 
 
 def _sum(folder: Path | str, shapes: Mapping[str, list[int]], layers: int | None) -> tuple[int, int]:
-    total = embedding = 0
-    depth = 0
-    for name, shape in shapes.items():
-        elements = math.prod(shape)
-        numbered = LAYER_NUMBER.search(name)
-        if numbered:
-            number = int(numbered.group(1))
-            depth = max(depth, number + 1)
-            if layers is not None and number >= layers:
-                continue
-        total += elements
-        if EMBEDDING_WEIGHT.search(name):
-            embedding += elements
+    numbers = {name: _layer(name) for name in shapes}
+    depth = 1 + max(numbers.values(), default=-1)
     if layers is not None and not depth:
-        raise InputError(
-            f"{folder} has no layers by the names that are known (such as layers.0), so it cannot be sized; give a "
-            "checkpoint of another architecture",
-            code="wrong_architecture",
-        )
+        text = f"{folder} has no layers by the names that are known (such as layers.0), so it cannot be sized"
+        raise InputError(f"{text}; give a checkpoint of another architecture", code="wrong_architecture")
     if layers is not None and layers > depth:
-        raise InputError(
-            f"{folder} has {depth} layers, {layers} were asked for; ask for 1 to {depth}", code="too_many_layers"
-        )
-    return total, total - embedding
+        text = f"{folder} has {depth} layers, {layers} were asked for; ask for 1 to {depth}"
+        raise InputError(text, code="too_many_layers")
+    sizes = {name: math.prod(shapes[name]) for name in shapes if layers is None or numbers[name] < layers}
+    total = sum(sizes.values())
+    return total, total - sum(size for name, size in sizes.items() if EMBEDDING_WEIGHT.search(name))
+
+
+def _layer(name: str) -> int:
+    """The number of the layer that a weight is in, from 0; -1 for one outside of the layers."""
+    numbered = LAYER_NUMBER.search(name)
+    return int(numbered[1]) if numbered else -1
 
 
 def check_weights(folder: Path) -> None:
@@ -318,9 +293,8 @@ def check_weights(folder: Path) -> None:
 def _floating_tensors(folder: Path, kind: object = None) -> Iterable[tuple[str, list[int]]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise InputError(
-            f"{folder} has no *.safetensors file; save the model with save_pretrained to get one", code="no_safetensors"
-        )
+        text = f"{folder} has no *.safetensors file; save the model with save_pretrained to get one"
+        raise InputError(text, code="no_safetensors")
     for file in files:
         # Layout: 8 bytes, little-endian length of the header, then the header as JSON (safetensors README).
         try:
@@ -330,9 +304,8 @@ def _floating_tensors(folder: Path, kind: object = None) -> Iterable[tuple[str, 
                     raise ValueError("the header is longer than the file")
                 header: dict[str, Any] = json.loads(stream.read(length))
         except (ValueError, struct.error) as error:
-            raise InputError(
-                f"{file} is not a safetensors file: {error}; fetch it again", code="bad_safetensors"
-            ) from error
+            text = f"{file} is not a safetensors file: {error}; fetch it again"
+            raise InputError(text, code="bad_safetensors") from error
         for name, entry in header.items():
             buffer = BUFFER.search(name) and not (kind in EXPERTS_BIASED and name.endswith("_bias"))
             if name == "__metadata__" or buffer or not str(entry["dtype"]).startswith(("F", "BF")):
@@ -351,9 +324,8 @@ def count_adapters(folder: Path | str, layers: int, lora: Lora, task_type: str) 
     """
     sides = {}
     for name, shape in _floating_tensors(Path(folder)):
-        numbered = LAYER_NUMBER.search(name)
         matrix = len(shape) == 2 and name.endswith(".weight") and not EMBEDDING_WEIGHT.search(name)
-        if matrix and numbered and int(numbered.group(1)) < layers and _serves(name, task_type):
+        if matrix and 0 <= _layer(name) < layers and _serves(name, task_type):
             sides[name.removesuffix(".weight")] = sum(shape)
     return lora.rank * sum(sides[name] for name in lora.choose(sides))
 
@@ -366,28 +338,22 @@ def has_head(folder: Path | str, task_type: str, n_labels: int) -> bool:
     """
     if find_kind(task_type).writes:
         return False
-    shapes, asks = dict(_floating_tensors(Path(folder))), task_type == "question-answering"
-    body, classes = _body(shapes), 2 if asks else n_labels
+    shapes = dict(_floating_tensors(Path(folder)))
+    body = _body(shapes)
+    asks = task_type == "question-answering"
+    classes = 2 if asks else n_labels
+    others = ("cls.", "lm_head.", "generator_")  # outputs of language models
     return any(
-        len(shape) == 2 and shape[0] == classes and (asks == name.startswith("qa_outputs.")) and _is_of_task(name)
+        len(shape) == 2 and shape[0] == classes and asks == name.startswith("qa_outputs.")
         for name, shape in shapes.items()
-        if name not in body
+        if name not in body and ".pooler." not in f".{name}" and not name.startswith(others)
     )
-
-
-def _is_of_task(name: str) -> bool:
-    """Whether a weight outside the body may be of a task's head: not of the output of a language model."""
-    return ".pooler." not in f".{name}" and not name.startswith(("cls.", "lm_head.", "generator_"))
 
 
 def count_mixture(folder: Path | str, layers: int) -> int:
     """Parameters of the experts of the first `layers` layers of a checkpoint, and of what chooses among them."""
-    counted = 0
-    for name, shape in _floating_tensors(Path(folder)):
-        numbered = LAYER_NUMBER.search(name)
-        if numbered and int(numbered.group(1)) < layers and is_of_mixture(name):
-            counted += math.prod(shape)
-    return counted
+    tensors = _floating_tensors(Path(folder))
+    return sum(math.prod(shape) for name, shape in tensors if 0 <= _layer(name) < layers and is_of_mixture(name))
 
 
 def training_flops(

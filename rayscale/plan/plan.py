@@ -5,10 +5,12 @@ Pure and quick: no torch, no Ray. What needs reading text comes in as a `Supply`
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from rayscale.errors import InputError, StudyError
@@ -30,10 +32,11 @@ from rayscale.plan.resources import disk_bytes
 from rayscale.report.numbers import plural
 from rayscale.runs.fit_rows import guessing_loss
 from rayscale.runs.trial import ModelSpec, Trial, identified
-from rayscale.study.checkpoints import Checkpoint, check_tokenizer, find_checkpoint, read_config
+from rayscale.study.checkpoints import check_tokenizer, find_checkpoint, read_config
 from rayscale.study.study import Ladder, Study
 from rayscale.study.tasks import find_kind
 from rayscale.system.machine import Machine
+from rayscale.system.storage import Store
 
 #: About the longest that a cell runs alone at the most GPUs, so that its speed can be measured.
 PAIR_SECONDS = 8.0
@@ -96,6 +99,10 @@ class Plan:
             "doctor": dict(self.doctor),
         }
 
+    def save(self, store: Store) -> None:
+        """Write plan.json."""
+        store.write("plan.json", json.dumps(self.to_json(), indent=1, allow_nan=False).encode())
+
 
 @contextmanager
 def _at(place: str) -> Iterator[None]:
@@ -125,27 +132,25 @@ def model_specs(study: Study) -> list[ModelSpec]:
             checkpoint = find_checkpoint(model.pretrained, model.revision)
             check_head(str(checkpoint.folder), checkpoint.config, study.task.type)
             tokenizer, token_ids = check_tokenizer(checkpoint.folder, checkpoint.config)
-            _check_padding(checkpoint, study.task.type, token_ids)
             family = str(checkpoint.config.get("model_type"))
+            # A decoder reads the class of a text off its last token, which it must find in a padded batch.
+            by_last = find_kind(study.task.type).labels_texts and family in LABELLED_BY_LAST_STATE
+            if by_last and padding_of(checkpoint.config.get, token_ids) is None:
+                raise no_padding(str(checkpoint.folder))
             if study.run.keep != "none" and family in READ_AS_BYTES:
                 check_reader(str(checkpoint.folder), family, tokenizer)
             depth = depth_of(str(checkpoint.folder), checkpoint.config)
             check_weights(checkpoint.folder)
             for whole in (None, depth):
                 count(checkpoint.config, study.task.type, 2, whole, checkpoint.folder)
+        where = study.where("models", number, "layers")
         for layers in model.layers or (depth,):
             if layers > depth:
-                raise StudyError(
-                    f"{checkpoint.name} has {depth} layers, {layers} asked for; use {depth} or fewer",
-                    code="too_many_layers",
-                    where=study.where("models", number, "layers"),
-                )
+                text = f"{checkpoint.name} has {depth} layers, {layers} asked for; use {depth} or fewer"
+                raise StudyError(text, code="too_many_layers", where=where)
             if layers < depth and family in UNCUT:
-                raise StudyError(
-                    f"{checkpoint.name} is a '{family}' checkpoint, whose layers cannot be left out; remove the key",
-                    code="wrong_architecture",
-                    where=study.where("models", number, "layers"),
-                )
+                text = f"{checkpoint.name} is a '{family}' checkpoint, whose layers cannot be left out; remove the key"
+                raise StudyError(text, code="wrong_architecture", where=where)
             base = model.name or checkpoint.name
             name = base if layers == depth else f"{base}@{layers}"
             if model.lora:
@@ -159,19 +164,11 @@ def model_specs(study: Study) -> list[ModelSpec]:
     specs = list(dict.fromkeys(specs))
     names = Counter(spec.name for spec in specs)
     # Two models must not share a row of the table: what tells them apart joins the name.
+    marks = [spec.digest[:6] if spec.digest else f"v{spec.vocabulary}" for spec in specs]
     return [
-        replace(spec, name=f"{spec.name}-{spec.digest[:6] if spec.digest else f'v{spec.vocabulary}'}")
-        if names[spec.name] > 1
-        else spec
-        for spec in specs
+        replace(spec, name=f"{spec.name}-{mark}") if names[spec.name] > 1 else spec
+        for spec, mark in zip(specs, marks, strict=True)
     ]
-
-
-def _check_padding(checkpoint: Checkpoint, task_type: str, token_ids: Mapping[str, int]) -> None:
-    """Raises InputError for a decoder that would read the class of a text off its last token, which it cannot find."""
-    by_last = find_kind(task_type).labels_texts and checkpoint.config.get("model_type") in LABELLED_BY_LAST_STATE
-    if by_last and padding_of(checkpoint.config.get, token_ids) is None:
-        raise no_padding(str(checkpoint.folder))
 
 
 def make_plan(
@@ -191,7 +188,7 @@ def make_plan(
     """
     check_feasible(study, machine, supply)
     cells = []
-    task = {**study.task.model_dump(), "max_length": study.task.length}
+    task = study.task.model_copy(update={"max_length": study.task.length})
     training = {**study.training.model_dump(), "epochs": study.epochs, "learning_rate": "auto"}
     for spec in specs or model_specs(study):
         params, non_embedding, stored, trained = _parameters(spec, study, supply.n_labels)
@@ -205,9 +202,8 @@ def make_plan(
                     rates = [rate_of(plain)] if rate_of else study.training.rates
                     rated = [replace(plain, training={**plain.training, "learning_rate": rate}) for rate in rates]
                     for trial in (_augmented(plain, copies) for copies in supply.augmentations for plain in rated):
-                        held = supply.held_out_rows
-                        cells.append(cost(trial, params, non_embedding, supply.mean_tokens, held, stored, trained))
-    cells = [share_gpus(planned, machine.trials_per_gpu) for planned in cells]
+                        rule = cost(trial, params, non_embedding, supply, stored, trained)
+                        cells.append(share_gpus(rule, machine.trials_per_gpu))
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
     return _planned(study, machine, supply, learn(kept, measured), cut)
 
@@ -219,8 +215,8 @@ def _planned(
     ordered = sorted(kept, key=lambda p: (p.alone, -p.trial.gpus, -p.seconds, p.trial.trial_id))
     disk = disk_bytes(ordered, study.run, machine.slots)
     seconds = wall_seconds(ordered, machine.slots, study.run.executor)
-    notes = lint(study, ordered, supply, machine)
-    return Plan(study, machine, supply, tuple(ordered), tuple(cut), seconds, disk, tuple(notes))
+    notes = tuple(lint(study, ordered, supply, machine))
+    return Plan(study, machine, supply, tuple(ordered), tuple(cut), seconds, disk, notes)
 
 
 def leave_out(plan: Plan, why: Mapping[str, str]) -> Plan:
@@ -236,7 +232,7 @@ def leave_out(plan: Plan, why: Mapping[str, str]) -> Plan:
     left = _pair_alone(sorted(left, key=lambda planned: order.index(planned.trial.augment)), plan.machine)
     cut = [(_named(planned), why[planned.trial.trial_id]) for planned in plan.trials if planned.trial.trial_id in why]
     smaller = _planned(plan.study, plan.machine, plan.supply, left, [*plan.cut, *cut])
-    of_design = lint(plan.study, plan.trials, plan.supply, plan.machine)
+    of_design = set(lint(plan.study, plan.trials, plan.supply, plan.machine))
     others = [note for note in plan.lint if note not in of_design]
     return replace(smaller, lint=(*others, *smaller.lint), doctor=plan.doctor)
 
@@ -279,14 +275,9 @@ def _pair_alone(cells: Sequence[Planned], machine: Machine) -> list[Planned]:
         fits = planned.trial.model.name not in chosen or planned.seconds <= PAIR_SECONDS
         if planned.trial.gpus == max(counts) and fits:
             chosen[planned.trial.model.name] = planned.trial.data_requested
-    return [
-        replace(
-            p, alone=(p.trial.seed, p.trial.augment, p.trial.data_requested) == (0, augment, chosen[p.trial.model.name])
-        )
-        if p.trial.gpus < machine.slots
-        else p
-        for p in cells
-    ]
+    pairs = {(name, size, augment, 0) for name, size in chosen.items()}
+    cell_of = attrgetter("model.name", "data_requested", "augment", "seed")
+    return [replace(p, alone=p.trial.gpus < machine.slots and cell_of(p.trial) in pairs) for p in cells]
 
 
 def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned], list[tuple[str, str]]]:
@@ -305,19 +296,14 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
     for planned in sorted(cells, key=lambda p: (p.trial.seed == 0, -p.gpu_seconds)):
         if spent <= hours:
             break
-        together = swept.pop(planned.cell, None)
-        if together is None:
-            continue
-        cut.append((_named(planned), f"over the budget of {hours:g} GPU-hours"))
-        spent -= sum(p.gpu_seconds for p in together) / 3600
+        if together := swept.pop(planned.cell, None):
+            cut.append((_named(planned), f"over the budget of {hours:g} GPU-hours"))
+            spent -= sum(p.gpu_seconds for p in together) / 3600
     kept = [planned for planned in cells if planned.cell in swept]
     if not kept:
         cheapest = min(planned.gpu_seconds for planned in cells) / 3600
-        raise StudyError(
-            f"leaves no trial: the cheapest takes about {cheapest:.2g} GPU-hours, the budget is {hours:.2g}",
-            code="budget_too_small",
-            where=study.where("budget"),
-        )
+        text = f"leaves no trial: the cheapest takes about {cheapest:.2g} GPU-hours, the budget is {hours:.2g}"
+        raise StudyError(text, code="budget_too_small", where=study.where("budget"))
     return kept, cut
 
 

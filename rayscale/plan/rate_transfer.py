@@ -8,12 +8,12 @@ widths at two step counts a factor of two apart move the power of the steps by a
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import fmean
 
 import numpy as np
-import pandas as pd
 
 from rayscale.errors import InputError, StudyError
 from rayscale.plan.estimate import steps_of
@@ -46,7 +46,7 @@ class Optimum:
     """The law of the best rate: the log of the rate at width, layers and steps of 1, and the three powers."""
 
     constant: float
-    powers: tuple[float, float, float]
+    powers: tuple[float, ...]
     cells: tuple[Best, ...]
 
     def rate(self, width: int, layers: int, steps: int) -> float:
@@ -59,8 +59,8 @@ class Optimum:
         return self.rate(trial.model.width or 1, trial.model.layers, steps_of(trial))
 
     @property
-    def told(self) -> str:
-        """The law in words."""
+    def law(self) -> str:
+        """The powers, for people."""
         named = zip(("width", "layers", "steps"), self.powers, strict=True)
         return " x ".join(f"{name}^{power:.2f}" for name, power in named if round(power, 2))
 
@@ -70,17 +70,17 @@ def fit_optimum(cells: Sequence[Best], kind: str) -> Optimum:
 
     Nothing is known of the constant beforehand.
     """
-    design = np.array([[1.0, *np.log([each.width, each.layers, each.steps])] for each in cells])
+    design = np.array([[1.0, *np.log([cell.width, cell.layers, cell.steps])] for cell in cells])
+    weights = np.array([cell.deviation**-2 for cell in cells])
     # About the mean of the cells, so that the prior of the powers does not lean on where width is 1.
-    centre = np.average(design[:, 1:], axis=0, weights=[each.deviation**-2 for each in cells])
+    centre = np.average(design[:, 1:], axis=0, weights=weights)
     design[:, 1:] -= centre
     prior = np.array([0.0, *PRIOR[kind]])
     precision = np.diag([0.0, *[POWER_DEVIATION**-2.0] * 3])
-    target = np.log([each.rate for each in cells])
-    weighed = design.T * np.array([each.deviation**-2 for each in cells])
-    found = np.linalg.solve(weighed @ design + precision, weighed @ target + precision @ prior)
-    powers = (float(found[1]), float(found[2]), float(found[3]))
-    return Optimum(float(found[0] - np.dot(powers, centre)), powers, tuple(cells))
+    weighed = design.T * weights
+    rates = np.log([cell.rate for cell in cells])
+    constant, *powers = np.linalg.solve(weighed @ design + precision, weighed @ rates + precision @ prior).tolist()
+    return Optimum(constant - float(np.dot(powers, centre)), tuple(powers), tuple(cells))
 
 
 def best_rate(losses: Mapping[float, float]) -> tuple[float, float] | None:
@@ -119,21 +119,23 @@ def read_optimum(study: Study) -> Optimum:
         raise StudyError(error.message, code=error.code, where=where) from None
     kinds = {(hasattr(model, "pretrained"), bool(getattr(model, "lora", None))) for model in study.models}
     if len(kinds) > 1:
-        raise StudyError("carries rates over to one of checkpoints, checkpoints with lora, and ladders; write a study "
-                         "for each", code="no_transfer", where=where)  # fmt: skip
+        text = "carries rates over to one of checkpoints, checkpoints with lora, and ladders; write a study for each"
+        raise StudyError(text, code="no_transfer", where=where)
     pretrained, adapted = kinds.pop()
     kind = "pretrained" if pretrained else "family"
     alike = [record for record in records if _is_like(record, study, kind, adapted)]
     swept = _sweeps(alike)
-    cells = [cell for cell in (_best(each) for each in swept) if cell is not None]
+    cells = [
+        Best(trial.model.width or 1, trial.model.layers, steps_of(trial), *best)
+        for trial, losses in swept
+        if (best := best_rate(losses))
+    ]
     if not cells:
         training = study.training
         same = f"{study.task.type} with optimizer {training.optimizer} and global_batch {training.global_batch}"
-        reason = (
-            f"the best rates of all {len(swept)} cells lie at the ends of its sweep: widen that"
-            if swept
-            else f"it has no finished sweep (learning_rate: [...], 3 rates or more) of {same}; {len(records)} records"
-        )
+        reason = f"it has no finished sweep (learning_rate: [...], 3 rates or more) of {same}; {len(records)} records"
+        if swept:
+            reason = f"the best rates of all {len(swept)} cells lie at the ends of its sweep: widen that"
         raise StudyError(f"found {setting.transfer}: {reason}", code="no_transfer", where=where)
     return fit_optimum(cells, kind)
 
@@ -153,25 +155,14 @@ def _is_like(record: TrialRecord, study: Study, kind: str, adapted: bool) -> boo
     )
 
 
-def _sweeps(records: Sequence[TrialRecord]) -> list[pd.DataFrame]:
-    """The trials of each model at each data size that was trained at three rates or more."""
-    if not records:
-        return []
-    rows = pd.DataFrame([_row(record) for record in records])
-    groups = [group for _, group in rows.groupby(["model", "data"], sort=True)]
-    return [group for group in groups if group["rate"].nunique() > 2]
-
-
-def _row(record: TrialRecord) -> dict[str, Any]:
-    trial = Trial.from_json(record.trial)
-    loss = record.row["validation_loss"]
-    return {"model": trial.model.name, "data": trial.data_requested, "width": trial.model.width,
-            "layers": trial.model.layers, "steps": steps_of(trial), "rate": trial.settings.learning_rate,
-            "loss": math.inf if loss is None else loss}  # fmt: skip
-
-
-def _best(rows: pd.DataFrame) -> Best | None:
-    losses = rows.groupby("rate")["loss"].mean()
-    found = best_rate(dict(zip(losses.index.astype(float), losses.astype(float), strict=True)))
-    first = rows.iloc[0]
-    return found and Best(int(first["width"]), int(first["layers"]), int(first["steps"]), *found)
+def _sweeps(records: Sequence[TrialRecord]) -> list[tuple[Trial, dict[float, float]]]:
+    """The mean loss by learning rate of each model at each data size with three rates or more, and a trial of it."""
+    cells: dict[tuple[str, int], Trial] = {}
+    losses: dict[tuple[str, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        trial = Trial.from_json(record.trial)
+        cell, loss = (trial.model.name, trial.data_requested), record.row["validation_loss"]
+        cells.setdefault(cell, trial)
+        losses[cell][float(trial.settings.learning_rate)].append(math.inf if loss is None else loss)
+    swept = [cell for cell in sorted(cells) if len(losses[cell]) > 2]
+    return [(cells[cell], {rate: fmean(seeds) for rate, seeds in losses[cell].items()}) for cell in swept]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rayscale.plan.estimate import Planned
 from rayscale.runs.savepoints import KEPT
@@ -19,7 +18,7 @@ ESTIMATE_ERROR = 2.0  # by which estimates of seconds may be too low
 
 def disk_bytes(planned: Sequence[Planned], run: RunSettings, slots: int) -> int:
     """The most that the trials take on disk at one time."""
-    models = [MODEL_BYTES * each.params for each in planned]
+    models = [MODEL_BYTES * p.params for p in planned]
     kept = {"none": 0, "best": max(models, default=0), "all": sum(models)}[run.keep]
     return kept + RECORD_BYTES * len(planned) + checkpoint_bytes(planned, run, slots)
 
@@ -31,62 +30,39 @@ def checkpoint_bytes(planned: Sequence[Planned], run: RunSettings, slots: int) -
     """
     if run.checkpoint_seconds is None:
         return 0
-    saved = [each for each in planned if ESTIMATE_ERROR * each.seconds > run.checkpoint_seconds]
+    saved = [p for p in planned if ESTIMATE_ERROR * p.seconds > run.checkpoint_seconds]
     total = 0
-    for each in sorted(saved, key=lambda p: p.trained / p.trial.gpus, reverse=True):
+    for largest in sorted(saved, key=lambda p: p.trained / p.trial.gpus, reverse=True):
         if slots <= 0:
             break
-        best = BEST_BYTES if each.trial.settings.early_stopping else 0
-        total += (KEPT + 1) * (SAVED_BYTES + best) * each.trained
-        slots -= each.trial.gpus
+        best = BEST_BYTES if largest.trial.settings.early_stopping else 0
+        total += (KEPT + 1) * (SAVED_BYTES + best) * largest.trained
+        slots -= largest.trial.gpus
     return total
 
 
 GIGA = 1e9
-
-
 CONTEXT_BYTES = 500_000_000  # of each process on a GPU beside what torch allocates there: assumed, not measured
 
 
-@dataclass(frozen=True)
-class Crowding:
-    """`trials` at once on a GPU of `gpu_bytes`, each of at most `peak_bytes` with its process.
+def crowd(planned: Sequence[Planned], machine: Machine) -> tuple[str, str] | None:
+    """What trials take at once on a GPU beside what it has, and what to write instead, empty where all fit.
 
-    Each is counted as the largest of the plan, since a lane keeps the memory that its largest trial took.
+    Each counts as the largest of the plan, since a lane keeps the memory that its largest trial took. None without
+    trials on GPUs, or where their memory is not known.
     """
-
-    trials: int
-    peak_bytes: int
-    gpu_bytes: int
-    gpu: str
-
-    @property
-    def fitting(self) -> int:
-        """How many fit."""
-        return self.gpu_bytes // self.peak_bytes
-
-    @property
-    def found(self) -> str:
-        """What is needed beside what there is."""
-        together = f"{self.trials} trials that share a GPU take" if self.trials > 1 else "a trial takes"
-        needed = self.trials * self.peak_bytes / GIGA
-        return f"{together} up to {needed:.1f} GB by estimate, {self.gpu} has {self.gpu_bytes / GIGA:.1f} GB"
-
-    @property
-    def mend(self) -> str:
-        """What to write instead; empty where all fit."""
-        if self.fitting >= self.trials:
-            return ""
-        shares = f"run.trials_per_gpu: {max(1, self.fitting)}"
-        if self.fitting:
-            return f"write {shares}"
-        smaller = "training.gradient_checkpointing: true, smaller models or lora"
-        return f"write {f'{shares}, and ' if self.trials > 1 else ''}{smaller}, or use GPUs with more memory"
-
-
-def crowd(planned: Sequence[Planned], machine: Machine) -> Crowding | None:
-    """That of a plan; None without trials on GPUs, or where their memory is not known."""
     if not planned or machine.device != "cuda" or not machine.gpu_bytes:
         return None
-    peak = max(each.peak_memory_bytes for each in planned) + CONTEXT_BYTES
-    return Crowding(min(machine.trials_per_gpu, len(planned)), peak, machine.gpu_bytes, machine.device_name)
+    peak = max(p.peak_memory_bytes for p in planned) + CONTEXT_BYTES
+    trials = min(machine.trials_per_gpu, len(planned))
+    fitting = machine.gpu_bytes // peak
+    together = f"{trials} trials that share a GPU take" if trials > 1 else "a trial takes"
+    has = f"{machine.device_name} has {machine.gpu_bytes / GIGA:.1f} GB"
+    needed = f"{together} up to {trials * peak / GIGA:.1f} GB by estimate, {has}"
+    if fitting >= trials:
+        return needed, ""
+    shares = f"run.trials_per_gpu: {max(1, fitting)}"
+    if fitting:
+        return needed, f"write {shares}"
+    smaller = "training.gradient_checkpointing: true, smaller models or lora"
+    return needed, f"write {f'{shares}, and ' if trials > 1 else ''}{smaller}, or use GPUs with more memory"

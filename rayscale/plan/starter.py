@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +91,15 @@ def write_starter(task: str | None, data: Path | None, out: Path, encoding: str 
         raise InputError(f"{out} exists; give another name with --out", code="file_exists", where="--out")
     if task is not None and task not in KINDS:
         raise InputError(f"found '{task}'; use one of {', '.join(KINDS)}", code="unknown_task", where="--task")
-    if encoding is not None:
-        try:
-            canonical(encoding)
-        except LookupError:
-            raise InputError(f"'{encoding}' is not a text encoding; use gb18030, big5, shift_jis, windows-1252, ...",
-                             code="unknown_encoding", where="--encoding") from None  # fmt: skip
+    try:
+        canonical(encoding or UTF_8)
+    except LookupError:
+        text = f"'{encoding}' is not a text encoding; use gb18030, big5, shift_jis, windows-1252, ..."
+        raise InputError(text, code="unknown_encoding", where="--encoding") from None
     chosen = _of_file(task, data, encoding) if data else _built_in(task or BUILT_IN[0])
     Store.open(out.absolute().parent).write(out.name, _page(chosen, data, out).encode())
-    told = {"encoding": chosen.encoding} if chosen.encoding else {}
-    return {"study": str(out), "task": chosen.task, **chosen.columns, **told}
+    written = {"study": str(out), "task": chosen.task, **chosen.columns}
+    return {**written, "encoding": encoding} if encoding else written
 
 
 def _built_in(task: str) -> Chosen:
@@ -116,32 +116,27 @@ def _of_file(task: str | None, data: Path, encoding: str | None) -> Chosen:
         raise InputError(f"no such file: {data}", code="missing_file", where="--data")
     table = read_table(data, canonical(encoding or UTF_8))
     if table is not None and (separator := other_separator([*table.columns])):
-        raise InputError(
-            f"its columns look separated by {separator}; save the file with commas (csv) or tabs (tsv)",
-            code="wrong_separator",
-            where=f"{data}:1",
-        )
+        text = f"its columns look separated by {separator}; save the file with commas (csv) or tabs (tsv)"
+        raise InputError(text, code="wrong_separator", where=f"{data}:1")
     task = task or _guess(table, data)
     kind = KINDS[task]
     conll = table is None and task == "token-classification"
     columns = {key: key for key in _keys(kind)} if table is None else _columns(table, data, kind)
-    found = _survey(kind, columns, data, "conll" if conll else None, encoding)
-    vocabulary = _vocabulary(kind.families[0], found, kind.name)
-    if kind.axis == "tokens":
-        there = _count_tokens(found, kind, vocabulary)
-        remark = f"of about {_rounded(there):,} training tokens"
-        there = int(0.9 * there)  # of a sample
-    else:
-        there, remark = found.rows_train, f"of {found.rows_train:,} training rows"
-        if not found.exact:
-            there, remark = int(0.9 * there), f"of about {_rounded(there):,} training rows"
-    if there < LEAST[kind.axis]:
-        unit = "tokens" if kind.axis == "tokens" else "rows"
-        raise InputError(f"{data} leaves {there} {unit} to train on; {LEAST[kind.axis]} are the least for a study",
-                         code="too_little_data", where="--data")  # fmt: skip
+    texts = _survey(kind, columns, data, "conll" if conll else None, encoding)
+    vocabulary = _vocabulary(kind.families[0], texts, kind.name)
+    of_tokens = kind.axis == "tokens"
+    unit = "tokens" if of_tokens else "rows"
+    there = _count_tokens(texts, kind, vocabulary) if of_tokens else texts.rows_train
+    remark = f"of {there:,} training {unit}"
+    if of_tokens or not texts.exact:  # of a sample
+        remark = f"of about {_rounded(there):,} training {unit}"
+        there = int(0.9 * there)
+    if there < (least := LEAST[kind.axis]):
+        text = f"{data} leaves {there} {unit} to train on; {least} are the least for a study"
+        raise InputError(text, code="too_little_data", where="--data")
     sizes = _sizes(min(there, MOST[kind.axis]))
-    return Chosen(task, columns, sizes, remark, found.bad_rows, conll, len(found.labels), vocabulary, _script(found),
-                  encoding)  # fmt: skip
+    script = _script(texts)
+    return Chosen(task, columns, sizes, remark, texts.bad_rows, conll, len(texts.labels), vocabulary, script, encoding)
 
 
 def _count_tokens(survey: Survey, kind: Kind, vocabulary: int) -> int:
@@ -158,18 +153,16 @@ def _count_tokens(survey: Survey, kind: Kind, vocabulary: int) -> int:
     return int(survey.characters_train * tokens / max(1, characters))
 
 
-def _script(found: Survey) -> str:
+def _script(texts: Survey) -> str:
     """In which the training texts are written; "latin" where nothing else prevails."""
-    shares = script_shares(found.splits["train"]["text"].slice(0, 1024).to_pylist())
+    shares = script_shares(texts.splits["train"]["text"].slice(0, 1024).to_pylist())
     most = max(shares, key=lambda script: shares[script], default="latin")
     return "kana" if most == "han" and shares.get("kana", 0.0) > 0.05 else most
 
 
-def _vocabulary(family: str, found: Survey, task: str) -> int:
+def _vocabulary(family: str, texts: Survey, task: str) -> int:
     """The first of VOCABULARIES that holds the characters of the text and leaves room for pieces of words."""
-    letters = Counter(
-        letter for batch in training_texts(found.splits["train"], task) for text in batch for letter in text
-    )
+    letters = Counter(chain.from_iterable(chain.from_iterable(training_texts(texts.splits["train"], task))))
     if family == "bert":  # its alphabet; a Han character has no pieces
         needed = entries_for(letters) + PIECES * (1 - shares_of(letters).get("han", 0.0))
     else:  # byte by byte: an entry for each byte, and for what joins the bytes of a character
@@ -192,28 +185,21 @@ def _keys(kind: Kind) -> tuple[str, ...]:
 
 def _columns(table: SampleTable, data: Path, kind: Kind) -> dict[str, str]:
     if kind.columns[0] != "text" or kind.labels not in ("label", None):
-        found = {key: table.text() if key == "text" else table.named(key) for key in _keys(kind)}
-        for key, column in found.items():
-            if column is None:
-                known = ", ".join(f"'{name}'" for name in table.columns)
-                raise InputError(
-                    f"{data} has no column that looks like {key} by its name (found: {known}); call it '{key}'",
-                    code="missing_column",
-                    where="--data",
-                )
-        return {key: str(column) for key, column in found.items()}
+        columns = {key: table.text() if key == "text" else table.named(key) for key in _keys(kind)}
+        for key in (key for key, column in columns.items() if column is None):
+            known = ", ".join(f"'{name}'" for name in table.columns)
+            problem = f"{data} has no column that looks like {key} by its name (found: {known}); call it '{key}'"
+            raise InputError(problem, code="missing_column", where="--data")
+        return {key: str(column) for key, column in columns.items()}
     pair = table.pair() if kind.labels else None
     text = pair[0] if pair else table.text()
-    label = table.label(text)
     if kind.labels is None:
         return {"text": text}
+    label = table.label(text)
     if label is None:
-        raise InputError(
-            f"{data} has no column other than '{text}' that could be a label: two values or more, and not a new one on "
-            "every second row; for plain text use --task causal-lm",
-            code="no_label",
-            where="--data",
-        )
+        problem = f"{data} has no column other than '{text}' that could be a label: two values or more, and not a new"
+        fix = "for plain text use --task causal-lm"
+        raise InputError(f"{problem} one on every second row; {fix}", code="no_label", where="--data")
     return {"text": text, **({"text_pair": pair[1]} if pair else {}), "label": label}
 
 
@@ -249,20 +235,21 @@ def _page(chosen: Chosen, data: Path | None, out: Path) -> str:
     task = f"{{type: {kind.name}{named}}}"
     if kind.axis == "tokens":
         task = f"{task[:-1]}, max_length: {kind.length}}}   # max_length: tokens per window"
-    family, axis, metric = kind.families[0], f"{kind.axis}: {sizes}", kind.aim
+    family = kind.families[0]
     batch, epochs = chosen.batch_and_epochs
     few = epochs * -(-chosen.sizes[0] // batch)
     enough = f"   # {few:,} steps at the smallest size; with too few a model only guesses" if chosen.classes else ""
-    checkpoint = next(each for script, each in CHECKPOINTS[family] if script in ("", chosen.script))
-    bad = "\n  format: conll          # a token first, its tag last in each line, a blank line after each sentence"
-    bad = bad if chosen.conll else ""
+    checkpoint = next(name for script, name in CHECKPOINTS[family] if script in ("", chosen.script))
+    more = []
+    if chosen.conll:
+        more.append("format: conll      # a token first, its tag last in each line, a blank line after each sentence")
     if chosen.encoding:
-        bad += f"\n  encoding: {_quoted(chosen.encoding)}"
+        more.append(f"encoding: {_quoted(chosen.encoding)}")
     if chosen.bad_rows:
-        first = chosen.bad_rows[0].replace("\n", " ")
-        rows = plural(len(chosen.bad_rows), "row")
-        bad += f"\n  # {rows} cannot be used; error instead of skip refuses them. The first:"
-        bad += f"\n  # {first}\n  on_bad_row: skip"
+        rows, first = plural(len(chosen.bad_rows), "row"), chosen.bad_rows[0].replace("\n", " ")
+        more.append(f"# {rows} cannot be used; error instead of skip refuses them. The first:")
+        more += [f"# {first}", "on_bad_row: skip"]
+    data_lines = "".join(f"\n  {line}" for line in more)
     many = "   # it has room for the characters of the text" * (chosen.vocabulary > VOCABULARIES[0])
     return f"""\
 # A study for rayscale. Next: rayscale plan {out.name}, then rayscale run {out.name}
@@ -272,7 +259,7 @@ data:
   train: {_quoted(train)}    # csv, tsv, jsonl, parquet, txt, also .gz; globs; relative to this file
   test: null              # a file, or a share of train is kept out:
   test_fraction: 0.1
-  validation_fraction: 0.1{bad}
+  validation_fraction: 0.1{data_lines}
 models:                   # at least two sizes, eight times apart, so that a law in size can be fitted
   # from scratch, layers x width:
   - {{family: {family}, sizes: [1x32, 2x64, 3x128], vocabulary: {chosen.vocabulary}}}{many}
@@ -282,11 +269,11 @@ models:                   # at least two sizes, eight times apart, so that a law
   # - {{pretrained: {checkpoint}, lora: {{rank: 8}}}}
 grid:
   # {chosen.remark}; four sizes or more: the largest is held out to check the fit
-  {axis}
+  {kind.axis}: {sizes}
   gpus: [1]               # [1, 2] also measures the effect of a second GPU
   seeds: 2
 training: {{epochs: {epochs}, global_batch: {batch}, learning_rate: auto}}{enough}
-target: eval_loss         # or {{metric: {metric}, reach: ...}}
+target: eval_loss         # or {{metric: {kind.aim}, reach: ...}}
 # prices: {{gpu_hour: 2.5, currency: USD}}
 # budget: {{gpu_hours: 2}}
 """

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
+from collections.abc import Iterable
 from typing import Any
+
+from rich.cells import cell_len
 
 MISSING = "–"
 _GAP = "\u00a0"  # a number and its unit stay on one line; `plain` makes it an ordinary space for terminals
@@ -24,25 +26,25 @@ def number(value: Any) -> float | None:
     if value is None or isinstance(value, bool):
         return None
     try:
-        found = float(value)
+        real = float(value)
     except (TypeError, ValueError):
         return None
-    return found if math.isfinite(found) else None
+    return real if math.isfinite(real) else None
 
 
 def significant(value: Any, digits: int = 3, *, sign: bool = False) -> str:
     """Rounded to `digits` significant digits; a power of ten only where plain digits would be unreadable."""
-    found = number(value)
-    if found is None:
+    value = number(value)
+    if value is None:
         return MISSING
-    if found == 0:
+    if value == 0:
         return "0"
-    plus = "+" if sign and found > 0 else ""
-    exponent = math.floor(math.log10(abs(found)))
+    plus = "+" if sign and value > 0 else ""
+    exponent = math.floor(math.log10(abs(value)))
     if exponent < -4 or exponent >= 7:
-        mantissa, power = f"{found:.{digits - 1}e}".split("e")
+        mantissa, power = f"{value:.{digits - 1}e}".split("e")
         return f"{plus}{mantissa}e{int(power)}".replace("-", "−")
-    rounded = round(found, digits - 1 - exponent)
+    rounded = round(value, digits - 1 - exponent)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
     return f"{plus}{rounded:,.{decimals}f}".replace("-", "−")
 
@@ -55,11 +57,11 @@ def trimmed(value: Any, digits: int = 3) -> str:
 
 def spoken(value: Any, digits: int = 3) -> str:
     """As a sentence says it: 280,000 and 1.25 million; zeros at the end are left out."""
-    found = number(value)
+    value = number(value)
     for scale, word in _WORDS:
-        if found is not None and scale <= abs(found) < 1e15:
-            return f"{trimmed(found / scale, digits)} {word}"
-    return trimmed(found, digits)
+        if value is not None and scale <= abs(value) < 1e15:
+            return f"{trimmed(value / scale, digits)} {word}"
+    return trimmed(value, digits)
 
 
 def outwards(value: float, digits: int, *, up: bool) -> float:
@@ -79,47 +81,47 @@ def spoken_range(low: Any, high: Any, digits: int = 3, unit: str = "") -> str:
 
 def fixed(value: Any, decimals: int = 3) -> str:
     """With a fixed count of decimals, so that a column of a table lines up."""
-    found = number(value)
-    return MISSING if found is None else f"{found:.{decimals}f}".replace("-", "−")
+    value = number(value)
+    return MISSING if value is None else f"{value:.{decimals}f}".replace("-", "−")
 
 
 def count(value: Any, digits: int = 3) -> str:
     """A size such as parameters, tokens or FLOP: 85 400 becomes 85.4 k."""
-    found = number(value)
-    if found is None:
+    value = number(value)
+    if value is None:
         return MISSING
     for scale, suffix in _MULTIPLES:
-        if abs(found) >= scale:
-            scaled = found / scale
+        if abs(value) >= scale:
+            scaled = value / scale
             if abs(scaled) >= 1e4:
-                return significant(found, digits)
+                return significant(value, digits)
             text = f"{scaled:.{digits}g}" if abs(scaled) < 1000 else f"{scaled:.0f}"
             return f"{text}{_GAP}{suffix}"
-    return f"{found:.{digits}g}"
+    return f"{value:.{digits}g}"
 
 
 def percent(share: Any, digits: int = 2) -> str:
     """A share of one as per cent."""
-    found = number(share)
-    return MISSING if found is None else f"{significant(100 * found, digits)}%"
+    share = number(share)
+    return MISSING if share is None else f"{significant(100 * share, digits)}%"
 
 
 def whole(value: Any) -> str:
     """A whole number in full, thousands set apart: 1,234,567."""
-    found = number(value)
-    return MISSING if found is None else f"{found:,.0f}"
+    value = number(value)
+    return MISSING if value is None else f"{value:,.0f}"
 
 
 def duration(seconds: Any) -> str:
     """Seconds in the two largest fitting units: 75 becomes 1 min 15 s."""
-    found = number(seconds)
-    if found is None:
+    seconds = number(seconds)
+    if seconds is None:
         return MISSING
-    if found < 10:
-        return f"{found:.2g}{_GAP}s" if found >= 0.1 or found == 0 else f"{found * 1000:.2g}{_GAP}ms"
-    if found < 59.5:
-        return f"{found:.0f}{_GAP}s"
-    minutes, rest = divmod(round(found), 60)
+    if seconds < 10:
+        return f"{seconds:.2g}{_GAP}s" if seconds >= 0.1 or seconds == 0 else f"{seconds * 1000:.2g}{_GAP}ms"
+    if seconds < 59.5:
+        return f"{seconds:.0f}{_GAP}s"
+    minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes}{_GAP}min{_GAP}{rest}{_GAP}s" if rest and minutes < 10 else f"{minutes}{_GAP}min"
     hours, minutes = divmod(minutes, 60)
@@ -130,20 +132,20 @@ def duration(seconds: Any) -> str:
 
 def data_volume(value: Any) -> str:
     """Bytes in binary units."""
-    found = number(value)
-    if found is None:
+    value = number(value)
+    if value is None:
         return MISSING
     for scale, suffix in _BYTES:
-        if found >= scale:
-            volume = found / scale
+        if value >= scale:
+            volume = value / scale
             return f"{f'{volume:.3g}' if volume < 999.5 else f'{volume:.0f}'}{_GAP}{suffix}"
-    return f"{found:.0f}{_GAP}B"
+    return f"{value:.0f}{_GAP}B"
 
 
 def exact(value: Any) -> str:
     """Unrounded: the shortest text that reads back as the same number."""
-    found = number(value)
-    return MISSING if found is None else repr(found)
+    value = number(value)
+    return MISSING if value is None else repr(value)
 
 
 def plain(text: Any) -> str:
@@ -162,25 +164,16 @@ def capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def width(text: str) -> int:
-    """Columns that a text takes on a terminal: a Chinese sign takes two, a mark none."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
-    )
-
-
 def padded(text: str, columns: int, *, right: bool = False) -> str:
     """The text in so many columns of a terminal."""
-    room = " " * (columns - width(text))
+    room = " " * (columns - cell_len(text))
     return room + text if right else text + room
 
 
 def shorten(text: Any, limit: int) -> str:
     """At most `limit` columns wide, the middle left out, since names of models differ at both ends."""
     clean = plain(text)
-    if width(clean) <= limit:
+    if cell_len(clean) <= limit:
         return clean
     head = _beginning(clean, (limit - 1) // 2)
     tail = _beginning(clean[::-1], limit - 1 - (limit - 1) // 2)[::-1]
@@ -192,8 +185,8 @@ def wrap(text: str, columns: int, initial_indent: str = "", subsequent_indent: s
     lines, line, begun = list[str](), initial_indent, False
     for word in text.split():
         blank, rest = " " * begun, word
-        while width(line + blank + rest) > columns:
-            most = _beginning(rest, max(0, columns - width(line + blank)))
+        while cell_len(line + blank + rest) > columns:
+            most = _beginning(rest, max(0, columns - cell_len(line + blank)))
             ends = (place for place in range(len(most), 0, -1) if _may_end(rest[place - 1 : place + 1]))
             place = next(ends, 0 if begun else max(1, len(most)))
             if place == len(rest):
@@ -204,13 +197,18 @@ def wrap(text: str, columns: int, initial_indent: str = "", subsequent_indent: s
     return [*lines, line] if begun else lines
 
 
+def wrap_all(texts: Iterable[str], columns: int) -> list[str]:
+    """Each text on lines of its own."""
+    return [line for text in texts for line in wrap(text, columns)]
+
+
 def _may_end(sides: str) -> bool:
     """Whether a line may end between these two signs: letters both, one of them wide."""
-    return len(sides) == 2 and sides.isalpha() and width(sides) > 2
+    return len(sides) == 2 and sides.isalpha() and cell_len(sides) > 2
 
 
 def _beginning(text: str, columns: int) -> str:
     kept = text[:columns]
-    while width(kept) > columns:
+    while cell_len(kept) > columns:
         kept = kept[:-1]
     return kept

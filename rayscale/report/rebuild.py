@@ -60,8 +60,8 @@ def best_classes(run: Run, trials: pd.DataFrame, metric: str) -> ClassScores | N
     """The scores by class of the best trial by the target; None for tasks without classes."""
     scored = trials[(trials["status"] == "ok") & trials[metric].notna()].sort_values(metric, kind="stable")
     for _, row in (scored if metric in LOWER_IS_BETTER else scored[::-1]).iterrows():
-        if (found := run.classes(row["trial_id"])) is not None:
-            return ClassScores(row["trial_id"], row["model"], int(row["data_requested"]), found)
+        if (scores := run.classes(row["trial_id"])) is not None:
+            return ClassScores(row["trial_id"], row["model"], int(row["data_requested"]), scores)
     return None
 
 

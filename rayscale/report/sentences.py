@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayscale.report.numbers import capitalised, percent, plural, significant, spoken, spoken_range, whole
-from rayscale.report.wording import amount, interval_text, percentage, reach_text, rival_name
+from rayscale.report.wording import ADVICE, amount, interval_text, percentage, reach_text, rival_name
 from rayscale.verdict.verdict import untrained_text
 
 Facts = Mapping[str, Any]
@@ -16,7 +16,7 @@ def verdict_sentences(verdict: Facts, fits: Sequence[Facts], task_type: str, dat
     """The sentences of a verdict (its other keys as in fit.json) and of the outcomes of its fits, most useful first."""
     doubling, untrained = verdict["doubling"], verdict.get("untrained")
     sentences = [
-        "" if untrained is None else f"{untrained_text(untrained)}. Train them longer, or start at larger sizes.",
+        "" if untrained is None else f"{untrained_text(untrained)}. {ADVICE['untrained']}",
         _aim(verdict, data_axis),
         _gain(doubling["data"], f"the {data_axis}", "", task_type),
         _gain(doubling["params"], "the model size", " parameters", task_type),

@@ -43,18 +43,6 @@ ADVICE = {
 
 
 @dataclass(frozen=True)
-class Gain:
-    """The effect of doubling one thing; `interval` is its 95% interval, `span` says from where to where."""
-
-    title: str
-    value: float | None
-    change: str
-    interval: str
-    span: str
-    note: str
-
-
-@dataclass(frozen=True)
 class Notice:
     """A refusal, a warning or a doubt about one fit, with what to do about it."""
 
@@ -67,14 +55,16 @@ class Notice:
 
 def fits_of(fit: dict | None) -> list[dict]:
     """All fits with the groups of a `--by` fit set apart, each group with its columns under `by`."""
-    found: list[dict] = []
+    fits: list[dict] = []
     for item in (fit or {}).get("fits") or []:
-        groups = item.get("groups")
-        if groups:
-            found += [{**{"target": item.get("target"), "law": item.get("law")}, **group} for group in groups]
-        else:
-            found.append(item)
-    return found
+        shared = {"target": item.get("target"), "law": item.get("law")}
+        fits += [shared | group for group in item.get("groups") or [item]]
+    return fits
+
+
+def verdict_of(fit: dict | None) -> dict[str, Any]:
+    """The verdict, empty where there is none."""
+    return (fit or {}).get("verdict") or {}
 
 
 def usable(item: dict) -> bool:
@@ -84,25 +74,23 @@ def usable(item: dict) -> bool:
 
 def sentences(fit: dict | None) -> list[str]:
     """The verdict's own sentences, or one that says why there is none."""
-    spoken = [str(line) for line in ((fit or {}).get("verdict") or {}).get("sentences") or []]
-    if spoken:
-        return spoken
-    if not fits_of(fit):
-        return ["No law could be fitted, so there is no verdict yet."]
-    return ["The fits below have no verdict."]
+    missing = (
+        "The fits below have no verdict." if fits_of(fit) else "No law could be fitted, so there is no verdict yet."
+    )
+    return [str(line) for line in verdict_of(fit).get("sentences") or [missing]]
 
 
-def gains(fit: dict | None) -> list[Gain]:
-    """The doubling gains that the verdict holds, in the order data, model, GPUs."""
-    doubling = ((fit or {}).get("verdict") or {}).get("doubling") or {}
-    return [_gain(axis, doubling[axis]) for axis in _TITLES if isinstance(doubling.get(axis), dict)]
-
-
-def _gain(axis: str, item: dict) -> Gain:
-    span = "" if number(item.get("from")) is None else f"{count(item['from'])} to {count(item.get('to'))}"
-    value, unit = number(item.get("value")), str(item.get("unit") or "")
-    between = interval_text(item.get("low"), item.get("high"), unit)
-    return Gain(_TITLES[axis], value, amount(value, unit), between, span, str(item.get("note") or ""))
+def gains(fit: dict | None) -> list[dict[str, Any]]:
+    """The effect of doubling data, model and GPUs, where known: title, value and change, interval, span, note."""
+    rows = []
+    for axis, title in _TITLES.items():
+        if item := (verdict_of(fit).get("doubling") or {}).get(axis):
+            span = "" if number(item.get("from")) is None else f"{count(item['from'])} to {count(item.get('to'))}"
+            value, unit = number(item.get("value")), str(item.get("unit") or "")
+            between = interval_text(item.get("low"), item.get("high"), unit)
+            rows.append({"title": title, "value": value, "change": amount(value, unit), "interval": between,
+                         "span": span, "note": item.get("note")})  # fmt: skip
+    return rows
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -168,13 +156,14 @@ def rival_name(law: str) -> str:
 
 def notices(fit: dict | None) -> list[Notice]:
     """Refusals first, then doubtful outcomes and warnings; each once, with advice."""
-    found = list(dict.fromkeys(_notices(fit)))
-    order = {"Refused": 0, "Doubt": 1, "Warning": 2}
-    return sorted(found, key=lambda notice: order[notice.kind])
+    return sorted(dict.fromkeys(_notices(fit)), key=lambda notice: ("Refused", "Doubt", "Warning").index(notice.kind))
 
 
 def _notices(fit: dict | None) -> Iterator[Notice]:
-    for item in _speaking(fits_of(fit)):
+    fits = fits_of(fit)
+    shared = [item for item in fits if not item.get("by")]
+    # The verdict stands on the law over all models where it could be fitted, else on all there are.
+    for item in shared if any(map(usable, shared)) else fits:
         law = fit_name(item)
         outcome = outcome_of(item)
         warned = warning_parts(item)
@@ -187,25 +176,16 @@ def _notices(fit: dict | None) -> Iterator[Notice]:
             yield Notice(kind, code, f"{law}: {message}", ADVICE.get(code, ""), law)
 
 
-def _speaking(fits: list[dict]) -> list[dict]:
-    """The fits that the verdict stands on: the law over all models where it could be fitted, else all there are."""
-    shared = [item for item in fits if not item.get("by")]
-    return shared if any(usable(item) for item in shared) else fits
-
-
 def warning_parts(item: dict) -> list[tuple[str, str]]:
     """(code, message) of every warning of a fit."""
-    return [(str(each.get("code", "")), str(each.get("message", ""))) for each in item.get("warnings") or []]
+    return [(str(warning.get("code", "")), str(warning.get("message", ""))) for warning in item.get("warnings") or []]
 
 
 def fit_name(item: dict) -> str:
     """`chinchilla on eval_loss`, with the group's columns where there are groups."""
-    name = f"{item.get('law', 'law')} on {item.get('target', 'target')}"
-    by = item.get("by")
-    if isinstance(by, dict) and by:
-        parts = (f"{column} {value if isinstance(value, str) else count(value)}" for column, value in by.items())
-        name += f" ({', '.join(parts)})"
-    return name
+    by = item.get("by") or {}
+    group = ", ".join(f"{column} {value if isinstance(value, str) else count(value)}" for column, value in by.items())
+    return f"{item.get('law', 'law')} on {item.get('target', 'target')}{f' ({group})' if group else ''}"
 
 
 def outcome_of(item: Mapping[str, Any]) -> Outcome:
@@ -215,40 +195,41 @@ def outcome_of(item: Mapping[str, Any]) -> Outcome:
 
 def cheapest_facts(fit: dict | None) -> list[tuple[str, str]]:
     """The cheapest allocation as (what, how much) pairs; empty where no target was given or none reaches it."""
-    found = ((fit or {}).get("verdict") or {}).get("cheapest")
-    if not isinstance(found, dict):
+    cheapest = verdict_of(fit).get("cheapest")
+    if not cheapest:
         return []
-    metric = str((((fit or {}).get("verdict") or {}).get("target") or {}).get("metric") or "")
+    metric = str((verdict_of(fit).get("target") or {}).get("metric") or "")
     pairs = [
-        ("Model", text_of(found.get("model"))),
-        ("Parameters", count(found.get("params"))),
-        ("Data", count(found.get("data"))),
-        ("GPUs", text_of(found.get("gpus"))),
-        ("Augmentation", "" if found.get("augment") == "none" else text_of(found.get("augment"))),
-        (metric, amount_text(found.get(metric))),
-        ("Runs that reach it", f"{text_of(found.get('runs_reaching'))} of {text_of(found.get('runs'))}"),
-        ("GPU-hours a run", amount_text({**(found.get("gpu_hours") or {}), "unit": ""})),
-        ("Cost of a run", amount_text(found["money"]) if found.get("money") else ""),
-        ("Trial", text_of(found.get("trial_id"))),
+        ("Model", text_of(cheapest.get("model"))),
+        ("Parameters", count(cheapest.get("params"))),
+        ("Data", count(cheapest.get("data"))),
+        ("GPUs", text_of(cheapest.get("gpus"))),
+        ("Augmentation", "" if cheapest.get("augment") == "none" else text_of(cheapest.get("augment"))),
+        (metric, amount_text(cheapest.get(metric))),
+        ("Runs that reach it", f"{text_of(cheapest.get('runs_reaching'))} of {text_of(cheapest.get('runs'))}"),
+        ("GPU-hours a run", amount_text({**(cheapest.get("gpu_hours") or {}), "unit": ""})),
+        ("Cost of a run", amount_text(cheapest["money"]) if cheapest.get("money") else ""),
+        ("Trial", text_of(cheapest.get("trial_id"))),
     ]
     return [(name, value) for name, value in pairs if value and value != MISSING]
 
 
 def target_facts(fit: dict | None) -> list[tuple[str, str]]:
     """What was to be reached, what was, and what the law says would be needed, as (what, how much) pairs."""
-    found = ((fit or {}).get("verdict") or {}).get("target")
-    if not isinstance(found, dict):
+    target = verdict_of(fit).get("target")
+    if not target:
         return []
-    needed = found.get("needed") or {}
-    direction = f" ({found['direction']} is better)" if found.get("direction") else ""
-    away = f"no, {significant(found.get('gap'))} away"
-    reached = "" if found.get("reached") is None else "yes" if found["reached"] else away
-    note = text_of(found.get("note"))
+    needed = target.get("needed") or {}
+    direction = f" ({target['direction']} is better)" if target.get("direction") else ""
+    away = f"no, {significant(target.get('gap'))} away"
+    reached = "" if target.get("reached") is None else "yes" if target["reached"] else away
+    model, data = text_of(target.get("best_model")), target.get("best_data")
+    note = text_of(target.get("note"))
     pairs = [
-        ("Measure", text_of(found.get("metric")) + direction),
-        ("To reach", trimmed(found.get("reach"), 4)),
-        ("Best measured", amount_text(found["best"]) if found.get("best") else ""),
-        ("Best measured with", _cell_text(found)),
+        ("Measure", text_of(target.get("metric")) + direction),
+        ("To reach", trimmed(target.get("reach"), 4)),
+        ("Best measured", amount_text(target["best"]) if target.get("best") else ""),
+        ("Best measured with", f"{model} at {count(data)}" if model and data else model),
         ("Reached", reached),
         ("Data that would reach it", amount_text(needed) if needed else ""),
         ("By which law", " for ".join(text_of(needed[key]) for key in ("law", "model") if needed.get(key))),
@@ -256,11 +237,6 @@ def target_facts(fit: dict | None) -> list[tuple[str, str]]:
         ("Note", "" if any(note in line for line in sentences(fit)) else note),
     ]
     return [(name, value) for name, value in pairs if value and value != MISSING]
-
-
-def _cell_text(found: dict) -> str:
-    model, data = text_of(found.get("best_model")), found.get("best_data")
-    return f"{model} at {count(data)}" if model and data else model
 
 
 def text_of(value: Any) -> str:

@@ -22,11 +22,5 @@ if TYPE_CHECKING:
 __all__ = ["Ledger", "Run", "Trial", "TrialRecord", "load", "read_status"]
 
 __getattr__ = lazy(
-    __name__,
-    Ledger="ledger",
-    Run="folder",
-    Trial="trial",
-    TrialRecord="ledger",
-    load="folder",
-    read_status="status",
+    __name__, Ledger="ledger", Run="folder", Trial="trial", TrialRecord="ledger", load="folder", read_status="status"
 )

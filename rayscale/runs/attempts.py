@@ -87,10 +87,9 @@ def earlier_attempts(store: Store, trial_id: str) -> list[Account]:
     """What the attempts of a trial came to, the first first; an attempt counts from its first step on."""
     accounts = []
     for name in store.names(_folder(trial_id), ".json"):
-        try:
+        # A process may die before its first line is whole, and storage may not give it back.
+        with suppress(ValueError, TypeError, OSError):
             accounts.append(Account(**json.loads(store.read(name))))
-        except (ValueError, TypeError, OSError):
-            continue  # its process died before the first line was whole, or the storage does not give it back
     return accounts
 
 
@@ -113,12 +112,11 @@ def earlier_drivers(store: Store, trial_ids: Iterable[str], events: Iterable[Map
             begun[event["trial_id"]] += 1
         elif event["event"] == "trial_finished":
             del begun[event["trial_id"]]
-    earlier = {}
-    for trial_id in trial_ids:
-        accounts = earlier_attempts(store, trial_id)
-        spent = sum(account.device_seconds for account in accounts)
-        earlier[trial_id] = Earlier(max(begun[trial_id], len(accounts)), spent)
-    return earlier
+    attempts = {trial_id: earlier_attempts(store, trial_id) for trial_id in trial_ids}
+    return {
+        trial_id: Earlier(max(begun[trial_id], len(accounts)), sum(account.device_seconds for account in accounts))
+        for trial_id, accounts in attempts.items()
+    }
 
 
 def _folder(trial_id: str) -> str:

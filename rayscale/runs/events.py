@@ -7,6 +7,7 @@ have `at` (UTC) too.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -70,22 +71,23 @@ class CellsCut(_Event):
     reason: str
 
 
-class TrialStarted(_Event):
+class _TrialEvent(_Event):
+    trial_id: str
+
+
+class TrialStarted(_TrialEvent):
     event: Literal["trial_started"]
-    trial_id: str
 
 
-class TrialFinished(_Event):
+class TrialFinished(_TrialEvent):
     event: Literal["trial_finished"]
-    trial_id: str
     status: str
 
 
-class TrialRetried(_Event):
+class TrialRetried(_TrialEvent):
     """Attempt number `attempt` failed after `seconds`; the next has micro-batches of `micro_batch` (None: as usual)."""
 
     event: Literal["trial_retried"]
-    trial_id: str
     attempt: int
     code: str | None
     message: str | None
@@ -95,42 +97,36 @@ class TrialRetried(_Event):
     micro_batch: int | None
 
 
-#: A later attempt begins at `step`, 0 for its beginning, `from` a savepoint. Written so since `from` is a keyword.
-TrialResumed = TypedDict(
-    "TrialResumed",
-    {
-        "at": NotRequired[str],
-        "event": Literal["trial_resumed"],
-        "trial_id": str,
-        "from": str | None,
-        "step": int,
-        "steps": int,
-        "steps_redone": float | None,
-        "interval_steps": float | None,
-    },
-)
+_From = TypedDict("_From", {"from": str | None})  # written so since `from` is a keyword
 
 
-class CheckpointSaved(_Event):
+class TrialResumed(_TrialEvent, _From):
+    """A later attempt begins at `step`, 0 for its beginning, `from` a savepoint."""
+
+    event: Literal["trial_resumed"]
+    step: int
+    steps: int
+    steps_redone: float | None
+    interval_steps: float | None
+
+
+class CheckpointSaved(_TrialEvent):
     event: Literal["checkpoint_saved"]
-    trial_id: str
     step: int
     bytes: int
     seconds: float
 
 
-class CheckpointFailed(_Event):
+class CheckpointFailed(_TrialEvent):
     event: Literal["checkpoint_failed"]
-    trial_id: str
     step: int
     reason: str
 
 
-class CheckpointDamaged(_Event):
+class CheckpointDamaged(_TrialEvent):
     """A savepoint cannot be read; the trial takes `fell_back_to`, or begins again (None)."""
 
     event: Literal["checkpoint_damaged"]
-    trial_id: str
     file: str
     step: int
     reason: str
@@ -143,25 +139,22 @@ class CheckpointsOff(_Event):
     reason: str
 
 
-class HeadReused(_Event):
+class HeadReused(_TrialEvent):
     """The checkpoint's own head was kept, for the classes have the same names."""
 
     event: Literal["head_reused"]
-    trial_id: str
     classes: list[str] | None
 
 
-class DropoutByWorker(_Event):
+class DropoutByWorker(_TrialEvent):
     event: Literal["dropout_by_worker"]
-    trial_id: str
     workers: int
 
 
-class TrialNote(_Event):
+class TrialNote(_TrialEvent):
     """No CUDA graphs of a trial's steps; a saved model that could not be compared, or fetched."""
 
     event: Literal["steps_not_recorded", "model_not_kept", "model_lost"]
-    trial_id: str
     reason: str
 
 
@@ -180,22 +173,19 @@ class WaitingForSlots(_Event):
     sizes: dict[str, int]
 
 
-class SlotsFree(_Event):
-    event: Literal["slots_free"]
-    room: int
-    slots: int
+class Slots(_Event):
+    """Slots became free, `room` of them; the cluster has another number of slots."""
 
-
-class SlotsChanged(_Event):
-    event: Literal["slots_changed"]
+    event: Literal["slots_free", "slots_changed"]
     slots: int
+    room: NotRequired[int]
 
 
 Event = (
     RunStarted | RunEnded | RunNote | ResultsFetched | UnfinishedWritesRemoved | RecordSetAside | CellsCut
     | TrialStarted | TrialFinished | TrialRetried | TrialResumed | TrialNote | HeadReused | DropoutByWorker
     | CheckpointSaved | CheckpointFailed | CheckpointDamaged | CheckpointsOff
-    | LaneEnded | WaitingForSlots | SlotsFree | SlotsChanged
+    | LaneEnded | WaitingForSlots | Slots
 )  # fmt: skip
 
 
@@ -208,16 +198,11 @@ def log_event(store: Store, event: Event) -> None:
 
 def read_events(store: Store) -> tuple[list[Event], int]:
     """What happened, in order, and how many lines a crash cut off."""
-    events, broken = list[Event](), 0
-    for line in store.read(FILE).split(b"\n") if store.exists(FILE) else []:
-        if not line.strip():
-            continue
-        try:
+    events: list[Event] = []
+    lines = [line for line in store.read(FILE).split(b"\n") if line.strip()] if store.exists(FILE) else []
+    for line in lines:
+        with suppress(ValueError):
             event = json.loads(line)
-        except ValueError:
-            event = None
-        if isinstance(event, dict) and {"at", "event"} <= set(event):
-            events.append(event)  # type: ignore[arg-type]  # the kinds of its writer
-        else:
-            broken += 1
-    return events, broken
+            if isinstance(event, dict) and {"at", "event"} <= set(event):
+                events.append(event)  # type: ignore[arg-type]  # the kinds of its writer
+    return events, len(lines) - len(events)

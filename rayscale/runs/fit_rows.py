@@ -53,13 +53,11 @@ def untrained(trials: pd.DataFrame) -> NDArray[np.bool_]:
     """
     if GUESS not in trials.columns:
         return np.zeros(len(trials), dtype=bool)
-    names = ("eval_loss", "train_loss", GUESS)
     import pandas as pd
 
-    loss, in_training, guess = (
-        pd.to_numeric(trials[name], errors="coerce").astype(float) if name in trials.columns else np.nan
-        for name in names
-    )
+    columns = trials.reindex(columns=["eval_loss", "train_loss", GUESS])
+    numbers = columns.apply(pd.to_numeric, errors="coerce").astype(float)
+    loss, in_training, guess = (numbers[name] for name in numbers)
     flat = (trials["status"] == "ok").fillna(False) & (loss >= guess) & ~(in_training < guess / 2)
     return np.asarray(flat, dtype=bool)
 
@@ -80,8 +78,8 @@ def counted(trials: pd.DataFrame) -> pd.DataFrame:
 
 def entropy(counts: Iterable[float]) -> float:
     """Entropy in nats of the shares of these counts: no guess that ignores the text has a lower mean loss."""
-    seen = [count for count in counts if count > 0]
-    return -sum(count / sum(seen) * math.log(count / sum(seen)) for count in seen)
+    positive = [count for count in counts if count > 0]
+    return -sum(count / sum(positive) * math.log(count / sum(positive)) for count in positive)
 
 
 def guessing_loss(

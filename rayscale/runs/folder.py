@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,22 +49,16 @@ class Run:
     @property
     def study(self) -> dict[str, Any]:
         """study.yaml as given. Raises InputError if it is missing or no study."""
-        content = self._read("study.yaml", "run the study again, which writes it")
-        try:
-            study = yaml.safe_load(content)
-        except yaml.YAMLError as error:
-            study = f"{type(error).__name__}: {error}"
-        return _mapping(study, (), self._place("study.yaml"), "run the study again, which rewrites it")
+        return self._object("study.yaml", yaml.safe_load, (), "run the study again, which rewrites it")
 
     @property
     def plan(self) -> dict[str, Any]:
         """plan.json: the object of `rayscale plan --json`. Raises InputError if it is missing or damaged."""
         fix = "run the study again, which rewrites it and repeats no finished trial"
-        plan = _mapping(_json(self._read("plan.json", fix)), _PLAN_KEYS, self._place("plan.json"), fix)
+        plan = self._object("plan.json", json.loads, _PLAN_KEYS, fix)
         rows = plan["trials"]
         if not isinstance(rows, list) or any(not isinstance(row, dict) or set(_TRIAL_KEYS) - set(row) for row in rows):
-            raise InputError(f"'trials' is not a list of planned trials; {fix}", code="damaged_file",
-                             where=self._place("plan.json"))  # fmt: skip
+            raise self._damaged("plan.json", f"'trials' is not a list of planned trials; {fix}")
         return plan
 
     @property
@@ -94,10 +88,9 @@ class Run:
             return table(records if planned is None else planned_only(records, planned))
         if self.store.exists("trials.parquet"):
             try:
-                return pq.read_table(io.BytesIO(self.store.read("trials.parquet"))).to_pandas()
+                return self._table("trials.parquet")
             except (pa.ArrowException, OSError) as error:
-                raise InputError(f"cannot be read as parquet: {error}", code="damaged_file",
-                                 where=self._place("trials.parquet")) from None  # fmt: skip
+                raise self._damaged("trials.parquet", f"cannot be read as parquet: {error}") from None
         return table([])
 
     @property
@@ -118,8 +111,8 @@ class Run:
         models = {str(record.row.get("model")): record.trial.get("model") or {} for record in records}
         vocabularies = {name: model.get("vocabulary") for name, model in models.items()}
         places = (f"models/{record.trial_id}/config.json" for record in records)
-        kept = next((_json(self.store.read(place)) for place in places if self.store.exists(place)), None)
-        classes = kept.get("id2label") if isinstance(kept, dict) else None
+        kept = next((place for place in places if self.store.exists(place)), None)
+        classes = self._object(kept, json.loads, (), "delete it").get("id2label") if kept else None
         return guessing_loss(plan["task"], vocabularies, len(classes or ()), None)
 
     @property
@@ -134,10 +127,10 @@ class Run:
         if not self.store.exists("fit.json"):
             return None
         fix = f"`rayscale report {self.folder}` rewrites it"
-        saved = _mapping(_json(self.store.read("fit.json")), ("fits", "verdict"), self._place("fit.json"), fix)
+        saved = self._object("fit.json", json.loads, ("fits", "verdict"), fix)
         fits = saved["fits"]
         if not isinstance(fits, list) or not all(isinstance(part, dict) for part in [*fits, saved["verdict"]]):
-            raise InputError(f"it has no fits; {fix}", code="damaged_file", where=self._place("fit.json"))
+            raise self._damaged("fit.json", f"it has no fits; {fix}")
         return saved
 
     @property
@@ -145,34 +138,39 @@ class Run:
         """What happened, in order, each with `at` (UTC) and `event`; lines that a crash cut off are skipped."""
         return read_events(self.store)[0]
 
-    @property
-    def broken_events(self) -> int:
-        """How many lines of events.jsonl a crash cut off."""
-        return read_events(self.store)[1]
-
     def curves(self, trial_id: str) -> pd.DataFrame:
         """Training curve of a trial: step, train_loss, validation_loss, learning_rate."""
         name = f"curves/{trial_id}.parquet"
         if not is_name(trial_id) or not self.store.exists(name):
             raise InputError(f"no curve of trial '{trial_id}' in {self.folder}; see run.trials.trial_id",
                              code="no_curve")  # fmt: skip
-        return pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
+        return self._table(name)
 
     def classes(self, trial_id: str) -> pd.DataFrame | None:
         """Scores by class of one trial on the test set, averages last (column `average`); None where it has none."""
         name = f"classes/{trial_id}.parquet"
-        if not self.store.exists(name):
-            return None
-        scores: pd.DataFrame = pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
-        return scores
+        return self._table(name) if self.store.exists(name) else None
 
-    def _place(self, name: str) -> str:
-        return f"{self.folder}/{name}"
+    def _table(self, name: str) -> pd.DataFrame:
+        return pq.read_table(io.BytesIO(self.store.read(name))).to_pandas()
 
-    def _read(self, name: str, fix: str) -> bytes:
+    def _object(self, name: str, parse: Callable[[bytes], Any], keys: tuple[str, ...], fix: str) -> dict[str, Any]:
+        """The mapping in a file, which has these keys."""
         if not self.store.exists(name):
-            raise InputError(f"no such file; {fix}", code="missing_file", where=self._place(name))
-        return self.store.read(name)
+            raise InputError(f"no such file; {fix}", code="missing_file", where=f"{self.folder}/{name}")
+        try:
+            value = parse(self.store.read(name))
+            problem = f"it holds a {type(value).__name__}, not one object"
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
+            value, problem = None, f"{type(error).__name__}: {error}"
+        if not isinstance(value, dict):
+            raise self._damaged(name, f"damaged ({problem[:120]}); {fix}")
+        if missing := [key for key in keys if key not in value]:
+            raise self._damaged(name, f"it lacks {', '.join(missing)}; {fix}")
+        return value
+
+    def _damaged(self, name: str, text: str) -> InputError:
+        return InputError(text, code="damaged_file", where=f"{self.folder}/{name}")
 
     def _planned(self) -> dict[str, str | None] | None:
         """The models' names by trial id, as the plan has them; None without a plan."""
@@ -181,31 +179,12 @@ class Run:
         return {row["trial_id"]: row.get("model") for row in self.plan["trials"]}
 
 
-def _json(content: bytes) -> Any:
-    """The JSON value, or what is wrong with it as text, which is no mapping either."""
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        return f"{type(error).__name__}: {error}"
-
-
-def _mapping(value: Any, keys: tuple[str, ...], where: str, fix: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        text = value if isinstance(value, str) else f"it holds a {type(value).__name__}, not one object"
-        raise InputError(f"damaged ({text[:120]}); {fix}", code="damaged_file", where=where)
-    if missing := [key for key in keys if key not in value]:
-        raise InputError(f"it lacks {', '.join(missing)}; {fix}", code="damaged_file", where=where)
-    return value
-
-
 def load(path: str | Path) -> Run:
     """Open a run folder by path or URI; needs no cluster. Raises InputError if it is none."""
     store = Store.open(path)
     if not store.exists("plan.json") and not store.exists("trials.parquet"):
-        raise InputError(
-            f"{path} is not a run folder (no plan.json or trials.parquet); create one with `rayscale run STUDY`",
-            code="no_run",
-        )
+        text = f"{path} is not a run folder (no plan.json or trials.parquet)"
+        raise InputError(f"{text}; create one with `rayscale run STUDY`", code="no_run")
     return Run(store)
 
 
@@ -218,10 +197,9 @@ def refuse_another_study(store: Store, name: str, recorded: bool) -> None:
     except InputError:
         return  # a damaged plan is written anew
     if there != name:
-        text = (
-            f"{store.location} holds the run of study '{there}', this one is '{name}'; give another folder with --out"
-        )
-        raise InputError(f"{text}, or give the study its old name", code="other_study", where="--out")
+        text = f"{store.location} holds the run of study '{there}', this one is '{name}'"
+        fix = "give another folder with --out, or give the study its old name"
+        raise InputError(f"{text}; {fix}", code="other_study", where="--out")
 
 
 def remove_unused(store: Store) -> None:

@@ -20,7 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,7 +70,9 @@ class Lease:
 
     def __init__(self, store: Store, name: str, owner: Owner, beat_seconds: float) -> None:
         self.store, self.name, self.owner = store, name, owner
-        self._beat_seconds, self._ended, self._lost = beat_seconds, threading.Event(), False
+        self._beat_seconds = beat_seconds
+        self._ended = threading.Event()
+        self._lost = False
         self._thread = threading.Thread(target=self._keep, daemon=True, name="rayscale-lease")
         self._thread.start()
 
@@ -79,12 +81,9 @@ class Lease:
         if self._lost or self._overtaken():
             self._lost = True
             owner = read_owner(self.store)
-            raise LeaseLostError(
-                "this driver was unresponsive for too long and another one took over the run "
-                f"({owner or 'ended since'}); stopping; finished trials are safe",
-                code="lease_lost",
-                where=self.store.location,
-            )
+            text = f"another one took over the run ({owner or 'ended since'}); stopping; finished trials are safe"
+            text = f"this driver was unresponsive for too long and {text}"
+            raise LeaseLostError(text, code="lease_lost", where=self.store.location)
 
     def release(self) -> None:
         """Stop the heartbeat and let the next driver in."""
@@ -92,24 +91,20 @@ class Lease:
         self._thread.join()
         if self._lost:
             return
-        try:
+        with suppress(StorageError):  # the disk is full, perhaps; the next driver finds that this process is gone
             if self.store.local is not None and os.listdir(self.store.root) == [FOLDER]:
                 self.store.delete_folder(FOLDER)  # refused, or not agreed to: nothing was written that needs an owner
             else:
                 self._write(replace(self.owner, released=True))
-        except StorageError:  # the disk is full, perhaps; the next driver finds that this process is gone
-            pass
 
     def _keep(self) -> None:
         while not self._ended.wait(self._beat_seconds):
-            try:
+            with suppress(OSError, StorageError):  # for longer than the expiry it loses the lease: `check` finds that
                 if self._overtaken():
                     self._lost = True
                     return
                 self.owner = replace(self.owner, beat=self.owner.beat + 1)
                 self._write(self.owner)
-            except (OSError, StorageError):
-                continue  # what fails for longer than the expiry loses the lease, which `check` finds
 
     def _overtaken(self) -> bool:
         newest = _newest(self.store)
@@ -124,10 +119,10 @@ class Lease:
 
 @contextmanager
 def hold(
-    store: Store, *, told: Callable[[str], None] = lambda text: None, beat_seconds: float = BEAT_SECONDS,
+    store: Store, *, say: Callable[[str], None] = lambda text: None, beat_seconds: float = BEAT_SECONDS,
     expiry_seconds: float = EXPIRY_SECONDS, settle_seconds: float = SETTLE_SECONDS,
 ) -> Iterator[Lease]:  # fmt: skip
-    """Own a run until the end of the block, however it ends. `told` gets a sentence when there is a wait.
+    """Own a run until the end of the block, however it ends. `say` gets a sentence when there is a wait.
 
     Raises InputError (code run_in_use) while another driver is alive, StorageError where the lease cannot be written.
     """
@@ -135,7 +130,7 @@ def hold(
         uuid.uuid4().hex, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat(timespec="seconds"), _place(),
         _started(os.getpid()), expiry_seconds,
     )  # fmt: skip
-    while (name := _take(store, owner, *_await_end(store, told), settle_seconds)) is None:
+    while (name := _take(store, owner, *_await_end(store, say), settle_seconds)) is None:
         pass  # somebody else was quicker: look again
     lease = Lease(store, name, owner, beat_seconds)
     try:
@@ -149,40 +144,40 @@ def hold(
 
 def read_owner(store: Store) -> Owner | None:
     """Who holds a run now, as far as its folder tells; None where nobody does."""
-    owners = [_parse(content) for content in _contents(store).values()]
-    return next((owner for owner in owners if owner and not owner.gone), None)
+    return next((owner for owner in _owners(store) if owner and not owner.gone), None)
 
 
 def has_ended(store: Store) -> bool:
     """Whether it is known that no driver runs: there was a lease, and its owner is gone."""
-    owners = [_parse(content) for content in _contents(store).values()]
+    owners = _owners(store)
     return bool(owners) and all(owner is not None and owner.gone for owner in owners)
 
 
-def _await_end(store: Store, told: Callable[[str], None]) -> tuple[int, float]:
+def _owners(store: Store) -> list[Owner | None]:
+    return [_parse(content) for content in _contents(store).values()]
+
+
+def _await_end(store: Store, say: Callable[[str], None]) -> tuple[int, float]:
     """Wait until the newest generation is known to be over; returns it, and when it was looked at last."""
     first, since = _contents(store), time.monotonic()
     waiting = False
     while True:
         looked = time.monotonic()
         now = _contents(store)
-        held = {name: _parse(content) for name, content in now.items()}
-        alive = {name: owner for name, owner in held.items() if owner is None or not owner.gone}
+        owners = {name: _parse(content) for name, content in now.items()}
+        alive = {name: owner for name, owner in owners.items() if owner is None or not owner.gone}
         if not alive:
             return _generation(now), looked
         if set(now) != set(first):
             first, since = now, looked
         if changed := [name for name in alive if now[name] != first[name]]:
-            raise InputError(
-                f"another driver runs this study here: {held[changed[0]] or 'it does not say which'}; wait for it or "
-                "stop it, or give another run folder",
-                code="run_in_use",
-                where=store.location,
-            )
+            text = f"another driver runs this study here: {alive[changed[0]] or 'it does not say which'}"
+            fix = "wait for it or stop it, or give another run folder"
+            raise InputError(f"{text}; {fix}", code="run_in_use", where=store.location)
         if looked - since >= max(owner.expiry_seconds if owner else EXPIRY_SECONDS for owner in alive.values()):
             return _generation(now), looked
         if not waiting and looked - since > BEAT_SECONDS:
-            told(f"Waiting to see whether another driver is alive: {next(iter(alive.values())) or 'unknown'}.")
+            say(f"Waiting to see whether another driver is alive: {next(iter(alive.values())) or 'unknown'}.")
             waiting = True
         time.sleep(LOOK_SECONDS)
 

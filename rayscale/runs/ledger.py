@@ -119,9 +119,9 @@ def make_record(trial: Trial, **measured: Any) -> TrialRecord:
         raise ValueError(f"no such columns: {strange}")
     if measured.get("status") not in STATUSES:
         raise ValueError(f"status must be one of {STATUSES}, found {measured.get('status')!r}")
-    known = {
+    values = {
         "trial_id": trial.trial_id,
-        "task": trial.task["type"],
+        "task": trial.task.type,
         "model": trial.model.name,
         "data_requested": trial.data_requested,
         "gpus": trial.gpus,
@@ -132,9 +132,9 @@ def make_record(trial: Trial, **measured: Any) -> TrialRecord:
         "data_fingerprint": trial.data_fingerprint,
         "training_version": TRAINING_VERSION,
         "schema_version": SCHEMA_VERSION,
+        **measured,
     }
-    row = {name: _plain(known.get(name, measured.get(name)), kind) for name, kind in COLUMNS.items()}
-    row.update({name: _plain(value, COLUMNS[name]) for name, value in measured.items()})
+    row = {name: _plain(values.get(name), kind) for name, kind in COLUMNS.items()}
     row["error"] = row["error"] and redact(row["error"])
     return TrialRecord(row, trial.to_json())
 
@@ -153,7 +153,7 @@ class Damaged:
     reason: str
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """What a run says of it."""
         return f"Damaged record {self.name}: {self.reason}. The file has been renamed; its trial will run again."
 
@@ -162,14 +162,10 @@ class NewerRecordError(InputError):
     """A record that a newer rayscale wrote: this one can neither read nor replace it."""
 
 
-def _no_guard() -> None:
-    """Nobody else writes."""
-
-
 class Ledger:
     """The records of one run folder. Only the driver writes; `guard` raises where it may not (any more)."""
 
-    def __init__(self, store: Store, guard: Callable[[], None] = _no_guard) -> None:
+    def __init__(self, store: Store, guard: Callable[[], None] = lambda: None) -> None:
         self.store = store
         self.guard = guard
 
@@ -180,8 +176,7 @@ class Ledger:
         or look at what is there.
         """
         body = {"row": {**record.row, "schema_version": SCHEMA_VERSION}, "trial": dict(record.trial)}
-        text = json.dumps(body, sort_keys=True, allow_nan=False, ensure_ascii=False)
-        wrapped = {"sha256": hashlib.sha256(text.encode()).hexdigest(), **body}
+        wrapped = {"sha256": _checksum(body), **body}
         content = json.dumps(wrapped, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=1)
         self.guard()
         name = f"trials/{record.trial_id}.json"
@@ -195,9 +190,9 @@ class Ledger:
         Raises NewerRecordError if there are records that a newer rayscale wrote, StorageError for a file that cannot be
         read.
         """
-        found = [each for name in self.store.names("trials", ".json") if (each := self._read(name))]
-        records = sorted((each for each in found if isinstance(each, TrialRecord)), key=lambda r: r.trial_id)
-        return records, [each for each in found if isinstance(each, Damaged)]
+        files = [self._read(name) for name in self.store.names("trials", ".json")]
+        records = sorted((file for file in files if isinstance(file, TrialRecord)), key=lambda r: r.trial_id)
+        return records, [file for file in files if isinstance(file, Damaged)]
 
     def set_aside(self, damaged: Damaged) -> str:
         """Keep a damaged file under another name, which is returned; its trial can be run and recorded again."""
@@ -226,7 +221,8 @@ class Ledger:
 
     def write_table(self, records: Sequence[TrialRecord]) -> None:
         """Derive trials.parquet from the records."""
-        sink, rows = io.BytesIO(), _rows(records)
+        sink = io.BytesIO()
+        rows = _rows(records)
         settled = settle(rows.to_pandas())
         for name in ("status", "device_seconds"):
             place = SCHEMA.get_field_index(name)
@@ -254,6 +250,10 @@ def planned_only(records: Sequence[TrialRecord], names: Mapping[str, str | None]
     return [replace(r, row={**r.row, "model": names[r.trial_id] or r.row["model"]}) for r in kept]
 
 
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
 def _parse(content: bytes, trial_id: str) -> TrialRecord:
     """Raises ValueError for what is no whole record of this trial, NewerRecordError for one of a newer version."""
     try:
@@ -261,15 +261,12 @@ def _parse(content: bytes, trial_id: str) -> TrialRecord:
         checksum, version = body.pop("sha256"), body["row"]["schema_version"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a whole record ({type(error).__name__}: {error})") from None
-    text = json.dumps(body, sort_keys=True, ensure_ascii=False)
-    if hashlib.sha256(text.encode()).hexdigest() != checksum:
+    if _checksum(body) != checksum:
         raise ValueError("checksum does not match the content")
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise NewerRecordError(
-            f"was written by a newer rayscale (schema version {version}; this one reads up to {SCHEMA_VERSION}); "
-            "update rayscale, or give another folder with --out",
-            code="newer_record",
-        )
+        text = f"was written by a newer rayscale (schema version {version}; this one reads up to {SCHEMA_VERSION})"
+        fix = "update rayscale, or give another folder with --out"
+        raise NewerRecordError(f"{text}; {fix}", code="newer_record")
     if body["row"]["trial_id"] != trial_id:
         raise ValueError(f"holds the record of another trial, {body['row']['trial_id']}")
     if version not in (*UPGRADES, SCHEMA_VERSION):

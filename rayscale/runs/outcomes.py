@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import pandas as pd
 
@@ -65,7 +65,6 @@ class Outcomes:
     def add(self, trial: Trial, outcome: TrialOutcome) -> TrialRecord:
         """Write what a trial gave; when this returns it survives a crash, and the trial's savepoints are gone."""
         self.ledger.guard()
-        error = outcome.get("error")
         now = datetime.now(UTC)
         measured = dict(outcome.get("measured") or provenance(now, now, trial.gpus))
         earlier = self.earlier.get(trial.trial_id, Earlier())
@@ -73,14 +72,14 @@ class Outcomes:
         measured["device_seconds"] += outcome.get("lost_seconds", 0.0) + earlier.device_seconds
         curve, classes = measured.pop("curve", []), measured.pop("classes", ())
         measured.pop("status", None)
-        if error:
+        if error := outcome.get("error"):
             measured["error"] = error["message"]
         for folder, rows in (("curves", curve), ("classes", classes)):
             if rows:
                 sink = io.BytesIO()
                 pd.DataFrame(list(rows)).to_parquet(sink)
                 self.store.write(f"{folder}/{trial.trial_id}.parquet", sink.getvalue())
-        if text := _tell_attempts(outcome):
+        if text := _attempts_text(outcome):
             self.store.write(f"logs/{trial.trial_id}.log", redact(text).encode())
         record = make_record(
             trial,
@@ -124,24 +123,25 @@ class Outcomes:
             others = [i for i in self.records if i != record.trial_id and self.store.exists(f"models/{i}")]
             mine = record.row["validation_loss"]
             if mine is None:  # the plan refuses what it can count; of large files it cannot
-                reason = "no validation rows, by which the best model is chosen"
-                log_event(self.store, {"event": "model_not_kept", "trial_id": record.trial_id, "reason": reason})
+                self._note("model_not_kept", record, "no validation rows, by which the best model is chosen")
                 return
             if any((self.records[i].row["validation_loss"] or 0) <= mine for i in others):
                 return
         try:
             files = self.fetch(model[0])
         except LookupError as error:  # its worker died meanwhile; what it measured stands all the same
-            reason = str(error.args[0])
-            log_event(self.store, {"event": "model_lost", "trial_id": record.trial_id, "reason": reason})
+            self._note("model_lost", record, str(error.args[0]))
             return
         for name, content in files.items():
             self.store.write(f"models/{record.trial_id}/{name}", content.tobytes())
         for other in others:
             self.store.delete_folder(f"models/{other}")
 
+    def _note(self, event: Literal["model_not_kept", "model_lost"], record: TrialRecord, reason: str) -> None:
+        log_event(self.store, {"event": event, "trial_id": record.trial_id, "reason": reason})
 
-def _tell_attempts(outcome: TrialOutcome) -> str:
+
+def _attempts_text(outcome: TrialOutcome) -> str:
     """Each attempt that failed with its reason, for people; empty if none did."""
     error = outcome.get("error")
     failures = outcome.get("failures") or ([error] if error else [])

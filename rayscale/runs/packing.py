@@ -6,6 +6,9 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+START_UP_SECONDS = 40.0  # Ray, data preparation and the first lane
+LANE_SECONDS = 20.0  # a lane of another size
+
 
 @dataclass(frozen=True)
 class SlotUse:
@@ -26,12 +29,6 @@ def packed_seconds(pieces: Iterable[SlotUse], slots: int) -> float:
         for _ in taken:
             heapq.heappush(free, start + piece.seconds)
     return max(free, default=0.0)
-
-
-START_UP_SECONDS = 40.0  # Ray, data preparation and the first lane; further lane sizes cost LANE_SECONDS
-
-
-LANE_SECONDS = 20.0
 
 
 def start_up_left(elapsed_seconds: float, sizes: int) -> float:

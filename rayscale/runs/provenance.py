@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import socket
 from datetime import datetime
 from typing import Any
+
+from rayscale.system.doctor import installed
 
 
 def provenance(started: datetime, ended: datetime, gpus: float) -> dict[str, Any]:
@@ -22,11 +22,5 @@ def provenance(started: datetime, ended: datetime, gpus: float) -> dict[str, Any
 
 def versions() -> str:
     """Versions of what changes numbers, as JSON."""
-    names = ("rayscale", "ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "peft")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return json.dumps(found)
+    names = ("python", "rayscale", "ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "peft")
+    return json.dumps({name: version or "not installed" for name, version in installed(names).items()})

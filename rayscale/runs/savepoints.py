@@ -15,6 +15,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,13 @@ class Savepoints:
             for file, content in whole.items():
                 self.store.write(f"{name}/{file}", content)
         else:
-            disk.write_folder(self.store.path(name), lambda folder: _fill(folder, whole), lambda _: False)
+            disk.write_folder(self.store.path(name), partial(_fill, files=whole), lambda _: False)
         self._keep_last(step)
         return sum(len(content) for content in whole.values())
 
     def steps(self) -> list[int]:
         """Steps of the savepoints that have a name, the last first; whether they are whole `read` tells."""
-        steps = (_step(name) for name in self._children())
+        steps = (_step(name) for name in _children(self.store, self.folder))
         return sorted((step for step in steps if step is not None), reverse=True)
 
     def read(self, step: int) -> dict[str, bytes]:
@@ -103,24 +104,21 @@ class Savepoints:
         folder = self.name(step)
         try:
             manifest = json.loads(self.store.read(f"{folder}/{MANIFEST}"))
-            stated = manifest.pop("sha256")
             files = manifest["files"]
-            if stated != _digest(manifest):
+            if manifest.pop("sha256") != _digest(manifest):
                 raise DamagedError(f"{MANIFEST}: its checksum does not match")
             if (manifest["format"], manifest["step"]) != (FORMAT, step):
                 raise DamagedError(f"{MANIFEST}: format {manifest['format']}, step {manifest['step']}")
         except FileNotFoundError:
             raise DamagedError(f"{MANIFEST} is missing: the write was not finished") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise DamagedError(f"{MANIFEST}: {type(error).__name__}: {error}") from None
-        except OSError as error:
-            raise DamagedError(f"{MANIFEST}: {error}") from None
         if manifest["owner"] != dict(self.owner):
             strange = [key for key, value in self.owner.items() if manifest["owner"].get(key) != value]
             raise DamagedError(f"it belongs to another trial (other {', '.join(strange) or 'keys'})")
-        return {name: self._checked(f"{folder}/{name}", told) for name, told in files.items()}
+        return {name: self._checked(f"{folder}/{name}", stated) for name, stated in files.items()}
 
-    def _checked(self, name: str, told: Mapping[str, Any]) -> bytes:
+    def _checked(self, name: str, stated: Mapping[str, Any]) -> bytes:
         short = posixpath.basename(name)
         try:
             content = self.store.read(name)
@@ -128,9 +126,9 @@ class Savepoints:
             raise DamagedError(f"{short} is missing") from None
         except OSError as error:
             raise DamagedError(f"{short}: {error}") from None
-        if len(content) != told["bytes"]:
-            raise DamagedError(f"{short} has {len(content)} bytes, {told['bytes']} were written")
-        if hashlib.sha256(content).hexdigest() != told["sha256"]:
+        if len(content) != stated["bytes"]:
+            raise DamagedError(f"{short} has {len(content)} bytes, {stated['bytes']} were written")
+        if hashlib.sha256(content).hexdigest() != stated["sha256"]:
             raise DamagedError(f"{short}: its checksum does not match")
         return content
 
@@ -141,9 +139,9 @@ class Savepoints:
     def _keep_last(self, step: int) -> None:
         """Delete all but this savepoint and the one before it: also later ones, of a course that was not gone on with,
         and what crashes left behind."""
-        before = [each for each in self.steps() if each < step][: KEPT - 1]
-        kept = {_name(each) for each in (step, *before)} | {ATTEMPTS}
-        for name in self._children() - kept:
+        before = [earlier for earlier in self.steps() if earlier < step][: KEPT - 1]
+        kept = {_name(number) for number in (step, *before)} | {ATTEMPTS}
+        for name in _children(self.store, self.folder) - kept:
             self._delete(name)
 
     def _delete(self, name: str) -> None:
@@ -160,9 +158,6 @@ class Savepoints:
         if self.store.exists(f"{path}/{MANIFEST}"):
             self.store.filesystem.delete_file(self.store.path(f"{path}/{MANIFEST}"))
         self.store.delete_folder(path)
-
-    def _children(self) -> set[str]:
-        return _children(self.store, self.folder)
 
 
 # ---- the driver's side

@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from rayscale.runs.events import read_events
 from rayscale.runs.folder import Run
 from rayscale.runs.lease import has_ended, read_owner
 from rayscale.runs.ledger import Ledger, TrialRecord
@@ -48,7 +49,7 @@ def count_status(
     shares: Mapping[str, float] | None = None,
     starting: float | None = None,
 ) -> RunStatus:
-    """How a run stands, from the plan's rows, the records by trial id, and the seconds that each running trial has run.
+    """How far a run is, from the plan's rows, the records by trial id, and the seconds that each running trial has run.
 
     `shares`: which share of its steps a running trial has done, where that is known. A record of a running trial is
     that of an earlier attempt and does not count. `starting`: how long ago a run began whose first trial has not begun
@@ -69,17 +70,15 @@ def count_status(
         return max(0.0, whole - running.get(row["trial_id"], 0.0))
 
     pieces = [
-        SlotUse(
-            row["gpus"],
-            rest(row),
-            # What runs already has its slots; whether it is alone delays only those after it.
-            bool(row.get("alone")) and row["trial_id"] not in running,
-        )
+        # What runs already has its slots; whether it is alone delays only those after it.
+        SlotUse(row["gpus"], rest(row), bool(row.get("alone")) and row["trial_id"] not in running)
         for row in sorted(left, key=lambda row: row["trial_id"] not in running)
     ]
     waiting = start_up_left(starting, len({row["gpus"] for row in left})) if starting is not None and left else 0.0
     wrong = [record for record in settled.values() if record.row["status"] != "ok" and record.row["error"]]
     last = max(wrong, key=lambda record: record.row["ended_at"] or "", default=None)
+    spent = sum(record.row["device_seconds"] or 0.0 for record in kept.values())
+    spent += sum(seconds * planned[i]["gpus"] * planned[i].get("share", 1.0) for i, seconds in running.items())
     return RunStatus(
         ok=counts["ok"],
         diverged=counts["diverged"],
@@ -87,11 +86,7 @@ def count_status(
         running=len(running),
         waiting=len(left) - len(running),
         eta_seconds=packed_seconds(pieces, slots) + waiting,
-        gpu_seconds=sum(record.row["device_seconds"] or 0.0 for record in kept.values())
-        + sum(
-            seconds * planned[trial_id]["gpus"] * planned[trial_id].get("share", 1.0)
-            for trial_id, seconds in running.items()
-        ),
+        gpu_seconds=spent,
         last_error=last.row["error"] if last else None,
     )
 
@@ -123,7 +118,8 @@ def read_status(run: Run) -> dict[str, Any]:
     plan = run.plan
     begun: dict[str, str] = {}
     started: str | None = None  # when the run that is going on began, until its first trial did
-    for event in run.events:
+    events, broken = read_events(run.store)
+    for event in events:
         if event["event"] in ("run_started", "run_stopped", "run_ended"):
             begun.clear()
             started = event["at"] if event["event"] == "run_started" else None
@@ -137,7 +133,8 @@ def read_status(run: Run) -> dict[str, Any]:
         started = None
     owner = read_owner(run.store)
     records, damaged = Ledger(run.store).read()
-    by_id, now = {record.trial_id: record for record in records}, datetime.now(UTC)
+    by_id = {record.trial_id: record for record in records}
+    now = datetime.now(UTC)
     running = {
         trial_id: max(0.0, (now - datetime.fromisoformat(at)).total_seconds())
         for trial_id, at in begun.items()
@@ -145,23 +142,18 @@ def read_status(run: Run) -> dict[str, Any]:
         if trial_id not in by_id or (by_id[trial_id].row["ended_at"] or "~") < at
     }
     starting = (now - datetime.fromisoformat(started)).total_seconds() if started else None
-    standing = count_status(plan["trials"], by_id, running, plan["machine"]["slots"], starting=starting)
+    status = count_status(plan["trials"], by_id, running, plan["machine"]["slots"], starting=starting)
+    counts = asdict(status)
     planned = {row["trial_id"] for row in plan["trials"]}
     return {
         "study": plan["study"],
-        "done": standing.done,
-        "ok": standing.ok,
-        "diverged": standing.diverged,
-        "failed": standing.failed,
-        "running": standing.running,
-        "waiting": standing.waiting,
+        "done": status.done,
+        "gpu_hours": counts.pop("gpu_seconds") / 3600,
+        **counts,
         "cut": list(plan.get("cut") or []),
         "unplanned": sum(record.trial_id not in planned for record in records),
-        "eta_seconds": standing.eta_seconds,
-        "gpu_hours": standing.gpu_seconds / 3600,
-        "last_error": standing.last_error,
-        "damaged": [{"file": each.name, "reason": each.reason} for each in damaged],
+        "damaged": [{"file": file.name, "reason": file.reason} for file in damaged],
         "set_aside": Ledger(run.store).aside(),
-        "broken_events": run.broken_events,
+        "broken_events": broken,
         "owner": {"host": owner.host, "pid": owner.pid, "since": owner.since} if owner else None,
     }

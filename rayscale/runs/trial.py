@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from rayscale.study.lora import Lora
+from rayscale.study.sections import Task
 from rayscale.study.training import TrialSettings
 
 # Rises only when a golden loss or the rule of `auto` changes: records of another version are other trials.
@@ -46,8 +47,8 @@ class ModelSpec:
     def identity(self) -> dict[str, Any]:
         """What decides about results: names and places do not, since other models of a study may change them."""
         if self.digest:
-            told = {"digest": self.digest, "layers": self.layers}
-            return told if self.lora is None else {**told, "lora": self.lora.model_dump(mode="json")}
+            content = {"digest": self.digest, "layers": self.layers}
+            return content if self.lora is None else {**content, "lora": self.lora.model_dump(mode="json")}
         return {"family": self.family, "layers": self.layers, "width": self.width, "vocabulary": self.vocabulary}
 
 
@@ -57,7 +58,7 @@ class Trial:
 
     trial_id: str
     study: str
-    task: Mapping[str, Any]
+    task: Task
     model: ModelSpec
     data_axis: str  # "examples" or "tokens"
     data_requested: int
@@ -78,30 +79,27 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes the same trial."""
-        model = vars(self.model).copy()
-        if self.model.lora is None:  # as it was before there were adapters
-            del model["lora"]
-        else:
+        model = {name: value for name, value in vars(self.model).items() if name != "lora"}
+        if self.model.lora is not None:  # else as it was before there were adapters
             model["lora"] = self.model.lora.model_dump(mode="json")
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**plain, "model": model, "task": dict(self.task), "training": dict(self.training)}
+        return {**plain, "model": model, "task": self.task.model_dump(), "training": dict(self.training)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Trial:
         """The trial that `to_json` wrote."""
-        model = dict(value["model"])
-        if model.get("lora") is not None:
-            model["lora"] = Lora.model_validate(model["lora"])
-        return cls(**{**value, "model": ModelSpec(**model)})
+        lora = value["model"].get("lora")
+        model = ModelSpec(**{**value["model"], "lora": lora and Lora.model_validate(lora)})
+        return cls(**{**value, "model": model, "task": Task.model_validate(value["task"])})
 
 
 def identity(trial: Trial) -> dict[str, Any]:
     """All that changes a trial's result, and nothing else, as plain values."""
-    told = {**trial.to_json(), "model": trial.model.identity, "training_version": TRAINING_VERSION}
-    del told["trial_id"], told["study"]
+    parts = {**trial.to_json(), "model": trial.model.identity, "training_version": TRAINING_VERSION}
+    del parts["trial_id"], parts["study"]
     if trial.augment_digest is None:  # plain trials keep the ids that they had before there were augmented ones
-        del told["copies"], told["augment_digest"]
-    return told
+        del parts["copies"], parts["augment_digest"]
+    return parts
 
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode

@@ -56,10 +56,9 @@ class Augmentation:
 
     def describe(self) -> dict[str, Any]:
         """What was asked for, as JSON values; neither the name nor the places of files are part of it."""
-        steps = [[step.name, step.settings.model_dump(mode="json", exclude=set(step.augmenter.paths))]
-                 for step in self.steps]  # fmt: skip
-        by = {} if self.by is None else {"segmenter": self.by}
-        return {"steps": steps, "copies": self.copies, "seed": self.seed, **by}
+        plain = {"steps": [[step.name, step.settings.model_dump(mode="json", exclude=set(step.augmenter.paths))]
+                           for step in self.steps], "copies": self.copies, "seed": self.seed}  # fmt: skip
+        return plain if self.by is None else {**plain, "segmenter": self.by}
 
     def entry(self) -> dict[str, Any]:
         """The entry of a study that `read` makes the same augmentation of: plain values, which travel."""
@@ -80,9 +79,9 @@ class Augmentation:
 def read(entry: Any) -> Augmentation:
     """The augmentation of one entry. Raises StudyError, a line for every error found."""
     augmentation, problems = _read(entry)
-    if problems:
-        raise StudyError("\n".join(f"{_dotted(where)}{text}" for where, text in problems), code="invalid_study")
-    assert augmentation is not None
+    if augmentation is None:
+        lines = (": ".join(filter(None, (messages.dotted(where), text))) for where, text in problems)
+        raise StudyError("\n".join(lines), code="invalid_study")
     return augmentation
 
 
@@ -91,21 +90,20 @@ def problems(entries: Any, why_not: str | None) -> list[Problem]:
 
     `why_not` is why rows of this task have no children, None where they may.
     """
-    wrong_parts: list[Problem] = []
-    names: dict[str, int] = {}
+    listed: list[Problem] = []
+    names: set[str] = set()
     for place, entry in enumerate(entries if isinstance(entries, Sequence) and not isinstance(entries, str) else ()):
-        read_as, wrong = _read(entry)
-        wrong_parts += [((place, *where), text) for where, text in wrong]
-        if read_as is None:
+        augmentation, wrong = _read(entry)
+        listed += [((place, *where), text) for where, text in wrong]
+        if augmentation is None:
             continue
-        if read_as.name in names:
-            wrong_parts.append(
-                ((place,), f"'{read_as.name}' is given twice in data.augment; give each a name of its own")
-            )
-        names[read_as.name] = place
-        if read_as.steps and why_not:
-            wrong_parts.append(((place,), f"{why_not}; write [none]"))
-    return wrong_parts
+        name = augmentation.name
+        if name in names:
+            listed.append(((place,), f"'{name}' is given twice in data.augment; give each a name of its own"))
+        names.add(name)
+        if augmentation.steps and why_not:
+            listed.append(((place,), f"{why_not}; write [none]"))
+    return listed
 
 
 def located(entries: Sequence[Any], folder: Path) -> tuple[Any, ...]:
@@ -131,19 +129,18 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
     if entry == NONE:
         return Augmentation(NONE), []
     if not isinstance(entry, Mapping):
-        return None, [((), f"found {messages.found(entry)}; {MEND}")]
+        return None, [_wrong((), entry, MEND)]
     problems: list[Problem] = []
     name = entry.get("name")
     if not is_name(name) or name == NONE:
-        text = f"found {messages.found(name)}; give the augmentation a name of its own (letters, digits, . _ -)"
-        problems.append((("name",) if "name" in entry else (), text))
+        where = ("name",) if "name" in entry else ()
+        problems.append(_wrong(where, name, "give the augmentation a name of its own (letters, digits, . _ -)"))
     seed = _whole(entry.get("seed", 0), 0, 2**32 - 1)
     if seed is None:
-        problems.append((("seed",), f"found {messages.found(entry['seed'])}; give a whole number, 0 or more"))
+        problems.append(_wrong(("seed",), entry["seed"], "give a whole number, 0 or more"))
     segmenter = _segmenter(entry.get("segmenter", AUTO))
     if segmenter is None:
-        text = f"found {messages.found(entry['segmenter'])}; use one of: {', '.join(_KNOWN)}"
-        problems.append((("segmenter",), text))
+        problems.append(_wrong(("segmenter",), entry["segmenter"], f"use one of: {', '.join(_KNOWN)}"))
     copies: dict[tuple[Any, ...], Any] = {("copies",): entry["copies"]} if "copies" in entry else {}
     steps = []
     for key, given in entry.items():
@@ -158,8 +155,7 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
         problems.append(((), f"names no step; {MEND}"))
     for where, value in copies.items():
         if _whole(value, 1, MOST_COPIES) is None:
-            text = f"found {messages.found(value)}; give a whole number from 1 to {MOST_COPIES}"
-            problems.append((where, text))
+            problems.append(_wrong(where, value, f"give a whole number from 1 to {MOST_COPIES}"))
     if len({str(value) for value in copies.values()}) > 1:
         problems.append(((), "copies is given more than once with different numbers; give one number"))
     if problems:
@@ -168,6 +164,10 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
 
 
 _KNOWN = (AUTO, CHARACTERS, *SEGMENTERS, "+".join(SEGMENTERS), SPACES)
+
+
+def _wrong(where: tuple[Any, ...], value: Any, advice: str) -> Problem:
+    return where, f"found {messages.shown(value)}; {advice}"
 
 
 def _segmenter(given: Any) -> str | None:
@@ -185,10 +185,9 @@ def _step(name: str, given: Any) -> tuple[Step | None, list[Problem]]:
             return None, [((name,), error.message)]
         text = f"unknown step{nearest(name, known)} (known: {', '.join(known)}; or a plugin's package.module:attribute)"
         return None, [((name,), text)]
-    if given is None:
-        given = {}
+    given = {} if given is None else given
     if not isinstance(given, Mapping):
-        return None, [((name,), f"found {messages.found(given)}; give the settings as a mapping, such as {{}}")]
+        return None, [_wrong((name,), given, "give the settings as a mapping, such as {}")]
     try:
         settings = augmenter.settings.model_validate({k: v for k, v in given.items() if k != "copies"})
     except ValidationError as error:
@@ -202,12 +201,8 @@ def _text(error: Any, step: str, known: list[str]) -> str:
         return f"unknown setting{nearest(str(error['loc'][-1]), known)} (settings of {step}: {', '.join(known)})"
     if error["type"] == "missing":
         return f"missing; {step} needs this setting"
-    return f"found {messages.found(error.get('input'))}; {messages.mend(error, error['loc'])}"
+    return f"found {messages.shown(error.get('input'))}; {messages.mend(error, error['loc'])}"
 
 
 def _whole(value: Any, low: int, high: int) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high else None
-
-
-def _dotted(where: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in where) + ": " if where else ""

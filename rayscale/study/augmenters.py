@@ -12,6 +12,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def nothing(settings: Any) -> Any:
-    """The contents of a step that depends on its settings only."""
-    return None
-
-
-def as_given(settings: Any) -> Any:
-    """The settings of a step that needs no files."""
-    return settings
-
-
 @dataclass(frozen=True)
 class Augmenter:
     """One kind of step.
@@ -77,9 +68,9 @@ class Augmenter:
 
     settings: type[BaseModel]
     open: Callable[[Any], Step] | str
-    contents: Callable[[Any], Any] = nothing
+    contents: Callable[[Any], Any] = lambda settings: None
     paths: tuple[str, ...] = ()
-    locate: Callable[[Any], Any] = as_given
+    locate: Callable[[Any], Any] = lambda settings: settings
     on_models: bool = False
     keeps_tags: bool = True
 
@@ -105,15 +96,13 @@ def _of_function(name: str, function: Callable[..., Any]) -> Augmenter:
     except (TypeError, ValueError, NameError) as error:
         raise InputError(f"'{name}' of {GROUP} is not a function of rows: {error}", code="broken_plugin") from error
     fields: dict[str, Any] = {}
-    for each in others:
-        kind = Any if each.annotation is each.empty else each.annotation
-        fields[each.name] = (kind, ... if each.default is each.empty else each.default)
+    for setting in others:
+        kind = Any if setting.annotation is setting.empty else setting.annotation
+        fields[setting.name] = (kind, ... if setting.default is setting.empty else setting.default)
     model = create_model(f"Settings of {name}", __base__=Settings, **fields)
-
-    def make(settings: Any) -> Step:
-        return lambda rows: function(rows, **settings.model_dump())
-
-    return Augmenter(model, make, lambda settings: _code_of(function))
+    return Augmenter(
+        model, lambda settings: partial(function, **settings.model_dump()), lambda settings: _code_of(function)
+    )
 
 
 def _code_of(function: Callable[..., Any]) -> str:

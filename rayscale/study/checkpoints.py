@@ -48,12 +48,9 @@ def find_checkpoint(pretrained: str, revision: str | None) -> Checkpoint:
     files = _files(folder, FILES)
     names = {file.name for file in files}
     if "config.json" not in names:
-        raise InputError(f"{folder} has no config.json; give the folder of a transformers checkpoint",
-                         code="bad_checkpoint")  # fmt: skip
+        raise _bad(f"{folder} has no config.json; give the folder of a transformers checkpoint")
     if not any(name.endswith(".safetensors") for name in names):
-        raise InputError(
-            f"{folder} has no *.safetensors; convert it once with model.save_pretrained(folder)", code="bad_checkpoint"
-        )
+        raise _bad(f"{folder} has no *.safetensors; convert it once with model.save_pretrained(folder)")
     _check_shards(folder, names)
     digest = hashlib.sha256()
     for file in files:
@@ -70,14 +67,14 @@ def _check_shards(folder: Path, names: set[str]) -> None:
         try:
             shards = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"{folder / index} is not an index of weights ({error}); fetch the checkpoint again",
-                             code="bad_checkpoint") from None  # fmt: skip
+            raise _bad(f"{folder / index} is not an index of weights ({error}); fetch the checkpoint again") from None
         if lost := sorted(shards - names):
-            raise InputError(
-                f"{folder} lacks {len(lost)} of the {len(shards)} files that {index} lists, such as {lost[0]}; "
-                "fetch the checkpoint again",
-                code="bad_checkpoint",
-            )
+            number = f"{len(lost)} of the {len(shards)} files"
+            raise _bad(f"{folder} lacks {number} that {index} lists, such as {lost[0]}; fetch the checkpoint again")
+
+
+def _bad(text: str) -> InputError:
+    return InputError(text, code="bad_checkpoint")
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -102,9 +99,9 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path}: {error}", code="bad_checkpoint") from None
+        raise _bad(f"{path}: {error}") from None
     if not isinstance(config, dict):
-        raise InputError(f"{path} does not hold a JSON object; fetch the checkpoint again", code="bad_checkpoint")
+        raise _bad(f"{path} does not hold a JSON object; fetch the checkpoint again")
     return config
 
 
@@ -117,11 +114,9 @@ def _download(pretrained: str, revision: str | None) -> Path:
         return Path(snapshot_download(pretrained, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # the hub library raises its own, requests', httpx' and OS errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{pretrained}: no such folder, and the hub did not give it ({type(error).__name__}: {reason}); "
-            "check the id and the network, or give the folder of a downloaded checkpoint",
-            code="checkpoint_not_found",
-        ) from None
+        text = f"{pretrained}: no such folder, and the hub did not give it ({type(error).__name__}: {reason})"
+        fix = "check the id and the network, or give the folder of a downloaded checkpoint"
+        raise InputError(f"{text}; {fix}", code="checkpoint_not_found") from None
 
 
 NAMES = ("tokenizer.json", "tokenizer_config.json")
@@ -130,13 +125,10 @@ NAMES = ("tokenizer.json", "tokenizer_config.json")
 def check_files(folder: Path) -> None:
     """Raises DataError where a file of the tokenizer is not there."""
     if missing := [name for name in NAMES if not (folder / name).exists()]:
-        raise DataError(
-            f"the checkpoint has no {' and no '.join(missing)}; copy {'them' if missing[1:] else 'it'} from where the "
-            "checkpoint came from, or, where it has a vocabulary in other files, write both with "
-            "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`",
-            code="no_tokenizer",
-            where=str(folder),
-        )
+        copy = f"copy {'them' if missing[1:] else 'it'} from where the checkpoint came from"
+        make = "write both with `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`"
+        text = f"the checkpoint has no {' and no '.join(missing)}; {copy}, or, where it has a vocabulary in other files"
+        raise DataError(f"{text}, {make}", code="no_tokenizer", where=str(folder))
 
 
 def read_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:
@@ -148,11 +140,8 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:
         tokenizer = Tokenizer.from_file(str(folder / NAMES[0]))
         config = json.loads((folder / NAMES[1]).read_text(encoding="utf-8"))
     except Exception as error:  # `tokenizers` raises bare Exception
-        raise DataError(
-            f"the tokenizer cannot be read ({error}); download the checkpoint again",
-            code="no_tokenizer",
-            where=str(folder),
-        ) from error
+        text = f"the tokenizer cannot be read ({error}); download the checkpoint again"
+        raise DataError(text, code="no_tokenizer", where=str(folder)) from error
     return tokenizer, config
 
 
@@ -170,13 +159,9 @@ def special_token(config: dict[str, Any], role: str) -> str | None:
 
 def special_ids(tokenizer: Tokenizer, config: dict[str, Any]) -> dict[str, int]:
     """Ids of the special tokens by role: pad, unk, cls, sep, mask, bos, eos, as far as there are."""
-    found = {}
-    for role in ("pad", "unk", "cls", "sep", "mask", "bos", "eos"):
-        token = special_token(config, role)
-        number = tokenizer.token_to_id(token) if token is not None else None
-        if number is not None:
-            found[role] = number
-    return found
+    tokens = {role: special_token(config, role) for role in ("pad", "unk", "cls", "sep", "mask", "bos", "eos")}
+    numbers = {role: tokenizer.token_to_id(token) for role, token in tokens.items() if token is not None}
+    return {role: number for role, number in numbers.items() if number is not None}
 
 
 def check_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, dict[str, int]]:
@@ -184,12 +169,10 @@ def check_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, di
 
     Raises DataError as `read_tokenizer`, and for a tokenizer with tokens that the model of config.json lacks.
     """
-    (tokenizer, settings), rows = read_tokenizer(folder), config.get("vocab_size")
+    tokenizer, settings = read_tokenizer(folder)
+    rows = config.get("vocab_size")
     if isinstance(rows, int) and (size := size_of(tokenizer)) > rows:
-        raise DataError(
-            f"the tokenizer knows {size} tokens, the model only {rows}; copy tokenizer.json and tokenizer_config.json "
-            "from where the checkpoint came from",
-            code="wrong_tokenizer",
-            where=str(folder),
-        )
+        fix = f"copy {' and '.join(NAMES)} from where the checkpoint came from"
+        text = f"the tokenizer knows {size} tokens, the model only {rows}; {fix}"
+        raise DataError(text, code="wrong_tokenizer", where=str(folder))
     return tokenizer, special_ids(tokenizer, settings)

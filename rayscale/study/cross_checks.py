@@ -6,6 +6,7 @@ Each check asks only for the parts that are right by themselves, so that one wro
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rayscale.errors import nearest
 from rayscale.study import augment_key
-from rayscale.study.messages import found, out_of_range
+from rayscale.study.messages import out_of_range, shown
 from rayscale.study.sections import Budget, Data, Grid, Ladder, Pretrained, Prices, RunSettings, Target, Task
 from rayscale.study.training import Training
 from rayscale.system.paths import BY_FSSPEC, BY_PYARROW, below, files_of, is_folder
@@ -23,6 +24,7 @@ from rayscale.system.redaction import has_secret, redact
 
 #: More cells than this are a slip of the pen: a plan of so many takes minutes and gigabytes to write down.
 MAX_CELLS = 1_000_000
+HUB_ID = re.compile(r"(?!\.)[\w.-]{1,96}(/[\w.-]{1,96})?")
 
 Problem = tuple[tuple[Any, ...], str]
 Models = Sequence[tuple[int, Pretrained | Ladder]]
@@ -51,8 +53,7 @@ def misfits(sections: Sections, folder: Path) -> list[Problem]:
         *_keys(sections.task),
         *_axis(sections.task, sections.grid),
         *_target(sections.task, sections.target),
-        *_storage(sections.run),
-        *_sharing(sections.run, sections.grid),
+        *_run(sections.run, sections.grid),
         *_money(sections.budget, sections.prices),
         *_models(sections.task, sections.models, folder),
         *_cells(sections.grid, sections.models, sections.training),
@@ -60,33 +61,30 @@ def misfits(sections: Sections, folder: Path) -> list[Problem]:
     ]
 
 
-def local_files(data: Data) -> list[str]:
-    """The keys of `data` that name files of this machine."""
+def named_files(data: Data) -> dict[str, str]:
+    """The paths and addresses of text that `data` names, by its keys."""
     named = {key: getattr(data, key) for key in ("train", "validation", "test")}
-    return [key for key, value in named.items() if value and (key, value) != ("train", "builtin")]
+    return {key: value for key, value in named.items() if value and (key, value) != ("train", "builtin")}
 
 
-#: Of addresses that `data` may name, beside paths.
+#: Of addresses that `data` may name, in addition to paths.
 SCHEMES = sorted((*BY_PYARROW, *BY_FSSPEC))
 
 
 def _files(data: Data | None, folder: Path) -> Iterator[Problem]:
-    for key in local_files(data) if data else ():
-        pattern = getattr(data, key)
-        if "://" in pattern:
-            if text := _misaddressed(pattern):
-                yield ("data", key), text
-        elif not files_of(below(folder, pattern)):
-            yield ("data", key), f"no such file: {_short(folder / pattern)}; give a path relative to the study file"
+    for key, pattern in named_files(data).items() if data else ():
+        where = ("data", key)
+        scheme, sign, _ = pattern.partition("://")
+        if sign and has_secret(pattern):
+            yield where, _secret(pattern)
+        elif sign and scheme not in SCHEMES:
+            yield where, f"found {shown(pattern)}; text is read from files, or from {'://, '.join(SCHEMES)}://"
+        elif not sign and not files_of(below(folder, pattern)):
+            yield where, f"no such file: {_short(folder / pattern)}; give a path relative to the study file"
 
 
-def _misaddressed(address: str) -> str | None:
-    scheme = address.partition("://")[0]
-    if has_secret(address):
-        return f"found {found(redact(address))}; put credentials in the environment or a file, not in the study"
-    if scheme not in SCHEMES:
-        return f"found {found(address)}; text is read from files, or from {'://, '.join(SCHEMES)}://"
-    return None
+def _secret(uri: str) -> str:
+    return f"found {shown(redact(uri))}; put credentials in the environment or a file, not in the study"
 
 
 def _augmentations(data: Data | None, task: Task | None) -> Iterator[Problem]:
@@ -121,19 +119,17 @@ def _axis(task: Task | None, grid: Grid | None) -> Iterator[Problem]:
     elif task and grid.axis != (axis := task.kind.axis):
         yield ("grid", grid.axis), f"the data axis of {task.type} is {axis}; write {axis}: [...]"
     if isinstance(grid.seeds, dict) and (strange := sorted(set(grid.seeds) - set(grid.sizes))):
-        yield ("grid", "seeds"), f"{found(strange)} are not among grid.{grid.axis}; use {found(list(grid.sizes))}"
+        yield ("grid", "seeds"), f"{shown(strange)} are not among grid.{grid.axis}; use {shown(list(grid.sizes))}"
 
 
 def _target(task: Task | None, target: Target | None) -> Iterator[Problem]:
     if not task or not target:
         return
-    if target.metric not in task.kind.metrics:
-        known = list(task.kind.metrics)
-        text = (
-            f"found {found(target.metric)}{nearest(target.metric, known)} (known for {task.type}: {', '.join(known)})"
-        )
-        yield ("target", "metric"), text
-    elif text := out_of_range(target.metric, target.reach) or "":
+    known = list(task.kind.metrics)
+    if target.metric not in known:
+        close = nearest(target.metric, known)
+        yield ("target", "metric"), f"found {shown(target.metric)}{close} (known for {task.type}: {', '.join(known)})"
+    elif text := out_of_range(target.metric, target.reach):
         yield ("target", "reach"), text
 
 
@@ -146,25 +142,15 @@ def _money(budget: Budget | None, prices: Prices | None) -> Iterator[Problem]:
         yield ("budget", "usd"), f"prices are in {prices.currency}; give budget.gpu_hours instead"
 
 
-def _storage(run: RunSettings | None) -> Iterator[Problem]:
-    if run and has_secret(run.storage):
-        text = f"found {found(redact(run.storage))}; put credentials in the environment or a file, not in the study"
-        yield ("run", "storage"), text
-
-
 def _models(task: Task | None, models: Models, folder: Path) -> Iterator[Problem]:
     for number, model in models:
         if isinstance(model, Ladder):
             if task and model.family not in task.kind.families:
                 fitting = " or ".join(task.kind.families)
                 yield ("models", number, "family"), f"found '{model.family}'; {task.type} needs family: {fitting}"
-        elif not is_folder(folder / model.pretrained) and not _is_hub_id(model.pretrained):
+        elif not is_folder(folder / model.pretrained) and not HUB_ID.fullmatch(model.pretrained):
             text = f"no such folder: {_short(folder / model.pretrained)}; give a checkpoint's folder or a hub id"
             yield ("models", number, "pretrained"), text
-
-
-def _is_hub_id(name: str) -> bool:
-    return bool(re.fullmatch(r"(?!\.)[\w.-]{1,96}(/[\w.-]{1,96})?", name))
 
 
 def _training(training: Training | None) -> Iterator[Problem]:
@@ -182,10 +168,7 @@ def _training(training: Training | None) -> Iterator[Problem]:
         if getattr(training, key) is not None and not fits:
             yield ("training", key), f"has an effect with {owner} only; write that, or leave the key out"
     if (training.cooldown or 0) + training.warmup > 1:
-        yield (
-            ("training", "cooldown"),
-            f"{training.cooldown} and a warmup of {training.warmup} exceed all steps",
-        )
+        yield ("training", "cooldown"), f"{training.cooldown} and a warmup of {training.warmup} exceed all steps"
 
 
 def _cells(grid: Grid | None, models: Models, training: Training | None) -> Iterator[Problem]:
@@ -198,31 +181,34 @@ def _cells(grid: Grid | None, models: Models, training: Training | None) -> Iter
         yield ("grid",), f"asks for {cells:,} trials; a study has at most {MAX_CELLS:,}; give fewer sizes or seeds"
 
 
-def _sharing(run: RunSettings | None, grid: Grid | None) -> Iterator[Problem]:
-    if run and grid and run.trials_per_gpu > 1 and max(grid.gpus) > 1:
-        text = f"is {run.trials_per_gpu}, but grid.gpus asks for trials of {max(grid.gpus)} GPUs, which need whole ones"
-        yield ("run", "trials_per_gpu"), f"{text}; write 1, or grid.gpus: [1]"
-    if run and run.trials_per_gpu > 1 and run.executor == "inline":
-        text = f"is {run.trials_per_gpu}, but the executor inline runs one trial after the other"
-        yield ("run", "trials_per_gpu"), f"{text}; write 1, or executor: lanes"
+def _run(run: RunSettings | None, grid: Grid | None) -> Iterator[Problem]:
+    if run and has_secret(run.storage):
+        yield ("run", "storage"), _secret(run.storage)
+    if not run or run.trials_per_gpu == 1:
+        return
+    where = ("run", "trials_per_gpu")
+    text = f"is {run.trials_per_gpu}, but"
+    if grid and (most := max(grid.gpus)) > 1:
+        yield where, f"{text} grid.gpus asks for trials of {most} GPUs, which need whole ones; write 1, or gpus: [1]"
+    if run.executor == "inline":
+        yield where, f"{text} the executor inline runs one trial after the other; write 1, or executor: lanes"
 
 
 def repeated(grid: Grid, models: Sequence[Pretrained | Ladder]) -> list[str]:
     """What the study names more than once, a sentence each: such cells are merged into one, not run twice."""
-    lists: dict[str, Sequence[int | str]] = {
-        f"grid.{grid.axis}": grid.tokens or grid.examples or (),
-        "grid.gpus": grid.gpus,
-    }
+    lists: dict[str, Sequence[int | str]] = {f"grid.{grid.axis}": grid.tokens or grid.examples or ()}
+    lists["grid.gpus"] = grid.gpus
     for number, model in enumerate(models):
         if isinstance(model, Ladder):
             lists[f"models.{number}.sizes"] = model.sizes
         else:
             lists[f"models.{number}.layers"] = model.layers or ()
-    notes = []
-    for field, values in lists.items():
-        for value in dict.fromkeys(value for value in values if values.count(value) > 1):
-            notes.append(f"{value} is given {values.count(value)} times in {field}: its cells run once")
-    return notes
+    return [
+        f"{value} is given {times} times in {field}: its cells run once"
+        for field, values in lists.items()
+        for value, times in Counter(values).items()
+        if times > 1
+    ]
 
 
 def without(value: Any, gone: list[tuple[Any, ...]]) -> Any:

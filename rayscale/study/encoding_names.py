@@ -12,12 +12,12 @@ _NONE = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"
 def canonical(name: str) -> str:
     """The name of an encoding, whichever way it is spelt. Raises LookupError for what is no encoding of text files."""
     try:
-        found = codecs.lookup(name)
-        if found.name in _NONE or not ("a\n".encode(found.name) == b"a\n" or is_wide(found.name)):
+        codec = codecs.lookup(name).name
+        if codec in _NONE or not ("a\n".encode(codec) == b"a\n" or is_wide(codec)):
             raise LookupError(name)
     except (LookupError, ValueError) as error:  # a name with a NUL is a ValueError
         raise LookupError(name) from error
-    return UTF_8 if found.name == "utf-8-sig" else found.name
+    return UTF_8 if codec == "utf-8-sig" else codec
 
 
 def is_wide(name: str) -> bool:

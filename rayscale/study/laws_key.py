@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    Strict,
-    Tag,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, Strict, Tag, ValidationInfo, field_validator
 
 from rayscale.errors import InputError
-from rayscale.laws.formula import find_law, find_user_law, read_formula, read_laws
-from rayscale.laws.law import Law
+from rayscale.laws.formula import find_law, find_user_law, read_formula
 from rayscale.study.values import Part
 
 MEND = "write auto, a law's name, a list of names, or my_law: {formula: E + B * data ** -beta}"
 
 
-def _law(value: str) -> str:
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """An InputError that rises within is a ValueError, which pydantic reports with its place."""
     try:
-        find_law(value)
+        yield
     except InputError as error:
         raise ValueError(str(error)) from None
+
+
+def _law(value: str) -> str:
+    with _refusing():
+        find_law(value)
     return value
 
 
 def _law_key(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_]\w{0,63}", value):
         raise ValueError("the name of a law is letters, digits and _, and does not begin with a digit")
-    try:
+    with _refusing():
         find_user_law(value, {"formula": "E * data"})
-    except InputError as error:
-        raise ValueError(str(error)) from None
     return value
 
 
@@ -51,20 +49,16 @@ class UserLaw(Part):
     @field_validator("formula")
     @classmethod
     def _read(cls, value: str) -> str:
-        try:
+        with _refusing():
             read_formula(value)
-        except InputError as error:
-            raise ValueError(str(error)) from None
         return value
 
     @field_validator("bounds")
     @classmethod
     def _bound(cls, value: dict[str, tuple[float, float]] | None, info: ValidationInfo) -> Any:
-        try:
-            if "formula" in info.data:
+        if "formula" in info.data:
+            with _refusing():
                 read_formula(info.data["formula"], bounds=value)
-        except InputError as error:
-            raise ValueError(str(error)) from None
         return value
 
 
@@ -83,8 +77,3 @@ Laws = Annotated[
     | Annotated[dict[Annotated[str, AfterValidator(_law_key)], UserLaw], Field(min_length=1), Tag("formulas")],
     Discriminator(_laws_kind),
 ]
-
-
-def read(laws: Any) -> tuple[Law, ...] | None:
-    """The laws that a validated key names; None for auto."""
-    return read_laws({name: each.model_dump() for name, each in laws.items()} if isinstance(laws, dict) else laws)

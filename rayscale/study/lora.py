@@ -43,12 +43,10 @@ class Lora(Part):
     @property
     def label(self) -> str:
         """What tells a model from the same one trained otherwise: the rank, and what is not the default."""
-        parts = [f"lora{self.rank}"]
-        if self.alpha != Lora().alpha:
-            parts.append(f"alpha{self.alpha:g}")
-        if self.dropout:
-            parts.append(f"dropout{self.dropout:g}")
-        return "-".join([*parts, *(self.target_modules if self.target_modules != ALL_LINEAR else ())])
+        alpha = f"alpha{self.alpha:g}" if self.alpha != Lora().alpha else ""
+        dropout = f"dropout{self.dropout:g}" if self.dropout else ""
+        targets = () if self.target_modules == ALL_LINEAR else self.target_modules
+        return "-".join(filter(None, [f"lora{self.rank}", alpha, dropout, *targets]))
 
     def choose(self, layers: Iterable[str]) -> list[str]:
         """Those of these linear layers (dotted names) that get adapters: none in experts, nor in what routes to them.
@@ -58,27 +56,19 @@ class Lora(Part):
         there = list(layers)
         known = [name for name in there if not is_of_mixture(name)]
         if not known:
-            raise InputError(
-                "finds no linear layers in numbered blocks of this checkpoint; leave the key out to train all weights",
-                code="no_lora_layers",
-            )
+            text = "finds no linear layers in numbered blocks of the checkpoint; leave the key out to train all weights"
+            raise InputError(text, code="no_lora_layers")
         if self.target_modules == ALL_LINEAR:
             return known
         for target in self.target_modules:
             if any(_is_called(name, target) for name in known):
                 continue
             if any(_is_called(name, target) for name in there):
-                raise InputError(
-                    f"target_modules: '{target}' is part of the experts of this checkpoint, or chooses among them; "
-                    "their weights stay as they are: leave it out",
-                    code="no_lora_layers",
-                )
+                text = "is part of the experts of this checkpoint, or chooses among them; their weights stay frozen"
+                raise InputError(f"target_modules: '{target}' {text}: leave it out", code="no_lora_layers")
             names = list(dict.fromkeys(name.rpartition(".")[2] for name in known))
-            raise InputError(
-                f"target_modules: no linear layer is called '{target}'{nearest(target, names)} "
-                f"(there are: {', '.join(names)}); or write {ALL_LINEAR}",
-                code="no_lora_layers",
-            )
+            text = f"no linear layer is called '{target}'{nearest(target, names)} (there are: {', '.join(names)})"
+            raise InputError(f"target_modules: {text}; or write {ALL_LINEAR}", code="no_lora_layers")
         return [name for name in known if any(_is_called(name, target) for target in self.target_modules)]
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from rayscale.errors import nearest
 from rayscale.study.metrics import PERCENTS
 
+_MODEL = "{family: bert, sizes: [1x64, 2x128]}"
 _LISTS = {
-    "models": "[{family: bert, sizes: [1x64, 2x128]}]",
+    "models": f"[{_MODEL}]",
     "sizes": "[1x64, 2x128]",
     "layers": "[1, 2, 6]",
     "examples": "[500, 1000, 2000, 4000]",
@@ -18,6 +19,7 @@ _LISTS = {
     "augment": "[none, {name: syn, synonyms: {share: 0.15, copies: 1}}]",
 }
 _MAPPINGS = {
+    "models": _MODEL,
     "task": "{type: sequence-classification, text: text, label: label}",
     "data": "{train: rows.csv}",
     "grid": "{examples: [500, 1000, 2000, 4000], gpus: [1]}",
@@ -40,60 +42,57 @@ _PLAIN = {
 _FLOORS = {"eval_loss": 0.0, "perplexity": 1.0, "bits_per_token": 0.0, "bits_per_character": 0.0}
 
 
-def found(value: Any) -> str:
+def shown(value: Any) -> str:
     """The value as YAML would show it, at most 60 characters, all of them printable."""
-    if isinstance(value, str):
-        text = repr(value[:80])
-    elif isinstance(value, bool):
-        text = str(value).lower()
-    elif isinstance(value, datetime.date):
-        text = str(value)
-    elif isinstance(value, bytes):
-        text = f"binary data of {len(value)} bytes"
-    else:
-        text = "nothing" if value is None else repr(value)
+    match value:
+        case None:
+            text = "nothing"
+        case bool() | datetime.date():
+            text = str(value).lower()
+        case bytes():
+            text = f"binary data of {len(value)} bytes"
+        case _:
+            text = repr(value[:80] if isinstance(value, str) else value)
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def printable(text: str) -> str:
+    """The text with escapes for characters that a terminal would obey, or show as nothing."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def dotted(where: tuple[Any, ...]) -> str:
     """A field as messages name it: its keys and positions with dots between, at most 60 printable characters each."""
-    return ".".join(_printable(str(part)) for part in where)
-
-
-def _printable(text: str) -> str:
-    text = text if len(text) <= 60 else text[:57] + "..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return ".".join(printable(_shortened(str(part))) for part in where)
 
 
 def mend(error: Any, field: tuple[Any, ...]) -> str:
     """What to write instead, for one error of pydantic at a field of the study."""
-    kind, name, limits = str(error["type"]), _name(field), error.get("ctx") or {}
+    kind = str(error["type"])
+    name = next((part for part in reversed(field) if isinstance(part, str)), "")  # positions in lists are none
+    limits = error.get("ctx") or {}
     if name == "seeds":
         return _SEEDS
     if kind in ("tuple_type", "list_type"):
         return f"give a list, such as {_LISTS.get(name, '[1, 2]')}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        example = "{family: bert, sizes: [1x64, 2x128]}" if name == "models" else _MAPPINGS.get(name, "{key: value}")
-        return f"give a mapping, such as {example}"
+        return f"give a mapping, such as {_MAPPINGS.get(name, '{key: value}')}"
     if kind == "literal_error":
         return _choice(error.get("input"), str(limits.get("expected", "")))
     bounds = {"greater_than_equal": "{ge} or more", "greater_than": "a number above {gt}",
               "less_than_equal": "{le} or less", "less_than": "a number below {lt}"}  # fmt: skip
     if kind in bounds:
-        figures = {
-            name: f"{value:,.15g}" if isinstance(value, (int, float)) else value for name, value in limits.items()
-        }
+        figures = {key: f"{value:,.15g}" if isinstance(value, (int, float)) else value for key, value in limits.items()}
         return "give " + bounds[kind].format(**figures)
     if kind == "string_too_short":
         return "write something, or leave the key out"
     if kind == "string_pattern_mismatch" and name == "currency":
         return "give three capital letters, such as USD"
     return _PLAIN.get(kind.partition("_")[0], error["msg"].removeprefix("Value error, "))
-
-
-def _name(field: tuple[Any, ...]) -> str:
-    """The last key of the field; positions in lists are none."""
-    return next((part for part in reversed(field) if isinstance(part, str)), "")
 
 
 def _choice(value: Any, expected: str) -> str:
@@ -118,7 +117,7 @@ def one_a_field(problems: Collection[tuple[int, str, str]]) -> list[tuple[int, s
     first: dict[str, tuple[int, str, str]] = {}
     for problem in problems:
         first.setdefault(problem[1], problem)
-    inner = [each for name, each in first.items() if not any(other.startswith(f"{name}.") for other in first)]
+    inner = [first[name] for name in first if not any(other.startswith(f"{name}.") for other in first)]
     return sorted(inner, key=lambda problem: problem[:2])
 
 

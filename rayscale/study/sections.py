@@ -83,9 +83,9 @@ class Task(Part):
     def _own_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Keys of other tasks are no part of this one, nor of the ids of its trials.
         kind = self.kind
-        own = {"type", "max_length", *kind.kept, *(k for k in kind.keys if k not in kind.optional)}
-        own |= {key for key in kind.optional if getattr(self, key) is not None}
-        return {key: value for key, value in plain(self).items() if key in own}
+        absent = {key for key in kind.optional if getattr(self, key) is None}
+        keys = {"type", "max_length", *kind.kept, *kind.keys} - absent
+        return {key: value for key, value in plain(self).items() if key in keys}
 
 
 class Data(Part):

@@ -8,20 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    PrivateAttr,
-    Strict,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, PrivateAttr, Strict, ValidationError, model_validator
 
 from rayscale.errors import StudyError, nearest
-from rayscale.laws.law import Law
 from rayscale.study import augment_key, messages
-from rayscale.study.cross_checks import Problem, Sections, local_files, misfits, validated, without
-from rayscale.study.laws_key import MEND, Laws, UserLaw, read
+from rayscale.study.cross_checks import Problem, Sections, misfits, named_files, validated, without
+from rayscale.study.laws_key import MEND, Laws, UserLaw
 from rayscale.study.lora import Lora
 from rayscale.study.messages import dotted
 from rayscale.study.sections import (
@@ -76,11 +68,6 @@ class Study(Part):
         return _with_long_target(value)
 
     @property
-    def chosen_laws(self) -> tuple[Law, ...] | None:
-        """The laws to be fitted; None where the fit chooses (auto)."""
-        return read(self.laws)
-
-    @property
     def epochs(self) -> int:
         """Passes over the training rows: as given, else 1 for causal-lm and 3 for the other tasks."""
         return self.training.epochs or self.task.kind.epochs
@@ -89,20 +76,20 @@ class Study(Part):
 def load_study(path: str | Path) -> Study:
     """Read and check a study file.
 
-    Raises StudyError, whose message has a line `file:line: field: what was found; the mend` for every error found.
+    Raises StudyError, whose message has a line `file:line: field: what was found; the fix` for every error found.
     """
     path = Path(path)
     document = parse(path)
-    folder, problems = path.resolve().parent, list(document.problems)
+    folder = path.resolve().parent
+    problems = list(document.problems)
     try:
         study = Study.model_validate(document.value)
         sections = {name: getattr(study, name) for name in _SECTIONS}
         parts = Sections(**sections, models=list(enumerate(study.models)))
     except ValidationError as error:
         # A list whose only entry is wrong is also "too short" for pydantic: one mistake, one line.
-        errors = [each for each in error.errors() if each["type"] != "too_short" or not each["input"]]
-        steps = [messages.without_branches(each["loc"], document.lines) for each in errors]
-        wrong = [_problem(document, {**each, "loc": loc}) for each, loc in zip(errors, steps, strict=True)]
+        errors = [entry for entry in error.errors() if entry["type"] != "too_short" or not entry["input"]]
+        wrong = [_problem(document, entry, messages.without_branches(entry["loc"], document.lines)) for entry in errors]
         parts = _valid_parts(document.value, [where for where, _ in wrong])
         problems += wrong
     for where, text in misfits(parts, folder):  # `target: f1` stands for target.metric
@@ -143,8 +130,8 @@ def _valid_parts(value: dict[Any, Any], wrong: list[tuple[Any, ...]]) -> Section
 
 def _placed(study: Study, folder: Path) -> Study:
     """The study with its paths made absolute; what is not there as a file or folder is left as it is."""
-    data: dict[str, Any] = {key: below(folder, getattr(study.data, key)) for key in local_files(study.data)
-                            if "://" not in getattr(study.data, key)}  # fmt: skip
+    named = named_files(study.data)
+    data: dict[str, Any] = {key: below(folder, path) for key, path in named.items() if "://" not in path}
     data["augment"] = augment_key.located(study.data.augment, folder)
     models = tuple(
         model.model_copy(update={"pretrained": str(folder / model.pretrained)})
@@ -170,13 +157,13 @@ _LATER = {
 }
 
 
-def _problem(document: Located, error: Any) -> Problem:
+def _problem(document: Located, error: Any, steps: tuple[Any, ...]) -> Problem:
     # The tag of a union (models, laws) is part of pydantic's location but not of the user's file.
-    tagged = {"models": 2, "laws": 1}.get(str(error["loc"][0])) if error["loc"] else None
-    where = tuple(p for i, p in enumerate(error["loc"]) if i != tagged)
+    tagged = {"models": 2, "laws": 1}.get(str(steps[0])) if steps else None
+    where = tuple(step for place, step in enumerate(steps) if place != tagged)
     while where and locate(document, where, exact=True) is None and error["type"] != "missing":
         where = where[:-1]  # pydantic also names the branch of a union that failed
-    field, found = dotted(where), error.get("input")
+    field, given = dotted(where), f"found {messages.shown(error.get('input'))}"
     later = next((text for key, text in _LATER.items() if f"{field}.".startswith(f"{key}.")), None)
     if where and where[0] == "models":
         later = _LATER.get(str(where[-1]))
@@ -188,13 +175,13 @@ def _problem(document: Located, error: Any) -> Problem:
     elif error["type"] == "missing":
         text = "missing; add this key"
     elif error["type"] == "too_short":
-        text = f"found {messages.found(found)}; give at least one"
+        text = f"{given}; give at least one"
     elif later and where[-1] != "train":
-        text = f"found {messages.found(found)}; {later}"
+        text = f"{given}; {later}"
     elif where and where[0] == "laws" and error["type"] in ("tuple_type", "model_type", "string_type"):
-        text = f"found {messages.found(found)}; {MEND}"
+        text = f"{given}; {MEND}"
     else:
-        text = f"found {messages.found(found)}; {messages.mend(error, where)}"
+        text = f"{given}; {messages.mend(error, where)}"
     return where, text
 
 

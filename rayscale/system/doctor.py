@@ -1,6 +1,6 @@
-"""Findings about this machine as a place for studies, each with its mend: versions, settings, clock, auth, the hub.
+"""Findings about this machine as a place for studies, each with its fix: versions, settings, clock, auth, the hub.
 
-Standard library only; neither torch nor Ray is imported, since a broken one is what a doctor is called for.
+Standard library only: torch and Ray are not imported, for a broken one is what a doctor is called for.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PORTS = {8265: "the dashboard and job API", 6379: "the cluster's address", 10001
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing: `ok`, `warn` (studies run, but) or `fail`; `mend` is empty where all is well."""
+    """The result of one check: `ok`, `warn` (studies run, with a drawback) or `fail`; `mend` says how to fix it."""
 
     name: str
     level: Literal["ok", "warn", "fail"]
@@ -41,7 +41,7 @@ class Finding:
     mend: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """An entry of `doctor --json`; no secret stands in it."""
+        """An entry of `doctor --json`, without secrets."""
         return {"name": self.name, "level": self.level, "found": redact(self.found), "mend": redact(self.mend)}
 
 
@@ -50,10 +50,8 @@ class Finding:
 
 def numbers(version: str) -> tuple[int, ...]:
     """The release of a version as numbers, without trailing zeros: 2.13.0+cpu is (2, 13)."""
-    found = [int(part) for part in re.sub(r"[^\d.].*", "", version).split(".") if part]
-    while found and not found[-1]:
-        found.pop()
-    return tuple(found)
+    release = re.sub(r"(\.0*)+$", "", re.sub(r"[^\d.].*", "", version))
+    return tuple(int(part) for part in release.split(".") if part)
 
 
 def wanted() -> dict[str, str]:
@@ -68,13 +66,13 @@ def wanted() -> dict[str, str]:
 
 def installed(names: Iterable[str]) -> dict[str, str | None]:
     """Versions by name; None for what is not installed."""
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for name in names:
         try:
-            found[name] = platform.python_version() if name == "python" else importlib.metadata.version(name)
+            versions[name] = platform.python_version() if name == "python" else importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def judge_versions(least: Mapping[str, str], there: Mapping[str, str | None]) -> Iterator[Finding]:
@@ -94,11 +92,11 @@ def judge_versions(least: Mapping[str, str], there: Mapping[str, str | None]) ->
 
 def cuda_of_torch() -> str | None:
     """The CUDA version that torch was built for, None for a CPU build or none; read from its file, not by import."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("torch")
+    if package is None or package.origin is None:
         return None
     try:
-        text = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+        text = Path(package.origin).with_name("version.py").read_text(encoding="utf-8")
     except OSError:
         return None
     built = re.search(r"^cuda(?:: [^=]+)? = ['\"]([\d.]+)['\"]", text, flags=re.M)
@@ -127,19 +125,17 @@ def judge_settings(environment: Mapping[str, str], cores: int) -> Iterator[Findi
     threads = environment.get("OMP_NUM_THREADS", "")
     if threads.isdigit() and int(threads) > 1:
         yield Finding("threads", "warn", f"OMP_NUM_THREADS={threads}",
-                      "unset it: lanes use one thread a worker; other counts give other last digits")  # fmt: skip
+                      "unset it: lanes use one thread a worker; another number changes last digits")  # fmt: skip
     else:
-        said = f"OMP_NUM_THREADS={threads}" if threads else "OMP_NUM_THREADS is not set; lanes set it to 1"
-        yield Finding("threads", "ok", f"{said}; {cores} physical cores")
+        setting = f"OMP_NUM_THREADS={threads}" if threads else "OMP_NUM_THREADS is not set; lanes set it to 1"
+        yield Finding("threads", "ok", f"{setting}; {cores} physical cores")
     if environment.get("PYTHONDONTWRITEBYTECODE"):
-        yield Finding("compiled imports", "warn", "PYTHONDONTWRITEBYTECODE is set: every Ray process compiles anew",
-                      "unset it, or set PYTHONPYCACHEPREFIX: imports then take 2.6 times less")  # fmt: skip
-    risky = ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR")
-    for name in risky:
+        yield Finding("compiled imports", "warn", "PYTHONDONTWRITEBYTECODE is set: every Ray process compiles again",
+                      "unset it, or set PYTHONPYCACHEPREFIX: imports are then 2.6 times as fast")  # fmt: skip
+    for name in ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR"):
         if environment.get(name, "0").lower() not in ("0", "", "false"):
-            yield Finding(
-                "data that runs code", "fail", f"{name} is set", f"unset {name}: parquet files could run code"
-            )
+            mend = f"unset {name}: parquet files could run code"
+            yield Finding("data that runs code", "fail", f"{name} is set", mend)
 
 
 # ---- clock
@@ -148,16 +144,15 @@ def judge_settings(environment: Mapping[str, str], cores: int) -> Iterator[Findi
 def judge_clock(wall: float, drift_seconds: float, zone: str) -> Finding:
     """`drift_seconds` is how much more the wall clock moved than the monotonic one while this was measured."""
     try:
-        shown = datetime.fromtimestamp(wall).astimezone().isoformat(timespec="seconds")
-        sane = datetime.fromtimestamp(wall).year in YEARS
+        time_ = datetime.fromtimestamp(wall).astimezone()
+        shown, sane = time_.isoformat(timespec="seconds"), time_.year in YEARS
     except (ValueError, OverflowError, OSError):
         shown, sane = f"{wall} s", False
     if not sane:
-        return Finding(
-            "clock", "fail", shown, "set the clock (timedatectl set-ntp true): certificates and leases need it"
-        )
+        mend = "set the clock (timedatectl set-ntp true): certificates and leases depend on it"
+        return Finding("clock", "fail", shown, mend)
     if abs(drift_seconds) > 0.05:
-        return Finding("clock", "warn", f"{shown}; it was moved by {drift_seconds:+.2f} s within a moment",
+        return Finding("clock", "warn", f"{shown}; it jumped by {drift_seconds:+.2f} s while it was watched",
                        "let NTP slew the clock instead of stepping it")  # fmt: skip
     return Finding("clock", "ok", f"{shown} ({zone})")
 
@@ -179,15 +174,15 @@ def token_file(environment: Mapping[str, str]) -> Path:
 
 def judge_token(environment: Mapping[str, str], mode: int | None) -> Finding:
     """Token auth of Ray: `mode` are the rights of the token's file, None if there is none."""
-    asked = environment.get("RAY_AUTH_MODE", "")
+    mode_of_ray = environment.get("RAY_AUTH_MODE", "")
     has_token = bool(environment.get("RAY_AUTH_TOKEN")) or mode is not None
-    if asked == "disabled":
+    if mode_of_ray == "disabled":
         return Finding("auth", "warn", "RAY_AUTH_MODE=disabled",
                        "unset it: whoever reaches a Ray without token auth runs code there")  # fmt: skip
     if mode is not None and mode & 0o077:
         path = token_file(environment)
         return Finding("auth", "warn", f"others may read {path} (rights {mode & 0o777:o})", f"chmod 600 {path}")
-    if asked == "token" and not has_token:
+    if mode_of_ray == "token" and not has_token:
         return Finding("auth", "fail", "RAY_AUTH_MODE=token, and there is no token",
                        "ray get-auth-token --generate, or set RAY_AUTH_TOKEN")  # fmt: skip
     return Finding("auth", "ok", "a token is there" if has_token else "no token yet; a Ray started here makes one")
@@ -200,22 +195,22 @@ def find_token(environment: Mapping[str, str]) -> Finding:
 
 
 def has_token_auth(environment: Mapping[str, str]) -> bool:
-    """Whether a Ray of this environment asks for a token; who else may read the token's file is another matter."""
+    """Whether a Ray of this environment asks for a token (whoever may read its file)."""
     token = bool(environment.get("RAY_AUTH_TOKEN")) or token_file(environment).is_file()
     return environment.get("RAY_AUTH_MODE") != "disabled" and token
 
 
 def judge_listening(open_ports: Iterable[int], token: bool) -> Iterator[Finding]:
     """`open_ports` are Ray's ports that listen here beyond loopback; `token` whether token auth is on."""
-    found = [port for port in open_ports if port in PORTS]
-    for port in found:
+    of_ray = [port for port in open_ports if port in PORTS]
+    for port in of_ray:
         text = f"port {port} ({PORTS[port]}) listens beyond this machine"
         if token:
             yield Finding("listening", "ok", f"{text}; token auth is on")
         else:
             yield Finding("listening", "fail", f"{text} without token auth",
                           "restart Ray with RAY_AUTH_MODE=token, or with --dashboard-host 127.0.0.1")  # fmt: skip
-    if not found:
+    if not of_ray:
         yield Finding("listening", "ok", "no port of Ray is open beyond this machine")
 
 
@@ -224,18 +219,17 @@ def open_ports(tables: Iterable[str] | None = None) -> list[int]:
     if tables is None:
         names = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
         tables = [path.read_text() for path in names if path.exists()]
-    found = set()
+    ports = set()
     for row in (line.split() for table in tables for line in table.splitlines()[1:]):
         if len(row) > 3 and row[3] == "0A":  # listening
             address, port = row[1].split(":")
-            # Words of 4 bytes in the machine's order: 0100007F is 127.0.0.1, and its like within IPv6.
-            loopback = address.endswith("7F") if len(address) == 8 else address in _LOOPBACK_6
-            loopback = loopback or (address.startswith("0000000000000000FFFF0000") and address.endswith("7F"))
-            found |= set() if loopback else {int(port, 16)}
-    return sorted(found)
+            if not _LOOPBACK.fullmatch(address):
+                ports.add(int(port, 16))
+    return sorted(ports)
 
 
-_LOOPBACK_6 = ("00000000000000000000000001000000",)
+#: Words of 4 bytes in the machine's order: 0100007F is 127.0.0.1, then its like within IPv6, and ::1.
+_LOOPBACK = re.compile("(0{16}FFFF0{4})?.{6}7F|0{24}01000000")
 
 
 # ---- the hub

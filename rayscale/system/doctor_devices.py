@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,12 +14,11 @@ from pathlib import Path
 from rayscale.errors import InputError
 from rayscale.system import disk
 from rayscale.system.doctor import Finding
-from rayscale.system.machine import cpu_name, free_bytes, memory_bytes, nearest_folder, nvidia_gpus, physical_cores
+from rayscale.system.machine import cpu_name, memory_bytes, nearest_folder, nvidia_gpus, physical_cores
 from rayscale.system.storage import Store
 
 GIGA = 1e9
-# It is looked at; nothing is written there.
-SHARED = Path("/dev/shm")  # nosec B108
+SHARED = Path("/dev/shm")  # nosec B108: only looked at
 LEAST_MEMORY = 4e9
 #: Ray's object store takes 30% of memory but no more than /dev/shm; below this it falls back to files.
 LEAST_SHARED = 1e9
@@ -29,16 +27,6 @@ LEAST_FILES = 4096
 #: Filesystems in memory, which a restart empties, and those over a network, whose renames and clocks are another's.
 IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
 NETWORKED = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs", "lustre", "glusterfs", "ceph", "beegfs")
-
-
-def find_driver() -> str | None:
-    """Version of the NVIDIA driver; None without one."""
-    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return told.stdout.splitlines()[0].strip() if told.returncode == 0 and told.stdout.strip() else None
 
 
 def judge_gpus(gpus: list[str], visible: str | None, device_files: bool) -> Finding:
@@ -56,11 +44,8 @@ def judge_gpus(gpus: list[str], visible: str | None, device_files: bool) -> Find
 
 def judge_memory(total: float, shared: float | None) -> Iterator[Finding]:
     """`total` is what this process may use, `shared` the size of /dev/shm (None: there is none), in bytes."""
-    text = f"{total / GIGA:.1f} GB"
-    if total < LEAST_MEMORY:
-        yield Finding("memory", "warn", text, "Ray and one worker of torch take about 3 GB; use --executor inline")
-    else:
-        yield Finding("memory", "ok", text)
+    mend = "Ray and one worker of torch take about 3 GB; use --executor inline" if total < LEAST_MEMORY else ""
+    yield Finding("memory", "warn" if mend else "ok", f"{total / GIGA:.1f} GB", mend)
     if shared is not None and shared < min(LEAST_SHARED, 0.3 * total):
         yield Finding("shared memory", "warn", f"{SHARED} has {shared / GIGA:.2f} GB: Ray's object store falls back to "
                       "files", "start the container with --shm-size=2gb or more")  # fmt: skip
@@ -108,17 +93,25 @@ def examine_storage(location: str, name: str = "storage") -> Iterator[Finding]:
     except InputError as error:
         yield Finding(name, "fail", error.message, "give a path, or a URI that pyarrow.fs can open")
         return
-    if store.local is None:
-        yield _judge_remote(store, name)
+    if store.local is not None:
+        folder = nearest_folder(store.local)
+        yield judge_probe(name, str(folder), probe(folder))
+        yield judge_filesystem(name, str(folder), filesystem_of(folder))
         return
-    folder = nearest_folder(store.local)
-    yield judge_probe(name, str(folder), probe(folder))
-    yield judge_filesystem(name, str(folder), filesystem_of(folder))
+    began = time.perf_counter()
+    try:
+        store.check_writable()
+    except InputError as error:
+        yield Finding(name, "fail", error.message, "check the bucket's name, its rights and the credentials")
+        return
+    seconds = time.perf_counter() - began
+    yield Finding(name, "ok", f"{store.location}: an object was written and deleted in {seconds:.2f} s")
 
 
 def probe(folder: Path) -> Probe:
     """Write, sync, rename, read and remove a small file as the ledger does."""
-    path, began = folder / f".rayscale-probe-{uuid.uuid4().hex}", time.perf_counter()
+    path = folder / f".rayscale-probe-{uuid.uuid4().hex}"
+    began = time.perf_counter()
     try:
         folder.stat()  # what is not there is not made
         disk.write_file(path, b"probe")
@@ -155,10 +148,10 @@ def filesystem_of(folder: Path, mounts: str | None = None) -> str:
             return "unknown"
     kind, longest = "unknown", -1
     for line in mounts.splitlines():
-        _, point, found, *_ = [*line.split(" "), "", ""]
+        _, point, type_, *_ = [*line.split(" "), "", ""]
         point = point.replace("\\040", " ")
-        if (folder == Path(point) or Path(point) in folder.parents) and len(point) >= longest:
-            kind, longest = found, len(point)
+        if Path(point) in (folder, *folder.parents) and len(point) >= longest:
+            kind, longest = type_, len(point)
     return kind
 
 
@@ -180,27 +173,8 @@ def judge_room(name: str, place: str, free: float, needed: float | None) -> Find
         return Finding(name, "warn" if free < GIGA else "ok", text, "free some space" if free < GIGA else "")
     text += f", the plan takes {needed / GIGA:.2f} GB"
     if free < needed:
-        return Finding(
-            name, "fail", text, "free some space, keep fewer models (run.keep: none) or give another run.storage"
-        )
-    return (
-        Finding(name, "warn", text, "free some space: little will be left")
-        if free < 2 * needed
-        else Finding(name, "ok", text)
-    )
-
-
-def room(name: str, place: Path, needed: float | None) -> Finding:
-    """As `judge_room`, of the disk below a place."""
-    return judge_room(name, str(nearest_folder(place)), free_bytes(place), needed)
-
-
-def _judge_remote(store: Store, name: str) -> Finding:
-    began = time.perf_counter()
-    try:
-        store.check_writable()
-    except InputError as error:
-        return Finding(name, "fail", error.message, "check the bucket's name, its rights and the credentials")
-    return Finding(
-        name, "ok", f"{store.location}: an object was put and deleted in {time.perf_counter() - began:.2f} s"
-    )
+        mend = "free some space, keep fewer models (run.keep: none) or use another run.storage"
+        return Finding(name, "fail", text, mend)
+    if free < 2 * needed:
+        return Finding(name, "warn", text, "free some space: little will be left")
+    return Finding(name, "ok", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TypedDict
 
 from rayscale.errors import RayscaleError
@@ -46,8 +47,6 @@ def describe(failure: BaseException) -> Failure:
 
 def traceback_of(failure: BaseException) -> str:
     """The traceback as text, without secrets."""
-    import traceback
-
     return redact("".join(traceback.format_exception(failure)))
 
 

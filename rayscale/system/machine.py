@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,14 +51,14 @@ def cache_root() -> Path:
 def physical_cores() -> int:
     """Physical cores this process may use: affinity and the cgroup quota respected, hyper-threads counted once."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    seen = set()
+    cores = set()
     for cpu in allowed:
         topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
         try:
-            seen.add((topology.joinpath("physical_package_id").read_text(), topology.joinpath("core_id").read_text()))
+            cores.add(tuple((topology / name).read_text() for name in ("physical_package_id", "core_id")))
         except OSError:
-            seen.add((str(cpu), ""))
-    return max(1, min(len(seen), _cgroup_cores() or len(seen)))
+            cores.add((str(cpu),))
+    return max(1, min(len(cores), _cgroup_cores() or len(cores)))
 
 
 def _cgroup_cores() -> int | None:
@@ -72,16 +73,14 @@ def memory_bytes() -> int:
     """Memory that this process may use: the machine's, or less where its cgroup has a limit."""
     most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
+        with suppress(OSError, ValueError):  # no such file, or "max"
             most = min(most, int(Path("/sys/fs/cgroup", name).read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
     return most
 
 
 def nearest_folder(path: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
-    return next((each for each in (path, *path.absolute().parents) if each.is_dir()), Path("/"))
+    return next((folder for folder in (path, *path.absolute().parents) if folder.is_dir()), Path("/"))
 
 
 def free_bytes(folder: Path) -> int:
@@ -99,21 +98,26 @@ def gpu_bytes() -> int | None:
 
     GPUs that CUDA_VISIBLE_DEVICES names otherwise than by number are not told apart: the smallest of all counts.
     """
-    told = _ask_driver("memory.total")  # in MiB; "[N/A]" where GPU and processor share one memory
-    visible = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    if all(each.isdigit() and int(each) < len(told) for each in visible):
-        told = [told[int(each)] for each in visible]
-    return min((int(each) * 2**20 for each in told if each.isdigit()), default=None)
+    sizes = _ask_driver("memory.total")  # in MiB; "[N/A]" where GPU and processor share one memory
+    visible = [gpu.strip() for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    if all(gpu.isdigit() and int(gpu) < len(sizes) for gpu in visible):
+        sizes = [sizes[int(gpu)] for gpu in visible]
+    return min((int(size) * 2**20 for size in sizes if size.isdigit()), default=None)
+
+
+def driver_version() -> str | None:
+    """Version of the NVIDIA driver; None without one."""
+    return next(iter(_ask_driver("driver_version")), None)
 
 
 def _ask_driver(what: str) -> list[str]:
     """What nvidia-smi says of each GPU; empty without a driver."""
-    asked = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:
-        listed = subprocess.run(asked, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in listed.stdout.splitlines() if line.strip()] if listed.returncode == 0 else []
+    return [line.strip() for line in answer.splitlines() if line.strip()]
 
 
 def this_machine(accelerator: str = "auto", trials_per_gpu: int = 1) -> Machine:
@@ -122,20 +126,20 @@ def this_machine(accelerator: str = "auto", trials_per_gpu: int = 1) -> Machine:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:  # empty means: none
         gpus = gpus[: len([v for v in visible.split(",") if v.strip() not in ("", "-1")])]
-    if gpus or accelerator == "gpu":
-        slots = len(gpus) * trials_per_gpu
-        name = gpus[0] if gpus else "no GPU"
-        return Machine("cuda", slots, name, "this machine", trials_per_gpu, gpu_bytes() if gpus else None)
+    if gpus:
+        return Machine("cuda", len(gpus) * trials_per_gpu, gpus[0], "this machine", trials_per_gpu, gpu_bytes())
+    if accelerator == "gpu":
+        return Machine("cuda", 0, "no GPU", "this machine", trials_per_gpu)
     return Machine("cpu", physical_cores(), cpu_name(), "this machine")
 
 
 def torch_without_cuda() -> str | None:
     """The version of the installed torch if it was built for CPUs alone, as its metadata say; else None."""
     try:
-        found = version("torch")
+        installed = version("torch")
     except PackageNotFoundError:
         return None
-    return found if found.partition("+")[2] == "cpu" else None
+    return installed if installed.endswith("+cpu") else None
 
 
 def check_address(address: str) -> None:
@@ -147,10 +151,8 @@ def check_address(address: str) -> None:
 
 def cpu_name() -> str:
     """The processor's model name as the system tells it."""
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()

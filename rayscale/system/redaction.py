@@ -27,9 +27,9 @@ _SHOWN = (
 
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     """The text with every secret as ***; secrets are those of `environment` (default: this process's)."""
-    found = os.environ if environment is None else environment
-    secrets = {value for name, value in found.items() if _SECRET.search(name) and not _NO_SECRET.search(name)}
-    secrets |= {password for value in found.values() for password in _PASSWORD.findall(value)}
+    variables = os.environ if environment is None else environment
+    secrets = {value for name, value in variables.items() if _SECRET.search(name) and not _NO_SECRET.search(name)}
+    secrets |= {password for value in variables.values() for password in _PASSWORD.findall(value)}
     # The longest first, so that no secret which begins like another leaves its end behind.
     for secret in sorted((value for value in secrets if len(value) >= _SHORTEST), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)

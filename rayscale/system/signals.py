@@ -51,10 +51,8 @@ def check() -> None:
 def stopping(words: Callable[[], str]) -> Iterator[list[int]]:
     """Within, the first SIGINT raises KeyboardInterrupt and the first SIGTERM raises Stopped, in the main thread.
 
-    Gives the list of the signals that have come.
-
-    When a second signal arrives, or the process still lives after the grace (9 s, in a Ray job 2.5 s),
-    `words()` go to stderr and it ends at once with 130 or 143.
+    Gives the list of the signals that have come. When a second one arrives, or the process still lives after the grace
+    (9 s, in a Ray job 2.5 s), `words()` go to stderr and it ends at once with 130 or 143.
     """
     _came.clear()
     asked: list[int] = []
@@ -65,31 +63,39 @@ def stopping(words: Callable[[], str]) -> Iterator[list[int]]:
             _came[:] = [_came[0] if _came else number]
             check()
 
-    # An ignored signal (nohup, a background job of a script) stays ignored.
-    before = {number: signal.getsignal(number) for number in CODES if signal.getsignal(number) != signal.SIG_IGN}
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     former = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader,), daemon=True, name="rayscale-signals").start()
     _words.append(words)
     try:
-        for number in before:
-            signal.signal(number, ask)
-        yield _came
+        with _handling(ask):
+            yield _came
     finally:
         _words.pop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
         signal.set_wakeup_fd(former)
         os.close(writer)  # ends the thread; a grace that has begun goes on until the process ends
+
+
+@contextmanager
+def _handling(act: Callable[[int, Any], object]) -> Iterator[dict[int, Any]]:
+    """Within, `act` takes the signals; gives their former handlers. One that is ignored (nohup) stays so."""
+    former = {number: signal.getsignal(number) for number in CODES if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        for number in former:
+            signal.signal(number, act)
+        yield former
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _watch(reader: int) -> None:
     """Read signal numbers until the writing end is closed; end the process at the second, or after the grace."""
     grace_seconds = JOB_GRACE_SECONDS if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else GRACE_SECONDS
     count = 0
-    while told := os.read(reader, 64):
-        for number in told:
+    while numbers := os.read(reader, 64):
+        for number in numbers:
             if number not in CODES:
                 continue
             # While `ray.init` runs, a handler of Ray's in C++ has set a clock that aborts the process in 3 s.
@@ -109,17 +115,15 @@ def _end(number: int) -> None:
     acts = threading.Thread(target=_act_last, daemon=True)
     acts.start()
     acts.join(LAST_SECONDS)
-    try:
+    with suppress(OSError):  # the terminal is gone
         os.write(2, f"{_SHOW_CURSOR if os.isatty(2) else ''}\n{last_words()}\n".encode(errors="replace"))
-    except OSError:  # the terminal is gone
-        pass
     os._exit(CODES[number])
 
 
 def _act_last() -> None:
-    for each in reversed(before_end):
+    for act in reversed(before_end):
         with suppress(Exception):  # the process ends all the same
-            each()
+            act()
 
 
 @contextmanager
@@ -132,14 +136,8 @@ def deferred() -> Iterator[None]:
         yield
         return
     late: list[int] = []
-    former = {number: signal.getsignal(number) for number in CODES if signal.getsignal(number) != signal.SIG_IGN}
-    try:
-        for number in former:
-            signal.signal(number, lambda number, frame: late.append(number))
+    with _handling(lambda number, frame: late.append(number)) as former:
         yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
     for number in late[:1]:
         handler = former[number]
         if callable(handler):

@@ -10,7 +10,7 @@ import posixpath
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,7 @@ from rayscale.errors import InputError, StorageError
 from rayscale.system import disk
 from rayscale.system.redaction import has_secret, redact
 
-_CLOUD = (
-    "check the bucket's name, its region and the credentials (environment or file), or give a folder of this machine"
-)
+_CLOUD = "check the bucket's name, its region and the credentials (environment or file), or give a local folder"
 
 
 def _first_line(error: Exception) -> str:
@@ -107,23 +105,20 @@ class Store:
     def names(self, folder: str, suffix: str = "") -> list[str]:
         """Names of the files directly in a folder, sorted, without temporary ones; none if there is no folder."""
         if self.local is not None:
-            found = disk.files(self.path(folder))
+            names = disk.files(self.path(folder))
         else:
             selector = fs.FileSelector(self.path(folder), allow_not_found=True)
             infos = self.filesystem.get_file_info(selector)
-            found = sorted(info.base_name for info in infos if info.type == fs.FileType.File)
-        return [posixpath.join(folder, name) for name in found if name.endswith(suffix) and name[0] != "."]
+            names = sorted(info.base_name for info in infos if info.type == fs.FileType.File)
+        return [posixpath.join(folder, name) for name in names if name.endswith(suffix) and name[0] != "."]
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there. Raises StorageError."""
-        with self._writing(name):
-            try:
-                if self.local is not None:
-                    os.unlink(self.path(name))
-                else:
-                    self.filesystem.delete_file(self.path(name))
-            except FileNotFoundError:
-                pass
+        with self._writing(name), suppress(FileNotFoundError):
+            if self.local is not None:
+                os.unlink(self.path(name))
+            else:
+                self.filesystem.delete_file(self.path(name))
 
     def delete_folder(self, name: str) -> None:
         """Delete a folder and all in it, if it is there."""
@@ -143,8 +138,7 @@ class Store:
             self.write(probe, b"probe")
             self.delete(probe)
         except StorageError as error:
-            advice = "" if self.local is not None else f"; {_CLOUD}"
-            text = f"{_first_line(error)}{advice}"
+            text = _first_line(error) + ("" if self.local is not None else f"; {_CLOUD}")
             raise InputError(text, code="storage_not_writable", where=self.location) from error
 
     def recover(self, but: str) -> int:

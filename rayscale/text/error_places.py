@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rayscale.errors import InputError
+from rayscale.study.study import Study
 from rayscale.text.rows.clean import find_files
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study
 
 
 @contextmanager

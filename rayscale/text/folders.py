@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rayscale.errors import DataError
+from rayscale.study.study import Study
 from rayscale.system.machine import cache_root
 from rayscale.text.rows import clean
 from rayscale.text.tokens import encode
 from rayscale.text.tokens.encode import TokenizerSpec
 
-if TYPE_CHECKING:
-    from rayscale.study.study import Study
-
 #: Layout of the folders; one of another layout is made again.
 LAYOUT = 2
-
-
 #: Lists of rows that are kept beside clean rows, as <name>.txt.
 LISTS = ("bad_rows", "near_duplicates")
 
@@ -42,15 +38,10 @@ def tokens_folder(cleaned: Path, spec: TokenizerSpec, max_length: int) -> Path:
 def is_whole(folder: Path) -> bool:
     """Whether the folder is of this layout and its files have the sizes that the manifest gives."""
     try:
-        _read_manifest(folder)
+        read_manifest(folder)
     except DataError:
         return False
     return True
-
-
-def read_clean_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of clean rows. Raises DataError as `Prepared.open` does."""
-    return _read_manifest(folder)
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -61,18 +52,16 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     (folder / "manifest.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder. Raises DataError when it is absent, of another layout or not whole."""
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         wrong = [name for name, size in manifest["files"].items() if (folder / name).stat().st_size != size]
         layout = manifest["layout"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"no whole prepared data here ({error}); run the study again, which prepares it",
-            code="not_prepared",
-            where=str(folder),
-        ) from error
+        text = f"no whole prepared data here ({error}); run the study again, which prepares it"
+        raise DataError(text, code="not_prepared", where=str(folder)) from error
     if wrong or layout != LAYOUT:
         reason = f"{', '.join(wrong)} cut short" if wrong else f"layout {layout} where this version reads {LAYOUT}"
         raise DataError(f"{reason}; run the study again, which prepares it", code="not_prepared", where=str(folder))

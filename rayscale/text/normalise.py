@@ -53,11 +53,12 @@ def mix(values: np.ndarray, salt: int) -> np.ndarray:
     Not numpy's generator: its streams may change between versions, and permutations must not.
     """
     state = (int(salt) * int(_GOLDEN) + 0x632BE59BD9B4E019) & 0xFFFFFFFFFFFFFFFF
-    x = np.bitwise_xor(np.asarray(values, dtype=np.uint64), _finish(np.array([state], dtype=np.uint64)))
-    return _finish(x + _GOLDEN)
+    x = np.bitwise_xor(np.asarray(values, dtype=np.uint64), finish(np.array([state], dtype=np.uint64)))
+    return finish(x + _GOLDEN)
 
 
-def _finish(x: np.ndarray) -> np.ndarray:
+def finish(x: np.ndarray) -> np.ndarray:
+    """The last step of SplitMix64, uint64 throughout."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -1,7 +1,6 @@
-"""The whole preparation of a study's text: what is done, in which order. Where it is done is the workers' affair.
+"""The whole preparation of a study's text: what is done, in which order; where it is done is the workers' affair.
 
-`Here` does it in this process; `rayscale.on_ray.data.prepare` brings workers that are tasks of a Ray Data plan. The
-folders are the same, byte for byte.
+`rayscale.on_ray.data.prepare` brings workers that are tasks of a Ray Data plan; the folders are the same bytes.
 """
 
 from __future__ import annotations
@@ -9,11 +8,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from rayscale.study.augment_key import Augmentation
+from rayscale.study.study import Study
 from rayscale.system.disk import PRIVATE, lock, write_folder
 from rayscale.text import folders, prepared
 from rayscale.text.augment.chain import Chain
@@ -25,11 +26,6 @@ from rayscale.text.sources import corpus
 from rayscale.text.tokens import encode, token_files
 from rayscale.text.tokens.encode import TokenizerSpec
 from rayscale.text.workers import Meter, Progress, Workers
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rayscale.study.study import Study
 
 
 class Here:
@@ -56,13 +52,13 @@ def prepare(
     workers: Workers,
     progress: Progress | None = None,
 ) -> dict[str, Prepared]:
-    """Prepared data by name (see `name_of`), with an index for each seed; only what is not there yet is done.
+    """Prepared data by name (see `name_of`), with an index for each seed; what is there already is kept.
 
-    The text is read, cleaned and split once, whatever the number of tokenizers, in memory that does not grow with it.
-    What a stopped call has finished is kept. Raises DataError: see `rows` and `vocabulary`.
+    The text is read, cleaned and split once, whatever the number of tokenizers. Raises DataError as `prepare_rows` and
+    `make_vocabulary` do.
     """
     say = progress or (lambda message: None)
-    folder, seeds, found = folders.clean_folder(study), list(seeds), {}
+    folder, seeds, tokens = folders.clean_folder(study), list(seeds), {}
     with lock(folder.with_name(f"{folder.name}.lock"), partial(say, "waiting for another run that prepares this text")):
         if not folders.is_whole(folder):
             if study.data.train == clean.BUILT_IN:
@@ -74,13 +70,13 @@ def prepare(
             if not folders.is_whole(path):
                 _tokenise(study, spec, folder, path, workers, say)
             prepared.add_indices(path, seeds)
-            found[spec.name] = Prepared.open(path)
-        return found | prepare_augmented(study, folder, specs, seeds, workers, say)
+            tokens[spec.name] = Prepared.open(path)
+        return tokens | prepare_augmented(study, folder, specs, seeds, workers, say)
 
 
 def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, workers: Workers, say: Progress) -> None:
     say(f"tokenising for {spec.name}")
-    labels = folders.read_clean_manifest(cleaned)["labels"]
+    labels = folders.read_manifest(cleaned)["labels"]
     learned = token_files.learn(spec, cleaned, study.task.type, study.task.length, labels)
     blocks, starts = token_files.blocks_of(cleaned)
     meter, folder = Meter(say, f"tokenising for {spec.name}", int(starts[-1])), path.with_name(f"{path.name}-parts")
@@ -88,11 +84,11 @@ def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, work
 
     def write(temporary: Path) -> None:
         learned.vocabulary.write(temporary / "tokenizer")
-        of_rows = {k: v for k, v in folders.read_clean_manifest(cleaned).items() if k not in ("layout", "files")}
+        of_rows = {k: v for k, v in folders.read_manifest(cleaned).items() if k not in ("layout", "files")}
         manifest = {
             **of_rows,
             "clean_fingerprint": cleaned.name,
-            "max_length": learned.length,
+            "max_length": learned.recipe.max_length,
             "splits": token_files.write_splits(parts, cleaned, learned, temporary),
             "tokenizer": {
                 **encode.describe(spec),
@@ -109,12 +105,12 @@ def _tokenise(study: Study, spec: TokenizerSpec, cleaned: Path, path: Path, work
 
 def map_packages(workers: Workers, function: Callable[[str], list[str]], packages: list[str]) -> list[list[str]]:
     """`map` for `ensure_corpus`, by the workers: packages in their order, though results come in any."""
-    found: dict[str, list[str]] = {package: [] for package in packages}
+    texts: dict[str, list[str]] = {package: [] for package in packages}
     for table in workers.read(partial(_harvest_one, function), packages):
-        found_rows = sorted(table.to_pylist(), key=lambda row: row["number"])
-        for row in found_rows:
-            found[row["package"]].append(row["text"])
-    return list(found.values())
+        rows = sorted(table.to_pylist(), key=lambda row: row["number"])
+        for row in rows:
+            texts[row["package"]].append(row["text"])
+    return list(texts.values())
 
 
 def _harvest_one(function: Callable[[str], list[str]], package: str) -> Iterator[pa.Table]:

@@ -14,20 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from rayscale.errors import DataError
 from rayscale.system.disk import PRIVATE, write_file
-from rayscale.text.folders import _read_manifest, clean_folder, is_whole, real_rows, tokens_folder
+from rayscale.text.folders import is_whole, read_manifest, real_rows, tokens_folder
 from rayscale.text.shards import read_table
 from rayscale.text.split import SPLITS, permutation
 from rayscale.text.tokens.encode import TokenizerSpec
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study
 
 T = TypeVar("T")
 
@@ -79,10 +76,10 @@ class Split:
             np.concatenate([[0], breaks])[: len(self)],
             np.concatenate([breaks, [len(self)]])[: len(self)] - 1,
         )
-        found = [
+        values = [
             np.unique(self.values[self.starts[first] : ends[last]]) for first, last in zip(firsts, lasts, strict=True)
         ]
-        return np.unique(np.concatenate([np.empty(0, dtype=np.int32), *found]))
+        return np.unique(np.concatenate([np.empty(0, dtype=np.int32), *values]))
 
     def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Token ids (int32), and where each of these rows begins in them (int64)."""
@@ -107,7 +104,7 @@ class Prepared:
     @classmethod
     def open(cls, path: str | Path) -> Prepared:
         """Open a folder. Raises DataError when it is absent, of another layout or not whole."""
-        return cls(Path(path), _read_manifest(Path(path)))
+        return cls(Path(path), read_manifest(Path(path)))
 
     @property
     def task_type(self) -> str:
@@ -154,11 +151,9 @@ class Prepared:
         if not 0 < rows <= there:
             unit, most = ("tokens", there * length) if axis == "tokens" else ("examples", there)
             least = f", {length} at least" if axis == "tokens" else ""
-            raise DataError(
-                f"{requested} training {unit} asked, and there are {most}{least}; change grid.{unit} or give more text",
-                code="too_little_data",
-                where=f"grid.{unit}",
-            )
+            text = f"{requested} training {unit} asked, and there are {most}{least}"
+            fix = f"change grid.{unit} or give more text"
+            raise DataError(f"{text}; {fix}", code="too_little_data", where=f"grid.{unit}")
         index = _index_path(self.path, seed)
         if not index.exists():
             raise DataError(f"no index for seed {seed}; prepare the study with this seed", code="no_index")
@@ -180,13 +175,8 @@ class Prepared:
         return np.concatenate([rows, real_rows(self.manifest) + np.repeat(starts[rows], counts) + within])
 
 
-def find_prepared(study: Study, spec: TokenizerSpec, seeds: Iterable[int]) -> Prepared | None:
-    """The prepared data if it is there, whole, with an index for every seed."""
-    return find_tokens(clean_folder(study), spec, study.task.length, seeds)
-
-
 def find_tokens(cleaned: Path, spec: TokenizerSpec, max_length: int, seeds: Iterable[int]) -> Prepared | None:
-    """As `find_prepared`, for clean rows whose folder is known: it hashes no source file again."""
+    """The tokens of a folder of clean rows if they are there, whole, with an index for every seed."""
     return find_whole(tokens_folder(cleaned, spec, max_length), seeds)
 
 
@@ -203,7 +193,7 @@ def add_indices(folder: Path, seeds: Iterable[int]) -> None:
     for seed in seeds:
         if not _index_path(folder, seed).exists():
             if real is None:  # children have no place of their own in a permutation
-                real = read_table(folder / "train.arrow").slice(0, real_rows(_read_manifest(folder)))
+                real = read_table(folder / "train.arrow").slice(0, real_rows(read_manifest(folder)))
                 labels = real["label"].to_numpy() if "label" in real.column_names else None
             content = io.BytesIO()
             np.save(content, permutation(real["key"].to_numpy(), seed, labels))

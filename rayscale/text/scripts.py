@@ -1,8 +1,7 @@
 """Scripts: in which a text is written, and where its words end.
 
-Chinese, Japanese, Thai, Lao, Khmer and Burmese are written without spaces between words (Unicode 16, UAX 29), so that
-whatever counts, compares or changes "words" found at spaces sees a whole sentence as one. Here a word of such a script
-is one character with its marks; a segmenter finds real words where one is needed.
+Chinese, Japanese, Thai, Lao, Khmer and Burmese have no spaces between words (Unicode 16, UAX 29): what counts,
+compares or changes "words" found at spaces would see a whole sentence as one.
 """
 
 from __future__ import annotations
@@ -44,41 +43,24 @@ def in_ranges(*scripts: str) -> str:
 
 
 @cache
-def word_pattern() -> re.Pattern[str]:
-    r"""Matches one word: a character of a script without spaces with its marks, or a run of other letters and digits.
-
-    `\w` of `re` lacks marks, so that it breaks words of Hindi, pointed Hebrew or decomposed Vietnamese in pieces.
-    """
-    unspaced, signs = in_ranges(*UNSPACED), marks()
-    return re.compile(rf"[{unspaced}][{signs}]*|(?:(?![{unspaced}])[\w{signs}])+")
-
-
-@cache
 def marks() -> str:
     """All combining marks of the basic plane, as the inside of a class."""
-    found, first = [], None
+    ranges, first = [], None
     for code in range(0x300, 0x10000):
         if unicodedata.category(chr(code)) in ("Mn", "Mc"):
             first = code if first is None else first
         elif first is not None:
-            found.append(f"{chr(first)}-{chr(code - 1)}")
+            ranges.append(f"{chr(first)}-{chr(code - 1)}")
             first = None
-    return "".join(found)
+    return "".join(ranges)
 
 
-def split_words(text: str) -> list[str]:
-    """The words of a text, without punctuation, as `word_pattern` finds them."""
-    return word_pattern().findall(text)
-
-
-@cache
-def _unspaced() -> re.Pattern[str]:
-    return re.compile(f"[{in_ranges(*UNSPACED)}]")
+_UNSPACED = re.compile(f"[{in_ranges(*UNSPACED)}]")
 
 
 def has_unspaced(text: str) -> bool:
     """Whether a letter of a script without spaces is in the text."""
-    return not text.isascii() and _unspaced().search(text) is not None
+    return not text.isascii() and _UNSPACED.search(text) is not None
 
 
 def is_word(text: str) -> bool:
@@ -118,8 +100,5 @@ def share_unspaced(texts: Iterable[str]) -> float:
 def worth_in_letters(texts: Iterable[str]) -> float:
     """Mean worth of a character of these texts in letters of an alphabet: 1 for English, almost 3 for Chinese."""
     counts = Counter(letter for text in texts for letter in text)
-    ascii_ones = sum(number for letter, number in counts.items() if letter.isascii())
-    others = sum(
-        number * LETTERS.get(script_of(letter), 1) for letter, number in counts.items() if not letter.isascii()
-    )
-    return (ascii_ones + others) / counts.total() if counts else 1.0
+    worth = sum(number * LETTERS.get(script_of(letter), 1) for letter, number in counts.items())
+    return worth / counts.total() if counts else 1.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -86,15 +87,11 @@ def as_file(table: pa.Table) -> memoryview:
     return sink.getbuffer()
 
 
-def list_array(values: np.ndarray, offsets: np.ndarray) -> pa.Array:
-    """A list<int32> column without a copy. A block is far below what 32-bit offsets reach."""
-    return pa.ListArray.from_arrays(offsets.astype(np.int32), values)
-
-
-def lists_of(rows: Sequence[Sequence[int]]) -> pa.Array:
+def lists_of(rows: Sequence[Sequence[int] | np.ndarray]) -> pa.Array:
     """A list<int32> column of these rows."""
-    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    return list_array(np.array([value for row in rows for value in row], dtype=np.int32), offsets)
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    values = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
+    return pa.ListArray.from_arrays(offsets, values)
 
 
 def read_table(path: Path) -> pa.Table:

@@ -39,23 +39,17 @@ def divide(
     test_fraction: float = 0.0,
     grouped: bool = False,
 ) -> Division:
-    """Keep each text once and give it to one split.
+    """Keep each text once and give it to one split. Raises DataError for fractions that leave nothing to train on.
 
     All arrays have one entry per row: `keys` uint64, `roles` (the file's role), `orders` (position in the files,
-    ascending), `labels` (int codes). A text of the test file leaves the validation and training files, one of the
-    validation file leaves the training file; within a role the first occurrence stays. A fraction above 0 cuts that
-    split from the remaining training rows by hash: the decision about a text depends on nothing but the text, and a
-    larger fraction keeps all that a smaller one had. `grouped`: texts of one group (`normalise.group_of`) count as one
-    text for all but duplicates, so that no group is in two splits.
-
-    Raises DataError for fractions that leave nothing to train on.
+    ascending), `labels` (int codes). Test files win a text over validation files, these over training files; within a
+    role the first occurrence stays. A fraction above 0 cuts that split from the training rows by hash: the decision
+    depends on nothing but the text, and a larger fraction keeps all that a smaller one had. `grouped`: no group of
+    texts (`normalise.group_of`) is in two splits.
     """
     if validation_fraction + test_fraction >= 1:
-        raise DataError(
-            f"validation_fraction {validation_fraction} and test_fraction {test_fraction} leave no training rows; "
-            "give fractions whose sum is below 1",
-            code="empty_split",
-        )
+        text = f"validation_fraction {validation_fraction} and test_fraction {test_fraction} leave no training rows"
+        raise DataError(f"{text}; give fractions whose sum is below 1", code="empty_split")
     winner = _winners(keys, roles, orders)
     lost = winner != np.arange(len(keys))
 

@@ -60,10 +60,5 @@ class Meter:
             self._said = now
             pace = (self.done - self._before) / (now - self.begun)
             left = round((self.total - self.done) / pace) if pace else 0
-            self.say(
-                f"{self.what}: {self.done:,} of {self.total:,} {self.kind} ({_short(pace)} a second, {left} s left)"
-            )
-
-
-def _short(pace: float) -> str:
-    return f"{pace:,.0f}" if pace >= 10 else f"{pace:.1f}"
+            speed = f"{pace:,.0f}" if pace >= 10 else f"{pace:.1f}"
+            self.say(f"{self.what}: {self.done:,} of {self.total:,} {self.kind} ({speed} a second, {left} s left)")

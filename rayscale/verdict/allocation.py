@@ -10,7 +10,7 @@ import pandas as pd
 from rayscale.laws.fitting.result import Fit
 from rayscale.runs.trial import cell_without
 from rayscale.study.metrics import LOWER_IS_BETTER
-from rayscale.verdict.speedup import amount, mean_interval
+from rayscale.verdict.speedup import amount, changed, mean_interval
 
 _ALLOCATION = cell_without("seed")
 FARTHEST = 10.0  # times the most data measured: farther than this no data size is named
@@ -25,10 +25,10 @@ def cells(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = trials[trials["status"] == "ok"].copy()
     rows[metric] = pd.to_numeric(rows[metric], errors="coerce").astype(float)
     rows = rows[np.isfinite(rows[metric])]
-    found = []
+    allocations = []
     for key, group in rows.groupby(_ALLOCATION, dropna=False, sort=True):
         seconds = pd.to_numeric(group["device_seconds"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-        found.append(
+        allocations.append(
             dict(zip(_ALLOCATION, key, strict=True))
             | {
                 "params": group["params"].iloc[0],
@@ -38,14 +38,14 @@ def cells(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
                 "trial_ids": group["trial_id"].tolist(),
             }
         )
-    return pd.DataFrame(found, columns=[*_ALLOCATION, "params", "metric", "values", "device_seconds", "trial_ids"])
+    columns = [*_ALLOCATION, "params", "metric", "values", "device_seconds", "trial_ids"]
+    return pd.DataFrame(allocations, columns=columns)
 
 
-def best_cell(found: pd.DataFrame, metric: str) -> pd.Series | None:
+def best_cell(allocations: pd.DataFrame, metric: str) -> pd.Series | None:
     """The allocation with the best mean, None where there is none."""
-    if not len(found):
-        return None
-    return found.iloc[int(found["metric"].argmin() if metric in LOWER_IS_BETTER else found["metric"].argmax())]
+    ordered = allocations.sort_values("metric", ascending=metric in LOWER_IS_BETTER, kind="stable")
+    return ordered.iloc[0] if len(ordered) else None
 
 
 def reaches(values: Any, metric: str, reach: float) -> Any:
@@ -54,19 +54,19 @@ def reaches(values: Any, metric: str, reach: float) -> Any:
 
 
 def cheapest(
-    found: pd.DataFrame, metric: str, reach: float, price_gpu_hour: float | None, currency: str
+    allocations: pd.DataFrame, metric: str, reach: float, price_gpu_hour: float | None, currency: str
 ) -> dict[str, Any] | None:
     """The allocation of fewest device-seconds whose mean over seeds reaches the target; None where none does.
 
     The mean, not the luckiest seed. Costs are per run; their interval needs two seeds.
     """
-    timed = found[[bool(np.isfinite(each).all()) for each in found["device_seconds"]]] if len(found) else found
-    good = timed[reaches(timed["metric"], metric, reach)]
+    timed = allocations["device_seconds"].map(lambda seconds: np.isfinite(seconds).all()).astype(bool)
+    good = allocations[timed & reaches(allocations["metric"], metric, reach)]
     if not len(good):
         return None
     row = good.iloc[int(good["device_seconds"].map(np.mean).argmin())]
     # A cost is never negative, however wide the interval of two seeds.
-    hours = [None if each is None else max(each, 0.0) for each in mean_interval(row["device_seconds"] / 3600)]
+    hours = changed(mean_interval(row["device_seconds"] / 3600), lambda end: max(end, 0.0))
     reached = reaches(row["values"], metric, reach)
     order = np.lexsort([row["device_seconds"], ~reached])
     result = {
@@ -82,7 +82,7 @@ def cheapest(
         "gpu_hours": amount(hours, "GPU-hours"),
     }
     if price_gpu_hour is not None:
-        result["money"] = amount([None if each is None else each * price_gpu_hour for each in hours], currency)
+        result["money"] = amount(changed(hours, lambda end: end * price_gpu_hour), currency)
     return result
 
 
@@ -92,8 +92,12 @@ def at_farthest(fit: Fit, fixed: dict[str, float]) -> dict[str, Any]:
     inputs = {role: np.array([value]) for role, value in fixed.items()}
     point, drawn = estimate.log_values(inputs | {"data": np.array([data])})
     low, high = estimate.interval(point[0], drawn[:, 0])
+<<<<<<< HEAD
     values = [float(each) for each in np.exp(np.clip([point[0], low, high], -700, 700))]
     return amount(values, fit.target, data=data)
+=======
+    return amount(np.exp(np.clip([point[0], low, high], -700, 700)).tolist(), fit.target)
+>>>>>>> main
 
 
 def data_needed(fit: Fit, fixed: dict[str, float], reach: float) -> dict[str, Any] | None:

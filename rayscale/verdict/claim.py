@@ -18,8 +18,9 @@ from rayscale.laws.fit import fit_law
 from rayscale.laws.fitting.coordinates import link, unlink
 from rayscale.laws.fitting.observations import numbers, require_columns
 from rayscale.laws.fitting.result import Fit
-from rayscale.study.metrics import LOWER_IS_BETTER, PERCENTS, QUALITIES
-from rayscale.verdict.speedup import MARGIN, amount, pair
+from rayscale.study.metrics import LOWER_IS_BETTER, PERCENTS
+from rayscale.verdict.metric_law import LOSS, measured_metrics
+from rayscale.verdict.speedup import MARGIN, amount, paired_change
 
 CLAIMED = {"data": 1.0, "gpus": -1.0}  # the slopes of log quality that the claim implies
 _POINT = 2  # resamples of a fit of which only the point is used
@@ -44,11 +45,13 @@ def test_claim(
 
     `verdict`: true, false or unknown. `rivals`: law, rmse_log, n of the claim (`ratio`) and of other laws, each data
     size predicted from the others, the best first. `slopes`: change of log quality per log of `data` and of `gpus`
-    (value, low, high; the claim says 1 and -1). `equivalence`: the paired change with more GPUs, as
-    `Equivalence.to_json`. `cells`: how many pairs of data size and GPU count; `warnings`: what could not be tested.
+    (value, low, high; the claim says 1 and -1). `equivalence`: the `paired_change` with more GPUs. `cells`: how
+    many pairs of data size and GPU count; `warnings`: what could not be tested.
     Raises TableError for missing or non-numeric columns and for a table without any metric.
     """
     quality = quality or _usual_quality(trials)
+    if not quality:
+        raise TableError("no metric of quality was measured", code="missing_column", where="quality")
     require_columns(trials, [quality, data, gpus])
     columns = {name: numbers(trials, name) for name in (quality, data, gpus)}
     usable = np.all([np.isfinite(values) & (values > 0) for values in columns.values()], axis=0)
@@ -62,7 +65,8 @@ def test_claim(
     falls = quality in LOWER_IS_BETTER or bool((level >= 1).any())
     rivals = _contest(rows, data, gpus, groups, falls, seed)
     slopes = _slopes(rows, {"data": data, "gpus": gpus}, groups)
-    change = pair(rows, _QUALITY, gpus, (data, *(name for name in same if name in rows.columns)), margin)
+    alike = [data, *(name for name in same if name in rows.columns)]
+    change = paired_change(rows, _QUALITY, gpus, alike, margin)
     notes = {
         "dropped_rows": f"{int((~usable).sum())} rows are not ok or lack a positive {quality}, {data} or {gpus}"
         if not usable.all() else "",
@@ -75,7 +79,7 @@ def test_claim(
         "verdict": _verdict(rivals, slopes),
         "rivals": rivals,
         "slopes": slopes,
-        "equivalence": None if change is None else change.to_json(),
+        "equivalence": change,
         "cells": len(rows.drop_duplicates([data, gpus])),
         "warnings": [{"code": code, "message": message} for code, message in notes.items() if message],
     }
@@ -87,23 +91,15 @@ def study_claim(trials: pd.DataFrame, target: str) -> dict[str, Any] | None:
     cells = ok.drop_duplicates(["data_requested", "gpus"])
     if len(cells) < 3 or cells["data_requested"].nunique() < 2 or cells["gpus"].nunique() < 2:
         return None
-    if target in LOWER_IS_BETTER and not (target := _measured(ok, "")):
-        return None
-    return test_claim(trials, quality=target) if _measured(ok, target) else None
+    quality = _usual_quality(ok) if target in LOWER_IS_BETTER else target
+    return test_claim(trials, quality=quality) if quality in measured_metrics(ok) else None
 
 
 def _usual_quality(trials: pd.DataFrame) -> str:
-    if metric := _measured(trials, ""):
-        return metric
-    raise TableError("no metric of quality was measured", code="missing_column", where="quality")
-
-
-def _measured(trials: pd.DataFrame, wanted: str) -> str:
-    """The metric, if trials measured it; of "" the first that they measured: rising ones first, then the test loss."""
-    rising = [name for name in QUALITIES if name not in LOWER_IS_BETTER]
-    names = [wanted] if wanted else list(dict.fromkeys(["accuracy", "f1_macro", *rising, "eval_loss"]))
-    present = (name for name in names if name in trials.columns)
-    return next((name for name in present if pd.to_numeric(trials[name], errors="coerce").notna().any()), "")
+    """The first metric that was measured, rising ones before the test loss; empty where none was."""
+    measured = measured_metrics(trials)
+    rising = [name for name in ("accuracy", "f1_macro", *measured) if name not in LOWER_IS_BETTER]
+    return next((name for name in (*rising, LOSS) if name in measured), "")
 
 
 def _contest(
@@ -114,35 +110,32 @@ def _contest(
     Accuracies follow a law of their log odds; what has no upper end is the inverse of something that `falls`.
     """
     curve, target, kind = ("power", _INVERSE, "log") if falls else ("logit_power", _QUALITY, "logit")
-    errors: dict[str, list[Any]] = {name: [] for name in ("ratio", "constant", f"{kind}_line", curve)}
+    errors: dict[str, list[Any]] = {}
     for _, group in rows.groupby(groups, dropna=False) if groups else [("", rows)]:
         sizes = np.unique(group[data])
         for size in sizes if len(sizes) >= 3 else ():
             held = group[group[data] == size]
             kept = group[group[data] != size]
-            level = np.log(kept[_QUALITY].to_numpy())
+            levels = np.log(kept[_QUALITY].to_numpy())
             line = np.polyfit(np.log(kept[data]), link(kind, kept[_QUALITY].to_numpy()), 1)
             fit = cast(Fit, fit_law(kept, curve, target=target, data=data, bootstrap=_POINT, seed=seed))
             # The claim has one parameter, and the least absolute deviation of one parameter is the median.
-            constant = np.median(level - np.log(kept[data] / kept[gpus]))
+            constant = np.median(levels - np.log(kept[data] / kept[gpus]))
             predicted = {
                 "ratio": constant + np.log(held[data] / held[gpus]).to_numpy(),
-                "constant": np.full(len(held), np.median(level)),
+                "constant": np.full(len(held), np.median(levels)),
                 f"{kind}_line": np.log(unlink(kind, np.polyval(line, np.log(held[data].to_numpy())))),
             }
             if fit.estimate is not None:
                 predicted[curve] = np.log(fit.predict(held)["predicted"].to_numpy()) * (-1 if falls else 1)
-            for law in list(errors):
-                if law in predicted:
-                    errors[law].append(predicted[law] - np.log(held[_QUALITY].to_numpy()))
-                else:
-                    del errors[law]
-    if not errors["constant"]:
-        return []
-    together = {law: np.concatenate(parts) for law, parts in errors.items()}
-    scores = [{"law": law, "rmse_log": float(np.sqrt(np.mean(error**2))), "n": len(error)}
-              for law, error in together.items()]  # fmt: skip
-    return sorted(scores, key=lambda score: cast(float, score["rmse_log"]))
+            for law, level in predicted.items():
+                errors.setdefault(law, []).append(level - np.log(held[_QUALITY].to_numpy()))
+    scores: list[dict[str, Any]] = []
+    for law, parts in errors.items():
+        if len(parts) == len(errors["constant"]):
+            error = np.concatenate(parts)
+            scores.append({"law": law, "rmse_log": float(np.sqrt(np.mean(error**2))), "n": len(error)})
+    return sorted(scores, key=lambda score: score["rmse_log"])
 
 
 def _slopes(rows: pd.DataFrame, axes: Mapping[str, str], groups: list[str]) -> dict[str, dict[str, Any]]:
@@ -162,9 +155,9 @@ def _slopes(rows: pd.DataFrame, axes: Mapping[str, str], groups: list[str]) -> d
     slopes = inverse @ design.T @ y
     deviation = np.sqrt(np.sum((y - design @ slopes) ** 2) / degrees * np.diag(inverse))
     half = float(stats.t.ppf(0.975, degrees)) * deviation
-    places = {role: place for place, role in enumerate(varied, levels.shape[1])}
-    return {role: amount([float(slopes[k]), float(slopes[k] - half[k]), float(slopes[k] + half[k])], "log per log",
-                         claimed=CLAIMED[role]) for role, k in places.items()}  # fmt: skip
+    ends = np.stack([slopes, slopes - half, slopes + half], axis=1)[levels.shape[1] :].tolist()
+    return {role: amount(interval, "log per log", claimed=CLAIMED[role])
+            for role, interval in zip(varied, ends, strict=True)}  # fmt: skip
 
 
 def _verdict(rivals: Sequence[Mapping[str, Any]], slopes: Mapping[str, Mapping[str, Any]]) -> str:

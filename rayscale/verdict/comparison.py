@@ -16,9 +16,11 @@ from rayscale.laws.fitting.observations import require_columns
 from rayscale.runs.folder import Run
 from rayscale.runs.sweeps import OUTDONE
 from rayscale.runs.trial import cell_without
-from rayscale.study.metrics import LOWER_IS_BETTER, QUALITIES
+from rayscale.study.metrics import LOWER_IS_BETTER
 from rayscale.study.tasks import AVERAGES
-from rayscale.verdict.speedup import amount, mean_interval
+from rayscale.verdict.metric_law import measured_metrics
+from rayscale.verdict.prediction import read_fit
+from rayscale.verdict.speedup import amount, changed, mean_interval
 
 _CELL = cell_without("augment")
 _BY_RULES = ("bleu", "f1_words", *AVERAGES)  # metrics whose values depend on how a task counts: `metric_signature`
@@ -61,7 +63,7 @@ def compare(
         raise InputError(f"no cell has {metric} in both studies ({reasons or 'both are empty'})", code="no_pairs")
     seeds = [side.loc[paired, metric].groupby([key for key in keys if key != "gpus"], dropna=False).mean()
              for side in sides]  # fmt: skip
-    values = [each.to_numpy(dtype=float) for each in seeds]
+    values = [losses.to_numpy(dtype=float) for losses in seeds]
     change = values[1] - values[0]
     lower = metric in LOWER_IS_BETTER
     better = -change if lower else change
@@ -74,7 +76,7 @@ def compare(
         "direction": "lower" if lower else "higher",
         "pairs": len(change),
         "cells": len(paired),
-        "means": [float(each.mean()) for each in values],
+        "means": [float(measured.mean()) for measured in values],
         "difference": amount(mean_interval(change), metric),
         "relative": amount(mean_interval(shares), "%") if np.isfinite(shares).all() else amount((None,) * 3, "%"),
         "wins": {"first": int(np.sum((better < 0) & ~tie)), "second": int(np.sum((better > 0) & ~tie)),
@@ -89,18 +91,16 @@ def compare(
 
 def compare_runs(first: Run, second: Run, *, target: str | None = None) -> dict[str, Any]:
     """`compare` for two run folders: the metric their studies decide by where it is the same, and their saved fits."""
-    from rayscale.verdict.prediction import read_fit
-
     if target is None:
         metrics = {run.plan["target"]["metric"] for run in (first, second) if run.store.exists("plan.json")}
         target = metrics.pop() if len(metrics) == 1 else None
     saved = [(run.fit or {}).get("fits") or [] for run in (first, second)]
-    fits = tuple([read_fit(each) for each in listed] for listed in saved) if all(saved) else None
-    found = compare(first.trials, second.trials, target=target, fits=fits)  # type: ignore[arg-type]
+    fits = (list(map(read_fit, saved[0])), list(map(read_fit, saved[1]))) if all(saved) else None
+    comparison = compare(first.trials, second.trials, target=target, fits=fits)
     if fits is None:
         lacking = [run.folder for run, listed in zip((first, second), saved, strict=True) if not listed]
-        found["laws_note"] = f"no fit.json in {', '.join(lacking)}; `rayscale report` writes it"
-    return found
+        comparison["laws_note"] = f"no fit.json in {', '.join(lacking)}; `rayscale report` writes it"
+    return comparison
 
 
 def _prepared(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -114,66 +114,54 @@ def _prepared(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _metric(tables: Sequence[pd.DataFrame], target: str | None) -> str:
-    measured = [
-        [name for name in QUALITIES if name in table.columns
-         and pd.to_numeric(table.loc[table["status"] == "ok", name], errors="coerce").notna().any()]
-        for table in tables
-    ]  # fmt: skip
-    shared = [name for name in measured[0] if name in measured[1]]
-    if target is None:
-        usual = [name for name in ("f1_macro", "accuracy", "eval_loss") if name in shared]
-        if not usual and not shared:
-            raise InputError("the two studies have no measured metric in common", code="no_pairs", where="--target")
-        return (usual or shared)[0]
-    if target not in shared:
+    first, second = map(measured_metrics, tables)
+    shared = [name for name in first if name in second]
+    if target is not None and target not in shared:
         has = ", ".join(shared) or "nothing"
-        raise InputError(f"'{target}' was not measured by both studies{nearest(target, shared)} (both have: {has})",
-                         where="--target")  # fmt: skip
-    return target
+        message = f"'{target}' was not measured by both studies{nearest(target, shared)} (both have: {has})"
+        raise InputError(message, where="--target")
+    if not shared:
+        raise InputError("the two studies have no measured metric in common", code="no_pairs", where="--target")
+    return target or next(name for name in ("f1_macro", "accuracy", "eval_loss", *shared) if name in shared)
 
 
 def _cells(table: pd.DataFrame, keys: list[str], metric: str) -> pd.DataFrame:
     """One row per cell: metric (NaN unless ok), status, error, device_seconds, examples_per_second, exclusive."""
     ok = (table["status"] == "ok").to_numpy()
-    columns: dict[str, Any] = {}
-    for name in (metric, "device_seconds", "examples_per_second"):
-        values = pd.to_numeric(table[name], errors="coerce") if name in table else pd.Series(np.nan, table.index)
-        columns[name] = values.astype(float).where(ok)
-    frame = table[keys].assign(
-        **columns, status=table["status"], exclusive=table["exclusive"].eq(True).to_numpy(dtype=bool, na_value=False),
-        error=table.get("error"), metric_signature=table.get("metric_signature"),
-    )  # fmt: skip
+    measures, facts = [metric, "device_seconds", "examples_per_second"], ["status", "exclusive", "error"]
+    frame = table.reindex(columns=[*keys, *measures, *facts, "metric_signature"])
+    frame[measures] = frame[measures].apply(pd.to_numeric, errors="coerce").astype(float)
+    frame.loc[~ok, measures] = np.nan
+    frame["exclusive"] = frame["exclusive"].eq(True).to_numpy(dtype=bool, na_value=False)
     # The same cell twice (an ok run and an earlier failure) counts once, as its ok runs' mean.
     frame = frame.assign(worse=~ok).sort_values("worse", kind="stable")
-    means = dict.fromkeys([metric, "device_seconds", "examples_per_second"], "mean")
-    return frame.groupby(keys, dropna=False, sort=True).agg(
-        means | dict.fromkeys(["status", "exclusive", "error", "metric_signature"], "first")
-    )
+    how = dict.fromkeys(measures, "mean") | dict.fromkeys([*facts, "metric_signature"], "first")
+    return frame.groupby(keys, dropna=False, sort=True).agg(how)
 
 
 def _signatures(sides: Sequence[pd.DataFrame], paired: pd.Index, metric: str) -> dict[str, list[str]] | None:
     """By which rules either study counted the metric; None where it is the same, or there is but one way."""
     if metric not in _BY_RULES:
         return None
-    found = [sorted(side.loc[paired, "metric_signature"].dropna().unique()) for side in sides]
-    return None if found[0] == found[1] else dict(zip(("first", "second"), found, strict=True))
+    first, second = (sorted(side.loc[paired, "metric_signature"].dropna().unique()) for side in sides)
+    return None if first == second else {"first": first, "second": second}
 
 
 def _unpaired(mine: pd.DataFrame, other: pd.DataFrame, metric: str, keys: list[str], name: str) -> list[dict[str, Any]]:
     """The cells of one study that have no partner, each with the reason."""
-    found = []
+    unpaired = []
     for key, row in mine.iterrows():
         if key not in other.index:
             reason = f"only in the {name} study"
         elif not np.isfinite(row[metric]):
-            error = "" if row["error"] is None or row["error"] != row["error"] else f": {str(row['error'])[:100]}"
+            error = "" if pd.isna(row["error"]) else f": {str(row['error'])[:100]}"
             what = f"{row['status']}{error}" if row["status"] != "ok" else f"has no {metric}"
             reason = f"{what} in the {name} study"
         else:
             continue
         cell = dict(zip(keys, map(_plain, cast(tuple[Any, ...], key)), strict=True))
-        found.append({**cell, "reason": reason})
-    return found
+        unpaired.append({**cell, "reason": reason})
+    return unpaired
 
 
 def _plain(value: Any) -> Any:
@@ -184,42 +172,38 @@ def _plain(value: Any) -> Any:
 def _ratio(sides: Sequence[pd.DataFrame], paired: pd.Index, column: str, *, alone: bool) -> dict[str, Any]:
     """Second over first, the geometric mean over pairs with its 95% interval."""
     rows = [side.loc[paired] for side in sides]
-    values = [each[column].to_numpy(dtype=float) for each in rows]
-    good = np.isfinite(values[0]) & np.isfinite(values[1]) & (values[0] > 0) & (values[1] > 0)
+    good = np.logical_and.reduce([np.isfinite(side[column]) & (side[column] > 0) for side in rows])
     if alone:
         good &= rows[0]["exclusive"].to_numpy(dtype=bool) & rows[1]["exclusive"].to_numpy(dtype=bool)
     if not good.any():
         why = "no pair ran with the machine to itself in both" if alone else "no pair was timed in both"
         return amount((None, None, None), "times", pairs=0, note=why)
-    logs = mean_interval(np.log(values[1][good] / values[0][good]))
-    return amount([None if each is None else float(np.exp(each)) for each in logs], "times", pairs=int(good.sum()))
+    first, second = (side[column].to_numpy(dtype=float)[good] for side in rows)
+    return amount(changed(mean_interval(np.log(second / first)), np.exp), "times", pairs=len(first))
 
 
 def _laws(first: Sequence[Any], second: Sequence[Any]) -> list[dict[str, Any]]:
     """Each law that both studies fitted (same law, target and group): its parameters and predictions side by side."""
     known = {_name(fit): fit for fit in second}
-    found = []
-    for fit in first:
-        other = known.get(_name(fit))
-        if other is None:
-            continue
+    laws = []
+    for fit, other in ((fit, known[_name(fit)]) for fit in first if _name(fit) in known):
         facts: dict[str, Any] = {"law": fit.law.name, "target": fit.target, "by": fit.by and dict(fit.by)}
         if not (fit.outcome.usable and other.outcome.usable):
             outcomes = f"{fit.outcome} in the first study, {other.outcome} in the second"
-            found.append({**facts, "parameters": [], "predictions": [], "differ": None, "note": outcomes})
+            laws.append({**facts, "parameters": [], "predictions": [], "differ": None, "note": outcomes})
             continue
-        heaviest = [_heaviest(each) for each in (fit, other)]
-        if heaviest[0] == heaviest[1]:
+        heaviest, others = _heaviest(fit), _heaviest(other)
+        parameters = []
+        if heaviest == others:
             parameters = [_parameter(name, fit, other) for name in fit.params if name in other.params]
         else:  # B of one law is another thing than B of the next
-            parameters = []
-            text = f"the heaviest law is {heaviest[0]} in the first study, {heaviest[1]} in the second"
+            text = f"the heaviest law is {heaviest} in the first study, {others} in the second"
             facts["note"] = f"{text}: their parameters cannot be compared"
         predictions = _predictions(fit, other)
         # Parameters along a ridge differ without meaning; predictions are what a reader acts on.
-        found.append({**facts, "parameters": parameters, "predictions": predictions,
-                      "differ": any(each["differs"] for each in predictions)})  # fmt: skip
-    return found
+        differ = any(prediction["differs"] for prediction in predictions)
+        laws.append({**facts, "parameters": parameters, "predictions": predictions, "differ": differ})
+    return laws
 
 
 def _heaviest(fit: Any) -> str:
@@ -233,19 +217,16 @@ def _name(fit: Any) -> tuple[Any, ...]:
 
 
 def _parameter(name: str, first: Any, second: Any) -> dict[str, Any]:
-    values = [float(each.params[name]) for each in (first, second)]
-    bounds = [each.intervals[name] for each in (first, second)]
+    values = [float(fit.params[name]) for fit in (first, second)]
+    bounds = [fit.intervals[name] for fit in (first, second)]
     positive = all(low > 0 for low, _ in bounds) and min(values) > 0
     kinds = {parameter.name: parameter.kind for parameter in first.law.parameters}
     in_log = positive and kinds.get(name) != "exponent"
-    low, high = _gap(values, bounds, in_log)
-    return {"name": name, "first": values[0], "second": values[1],
-            "ratio" if in_log else "difference": values[1] / values[0] if in_log else values[1] - values[0],
-            "low": low, "high": high, "differs": not (low <= (1.0 if in_log else 0.0) <= high)}  # fmt: skip
+    return {"name": name, **_gap(values, bounds, in_log)}
 
 
-def _gap(values: Sequence[float], bounds: Sequence[tuple[float, float]], in_log: bool) -> tuple[float, float]:
-    """95% interval of second minus first (of the ratio, in log) from the intervals of both, which are independent.
+def _gap(values: Sequence[float], bounds: Sequence[tuple[float, float]], in_log: bool) -> dict[str, Any]:
+    """The second over the first (in log), or minus it, with the 95% interval from those of both, independent ones.
 
     The square-and-add method (Zou and Donner 2008), which keeps lopsided intervals lopsided.
     """
@@ -253,20 +234,22 @@ def _gap(values: Sequence[float], bounds: Sequence[tuple[float, float]], in_log:
     one, two = (scale(np.array([value, *pair], dtype=float)) for value, pair in zip(values, bounds, strict=True))
     gap = two[0] - one[0]
     ends = gap - np.hypot(two[0] - two[1], one[2] - one[0]), gap + np.hypot(two[2] - two[0], one[0] - one[1])
-    low, high = (np.exp(np.clip(each, -700, 700)) if in_log else each for each in ends)
-    return float(low), float(high)
+    low, high = (float(np.exp(np.clip(end, -700, 700)) if in_log else end) for end in ends)
+    first, second = values
+    size = {"ratio": second / first} if in_log else {"difference": second - first}
+    differs = not low <= (1.0 if in_log else 0.0) <= high
+    return {"first": first, "second": second, **size, "low": low, "high": high, "differs": differs}
 
 
 def _predictions(first: Any, second: Any) -> list[dict[str, Any]]:
     """The mean that both laws predict at the largest sizes that both studies have, and at twice that data."""
     largest = {role: min(fit.data_range[role][1] for fit in (first, second)) for role in first.columns}
-    found = []
+    predictions = []
     for times in _PLACES:
         sizes = {role: value * (times if role == "data" else 1.0) for role, value in largest.items()}
         rows = [fit.predict(pd.DataFrame({column: [sizes[role]] for role, column in fit.columns.items()})).iloc[0]
                 for fit in (first, second)]  # fmt: skip
         values = [float(row["predicted"]) for row in rows]
-        low, high = _gap(values, [(float(row["mean_low"]), float(row["mean_high"])) for row in rows], True)
-        found.append({**sizes, "first": values[0], "second": values[1], "ratio": values[1] / values[0], "low": low,
-                      "high": high, "differs": not low <= 1.0 <= high})  # fmt: skip
-    return found
+        bounds = [(float(row["mean_low"]), float(row["mean_high"])) for row in rows]
+        predictions.append({**sizes, **_gap(values, bounds, in_log=True)})
+    return predictions

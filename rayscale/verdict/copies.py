@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +9,10 @@ import pandas as pd
 
 from rayscale.laws.fit import fit_law
 from rayscale.laws.fitting.result import Fit
+from rayscale.laws.law import Array
 from rayscale.runs.fit_rows import unfit
+from rayscale.verdict.metric_law import refusals
+from rayscale.verdict.speedup import amount
 
 PLAIN = "none"
 #: A size at which copies stop paying is told up to this many times beyond the data.
@@ -29,14 +31,15 @@ def worth_of_copies(trials: pd.DataFrame, target: str, bootstrap: int, seed: int
     table = trials.reset_index(drop=True)
     names = table["augment"].fillna(PLAIN).astype(str)
     ok = (table["status"] == "ok").to_numpy(dtype=bool, na_value=False)
-    plain, found = _counted(table[ok & (names == PLAIN)]), []
+    plain = _counted(table[ok & (names == PLAIN)])
+    worths = []
     for name in sorted(set(names[ok]) - {PLAIN}):
         copies = _counted(table[ok & (names == name)])
         lacking = _lack(table[names == PLAIN], plain, "plain cell (augment none)") or _lack(
             table[names == name], copies, f"cell with {name}"
         )
-        found.append(_worth(name, plain, copies, lacking, target, bootstrap, seed))
-    return found
+        worths.append(_worth(name, plain, copies, lacking, target, bootstrap, seed))
+    return worths
 
 
 def _counted(rows: pd.DataFrame) -> pd.DataFrame:
@@ -71,7 +74,7 @@ def _worth(name: str, plain: pd.DataFrame, made: pd.DataFrame, lacking: str | No
     for law, model, rows in _choices(both):
         fit = _fit(rows, law, target, bootstrap, seed)
         if not fit.outcome.usable:
-            why += [each["message"] for each in fit.warnings if each["code"] != "dropped_rows"]
+            why += refusals(fit)
             continue
         if not _is_determined(fit, "w"):
             why.append(f"{law} does not determine it (the {target} may not fall with data, or copies may act "
@@ -112,7 +115,7 @@ def _fit(rows: pd.DataFrame, law: str, target: str, bootstrap: int, seed: int) -
 def _is_determined(fit: Fit, name: str) -> bool:
     """Whether the table says anything of a parameter: its interval stays clear of the edges of the search."""
     estimate, place = fit.known_estimate(), fit.law.names.index(name)
-    low, high = (each[place] for each in estimate.coordinates.bounds())
+    low, high = (bounds[place] for bounds in estimate.coordinates.bounds())
     everything = np.append(estimate.draws[:, place], estimate.theta[place])
     at_edge = (everything <= low + 1e-4) | (everything >= high - 1e-4)
     return not at_edge[-1] and float(at_edge.mean()) < 0.025
@@ -123,30 +126,24 @@ def _by_size(fit: Fit, rows: pd.DataFrame) -> dict[str, Any]:
     if not fit.outcome.usable or fit.estimate is None or not (_is_determined(fit, "w") and _is_determined(fit, "s")):
         return {}
     estimate, names = fit.known_estimate(), list(fit.law.names)
-    point, drawn = (estimate.coordinates.natural(each) for each in (estimate.theta, estimate.draws))
+    point, drawn = map(estimate.coordinates.natural, (estimate.theta, estimate.draws))
     w, s = names.index("w"), names.index("s")
     sizes = np.array(sorted(rows["data_requested"].unique()), dtype=float)
     at = point[w] + point[s] * np.log(sizes)
     low, high = estimate.interval(at, drawn[:, [w]] + drawn[:, [s]] * np.log(sizes))
-    by_size = [dict(zip(("data", "value", "low", "high"), map(float, each), strict=True))
-               for each in zip(sizes, at, low, high, strict=True)]  # fmt: skip
+    by_size = pd.DataFrame({"data": sizes, "value": at, "low": low, "high": high}).to_dict("records")
     least, most = fit.intervals["s"]
-    change = {"value": fit.params["s"], "low": least, "high": most, "unit": "real examples per e times the data"}
+    change = amount((fit.params["s"], least, most), "real examples per e times the data")
     return {"by_size": by_size, "change": change, "stops_paying": _end(point[[w, s]], drawn[:, [w, s]], sizes, most)}
 
 
-def _end(point: Any, drawn: Any, sizes: Sequence[float] | Any, steepest: float) -> dict[str, Any] | None:
-    """Where the worth is nothing, if it falls for certain; a limit beyond 10 times the data is told as null."""
-    if steepest >= 0:
-        return None
-    value = float(np.exp(np.clip(-point[0] / point[1], -700, 700)))
-    if not sizes[0] / FAR <= value <= FAR * sizes[-1]:
-        return None
+def _end(point: Array, drawn: Array, sizes: Array, steepest: float) -> dict[str, Any] | None:
+    """Where the worth is nothing, if it falls for certain; a limit beyond 10 times the data is null."""
     # A resample in which the worth rises has no end.
     falls = drawn[:, 1] < 0
     ends = np.where(falls, -drawn[:, 0] / np.where(falls, drawn[:, 1], -1.0), np.inf)
-    low, high = np.quantile(ends, (0.025, 0.975), method="inverted_cdf")
-    told = [float(np.exp(each)) if np.log(sizes[0] / FAR) <= each <= np.log(FAR * sizes[-1]) else None
-            for each in (low, high)]  # fmt: skip
-    return {"value": value, "low": told[0], "high": told[1], "unit": "examples",
-            "extrapolation": max(1.0, value / float(sizes[-1]))}  # fmt: skip
+    limits = (-point[0] / point[1], *np.quantile(ends, (0.025, 0.975), method="inverted_cdf"))
+    near = [float(np.exp(end)) if np.log(sizes[0] / FAR) <= end <= np.log(FAR * sizes[-1]) else None for end in limits]
+    if steepest >= 0 or near[0] is None:
+        return None
+    return amount(near, "examples", extrapolation=max(1.0, near[0] / float(sizes[-1])))

@@ -10,12 +10,12 @@ import pandas as pd
 from scipy import optimize, stats
 
 from rayscale.laws.law import Array
-from rayscale.verdict.speedup import speed_steps
+from rayscale.verdict.speedup import gpu_counts, relative_speeds, speed_steps
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Device-seconds of a run of one model on one GPU count: `fixed` + `each` x data size.
+    """Device-seconds of a run of one model on one GPU count: `fixed` + `slope` x data size.
 
     `share` is what the run takes of each of its GPUs: it lasts device-seconds / (GPUs x share).
     `spread` is the half width of a 95% interval for one run, in log; None where too few runs were timed to know it.
@@ -23,14 +23,14 @@ class Cost:
     """
 
     fixed: float
-    each: float
+    slope: float
     spread: float | None
     basis: str
-    share: float = 1.0
+    share: float
 
     def seconds(self, data: Array) -> Array:
         """Device-seconds at data sizes (n,)."""
-        return self.fixed + self.each * data
+        return self.fixed + self.slope * data
 
 
 def costs(
@@ -40,48 +40,30 @@ def costs(
 
     Measured device-seconds where there are any; a model that was not run on a GPU count gets the measured ratio of
     speeds, paired over the other models. `planned` (model, gpus, data_requested, gpu_seconds: the plan's own estimate)
-    serves the models that no run has timed. Pairs that cannot be told are left out.
+    serves the models that no run has timed. Pairs of which nothing is known are left out.
 
     `share` is what a run is to take of each GPU: runs that took another one are slower or faster and count only for
     models that have no others, those that took most.
     """
     ok = trials[trials["status"] == "ok"]
-    counts = sorted(int(each) for each in ok["gpus"].dropna().unique())
-    speed = _relative_speed(trials, counts)
-    found: dict[tuple[str, int], Cost] = {}
+    counts = gpu_counts(ok)
+    timed = {"exclusive", "examples_per_second"} <= set(trials.columns)
+    speed = relative_speeds(speed_steps(trials)) if timed else {}
+    priced: dict[tuple[str, int], Cost] = {}
     for model, rows in ok.groupby("model", sort=True):
-        own = {}
+        known = {gpus: _measured(rows[rows["gpus"] == gpus], data, share) for gpus in counts}
+        if planned is not None and not any(known.values()):
+            estimates = planned[planned["model"] == model]
+            known = {gpus: _planned(estimates[estimates["gpus"] == gpus], share) for gpus in counts}
+        costs_of = {gpus: cost for gpus, cost in known.items() if cost is not None}
         for gpus in counts:
-            here, taken = _sharing(rows[rows["gpus"] == gpus], share)
-            cost = _line(_numbers(here, data), _numbers(here, "device_seconds"), "measured")
-            if cost is not None:
-                basis = cost.basis if taken == 1 else f"{cost.basis} where {1 / taken:g} trials shared a GPU"
-                own[gpus] = replace(cost, basis=basis, share=taken)
-        if not own and planned is not None:
-            mine = planned[planned["model"] == model]
-            for gpus in counts:
-                here = mine[mine["gpus"] == gpus]
-                text = "the plan's estimate, not measured"
-                cost = _line(_numbers(here, "data_requested"), _numbers(here, "gpu_seconds"), text)
-                if cost is not None:
-                    own[gpus] = Cost(cost.fixed, cost.each, None, text, share)
-        for gpus in counts:
-            if gpus in own:
-                found[str(model), gpus] = own[gpus]
-                continue
-            # Ratios of speeds are of runs that had their GPUs to themselves.
-            known = [other for other in own if speed.get(other) and speed.get(gpus) and own[other].share == 1]
-            if known:
-                near = min(known, key=lambda other: abs(np.log(other / gpus)))
-                ratio = (gpus / speed[gpus]) / (near / speed[near])
-                cost = own[near]
-                text = f"{cost.basis} on {near} GPUs, and the speed ratio of other runs"
-                found[str(model), gpus] = Cost(cost.fixed * ratio, cost.each * ratio, cost.spread, text)
-    return found
+            if cost := costs_of.get(gpus) or _scaled(costs_of, gpus, speed):
+                priced[str(model), gpus] = cost
+    return priced
 
 
-def _sharing(rows: pd.DataFrame, share: float) -> tuple[pd.DataFrame, float]:
-    """The timed rows that took this share of their GPUs, else those that took most; and what they took."""
+def _measured(rows: pd.DataFrame, data: str, share: float) -> Cost | None:
+    """The cost of the runs that took this share of their GPUs, else of those that took most."""
     rows = rows[np.isfinite(_numbers(rows, "device_seconds"))]
     taken = _numbers(rows, "share")
     known = np.isfinite(taken)
@@ -91,18 +73,26 @@ def _sharing(rows: pd.DataFrame, share: float) -> tuple[pd.DataFrame, float]:
         taken = np.ones(len(rows))
     if len(rows) and share not in taken:
         share = float(taken.max())
-    return rows[taken == share], share
+    shared = "" if share == 1 else f" where {1 / share:g} trials shared a GPU"
+    return _line(rows[taken == share], data, "device_seconds", f"measured{shared}", share)
 
 
-def _relative_speed(trials: pd.DataFrame, counts: list[int]) -> Mapping[int, float]:
-    """Examples per second at each GPU count over those at the fewest, where pairs of runs measured it."""
-    if not {"exclusive", "examples_per_second"} <= set(trials.columns) or not counts:
-        return {}
-    found = {counts[0]: 1.0}
-    for step in speed_steps(trials):
-        if step["from"] in found:
-            found[step["to"]] = found[step["from"]] * step["value"]
-    return found
+def _planned(rows: pd.DataFrame, share: float) -> Cost | None:
+    cost = _line(rows, "data_requested", "gpu_seconds", "the plan's estimate, not measured", share)
+    return None if cost is None else replace(cost, spread=None)
+
+
+def _scaled(known: Mapping[int, Cost], gpus: int, speed: Mapping[int, float]) -> Cost | None:
+    """The cost at the nearest GPU count known, times the ratio of speeds; None where that was not measured."""
+    # Ratios of speeds are of runs that had their GPUs to themselves.
+    alone = [other for other, cost in known.items() if cost.share == 1 and other in speed]
+    if not alone or gpus not in speed:
+        return None
+    near = min(alone, key=lambda other: abs(np.log(other / gpus)))
+    ratio = (gpus / speed[gpus]) / (near / speed[near])
+    cost = known[near]
+    basis = f"{cost.basis} on {near} GPUs, and the speed ratio of other runs"
+    return replace(cost, fixed=cost.fixed * ratio, slope=cost.slope * ratio, basis=basis)
 
 
 def _numbers(rows: pd.DataFrame, column: str) -> Array:
@@ -111,25 +101,26 @@ def _numbers(rows: pd.DataFrame, column: str) -> Array:
     return pd.to_numeric(rows[column], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
 
 
-def _line(data: Array, seconds: Array, basis: str) -> Cost | None:
+def _line(rows: pd.DataFrame, size: str, time: str, basis: str, share: float) -> Cost | None:
     """Fixed and growing part of a cost by least squares of the relative error, neither below zero."""
+    data, seconds = _numbers(rows, size), _numbers(rows, time)
     good = np.isfinite(data) & np.isfinite(seconds) & (data > 0) & (seconds > 0)
     data, seconds = data[good], seconds[good]
     if not len(data):
         return None
-    if len(np.unique(data)) == 1:
-        # From one size a fixed part cannot be told; all of it growing errs on the dear side for larger data.
-        fixed, each = 0.0, float(np.median(seconds / data))
-    else:
+    one_size = len(np.unique(data)) == 1
+    # From one size a fixed part cannot be told; all of it growing errs on the dear side for larger data.
+    fixed, slope = 0.0, 0.0
+    if not one_size:
         scale = data.max()
-        (fixed, each), _ = optimize.nnls(np.stack([1 / seconds, data / scale / seconds], axis=1), np.ones(len(data)))
-        each = float(each / scale)
-        if each == 0.0:  # seconds that fall with data are noise of the machine: nothing to extrapolate from
-            fixed, each = 0.0, float(np.median(seconds / data))
-    residual = np.log(seconds / (fixed + each * data))
-    degrees = len(data) - (2 if len(np.unique(data)) > 1 else 1)
+        (fixed, slope), _ = optimize.nnls(np.stack([1 / seconds, data / scale / seconds], axis=1), np.ones(len(data)))
+        slope /= scale
+    if slope == 0.0:  # seconds that fall with data are noise of the machine: nothing to extrapolate from
+        fixed, slope = 0.0, float(np.median(seconds / data))
+    residual = np.log(seconds / (fixed + slope * data))
+    degrees = len(data) - (1 if one_size else 2)
     spread = None
     if degrees >= 2:
         deviation = np.sqrt(np.sum(residual**2) / degrees)
         spread = float(stats.t.ppf(0.975, degrees) * deviation * np.sqrt(1 + 1 / len(data)))
-    return Cost(float(fixed), each, spread, basis)
+    return Cost(float(fixed), float(slope), spread, basis, share)

@@ -21,10 +21,11 @@ from rayscale.laws.fitting.observations import numbers
 from rayscale.laws.fitting.result import Z95, Fit
 from rayscale.laws.formula import find_law
 from rayscale.laws.law import Array
-from rayscale.study.metrics import BITS, PERCENTS
+from rayscale.study.metrics import BITS, PERCENTS, QUALITIES
 from rayscale.verdict.speedup import mean_interval
 from rayscale.verdict.targets import Goal
 
+LOSS = "eval_loss"
 INTERVALS = ("predicted", "low", "high", "mean_low", "mean_high")
 _CHECK_BOOTSTRAP = 50  # the check needs the point alone
 _COLUMN = "_quantity"
@@ -89,7 +90,7 @@ def quality(
     quantity = _quantity(target, numbers(trials, target.metric), unit_of_row)
     trials = trials.assign(**{_COLUMN: quantity})
     trials = trials[np.isfinite(quantity)].dropna(subset=[data, "params"])
-    sizes = {str(model): float(each) for model, each in trials.groupby("model")["params"].median().items()}
+    sizes = {str(model): float(size) for model, size in trials.groupby("model")["params"].median().items()}
     largest = trials[data].max() if len(trials) else np.nan
     kept, held = trials[trials[data] < largest], trials[trials[data] >= largest]
     fitted: dict[str, dict[str, Fit]] = {}
@@ -106,11 +107,10 @@ def quality(
         if error is not None:
             errors[name] = error
     # A law that leaves out models cannot be compared with one that has them all.
-    ranked = sorted(fitted, key=lambda name: (-len(fitted[name]), errors.get(name, np.inf), list(fitted).index(name)))
-    chosen = ranked[0] if ranked else None
-    rivals = {name: error for name, error in errors.items() if name != chosen}
-    return Quality(target, data, sizes, chosen, fitted.get(chosen, {}) if chosen else {},
-                   errors.get(chosen) if chosen else None, rivals, tuple(dict.fromkeys(why)), units)  # fmt: skip
+    chosen = min(fitted, key=lambda name: (-len(fitted[name]), errors.get(name, np.inf)), default=None)
+    fits = fitted[chosen] if chosen else {}
+    error = errors.pop(chosen, None) if chosen else None
+    return Quality(target, data, sizes, chosen, fits, error, errors, tuple(dict.fromkeys(why)), units)
 
 
 def _candidates(law: str, target: Goal) -> dict[str, bool]:
@@ -157,12 +157,12 @@ def _fits(trials: pd.DataFrame, law: str, over_all: bool, data: str, bootstrap: 
     by = None if over_all else "model"
     done = fit_law(rows, law, params="params" if over_all else None, data=data, target=_COLUMN, by=by,
                    bootstrap=bootstrap, seed=seed)  # fmt: skip
-    parts = {None: done} if isinstance(done, Fit) else {str(each.by["model"]): each for each in done.groups if each.by}
+    parts = {None: done} if isinstance(done, Fit) else {str(fit.by["model"]): fit for fit in done.groups if fit.by}
     fits: dict[str, Fit] = {}
     why = []
     for model, fit in parts.items():
         if not fit.outcome.usable:
-            why += [each["message"] for each in fit.warnings if each["code"] != "dropped_rows"]
+            why += refusals(fit)
         else:
             fits.update(dict.fromkeys(models if model is None else [model], fit))
     return fits, why
@@ -182,10 +182,9 @@ def _miss(law: Quality, held: pd.DataFrame) -> float | None:
 
 def _units(trials: pd.DataFrame, target: Goal) -> dict[str, float]:
     """Model -> its metric over what the laws are fitted to: of bits the model's own, as its tokenizer decides."""
-    models = trials["model"].astype(str)
     if target.metric in BITS:
         return bits_per_nat(trials, target.metric)
-    return dict.fromkeys(models, 100.0 if target.metric in PERCENTS else 1.0)
+    return dict.fromkeys(trials["model"].astype(str), 100.0 if target.metric in PERCENTS else 1.0)
 
 
 def _quantity(target: Goal, values: Array, units: Array | float) -> Array:
@@ -202,7 +201,15 @@ def _metric(target: Goal, values: Array, unit: float) -> Array:
     return values * unit
 
 
-LOSS = "eval_loss"
+def refusals(fit: Fit) -> list[str]:
+    """What speaks against a fit, in words: all its warnings but that of dropped rows."""
+    return [warning["message"] for warning in fit.warnings if warning["code"] != "dropped_rows"]
+
+
+def measured_metrics(trials: pd.DataFrame) -> list[str]:
+    """The measures of quality that some ok run has; of a table without a status, some run."""
+    ok = trials[trials["status"] == "ok"] if "status" in trials else trials
+    return [name for name in QUALITIES if name in ok and pd.to_numeric(ok[name], errors="coerce").notna().any()]
 
 
 def bits_per_nat(trials: pd.DataFrame, metric: str) -> dict[str, float]:
@@ -212,4 +219,4 @@ def bits_per_nat(trials: pd.DataFrame, metric: str) -> dict[str, float]:
     """
     ratio = pd.Series(numbers(trials, metric) / numbers(trials, LOSS))
     models = trials["model"].astype(str).to_numpy()
-    return {str(model): float(each) for model, each in ratio.groupby(models).median().items()}
+    return {str(model): float(bits) for model, bits in ratio.groupby(models).median().items()}

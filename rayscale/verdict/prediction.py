@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,10 @@ from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import Fit, far
 from rayscale.runs.folder import load
 from rayscale.verdict.metric_law import LOSS
+from rayscale.verdict.speedup import relative_speeds
 from rayscale.verdict.verdict import reasons
 
+ROLES = ("params", "data", "unique", "compute", "gpus", "loss", "copies")
 _ASKED = {"isoflop": ("compute",)}  # read from more columns than a prediction takes
 _SHOWN = 12  # groups named in a message
 
@@ -42,48 +44,47 @@ def predict(
     For a run, `gpus` adds `speedup` over the fewest GPUs measured: GPUs change no loss at a fixed global batch.
     Raises InputError where a size is missing or no positive number, and where no fit can say, with its reasons.
     """
-    sizes = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss,
-             "copies": copies}  # fmt: skip
-    given = {role: float(value) for role, value in sizes.items() if value is not None}
+    sizes = (params, data, unique, compute, gpus, loss, copies)
+    given = {role: float(size) for role, size in zip(ROLES, sizes, strict=True) if size is not None}
     of_run = "fits" in saved
     fit = _of_run(saved["fits"], given) if of_run else _of_table(saved, by or {})
     values, used = _values(fit, given, saved.get("options") or {})
     asked = pd.DataFrame({fit.columns[role]: [value] for role, value in values.items()})
-    found: dict[str, Any] = {str(name): float(value) for name, value in fit.predict(asked).iloc[0].items()}
+    prediction: dict[str, Any] = {str(name): float(value) for name, value in fit.predict(asked).iloc[0].items()}
     # Of the fit's own, those that bear on any prediction: not how far its held-out rows lay, nor which rows it dropped.
-    warnings = [each for each in fit.warnings if each["code"] not in ("dropped_rows", "far_extrapolation")]
-    warnings += far(found["extrapolation"])
-    found |= {"law": fit.law.name, "target": fit.target, **given, "warnings": warnings}
+    warnings = [warning for warning in fit.warnings if warning["code"] not in ("dropped_rows", "far_extrapolation")]
+    warnings += far(prediction["extrapolation"])
+    prediction |= {"law": fit.law.name, "target": fit.target, **given, "warnings": warnings}
     if fit.by:
-        found["by"] = dict(fit.by)
+        prediction["by"] = dict(fit.by)
         used |= set(fit.by)
     if of_run and gpus is not None:
-        found |= {"gpus": int(gpus), "speedup": _speedup(saved, gpus)}
+        steps = saved.get("verdict", {}).get("doubling", {}).get("gpus", {}).get("curve", [])
+        prediction |= {"gpus": int(gpus), "speedup": relative_speeds(steps).get(int(gpus))}
         used.add("gpus")
-    found["unused"] = sorted(set(given) - used)
-    return found
+    return {**prediction, "unused": sorted(set(given) - used)}
 
 
 def saved_fit(source: str) -> dict[str, Any]:
     """The object of fit.json of a run folder, or of a file that `fit --out` wrote; InputError where there is none."""
-    if "://" in source or not Path(source).is_file():
-        if source.endswith(".json") and not Path(source).is_dir():
-            message = "no such file; `rayscale fit TABLE ... --out FIT.json` writes one"
-            raise InputError(message, code="no_fit", where=source)
-        fit = load(source).fit
-        if fit is None:
-            message = f"has no fit.json yet; `rayscale report {source}` writes it"
-            raise InputError(message, code="no_fit", where=source)
+    path = Path(source)
+    if "://" not in source and path.is_file():
+        try:
+            saved = json.loads(path.read_bytes())
+            fits = saved.get("fits", saved.get("groups", [saved])) if isinstance(saved, dict) else None
+            if isinstance(fits, list) and all(isinstance(fit, dict) for fit in fits):
+                return cast(dict[str, Any], saved)
+            fault = "valid JSON, but not a saved fit"
+        except (OSError, ValueError, RecursionError) as error:
+            fault = f"not a saved fit ({str(error)[:80]}); "
+            fault += "fit a table first: rayscale fit TABLE --law NAME ... --out FIT.json"
+    elif source.endswith(".json") and not path.is_dir():
+        fault = "no such file; `rayscale fit TABLE ... --out FIT.json` writes one"
+    elif (fit := load(source).fit) is not None:
         return fit
-    try:
-        saved = json.loads(Path(source).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        mend = "fit a table first: rayscale fit TABLE --law NAME ... --out FIT.json"
-        raise InputError(f"not a saved fit ({str(error)[:80]}); {mend}", code="no_fit", where=source) from None
-    fits = saved.get("fits", saved.get("groups", [saved])) if isinstance(saved, dict) else None
-    if not isinstance(fits, list) or not all(isinstance(each, dict) for each in fits):
-        raise InputError("valid JSON, but not a saved fit", code="no_fit", where=source)
-    return saved
+    else:
+        fault = f"has no fit.json yet; `rayscale report {source}` writes it"
+    raise InputError(fault, code="no_fit", where=source)
 
 
 def parse_by(texts: Sequence[str]) -> dict[str, str]:
@@ -91,14 +92,13 @@ def parse_by(texts: Sequence[str]) -> dict[str, str]:
 
     A comma begins the next pair only where a later `=` follows it, so that values may hold commas.
     """
-    found = {}
-    for text in texts:
-        for part in re.split(r",(?=[^,=]+=)", text):
-            column, equals, value = part.partition("=")
-            if not equals:
-                raise InputError(f"found '{part}'; write COLUMN=VALUE", where="--by")
-            found[column.strip()] = value.strip()
-    return found
+    group = {}
+    for part in (part for text in texts for part in re.split(r",(?=[^,=]+=)", text)):
+        column, equals, value = part.partition("=")
+        if not equals:
+            raise InputError(f"found '{part}'; write COLUMN=VALUE", where="--by")
+        group[column.strip()] = value.strip()
+    return group
 
 
 def read_fit(saved: Mapping[str, Any]) -> Fit:
@@ -112,7 +112,7 @@ def _of_run(listed: Sequence[Mapping[str, Any]], given: Mapping[str, float]) -> 
     """The fit of a run that speaks for these sizes: the law over all models, else that of the model of this size."""
     if missing := [role for role in ("params", "data") if role not in given]:
         raise InputError("needs a number: a run's law takes both sizes", where=f"--{missing[0]}")
-    known = [read_fit(each) for each in listed if each.get("target") == LOSS]
+    known = [read_fit(saved) for saved in listed if saved.get("target") == LOSS]
     usable = [fit for fit in known if fit.outcome.usable]
     shared = [fit for fit in usable if fit.role_of("params")]
     of_size = [fit for fit in usable if (fit.by or {}).get("params") == given["params"]]
@@ -136,13 +136,13 @@ def _of_table(saved: Mapping[str, Any], by: Mapping[str, str]) -> Fit:
         if column not in columns:
             raise InputError(f"no groups by '{column}'{nearest(column, columns)} (there are: {', '.join(columns)})",
                              where="--by")  # fmt: skip
-    chosen = [each for each in groups if all(_same(each["by"].get(name), value) for name, value in by.items())]
+    chosen = [group for group in groups if all(_same(group["by"].get(name), value) for name, value in by.items())]
     if len(chosen) == 1:
         return read_fit(chosen[0])
-    names = [",".join(f"{name}={value}" for name, value in each["by"].items()) for each in chosen or groups]
+    names = [",".join(f"{name}={value}" for name, value in group["by"].items()) for group in chosen or groups]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    found = f"{len(chosen)} groups fit that" if by and chosen else "no group has that" if by else "this fit has groups"
-    message = f"{found}; name one of: {'; '.join(names[:_SHOWN])}{more}"
+    fault = f"{len(chosen)} groups fit that" if by and chosen else "no group has that" if by else "this fit has groups"
+    message = f"{fault}; name one of: {'; '.join(names[:_SHOWN])}{more}"
     raise InputError(message, code="which_group", where="--by")
 
 
@@ -161,28 +161,16 @@ def _values(fit: Fit, given: Mapping[str, float], options: Mapping[str, str]) ->
     needed = {role: column for role, column in fit.columns.items() if role in _ASKED.get(fit.law.name, (role,))}
     for role, column in needed.items():
         # A law of one input (power) may have been fitted in any column: --params N made N its only axis.
-        said = next((option for option, its in options.items() if its == column), usual_role(column))
-        named = said or role
-        if said is None and named not in given and len(fit.law.inputs) == len(given) == 1:
-            named = next(iter(given))  # nothing saved says by which name the column was given
-        if named not in given:
-            raise InputError(f"needs a number: the {fit.law.name} law takes it (column '{column}')", where=f"--{named}")
-        value, zero = given[named], role in fit.law.zero
+        saved = next((option for option, its in options.items() if its == column), usual_role(column))
+        option = saved or role
+        if saved is None and option not in given and len(fit.law.inputs) == len(given) == 1:
+            option = next(iter(given))  # nothing saved says by which name the column was given
+        if option not in given:
+            message = f"needs a number: the {fit.law.name} law takes it (column '{column}')"
+            raise InputError(message, where=f"--{option}")
+        value, zero = given[option], role in fit.law.zero
         if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
-            raise InputError(f"found {value:g}; it must be {'0 or more' if zero else 'positive'}", where=f"--{named}")
+            raise InputError(f"found {value:g}; it must be {'0 or more' if zero else 'positive'}", where=f"--{option}")
         values[role] = value
-        used.add(named)
+        used.add(option)
     return values, used
-
-
-def _speedup(saved: Mapping[str, Any], gpus: float) -> float | None:
-    """The measured ratio of speed at `gpus` over the fewest measured; None where this count was not measured."""
-    steps = saved.get("verdict", {}).get("doubling", {}).get("gpus", {}).get("curve", [])
-    ratio = 1.0
-    for step in steps:
-        if step["from"] == gpus:
-            return ratio
-        ratio *= step["value"]
-        if step["to"] == gpus:
-            return ratio
-    return None

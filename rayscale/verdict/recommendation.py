@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from rayscale.laws.fitting.observations import require_columns
 from rayscale.laws.fitting.result import far
 from rayscale.runs.fit_rows import data_column, unfit, untrained
 from rayscale.runs.folder import Run
-from rayscale.study.metrics import QUALITIES
 from rayscale.verdict.costs import Cost, costs
-from rayscale.verdict.metric_law import INTERVALS, Quality, measured, quality
+from rayscale.verdict.metric_law import INTERVALS, Quality, measured, measured_metrics, quality
+from rayscale.verdict.speedup import gpu_counts
 from rayscale.verdict.targets import Goal, Spending, parse_budget, parse_target
 
 BEYOND = 10.0  # times the largest data size measured: as far as data is searched
@@ -24,15 +24,8 @@ LIKELY = 0.5  # of new runs that should reach the target; one half is where the 
 CHANCE = 0.01  # of reaching the target: below it candidates are ordered by their prediction, as the reason is
 _PER_DECADE = 24  # data sizes tried in each factor of ten, besides those measured
 _FRONTIER = 8
+_UNKNOWN = Cost(np.nan, np.nan, None, "", 1.0)
 _NUMBERS = (*INTERVALS, "extrapolation", "probability")
-
-
-@dataclass(frozen=True)
-class Price:
-    """The price of a GPU-hour, None where the study names none."""
-
-    gpu_hour: float | None = None
-    currency: str = "USD"
 
 
 def recommend(
@@ -72,8 +65,7 @@ def recommend(
         raise InputError(f"must lie between 1 and 1000, found {beyond:g}", where="--beyond")
     if not 0 < probability < 1:
         raise InputError(f"must lie between 0 and 1, found {probability:g}", where="--probability")
-    have = [name for name in QUALITIES if name in trials.columns and _measured(trials, name)]
-    aim = parse_target(target, have)
+    aim = parse_target(target, measured_metrics(trials))
     limit = None if budget is None else parse_budget(budget, price_gpu_hour, currency)
     if "augment" not in trials.columns:
         trials = trials.assign(augment="none")
@@ -94,22 +86,26 @@ def recommend(
     good = _reach(search, aim, probability)
     answer = search[good & affordable].sort_values([cost, "extrapolation", "gpus"], kind="stable")
     row = answer.iloc[0] if len(answer) else None
-    money = Price(price_gpu_hour, currency)
+    facts = partial(_facts, price=price_gpu_hour, currency=currency)
     inside = answer[answer["extrapolation"] <= 1]
-    within = None if row is None else _facts(inside.iloc[0], money) if len(inside) else None
-    nearest = None
-    if row is None and affordable.any():
-        nearest = _facts(_nearest(search[affordable], aim, cost), money)
+    nearest = _nearest(search[affordable], aim, cost) if row is None and affordable.any() else None
     return {
         "target": {"metric": aim.metric, "reach": aim.reach, "direction": "lower" if aim.lower else "higher"},
-        **_facts(row, money),
+        **facts(row),
         "reason": None if row is not None else _reason(search, good, affordable, aim, limit, probability, beyond, cost),
-        "nearest": nearest,
-        "within_data": within,
+        "nearest": None if nearest is None else facts(nearest),
+        "within_data": facts(inside.iloc[0]) if len(inside) else None,
         "budget": None if limit is None else {"amount": limit.amount, "unit": limit.unit},
         "basis": _basis(metric_law, prices, row),
-        "frontier": [_facts(step, money) for _, step in _frontier(search, aim, cost, row).iterrows()],
-        "searched": _searched(search, rows, data, beyond),
+        "frontier": [facts(step) for _, step in _frontier(search, aim, cost, row).iterrows()],
+        "searched": {
+            "models": sorted(search["model"].unique()),
+            "gpus": gpu_counts(search),
+            "data": [float(search["data"].min()), float(search["data"].max())],
+            "data_unit": data,
+            "largest_measured": float(rows[data].max()),
+            "beyond": beyond,
+        },
         "unknown": _unknown(trials, metric_law, prices, row, cost),
         "warnings": _warnings(metric_law, row),
     }
@@ -119,12 +115,12 @@ def recommend_run(run: Run, target: str, **options: Any) -> dict[str, Any]:
     """`recommend` for a run folder, with its data axis, its prices, its sharing of GPUs and its plan's estimates."""
     plan = run.plan if run.store.exists("plan.json") else {}
     price = plan.get("prices") or {}
-    asked = pd.DataFrame(plan.get("trials") or [])
-    if len(asked):
-        asked["model"] = [each.get("name") if isinstance(each, Mapping) else each for each in asked["model"]]
+    planned = pd.DataFrame(plan.get("trials") or [])
+    if len(planned):
+        planned["model"] = [model.get("name") if isinstance(model, Mapping) else model for model in planned["model"]]
     return recommend(
         run.judged_trials, target, data=plan.get("data_axis"), price_gpu_hour=price.get("gpu_hour"),
-        currency=price.get("currency") or "USD", planned=asked if "gpu_seconds" in asked.columns else None,
+        currency=price.get("currency") or "USD", planned=planned if "gpu_seconds" in planned.columns else None,
         share=1 / (plan.get("machine") or {}).get("trials_per_gpu", 1), **options,
     )  # fmt: skip
 
@@ -138,10 +134,6 @@ def _nearest(search: pd.DataFrame, aim: Goal, cost: str) -> pd.Series:
     return sure.sort_values(["order", "far", cost], ascending=[False, True, True]).iloc[0]
 
 
-def _measured(trials: pd.DataFrame, metric: str) -> bool:
-    return bool(pd.to_numeric(trials.loc[trials["status"] == "ok", metric], errors="coerce").notna().any())
-
-
 def _candidates(
     trials: pd.DataFrame, rows: pd.DataFrame, metric_law: Quality, prices: Mapping[tuple[str, int], Cost], data: str,
     beyond: float,
@@ -152,7 +144,7 @@ def _candidates(
     """
     rows = rows.dropna(subset=[data, "params"])
     sizes = rows[data].astype(float)
-    counts = sorted(int(each) for each in trials.loc[trials["status"] == "ok", "gpus"].dropna().unique())
+    counts = gpu_counts(trials[trials["status"] == "ok"])
     parts = []
     for model, trials_of_model in rows.groupby("model", sort=True):
         cells = trials_of_model.groupby("data_requested")
@@ -169,14 +161,14 @@ def _candidates(
         frame = frame.reset_index(drop=True).astype(float)
         params = float(trials_of_model["params"].median())
         for gpus in counts:
-            price = prices.get((str(model), gpus))
-            seconds = np.full(len(tried), np.nan) if price is None else price.seconds(tried)
+            price = prices.get((str(model), gpus), _UNKNOWN)
+            hours = price.seconds(tried) / 3600
+            spread = np.exp(np.nan if price.spread is None else price.spread)
             parts.append(
                 frame.assign(
-                    model=str(model), params=params, data=tried, gpus=gpus, gpu_hours=seconds / 3600,
-                    share=1.0 if price is None else price.share,
-                    spread=np.nan if price is None or price.spread is None else price.spread,
-                    cost_basis="" if price is None else price.basis,
+                    model=str(model), params=params, data=tried, gpus=gpus, share=price.share, cost_basis=price.basis,
+                    gpu_hours=hours, gpu_hours_low=hours / spread, gpu_hours_high=hours * spread,
+                    hours=hours / gpus / price.share,
                     # Without any times: parameters x data, in proportion to the compute of one pass.
                     work=params * tried * (1 + 1e-9 * gpus),
                     runs=pd.Series([ran.get(size) for size in tried], dtype=object),
@@ -225,31 +217,19 @@ def _frontier(search: pd.DataFrame, aim: Goal, cost: str, chosen: pd.Series | No
     return front
 
 
-def _facts(row: pd.Series | None, prices: Price) -> dict[str, Any]:
+def _facts(row: pd.Series | None, price: float | None, currency: str) -> dict[str, Any]:
     """One allocation as JSON; every value is None without a row."""
-    names = (*_NUMBERS, "allocation", "share", "gpu_hours", "gpu_hours_low", "gpu_hours_high", "hours", "measured")
+    costs = ("gpu_hours", "gpu_hours_low", "gpu_hours_high", "hours")
+    facts: dict[str, Any] = dict.fromkeys((*_NUMBERS, "allocation", "share", *costs, "measured", "money"))
     if row is None:
-        return {**dict.fromkeys(names), "money": None}
-    hours = _plain(row["gpu_hours"])
-    spread = _plain(row["spread"])
-    between = None if hours is None or spread is None else (hours * np.exp(-spread), hours * np.exp(spread))
-    return {
-        **{name: _plain(row[name]) for name in _NUMBERS},
-        "allocation": {"model": row["model"], "params": int(row["params"]), "data": round(float(row["data"])),
-                       "gpus": int(row["gpus"])},
-        "share": float(row["share"]),
-        "gpu_hours": hours,
-        "gpu_hours_low": None if between is None else float(between[0]),
-        "gpu_hours_high": None if between is None else float(between[1]),
-        "hours": None if hours is None else hours / int(row["gpus"]) / float(row["share"]),
-        "measured": row["runs"],
-        "money": None if hours is None or prices.gpu_hour is None
-        else {"value": hours * prices.gpu_hour, "unit": prices.currency},
-    }  # fmt: skip
-
-
-def _plain(value: Any) -> float | None:
-    return float(value) if value is not None and np.isfinite(value) else None
+        return facts
+    for name in (*_NUMBERS, "share", *costs):
+        facts[name] = float(row[name]) if np.isfinite(row[name]) else None
+    sizes = {"params": int(row["params"]), "data": round(float(row["data"])), "gpus": int(row["gpus"])}
+    facts |= {"allocation": {"model": row["model"], **sizes}, "measured": row["runs"]}
+    if price is not None and facts["gpu_hours"] is not None:
+        facts["money"] = {"value": facts["gpu_hours"] * price, "unit": currency}
+    return facts
 
 
 def _reason(
@@ -273,26 +253,13 @@ def _reason(
 def _basis(metric_law: Quality, prices: Mapping[tuple[str, int], Cost], row: pd.Series | None) -> dict[str, Any]:
     cost = row["cost_basis"] if row is not None else next(iter(prices.values())).basis if prices else ""
     fit = metric_law.fits.get(row["model"]) if row is not None else next(iter(metric_law.fits.values()), None)
-    weights = (
-        None if fit is None or fit.weights is None else {law: weight for law, weight in fit.weights.items() if weight}
-    )
+    weights = None if fit is None else fit.weights
     return {
         "law": metric_law.law,
-        "weights": weights,
+        "weights": weights and {law: weight for law, weight in weights.items() if weight},
         "held_out_error": metric_law.error,
         "rivals": dict(metric_law.rivals),
         "cost": cost or None,
-    }
-
-
-def _searched(search: pd.DataFrame, rows: pd.DataFrame, data: str, beyond: float) -> dict[str, Any]:
-    return {
-        "models": sorted(search["model"].unique()),
-        "gpus": sorted(int(each) for each in search["gpus"].unique()),
-        "data": [float(search["data"].min()), float(search["data"].max())],
-        "data_unit": data,
-        "largest_measured": float(rows[data].max()),
-        "beyond": beyond,
     }
 
 
@@ -301,27 +268,23 @@ def _unknown(
 ) -> list[str]:
     """What cannot be known from these trials, in sentences."""
     ok = trials[trials["status"] == "ok"]
+    models, counts, timed = sorted(ok["model"].unique()), gpu_counts(ok), {model for model, _ in prices}
     unknown = []
     if not metric_law.fits:
-        unknown.append(
-            f"No law could be fitted, so only measured allocations are compared: {'; '.join(metric_law.why)}"
-        )
+        why = "; ".join(metric_law.why)
+        unknown.append(f"No law could be fitted, so only measured allocations are compared: {why}")
     elif missing := sorted(set(metric_law.sizes) - set(metric_law.fits)):
         unknown.append(f"{', '.join(missing)}: no law, so only its measured cells count")
     if cost == "work":
         unknown.append("No run was timed, so costs are unknown; allocations are ordered by parameters x data")
-    elif unpriced := sorted({model for model in ok["model"].unique() if not any(key[0] == model for key in prices)}):
-        unknown.append(f"{', '.join(unpriced)}: never timed, so left out")
-    if ok["gpus"].nunique() < 2:
+    elif untimed := [model for model in models if model not in timed]:
+        unknown.append(f"{', '.join(untimed)}: never timed, so left out")
+    unpriced = [f"{model} on {gpus} GPUs" for model in models for gpus in counts
+                if model in timed and (model, gpus) not in prices]  # fmt: skip
+    if len(counts) < 2:
         unknown.append("Only one GPU count was run, so the cost of more GPUs is unknown")
-    else:
-        unpriced = [
-            f"{model} on {gpus} GPUs" for model in sorted(ok["model"].unique())
-            for gpus in sorted(int(each) for each in ok["gpus"].dropna().unique())
-            if any(key[0] == model for key in prices) and (model, gpus) not in prices
-        ]  # fmt: skip
-        if unpriced:
-            unknown.append(f"{', '.join(unpriced[:4])}: not run, and not derivable from other runs' speeds")
+    elif unpriced:
+        unknown.append(f"{', '.join(unpriced[:4])}: not run, and not derivable from other runs' speeds")
     if metric_law.fits and metric_law.error is None:
         unknown.append("The law could not be tested on an unseen data size")
     if row is not None and not np.isfinite(row["probability"]):
@@ -337,9 +300,8 @@ def _unknown(
 
 
 def _warnings(metric_law: Quality, row: pd.Series | None) -> list[dict[str, str]]:
-    fits: Sequence[Any] = list({id(fit): fit for fit in metric_law.fits.values()}.values())
-    if row is not None and row["model"] in metric_law.fits:
-        fits = [metric_law.fits[row["model"]]]
-    pairs = [(warning["code"], warning["message"]) for fit in fits for warning in fit.warnings]
+    fits = metric_law.fits
+    chosen = [fits[row["model"]]] if row is not None and row["model"] in fits else fits.values()
+    pairs = [(warning["code"], warning["message"]) for fit in chosen for warning in fit.warnings]
     warnings = [{"code": code, "message": text} for code, text in dict.fromkeys(pairs) if code != "dropped_rows"]
     return [*warnings, *far(row["extrapolation"])] if row is not None else warnings

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from scipy import stats
 from rayscale.runs.trial import cell_without
 
 _SAME = cell_without("gpus")
+MARGIN = 0.01  # a relative change below one percent is below what two seeds of one fine-tune differ by
 
 
 def amount(interval: Iterable[float | None], unit: str, **more: Any) -> dict[str, Any]:
@@ -32,38 +32,45 @@ def mean_interval(values: NDArray[np.float64]) -> tuple[float, float | None, flo
     return mean, mean - half, mean + half
 
 
-def _pairs(rows: pd.DataFrame, column: str, fewer: int, more: int) -> pd.DataFrame:
-    """Log of `column` at `more` GPUs over that at `fewer`, one row per pair: model, params, log_ratio."""
-    positive = rows[column].astype(float).gt(0) & rows[column].astype(float).lt(np.inf)
-    rows = rows[positive & rows["params"].notna()]
-    sides = [rows[rows["gpus"] == gpus].groupby(_SAME, dropna=False) for gpus in (fewer, more)]
-    before, after = (side[column].mean().astype(float) for side in sides)
-    both = before.index.intersection(after.index)
-    return pd.DataFrame(
-        {
-            "model": both.get_level_values("model"),
-            "params": sides[0]["params"].max().reindex(both).to_numpy(dtype=float),
-            "log_ratio": np.log(after.reindex(both).to_numpy() / before.reindex(both).to_numpy()),
-        }
-    )
+def changed(interval: Iterable[float | None], change: Callable[[float], Any]) -> list[float | None]:
+    """Value and ends of an interval on another scale; what is unknown stays None."""
+    return [None if end is None else float(change(end)) for end in interval]
+
+
+def timed_alone(trials: pd.DataFrame) -> pd.DataFrame:
+    """Ok rows that had the machine to themselves: others measure how runs disturb each other."""
+    speed = trials["examples_per_second"].astype(float)
+    timed = speed.gt(0) & speed.lt(np.inf) & trials["params"].notna() & trials["gpus"].notna()
+    return trials[(trials["status"] == "ok") & trials["exclusive"].eq(True).fillna(False) & timed]
+
+
+def gpu_counts(rows: pd.DataFrame) -> list[int]:
+    """The GPU counts of the rows, ascending."""
+    return sorted(int(gpus) for gpus in rows["gpus"].dropna().unique())
+
+
+def speed_pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Runs equal in all but GPUs, at neighbouring GPU counts: model, params, from, to, and the log ratio of speeds."""
+    cells = rows.groupby([*_SAME, "gpus"], dropna=False)[["examples_per_second", "params"]].mean()
+    cells = cells.astype(float).reset_index().astype({"gpus": float})
+    following = dict(pairwise(sorted(cells["gpus"].unique())))
+    fewer = cells.assign(to=cells["gpus"].map(following).astype(float)).dropna(subset="to")
+    pairs = fewer.merge(cells.rename(columns={"gpus": "to"}), on=[*_SAME, "to"], suffixes=("", "_more"))
+    ratio = pairs["examples_per_second_more"] / pairs["examples_per_second"]
+    return pairs.rename(columns={"gpus": "from"}).assign(log_ratio=np.log(ratio))
 
 
 def speed_steps(trials: pd.DataFrame) -> list[dict[str, Any]]:
     """The paired ratio of examples per second between every two neighbouring GPU counts, ascending.
 
-    Only rows that ran `exclusive`ly count: others measure how runs disturb each other. Each step: `from`, `to` (GPUs),
-    value, low, high (geometric mean over pairs), `pairs`, `models`: the mean ratio of each model by itself (model,
-    params, value), the smallest model first, and `largest_model`, the last of these ratios.
+    Each step: `from`, `to` (GPUs), value, low, high (geometric mean over pairs of runs that were `timed_alone`),
+    `pairs`, `models`: the mean ratio of each model by itself (model, params, value), the smallest model first, and
+    `largest_model`, the last of these ratios.
     """
-    rows = trials[(trials["status"] == "ok") & trials["exclusive"].eq(True).fillna(False)]
-    counts = sorted(int(gpus) for gpus in rows["gpus"].dropna().unique())
     steps = []
-    for fewer, more in pairwise(counts):
-        pairs = _pairs(rows, "examples_per_second", fewer, more)
-        if not len(pairs):
-            continue
-        logs = mean_interval(pairs["log_ratio"].to_numpy())
-        ratios = [None if log is None else float(np.exp(log)) for log in logs]
+    for ends, pairs in speed_pairs(timed_alone(trials)).groupby(["from", "to"]):
+        fewer, more = map(int, cast(tuple[float, float], ends))
+        ratios = changed(mean_interval(pairs["log_ratio"].to_numpy()), np.exp)
         by_model = pairs.groupby(["params", "model"])["log_ratio"].mean()  # sorted by size
         models = [{"model": model, "params": float(params), "value": float(np.exp(mean))}
                   for params, model, mean in by_model.reset_index().itertuples(index=False)]  # fmt: skip
@@ -72,15 +79,23 @@ def speed_steps(trials: pd.DataFrame) -> list[dict[str, Any]]:
     return steps
 
 
+def relative_speeds(steps: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """GPU count -> speed over that at the fewest, as far as the `speed_steps` lead on from each other."""
+    speeds = {step["from"]: 1.0 for step in steps[:1]}
+    for step in steps:
+        if step["from"] in speeds:
+            speeds[step["to"]] = speeds[step["from"]] * step["value"]
+    return speeds
+
+
 def quality_change(trials: pd.DataFrame) -> dict[str, Any] | None:
-    """Paired change of eval_loss from the fewest to more GPUs, as `Equivalence.to_json`; None without a pair.
+    """`paired_change` of eval_loss from the fewest to more GPUs; None without a pair.
 
     The global batch is the same at every count, so it should be nothing but rounding, and the chance of dropout.
     """
     loss = trials["eval_loss"].astype(float)
     rows = trials[(trials["status"] == "ok") & loss.gt(0) & loss.lt(np.inf)]
-    change = pair(rows, "eval_loss", "gpus", tuple(_SAME), MARGIN)
-    return None if change is None else change.to_json()
+    return paired_change(rows, "eval_loss", "gpus", _SAME)
 
 
 def gpu_gain(trials: pd.DataFrame) -> dict[str, Any]:
@@ -104,36 +119,15 @@ def gpu_gain(trials: pd.DataFrame) -> dict[str, Any]:
     return amount((None, None, None), "times", note=note, curve=steps, quality=quality)
 
 
-MARGIN = 0.01  # a relative change below one percent is below what two seeds of one fine-tune differ by
+def paired_change(
+    rows: pd.DataFrame, quality: str, gpus: str, same: Sequence[str], margin: float = MARGIN
+) -> dict[str, Any] | None:
+    """The mean change of quality, in percent, from the fewest GPUs to more, over runs that agree in `same`.
 
-
-@dataclass(frozen=True)
-class Equivalence:
-    """The paired change of quality with more GPUs, relative (0.01 is 1%), and whether it is none.
-
-    `low`, `high`: 95%. `verdict`: equivalent (two one-sided tests at 5% put it inside the margin), different (zero lies
-    outside the 95% interval and it is not equivalent), undecided. `smallest_margin`: the least that could be claimed.
+    value, low, high, `pairs`, `margin`, `p_value`; `verdict`: equivalent (two one-sided tests at 5% put it inside the
+    margin), different (zero lies outside the 95% interval and it is not equivalent), undecided; `smallest_margin`: the
+    least that could be claimed. None without a pair.
     """
-
-    value: float
-    low: float | None
-    high: float | None
-    pairs: int
-    margin: float
-    p_value: float | None
-    smallest_margin: float | None
-    verdict: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The change as the verdict holds it: value, low, high and margins in percent."""
-        shares = (self.value, self.low, self.high, self.margin, self.smallest_margin)
-        value, low, high, margin, smallest = (None if share is None else 100 * share for share in shares)
-        return amount((value, low, high), "%", pairs=self.pairs, margin=margin, p_value=self.p_value,
-                      verdict=self.verdict, smallest_margin=smallest)  # fmt: skip
-
-
-def pair(rows: pd.DataFrame, quality: str, gpus: str, same: tuple[str, ...], margin: float) -> Equivalence | None:
-    """The mean relative change from the fewest GPUs to more, over runs that are the same in all else."""
     changes = []
     for _, group in rows.groupby(list(same), dropna=False):
         by_gpus = group.groupby(gpus)[quality].mean().astype(float).sort_index()
@@ -142,20 +136,16 @@ def pair(rows: pd.DataFrame, quality: str, gpus: str, same: tuple[str, ...], mar
     if not changes:
         return None
     logs, n = np.array(changes), len(changes)
-    mean = float(logs.mean())
-    if n < 2:
-        return Equivalence(float(np.expm1(mean)), None, None, n, margin, None, None, "undecided")
-    error = float(logs.std(ddof=1)) / n**0.5
-    half, inner = (float(stats.t.ppf(level, n - 1)) * error for level in (0.975, 0.95))
-    # Two one-sided tests (Schuirmann 1987): equivalent where the 90% interval lies inside the margin.
-    bounds = np.log([1 - margin, 1 + margin])
-    if error > 0:
-        p_value = float(
-            max(stats.t.cdf((mean - bounds[1]) / error, n - 1), stats.t.sf((mean - bounds[0]) / error, n - 1))
-        )
-    else:
-        p_value = 0.0 if bounds[0] < mean < bounds[1] else 1.0
-    smallest = float(max(abs(np.expm1(mean - inner)), abs(np.expm1(mean + inner))))
-    verdict = "equivalent" if p_value < 0.05 else "undecided" if abs(mean) <= half else "different"
-    low, high = (float(np.expm1(mean + sign * half)) for sign in (-1, 1))
-    return Equivalence(float(np.expm1(mean)), low, high, n, margin, p_value, smallest, verdict)
+    mean, low, high = mean_interval(logs)
+    p_value = smallest = None
+    verdict = "undecided"
+    if low is not None and high is not None:
+        error = max(float(logs.std(ddof=1)) / n**0.5, 1e-300)  # equal changes leave no error to divide by
+        # Two one-sided tests (Schuirmann 1987): equivalent where the 90% interval lies inside the margin.
+        beyond = max(np.log(1 - margin) - mean, mean - np.log(1 + margin))
+        p_value = float(stats.t.cdf(beyond / error, n - 1))
+        half = stats.t.ppf(0.95, n - 1) * error
+        smallest = 100 * float(np.abs(np.expm1([mean - half, mean + half])).max())
+        verdict = "equivalent" if p_value < 0.05 else "undecided" if low <= 0 <= high else "different"
+    return amount(changed((mean, low, high), lambda log: 100 * np.expm1(log)), "%", pairs=n, margin=100 * margin,
+                  p_value=p_value, verdict=verdict, smallest_margin=smallest)  # fmt: skip

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,11 @@ class Table:
     name: str
     lines: tuple[int, ...] | None = None
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        return [str(name) for name in self.rows.columns]
+
     def place(self, row: int) -> str:
         """`runs.csv:7` or `runs.parquet: row 5`."""
         return f"{self.name}: row {row}" if self.lines is None else f"{self.name}:{self.lines[row]}"
@@ -47,41 +53,41 @@ class Table:
 
 def read_table(path: str | Path) -> Table:
     """The table in a file, its kind told by the suffix; raises TableError for anything that is not a table of rows."""
-    place = Path(path)
-    suffix = place.suffix.lower()
+    place, name = Path(path), str(path)
     if place.is_dir():
-        raise TableError("is a folder, and neither a run folder nor a table", code="no_table", where=str(path))
+        raise TableError("is a folder, and neither a run folder nor a table", code="no_table", where=name)
     if not place.exists():
-        beside = sorted(each.name for each in place.parent.iterdir()) if place.parent.is_dir() else []
-        raise TableError(f"no such file{nearest(place.name, beside)}", code="no_table", where=str(path))
-    if suffix not in SUFFIXES:
-        found = f"'{suffix}'" if suffix else "a name without suffix"
-        fix = f"save the table as one of {', '.join(SUFFIXES)}"
-        raise TableError(
-            f"found {found}, which is not a readable kind of table; {fix}", code="wrong_file_type", where=str(path)
-        )
+        beside = sorted(file.name for file in place.parent.iterdir()) if place.parent.is_dir() else []
+        raise TableError(f"no such file{nearest(place.name, beside)}", code="no_table", where=name)
+    suffix = _suffix(path, SUFFIXES, f"save the table as one of {', '.join(SUFFIXES)}")
     try:
         if suffix in _PARQUET:
-            table = Table(_parquet(place), str(path))
+            table = Table(_parquet(place), name)
         elif suffix in _JSON_LINES:
-            table = _json_lines(str(path), _text(place))
+            table = _json_lines(name, _text(place))
         else:
-            table = _delimited(str(path), _text(place), _DELIMITED[suffix])
+            table = _delimited(name, _text(place), _DELIMITED[suffix])
     except OSError as error:
-        raise TableError(f"cannot be read: {error.strerror or error}", code="no_table", where=str(path)) from error
+        raise TableError(f"cannot be read: {error.strerror or error}", code="no_table", where=name) from error
     if not len(table.rows):
-        raise TableError("the table has no rows", code="empty_table", where=str(path))
+        raise TableError("the table has no rows", code="empty_table", where=name)
     return table
 
 
 def check_writable(path: str | Path) -> None:
     """Raises TableError, before any work, for a suffix that `write_table` does not write and for a missing folder."""
-    place = Path(path)
-    if (suffix := place.suffix.lower()) not in (".csv", *_PARQUET):
-        found = f"'{suffix}'" if suffix else "a name without suffix"
-        raise TableError(f"found {found}; name a .csv or .parquet file", code="wrong_file_type", where=str(path))
-    if not place.absolute().parent.is_dir():
+    _suffix(path, (".csv", *_PARQUET), "name a .csv or .parquet file")
+    if not Path(path).absolute().parent.is_dir():
         raise TableError("its folder does not exist; make it first", code="not_writable", where=str(path))
+
+
+def _suffix(path: str | Path, known: Sequence[str], fix: str) -> str:
+    """The suffix of a table's file; raises TableError with the fix where it is not a known one."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in known:
+        kind = f"'{suffix}'" if suffix else "a name without suffix"
+        raise TableError(f"found {kind}, not a known kind of table; {fix}", code="wrong_file_type", where=str(path))
+    return suffix
 
 
 def write_table(rows: pd.DataFrame, path: str | Path) -> None:
@@ -97,12 +103,11 @@ def write_table(rows: pd.DataFrame, path: str | Path) -> None:
 
 def check_columns(table: Table, asked: Mapping[str, str | None]) -> None:
     """Raises TableError for the first option (`--params` -> column) whose column is missing or holds no numbers."""
-    known = [str(name) for name in table.rows.columns]
     for option, column in asked.items():
         if column is None:
             continue
-        if column not in known:
-            raise missing_column(column, known, f"{table.name}: {option}")
+        if column not in table.columns:
+            raise missing_column(column, table.columns, f"{table.name}: {option}")
         values = table.rows[column]
         if values.dtype.kind in "iuf":
             continue
@@ -112,7 +117,7 @@ def check_columns(table: Table, asked: Mapping[str, str | None]) -> None:
             raise TableError(message, code="not_numbers", where=f"{table.name}: {option}")
         for row, value in enumerate(values.tolist()):
             if not _is_number(value):
-                message = f"{option} column '{column}' must hold numbers; found {_short(value)}; {_fix(value)}"
+                message = f"{option} column '{column}' must hold numbers; found {reprlib.repr(value)}; {_fix(value)}"
                 raise TableError(message, code="not_numbers", where=table.place(row))
 
 
@@ -120,24 +125,20 @@ def check_query(table: Table, query: str | None, option: str) -> None:
     """Raises TableError for a pandas query that is wrong, names an unknown column, or is no yes or no for each row."""
     if query is None:
         return
-    rows, known = table.rows.reset_index(drop=True), [str(name) for name in table.rows.columns]
+    rows = table.rows.reset_index(drop=True)
     fix = "write a pandas query such as 'N > 1e6 and split == \"train\"' (a name with spaces in backticks)"
     try:
-        found = rows.eval(query)
+        chosen = rows.eval(query)
     except Exception as error:  # pandas lets whatever its parser meets escape
-        if (undefined := getattr(error, "name", None)) is None:
-            undefined = re.search(r"name '(\w+)' is not defined", str(error))
-            undefined = undefined and undefined.group(1)
-        if undefined:
-            what = f"no column '{undefined}'{nearest(undefined, known)} (it has: {listed(known)})"
-        else:
-            what = f"{str(error).splitlines()[0][:120] if str(error) else type(error).__name__}; {fix}"
+        what = f"{str(error).splitlines()[0][:120] if str(error) else type(error).__name__}; {fix}"
+        if undefined := re.search(r"name '(\w+)' is not defined", str(error)):
+            what = missing_column(undefined[1], table.columns, "").message
     else:
-        if isinstance(found, pd.Series) and found.dtype.kind == "b" and len(found) == len(rows):
+        if isinstance(chosen, pd.Series) and chosen.dtype.kind == "b" and len(chosen) == len(rows):
             return
         what = f"this is not a condition that is true or false for each row; {fix}"
     if re.search(r"(?<![=<>!])=(?!=)", query):
-        what = f"'=' compares nothing; write '=='. Columns: {listed(known)}"
+        what = f"'=' compares nothing; write '=='. Columns: {listed(table.columns)}"
     raise TableError(f"'{query}': {what}", code="wrong_query", where=f"{table.name}: {option}")
 
 
@@ -174,11 +175,6 @@ def _fix(value: Any) -> str:
     return "correct it, or leave the field empty"
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:36]}...'"
-
-
 def _text(place: Path) -> str:
     content = place.read_bytes()
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -191,8 +187,8 @@ def _text(place: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        found = f"found byte 0x{content[error.start]:02x}, which is not UTF-8; save the file as UTF-8"
-        raise TableError(found, code="bad_encoding", where=f"{place}:{line}") from error
+        message = f"found byte 0x{content[error.start]:02x}, which is not UTF-8; save the file as UTF-8"
+        raise TableError(message, code="bad_encoding", where=f"{place}:{line}") from error
 
 
 def _delimited(name: str, text: str, separator: str) -> Table:
@@ -200,10 +196,7 @@ def _delimited(name: str, text: str, separator: str) -> Table:
     if separator == "," and "," not in first:  # spreadsheets of many countries write semicolons
         separator = next((sign for sign in ";\t" if sign in first), separator)
     header, lines = _shape(name, text, separator)
-    twice = next((column for column in header if header.count(column) > 1), None)
-    if twice is not None:
-        message = f"{header.count(twice)} columns are called '{twice}'; rename all but one"
-        raise TableError(message, code="ambiguous_column", where=f"{name}:1")
+    _check_unique(header, f"{name}:1")
     if not lines:
         return Table(pd.DataFrame(columns=header), name, ())
     rows = pd.read_csv(io.StringIO(text, newline=""), sep=separator, index_col=False, low_memory=False)
@@ -217,26 +210,29 @@ def _shape(name: str, text: str, separator: str) -> tuple[list[str], list[int]]:
     header: list[str] = []
     lines: list[int] = []
     line = 1
-    while True:
-        try:
-            fields = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            message = f"this row does not parse ({error}); close its quotes and double inner ones"
-            raise TableError(message, code="bad_row", where=f"{name}:{line}") from error
-        if fields and not header:
-            header = fields
-        elif fields:
-            if len(fields) != len(header):
-                found = f"{len(fields)} fields where the header has {len(header)}"
-                message = f"{found}; quote fields that hold the separator, or fix the row"
+    try:
+        for fields in reader:
+            header = header or fields
+            if fields and len(fields) != len(header):
+                counts = f"{len(fields)} fields where the header has {len(header)}"
+                message = f"{counts}; quote fields that hold the separator, or fix the row"
                 raise TableError(message, code="bad_row", where=f"{name}:{line}")
-            lines.append(line)
-        line = reader.line_num + 1
+            if fields:
+                lines.append(line)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        message = f"this row does not parse ({error}); close its quotes and double inner ones"
+        raise TableError(message, code="bad_row", where=f"{name}:{line}") from error
     if not header:
         raise TableError("the file is empty", code="empty_table", where=name)
-    return header, lines
+    return header, lines[1:]
+
+
+def _check_unique(columns: list[str], where: str) -> None:
+    twice = next((column for column in columns if columns.count(column) > 1), None)
+    if twice is not None:
+        message = f"{columns.count(twice)} columns are called '{twice}'; rename all but one"
+        raise TableError(message, code="ambiguous_column", where=where)
 
 
 def _json_lines(name: str, text: str) -> Table:
@@ -245,14 +241,14 @@ def _json_lines(name: str, text: str) -> Table:
         if not raw.strip():
             continue
         try:
-            value = json.loads(raw)
+            record = json.loads(raw)
+            fault = "" if isinstance(record, dict) else f"found JSON of type {type(record).__name__}"
         except (ValueError, RecursionError) as error:
-            message = f"not JSON ({error}); write one JSON object on each line"
-            raise TableError(message, code="bad_row", where=f"{name}:{line}") from error
-        if not isinstance(value, dict):
-            message = f"found JSON of type {type(value).__name__}; write one JSON object on each line"
+            fault = f"not JSON ({error})"
+        if fault:
+            message = f"{fault}; write one JSON object on each line"
             raise TableError(message, code="bad_row", where=f"{name}:{line}")
-        records.append({key: math.nan if each is None else each for key, each in value.items()})
+        records.append({key: math.nan if value is None else value for key, value in record.items()})
         lines.append(line)
     return Table(pd.DataFrame(records), name, tuple(lines))
 
@@ -263,16 +259,12 @@ def _parquet(place: Path) -> pd.DataFrame:
 
     try:
         with pq.ParquetFile(place, page_checksum_verification=True) as file:
-            found = file.read()
-            found.validate(full=True)
+            table = file.read()
+            table.validate(full=True)
             # Without pandas' own metadata every column comes back as a column, a former index too.
-            rows = found.replace_schema_metadata(None).to_pandas()
+            rows = table.replace_schema_metadata(None).to_pandas()
     except (pa.ArrowException, OSError, MemoryError, UnicodeError, OverflowError, ValueError) as error:
         message = f"damaged, or not a parquet file ({str(error)[:200]}); write it again from its source"
         raise TableError(message, code="damaged_file", where=str(place)) from error
-    names = found.column_names
-    twice = next((column for column in names if names.count(column) > 1), None)
-    if twice is not None:
-        raise TableError(f"several columns are called '{twice}'; rename all but one", code="ambiguous_column",
-                         where=str(place))  # fmt: skip
+    _check_unique(table.column_names, str(place))
     return rows

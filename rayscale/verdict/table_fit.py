@@ -23,7 +23,8 @@ from rayscale.runs.fit_rows import data_column, unfit
 from rayscale.runs.folder import Run, load
 from rayscale.system.disk import write_file
 from rayscale.system.failures import error_json
-from rayscale.verdict.metric_law import LOSS
+from rayscale.verdict.metric_law import LOSS, refusals
+from rayscale.verdict.prediction import ROLES
 from rayscale.verdict.table_files import (
     Table,
     check_columns,
@@ -35,7 +36,6 @@ from rayscale.verdict.table_files import (
     write_table,
 )
 
-ROLES = ("params", "data", "unique", "compute", "gpus", "loss", "copies")
 SPEED = "examples_per_second"
 
 
@@ -55,13 +55,17 @@ class FitRequest:
 
 @dataclass(frozen=True, eq=False)
 class TableFit:
-    """A fit with the table it is of: `fits` one per group (one without groups), `found` what fit_law returned."""
+    """What `fit_law` made of a table, and that table."""
 
     source: str
     table: Table
     asked: FitRequest
-    found: Any
-    fits: tuple[Any, ...]
+    fitted: Any
+
+    @property
+    def fits(self) -> tuple[Any, ...]:
+        """One fit per group; one without groups."""
+        return self.fitted.groups if isinstance(self.fitted, GroupedFit) else (self.fitted,)
 
     @property
     def refused(self) -> bool:
@@ -70,7 +74,7 @@ class TableFit:
 
     def to_json(self) -> dict[str, Any]:
         """The object of `fit --json` (INTERFACE); with `error` beside it where every fit was refused."""
-        saved: dict[str, Any] = self.found.to_json()
+        saved: dict[str, Any] = self.fitted.to_json()
         # Which option named which column: a law of one input takes it by any name, and `predict` must know by which.
         saved["options"] = dict(self.asked.columns)
         if self.refused:
@@ -81,10 +85,11 @@ class TableFit:
         """Why nothing could be fitted, as the error that ends the command."""
         reasons: dict[str, list[str]] = {}
         for fit in self.fits:
-            messages = [warning["message"] for warning in fit.warnings if warning["code"] != "dropped_rows"]
-            dropped = _dropped_text(fit.rows_dropped)
-            text = "; ".join(messages) + (f" ({dropped})" if dropped else "")
-            reasons.setdefault(text, []).append(_group_name(fit))
+            counts = Counter(entry["reason"] for entry in fit.rows_dropped)
+            dropped = ", ".join(f"{number} rows dropped: {reason}" for reason, number in counts.items())
+            text = "; ".join(refusals(fit)) + (f" ({dropped})" if dropped else "")
+            group = ", ".join(f"{column} {value}" for column, value in (fit.by or {}).items())
+            reasons.setdefault(text, []).append(group)
         texts = [f"{', '.join(filter(None, names[:3]))}: {text}".removeprefix(": ") for text, names in reasons.items()]
         more = f" (and {len(texts) - 3} more groups)" if len(texts) > 3 else ""
         failed = all(fit.outcome is Outcome.FAILED for fit in self.fits)
@@ -105,9 +110,9 @@ class TableFit:
         if self.asked.where:
             wanted &= select(rows, self.asked.where, "where")
         held = rows[wanted]
-        known = [fit.predictions for fit in self.fits if fit.predictions is not None]
-        parts = [each[list(PREDICTED)] for each in known if len(each)]
-        left = held.index.difference(pd.Index(np.concatenate([each.index for each in parts]) if parts else []))
+        known = [fit.predictions for fit in self.fits if fit.predictions is not None and len(fit.predictions)]
+        parts = [predictions[list(PREDICTED)] for predictions in known]
+        left = held.index.difference(pd.Index(np.concatenate([part.index for part in parts]) if parts else []))
         parts += [part for fit in self.fits if (part := self._unmeasured(fit, held.loc[left])) is not None]
         predicted = pd.concat(parts) if parts else pd.DataFrame(columns=list(PREDICTED), dtype=float)
         return held.join(predicted.reindex(held.index))
@@ -137,12 +142,12 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
     GPUs. In a table the columns are named, or bear the usual names. Raises TableError and InputError with file, line,
     option and the fix.
     """
-    run = _run(source)
+    run = load(source) if "://" in source or Path(source).is_dir() else None
     law = None if asked.law == "auto" else _law(asked.law, run)
     if run is None:
         table, left_out = read_table(source), None
         if asked.target is None:
-            message = f"say which column is fitted: --target COLUMN (it has: {listed(_names(table))})"
+            message = f"say which column is fitted: --target COLUMN (it has: {listed(table.columns)})"
             raise TableError(message, code="missing_column", where=source)
     else:
         table = Table(run.judged_trials, source)
@@ -153,15 +158,10 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
     check_columns(table, {"--target": asked.target, **options})
     check_query(table, asked.where, "--where")
     check_query(table, asked.holdout, "--holdout")
-    keys = _keys(asked.by, table)
-    if keys == []:
-        raise InputError("names no column; name one or leave it out", where="--by")
-    for column in keys or ():
-        if column not in table.rows.columns:
-            raise missing_column(column, _names(table), f"{source}: --by")
+    keys = None if asked.by is None else _keys(asked.by, table)
     rows = table.rows if left_out is None else table.rows[left_out == ""]
     try:
-        found = fit_law(
+        fitted = fit_law(
             rows, law or asked.law, target=str(asked.target), **asked.columns, by=keys,
             where=asked.where, holdout=asked.holdout, bootstrap=asked.bootstrap, seed=asked.seed,
         )  # fmt: skip
@@ -175,10 +175,7 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
         option = f"--{error.where}" if error.where in (*ROLES, "where", "holdout") else error.where
         text = error.message.replace(f"{error.where}=...", f"{option} COLUMN").replace("by='", "--by '")
         raise TableError(text, code=error.code, where=f"{source}: {option}" if option else source) from error
-    fits = found.groups if isinstance(found, GroupedFit) else (found,)
-    if left_out is not None:
-        found, fits = _with_left_out(found, fits, left_out)
-    return TableFit(source, table, asked, found, tuple(fits))
+    return TableFit(source, table, asked, fitted if left_out is None else _with_left_out(fitted, left_out))
 
 
 def fit_and_save(source: str, asked: FitRequest, predictions: Path | None, out: Path | None) -> TableFit:
@@ -207,27 +204,22 @@ def save_json(saved: Mapping[str, Any], path: str | Path) -> None:
         raise InputError(message, code="not_writable", where=str(path)) from None
 
 
-def _keys(by: str | None, table: Table) -> list[str] | None:
-    if by is None:
-        return None
+def _keys(by: str, table: Table) -> list[str]:
     # A column whose own name has a comma is meant whole.
-    return [by] if by in table.rows.columns else [part.strip() for part in by.split(",") if part.strip()]
-
-
-def _names(table: Table) -> list[str]:
-    return [str(name) for name in table.rows.columns]
-
-
-def _run(source: str) -> Run | None:
-    """The run folder of that name, None where the source is a file."""
-    return load(source) if "://" in source or Path(source).is_dir() else None
+    keys = [by] if by in table.columns else [part.strip() for part in by.split(",") if part.strip()]
+    if not keys:
+        raise InputError("names no column; name one or leave it out", where="--by")
+    for column in keys:
+        if column not in table.columns:
+            raise missing_column(column, table.columns, f"{table.name}: --by")
+    return keys
 
 
 def _law(name: str, run: Run | None) -> Law:
     """The law of that name: a formula of the run's study file, a registered one, or a formula written out."""
-    own = (run.study or {}).get("laws") if run is not None and run.store.exists("study.yaml") else None
-    if isinstance(own, Mapping) and name in own:
-        return find_user_law(name, own[name])
+    laws = (run.study or {}).get("laws") if run is not None and run.store.exists("study.yaml") else None
+    if isinstance(laws, Mapping) and name in laws:
+        return find_user_law(name, laws[name])
     return find_law(name)
 
 
@@ -238,11 +230,9 @@ def _usual(asked: FitRequest, run: Run, law: Law | None) -> FitRequest:
     usual = {"params": "params", "data": data_column(trials, plan), "gpus": "gpus", "compute": "flops", "loss": LOSS}
     wanted = law.inputs if law is not None else ("params", "data")
     # A law of one input (power) takes whichever column the user named.
-    given = dict(asked.columns) if asked.columns and len(wanted) == 1 else {
-        **{role: usual[role] for role in wanted if role in usual}, **asked.columns,
-    }  # fmt: skip
-    target = asked.target or (SPEED if "gpus" in wanted else LOSS)
-    return replace(asked, columns=given, target=target)
+    named = asked.columns and len(wanted) == 1
+    columns = {role: usual[role] for role in wanted if role in usual and not named} | dict(asked.columns)
+    return replace(asked, columns=columns, target=asked.target or (SPEED if "gpus" in wanted else LOSS))
 
 
 def _left_out(trials: pd.DataFrame, asked: FitRequest, law: Law | None) -> np.ndarray:
@@ -257,25 +247,14 @@ def _left_out(trials: pd.DataFrame, asked: FitRequest, law: Law | None) -> np.nd
     return reasons
 
 
-def _with_left_out(found: Any, fits: tuple[Fit, ...], left_out: np.ndarray) -> tuple[Any, tuple[Fit, ...]]:
-    """The fits with rows named by their place in the whole trial table, the rows left out among the dropped."""
+def _with_left_out(fitted: Any, left_out: np.ndarray) -> Any:
+    """The fit or fits with rows named by their place in the whole trial table, the rows left out among the dropped."""
     kept = np.flatnonzero(left_out == "")
-    mine = [{"row": int(row), "reason": str(left_out[row])} for row in np.flatnonzero(left_out != "")]
+    others = [{"row": int(row), "reason": str(left_out[row])} for row in np.flatnonzero(left_out != "")]
     renamed: list[Fit] = []
-    for fit in fits:
-        dropped = [{**each, "row": int(kept[each["row"]])} for each in fit.rows_dropped]
+    for fit in fitted.groups if isinstance(fitted, GroupedFit) else (fitted,):
+        dropped = [{**entry, "row": int(kept[entry["row"]])} for entry in fit.rows_dropped]
         # Of several groups the first lists what belongs to none of them in particular.
-        dropped += mine if not renamed else []
-        renamed.append(replace(fit, rows_dropped=tuple(sorted(dropped, key=lambda each: each["row"]))))
-    if isinstance(found, GroupedFit):
-        return replace(found, groups=tuple(renamed)), tuple(renamed)
-    return renamed[0], tuple(renamed)
-
-
-def _group_name(fit: Any) -> str:
-    return ", ".join(f"{column} {value}" for column, value in (fit.by or {}).items())
-
-
-def _dropped_text(dropped: Any) -> str:
-    counts = Counter(entry["reason"] for entry in dropped)
-    return ", ".join(f"{number} rows dropped: {reason}" for reason, number in counts.items())
+        dropped += others if not renamed else []
+        renamed.append(replace(fit, rows_dropped=tuple(sorted(dropped, key=lambda entry: entry["row"]))))
+    return replace(fitted, groups=tuple(renamed)) if isinstance(fitted, GroupedFit) else renamed[0]

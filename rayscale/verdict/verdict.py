@@ -22,11 +22,11 @@ from rayscale.laws.formula import find_law
 from rayscale.laws.law import Law
 from rayscale.runs.fit_rows import GUESS, unfit, untrained
 from rayscale.study.metrics import BITS, FRACTIONS, LOWER_IS_BETTER, PERCENTS
-from rayscale.verdict.allocation import FARTHEST, at_farthest, best_cell, cells, cheapest, data_needed
+from rayscale.verdict.allocation import FARTHEST, at_farthest, best_cell, cells, cheapest, data_needed, reaches
 from rayscale.verdict.claim import study_claim
 from rayscale.verdict.copies import worth_of_copies
-from rayscale.verdict.metric_law import LOSS, bits_per_nat
-from rayscale.verdict.speedup import amount, gpu_gain, mean_interval
+from rayscale.verdict.metric_law import LOSS, bits_per_nat, refusals
+from rayscale.verdict.speedup import amount, changed, gpu_gain, mean_interval
 
 HOLDOUT_BOOTSTRAP = 200
 RARE = 0.025  # the chance below which a coverage is no bad luck: 1 of 3, 2 of 4, 7 of 10
@@ -75,7 +75,7 @@ def conclude(
         "untrained": _untrained(trials),
         "claim": study_claim(trials, target),
     }
-    fits = [fit for fit in (*fitted.shared, *fitted.own, on_target) if fit is not None]
+    fits = [fit for fit in (*fitted.shared, *fitted.single, on_target) if fit is not None]
     return {"fits": [fit.to_json() for fit in fits], "verdict": verdict}
 
 
@@ -98,9 +98,7 @@ def law_line(trials: pd.DataFrame, data_axis: str) -> str | None:
 
 def reasons(fits: Iterable[Fit]) -> str:
     """Why these fits were refused, each reason once."""
-    refused = [fit for fit in fits if fit.estimate is None]
-    messages = [warning["message"] for fit in refused for warning in fit.warnings if warning["code"] != "dropped_rows"]
-    return "; ".join(dict.fromkeys(messages))
+    return "; ".join(dict.fromkeys(text for fit in fits if fit.estimate is None for text in refusals(fit)))
 
 
 @dataclass(frozen=True)
@@ -108,18 +106,19 @@ class _Fitted:
     """The laws over all models and those of one model each (smallest first), both in the order of the study's laws."""
 
     shared: tuple[Fit, ...]
-    own: tuple[Fit, ...]
+    single: tuple[Fit, ...]
 
     def of(self, model: str) -> list[Fit]:
         """What may speak of a model, the most trusted first."""
-        return [*self.shared, *(fit for fit in self.own if (fit.by or {}).get("model") == model)]
+        return [*self.shared, *(fit for fit in self.single if (fit.by or {}).get("model") == model)]
 
 
 def _fit_rows(
-    trials: pd.DataFrame, rows: NDArray[np.bool_], reasons: NDArray[Any], law: str | Law, column: str, target: str,
-    bootstrap: int, seed: int, holdout: str | None = None,
+    trials: pd.DataFrame, rows: NDArray[np.bool_], law: str | Law, column: str, target: str, bootstrap: int, seed: int,
+    holdout: str | None = None,
 ) -> Fit:  # fmt: skip
-    """The fit of a law to `rows` (a mask) without those that have a reason; these are listed as dropped."""
+    """The fit of a law to `rows` (a mask) without those that are unfit for it; these are listed as dropped."""
+    reasons = unfit(trials)
     places = np.flatnonzero(rows & (reasons == ""))
     size = "params" if _is_over_models(law) else None
     fit = cast(Fit, fit_law(trials.iloc[places], law, params=size, data=column, target=target, holdout=holdout,
@@ -162,6 +161,11 @@ def _models(trials: pd.DataFrame) -> pd.Series:
     return sized.groupby("model")["params"].median().astype(float).sort_values(kind="stable")
 
 
+def _is_of(trials: pd.DataFrame, model: Any) -> NDArray[np.bool_]:
+    """Which trials are of this model, (rows,)."""
+    return (trials["model"] == model).to_numpy(dtype=bool, na_value=False)
+
+
 def _is_over_models(law: str | Law) -> bool:
     return law == "auto" or "params" in find_law(law).inputs
 
@@ -170,8 +174,8 @@ def _fit_all(
     trials: pd.DataFrame, laws: Sequence[str | Law], column: str, bootstrap: int, seed: int, holdout: str | None = None
 ) -> _Fitted:
     """Every law over all models (none with fewer than two sizes) or for each model, as its inputs have it."""
-    why, models = unfit(trials), _models(trials)
-    shared, own = [], []
+    models = _models(trials)
+    shared, single = [], []
     for law in laws:
         if strange := [role for role in find_law(law).inputs if role not in ("params", "data")]:
             text = f"{find_law(law).name} is a law over {', '.join(strange)}; that of a loss is over params and data"
@@ -179,13 +183,12 @@ def _fit_all(
         if _is_over_models(law):
             if models.nunique() > 1 or len(laws) == 1:
                 everything = np.ones(len(trials), dtype=bool)
-                shared.append(_fit_rows(trials, everything, why, law, column, LOSS, bootstrap, seed, holdout))
+                shared.append(_fit_rows(trials, everything, law, column, LOSS, bootstrap, seed, holdout))
             continue
         for model, params in models.items():
-            rows = (trials["model"] == model).to_numpy(dtype=bool, na_value=False)
-            fit = _fit_rows(trials, rows, why, law, column, LOSS, bootstrap, seed, holdout)
-            own.append(replace(fit, by={"model": model, "params": params}))
-    return _Fitted(tuple(shared), tuple(own))
+            fit = _fit_rows(trials, _is_of(trials, model), law, column, LOSS, bootstrap, seed, holdout)
+            single.append(replace(fit, by={"model": model, "params": params}))
+    return _Fitted(tuple(shared), tuple(single))
 
 
 def _doubling(trials: pd.DataFrame, fitted: _Fitted, column: str) -> dict[str, dict[str, Any]]:
@@ -199,8 +202,8 @@ def _doubling(trials: pd.DataFrame, fitted: _Fitted, column: str) -> dict[str, d
         nothing = amount((None, None, None), "%", note=note)
         return {"data": nothing, "params": nothing}
     largest, params = models.index[-1], float(models.iloc[-1])
-    own = trials[(trials["model"] == largest) & (trials["status"] == "ok") & ~untrained(trials)]
-    data = float(own[column].max())
+    learnt = (trials["model"] == largest) & (trials["status"] == "ok") & ~untrained(trials)
+    data = float(trials.loc[learnt, column].max())
     cell = {"params": params, column: data}
     gains = {}
     for axis, size in (("data", column), ("params", "params")):
@@ -218,8 +221,8 @@ def _doubling(trials: pd.DataFrame, fitted: _Fitted, column: str) -> dict[str, d
         reach = f"{fit.law.name} law, {beyond:.3g} times the largest size measured"
         note = f"loss of {largest} at {data:,.0f} {column}, {reach}"
         facts = {"law": fit.law.name, "model": largest, "from": before, "to": after, "extrapolation": beyond}
-        sizes = [{role: each[name] for role, name in fit.columns.items()} for each in (cell, {**cell, size: after})]
-        gains[axis] = amount([100 * each for each in fit.change(*sizes)], "%", note=note, **facts)
+        sizes = [{role: at[name] for role, name in fit.columns.items()} for at in (cell, {**cell, size: after})]
+        gains[axis] = amount([100 * change for change in fit.change(*sizes)], "%", note=note, **facts)
     return gains
 
 
@@ -242,19 +245,19 @@ def _held_out(
     latest = kept[kept[column] == kept.groupby("model")[column].transform("max")].groupby("model")[LOSS].mean()
     constant = held.assign(predicted=held["model"].map(latest), low=0.0, high=np.inf).dropna(subset=["predicted"])
     predicted: dict[str, list[pd.DataFrame]] = {}
-    for fit in (*without.shared, *without.own):
+    for fit in (*without.shared, *without.single):
         # A law of model sizes alone says nothing about data.
         if fit.predictions is not None and len(fit.predictions) and fit.role_of(column):
             predicted.setdefault(fit.law.name, []).append(fit.predictions)
-    scores = {name: score(pd.concat(each), LOSS) for name, each in predicted.items()}
+    scores = {name: score(pd.concat(parts), LOSS) for name, parts in predicted.items()}
     if len(constant):
         scores["constant"] = {**score(constant, LOSS), "covered": None}
     facts = {"data": last, "unit": column, "extrapolation": last / before}
     # The law of the verdict: the first that was fitted to all rows and could be fitted to these.
-    trusted = [fit.law.name for fit in (*fitted.shared, *fitted.own) if fit.estimate is not None]
+    trusted = [fit.law.name for fit in (*fitted.shared, *fitted.single) if fit.estimate is not None]
     law = next((name for name in [*trusted, *predicted] if name in predicted), None)
     if law is None:
-        note = f"without the largest data size no law can be fitted: {reasons((*without.shared, *without.own)[-1:])}"
+        note = f"without the largest data size no law can be fitted: {reasons((*without.shared, *without.single)[-1:])}"
         return {"n": 0, "note": note, **facts, "rivals": scores}, fitted
     chosen = scores.pop(law)
     worse = "constant" in scores and chosen["rmse_log"] >= scores["constant"]["rmse_log"]
@@ -268,7 +271,7 @@ def _held_out(
     shared = tuple(replace(fit, held_out={**scores, law: chosen}.get(fit.law.name)) for fit in fitted.shared)
     doubted = [
         tuple(replace(fit, warnings=(*fit.warnings, *doubts)) if fit.law.name == law else fit for fit in fits)
-        for fits in (shared, fitted.own)
+        for fits in (shared, fitted.single)
     ]
     rows = _held_rows(pd.concat(predicted[law]))
     check = {"law": law, **chosen, **facts, "too_narrow": narrow, "rivals": scores, "rows": rows}
@@ -284,8 +287,8 @@ def _too_narrow(scored: Mapping[str, Any]) -> bool:
 def _held_rows(predicted: pd.DataFrame) -> list[dict[str, Any]]:
     """What each held-out run measured and what was predicted: trial_id, model, measured, predicted, low, high."""
     named = predicted.rename(columns={LOSS: "measured"})
-    names = ("trial_id", "model", "measured", "predicted", "low", "high")
-    return [dict(zip(names, row, strict=True)) for row in named[list(names)].itertuples(index=False)]
+    rows = named[["trial_id", "model", "measured", "predicted", "low", "high"]].to_dict("records")
+    return cast(list[dict[str, Any]], rows)
 
 
 def _with_errors(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -320,49 +323,46 @@ def _target(
     aim |= {"best": amount(_within(metric, mean_interval(best["values"])), ""), "best_model": best["model"]}
     aim |= {"best_data": int(best["data_requested"]), "best_params": int(best["params"])}
     fit: Fit | None = None
-    asked: Fit | None = None
-    level = reach
-    if not lower:
-        errors = _with_errors(trials, metric)
-        mine = (trials["model"] == best["model"]).to_numpy(dtype=bool, na_value=False)
-        fit = _fit_rows(errors, mine, unfit(trials), "power", column, f"1 - {metric}", bootstrap, seed)
-        fit = replace(fit, by={"model": best["model"], "params": float(best["params"])})
-        asked, level = fit, None if reach is None else 1 - reach
+    if lower:
+        able = [law for law in fitted.of(best["model"]) if law.role_of(column)]
     else:
-        able = [each for each in fitted.of(best["model"]) if each.role_of(column)]
-        asked = next((each for each in able if each.estimate is not None), None)
-        asked = asked or next(iter(able), None)
-        level = None if reach is None else _loss_at(trials, best["model"], metric, reach)
+        errors, of_model = _with_errors(trials, metric), _is_of(trials, best["model"])
+        fit = _fit_rows(errors, of_model, "power", column, f"1 - {metric}", bootstrap, seed)
+        fit = replace(fit, by={"model": best["model"], "params": float(best["params"])})
+        able = [fit]
     if reach is None:
         return aim, fit
-    reached = bool(best["metric"] <= reach if lower else best["metric"] >= reach)
+    reached = bool(reaches(best["metric"], metric, reach))
     aim |= {"reached": reached, "gap": abs(float(best["metric"]) - reach) if not reached else 0.0}
     if reached:
         return aim, fit
-    if asked is None:
-        return {**aim, "note": f"no run of {best['model']} did better than guessing, so there is no law"}, fit
-    if asked.estimate is None:
-        return {**aim, "note": f"no law predicts how much data would reach it: {reasons([asked])}"}, fit
-    if level is None or level <= 0 or metric in ("train_loss", "validation_loss"):
-        return {**aim, "note": "no law of this study predicts that quantity, or not at that value"}, fit
-    size = {"params": float(best["params"])} if "params" in asked.columns else {}
-    needed = data_needed(asked, size, level)
-    if needed is None:
-        end = at_farthest(asked, size)
-        there = f"its {asked.target} is then {end['value']:.3g} (95% interval {end['low']:.3g} to {end['high']:.3g})"
-        within = f"within {FARTHEST:g} times the data measured: {there}"
-        note = f"the {asked.law.name} law predicts that {best['model']} does not reach it {within}"
-        return {**aim, "limit": end, "note": note}, fit
-    return {**aim, "needed": {**needed, "law": asked.law.name, "model": best["model"]}}, fit
+    level = _loss_at(trials, best["model"], metric, reach) if lower else 1 - reach
+    return aim | _distance(able, best, metric, level), fit
 
 
-def _within(
-    metric: str, interval: tuple[float, float | None, float | None]
-) -> tuple[float, float | None, float | None]:
+def _distance(able: Sequence[Fit], best: pd.Series, metric: str, level: float) -> dict[str, Any]:
+    """The data at which the first law that could be fitted is at this `level`, or why none says."""
+    law = next((fit for fit in able if fit.estimate is not None), None)
+    if not able:
+        return {"note": f"no run of {best['model']} did better than guessing, so there is no law"}
+    if law is None:
+        return {"note": f"no law predicts how much data would reach it: {reasons(able[:1])}"}
+    if not level > 0 or metric in ("train_loss", "validation_loss"):
+        return {"note": "no law of this study predicts that quantity, or not at that value"}
+    size = {"params": float(best["params"])} if "params" in law.columns else {}
+    if (needed := data_needed(law, size, level)) is not None:
+        return {"needed": {**needed, "law": law.law.name, "model": best["model"]}}
+    end = at_farthest(law, size)
+    there = f"its {law.target} is then {end['value']:.3g} (95% interval {end['low']:.3g} to {end['high']:.3g})"
+    within = f"within {FARTHEST:g} times the data measured: {there}"
+    note = f"the {law.law.name} law predicts that {best['model']} does not reach it {within}"
+    return {"limit": end, "note": note}
+
+
+def _within(metric: str, interval: Sequence[float | None]) -> list[float | None]:
     """The interval without what no run can measure."""
-    mean, low, high = interval
     top = 1.0 if metric in FRACTIONS else 100.0 if metric in PERCENTS else np.inf
-    return mean, None if low is None else max(low, 0.0), None if high is None else min(high, top)
+    return changed(interval, lambda end: min(max(end, 0.0), top))
 
 
 def _loss_at(trials: pd.DataFrame, model: str, metric: str, value: float) -> float:

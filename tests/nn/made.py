@@ -14,6 +14,7 @@ from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 
 from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.study.sections import Task
 from rayscale.system.disk import write_file
 from rayscale.text.prepared import Ragged, Split
 
@@ -164,7 +165,7 @@ def make_trial(
     values: dict[str, Any] = {
         "trial_id": "t",
         "study": "s",
-        "task": {"type": task_type, "text": "text", "label": "label", "max_length": LENGTH},
+        "task": Task.model_validate({"type": task_type, "max_length": LENGTH}),
         "model": ModelSpec(f"{family}-1x16", "family", family, 1, 16, VOCABULARY),
         "data_axis": "tokens" if task_type == "causal-lm" else "examples",
         "data_requested": 12 * 53 if task_type == "causal-lm" else 53,

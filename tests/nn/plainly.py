@@ -11,6 +11,8 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
+from rayscale.nn.models.size import measure_size
+
 HEADS = {
     "sequence-classification": "SequenceClassification",
     "multi-label": "SequenceClassification",
@@ -21,6 +23,12 @@ HEADS = {
 }
 #: One row at a time for questions: transformers lets padding take part in where an answer may begin.
 BATCH = {"question-answering": 1}
+
+
+def count_params(model: Any) -> tuple[int, int]:
+    """(all parameters, parameters outside embedding tables); a tied weight counts once."""
+    size = measure_size(model)
+    return size.params, size.params_non_embedding
 
 
 def load(folder: Path, task: str) -> tuple[Any, Any]:

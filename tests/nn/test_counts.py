@@ -15,12 +15,12 @@ from made import LABELS, encoder_sizes
 from rayscale.errors import InputError
 from rayscale.nn.models.build import build_model
 from rayscale.nn.models.objectives import find_objective
-from rayscale.nn.models.size import count_params
 from rayscale.plan.parameters import LABELLED_BY_LAST_STATE
 from rayscale.plan.plan import _parameters
 from rayscale.runs.trial import ModelSpec
 from rayscale.study.lora import Lora
 from rayscale.study.tasks import find_kind
+from tests.nn.plainly import count_params
 
 WORDS, LENGTH, WIDTH = 40, 16, 16
 SEQUENCES, TOKENS, QUESTIONS = "sequence-classification", "token-classification", "question-answering"

@@ -19,13 +19,14 @@ from rayscale.errors import InputError
 from rayscale.nn.models.build import build_model
 from rayscale.nn.models.lora import adapter_parameters, merge
 from rayscale.nn.models.objectives import find_objective
-from rayscale.nn.models.size import count_params, measure_size
+from rayscale.nn.models.size import measure_size
 from rayscale.nn.ranks import Group
 from rayscale.nn.training import job, train
 from rayscale.nn.training.optimizers import make_optimizer
 from rayscale.plan.parameters import count_adapters
 from rayscale.runs.trial import ModelSpec, Trial
 from rayscale.study.lora import Lora
+from tests.nn.plainly import count_params
 
 LORA = Lora(rank=2)
 CLASSIFIER = {"classifier.weight", "classifier.bias"}
@@ -187,14 +188,14 @@ def test_frozen_weights_cost_no_gradient_of_their_own(tiny_bert: Path, classific
     trial = trial_of(tiny_bert)
     sizes = [measure_size(build(tiny_bert, "sequence-classification", lora)) for lora in (LORA, None)]
     split, rows = classification.split("train"), classification.subset("examples", 20, 0)
-    adapted, full = (find_objective(trial.task["type"]).pass_flops(size, split, rows) for size in sizes)
+    adapted, full = (find_objective(trial.task.type).pass_flops(size, split, rows) for size in sizes)
     tokens, added = int(split.lengths[rows].sum()), count_adapters(tiny_bert, 2, LORA, "sequence-classification")
     assert full - adapted == 2 * tokens * sizes[1].token_params - 6 * tokens * added
 
 
 def test_the_optimizer_has_what_learns_alone(tiny_bert: Path, classification: Made) -> None:
-    ready, made = job.prepare_job(trial_of(tiny_bert), classification, None, Group.join(0, 1, "cpu"))
-    model = ready.model
+    made = job.prepare_job(trial_of(tiny_bert), classification, None, Group.join(0, 1, "cpu"))
+    model = made.ready.model
     held = [id(p) for group in make_optimizer(model, made).param_groups for p in group["params"]]
     assert len(held) == len(set(held))
     assert set(held) == {id(p) for p in model.parameters() if p.requires_grad}
@@ -208,7 +209,7 @@ def test_by_auto_the_head_keeps_the_rate_that_it_has_beside_a_body_that_learns(
         job.prepare_job(
             make_trial(model=spec(tiny_bert, lora), training={"learning_rate": "auto"}),
             classification, None, Group.join(0, 1, "cpu"),
-        )[1]
+        )
         for lora in (LORA, None)
     ]  # fmt: skip
     adapted, full = jobs

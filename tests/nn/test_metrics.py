@@ -60,7 +60,7 @@ def test_several_labels_as_scikit_learn() -> None:
     said = np.where(draw.random((50, 5)) < 0.75, true, ~true)
     true[:, 4] = said[:, 4] = False  # a class that nobody has, which scikit-learn counts as 0 in the macro average
     counts = [(true & said).sum(0), said.sum(0), true.sum(0)]
-    found = averages(*counts)
+    found = averages(*counts, all_classes=True)
     # scikit-learn 1.9.1, precision_recall_fscore_support(..., zero_division=0)
     assert found["f1_micro"] == pytest.approx(0.6456692913385826, abs=1e-12)
     assert found["f1_macro"] == pytest.approx(0.5135548467127415, abs=1e-12)

@@ -19,10 +19,11 @@ from transformers.utils import logging as transformers_logging
 from rayscale.errors import InputError
 from rayscale.nn.models.build import build_model
 from rayscale.nn.models.objectives import find_objective
-from rayscale.nn.models.size import count_params, measure_size
+from rayscale.nn.models.size import measure_size
 from rayscale.plan import heads
-from rayscale.plan.parameters import count, count_from_header, family_config
+from rayscale.plan.parameters import count, family_config
 from rayscale.runs.trial import ModelSpec
+from tests.nn.plainly import count_params
 
 CLASSIFY, CONTINUE = "sequence-classification", "causal-lm"
 
@@ -82,7 +83,9 @@ def test_cut_checkpoint_keeps_its_first_layers(tiny_bert: Path, layers: int, cap
     config = json.loads((tiny_bert / "config.json").read_text())
     assert count_params(model) == count(config, CLASSIFY, 3, layers)
     head = 17 * 3
-    assert count_from_header(tiny_bert, layers) == tuple(n - head for n in count_params(model))
+    assert count({"model_type": "llama"}, "causal-lm", 0, layers, tiny_bert) == tuple(
+        n - head for n in count_params(model)
+    )
     assert capfd.readouterr() == ("", "")
 
 

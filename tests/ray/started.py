@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
+import psutil
+
 from rayscale.on_ray.session import cleanup_process
 
 MARK = "RAYSCALE_TEST_MARK"
-REAPER_SECONDS = 60.0  # on a machine that others share
+CLEANUP_SECONDS = 60.0  # on a machine that others share
 
 
 class Started:
@@ -60,11 +62,13 @@ class Started:
 
     def processes(self) -> dict[int, str]:
         """The processes that it started, and itself while it lives: their command lines by number."""
-        return cleanup_process.bearers(f"{MARK}={self.mark}")
+        running = psutil.process_iter(["environ", "cmdline"])
+        ours = (process for process in running if (process.info["environ"] or {}).get(MARK) == self.mark)
+        return {process.pid: " ".join(process.info["cmdline"] or ()) for process in ours}
 
     def orphans(self, seconds: float = 5) -> dict[int, str]:
         """What is left of it that does not go within some seconds, once the small process that clears up has gone."""
-        give_up = time.monotonic() + REAPER_SECONDS
+        give_up = time.monotonic() + CLEANUP_SECONDS
         while (left := self.processes()) and time.monotonic() < give_up:
             if not any(cleanup_process.__file__ in words for words in left.values()):
                 give_up = min(give_up, time.monotonic() + seconds)

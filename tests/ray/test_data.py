@@ -140,5 +140,5 @@ def test_blocks_are_small_enough_to_spread(local_ray, texts, tmp_path, monkeypat
     cleaned = prepare(make_study(texts), [BERT], [0])[BERT.name].path.parent
     blocks, starts = token_files.blocks_of(cleaned)
     assert max(len(block) for block in blocks) <= 100
-    counts = folders.read_clean_manifest(cleaned)["rows"]
+    counts = folders.read_manifest(cleaned)["rows"]
     assert sum(len(block) for block in blocks) == starts[-1] == sum(counts[name] for name in prepared.SPLITS)

@@ -13,7 +13,7 @@ from ray._private.services import find_gcs_addresses
 from rayscale.errors import InputError
 from rayscale.on_ray import run_study
 from rayscale.on_ray.session.session import connect
-from rayscale.plan.observer import Silent
+from rayscale.plan.observer import Observer
 from tests.ray.conftest import STUDY, write_study
 
 ONE = STUDY.replace("[40, 80, 160]", "[40]").replace("[1x32, 2x32]", "[1x32]").replace("[1, 2]", "[1]")
@@ -40,7 +40,7 @@ def test_row_45_a_callers_ray_is_used_and_left_up(tmp_path: Path, theirs: str) -
     assert ray.is_initialized()
 
 
-class Impatient(Silent):
+class Impatient(Observer):
     """Stops the run as soon as a trial is at work."""
 
     def show(self, progress: Any) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import rayscale as rs
 from rayscale.errors import DataError, InputError
+from rayscale.laws.formula import read_laws
 from rayscale.study.augment_key import read
 from rayscale.study.study import load_study
 from rayscale.system.registry import entries
@@ -139,8 +140,9 @@ def test_the_source_tells_lines_and_bad_rows(package: Path, tmp_path: Path) -> N
 
 def test_a_study_uses_all_three(study_file: Path) -> None:
     study = load_study(study_file)
-    assert study.chosen_laws is not None
-    assert study.chosen_laws[0].name == "stretched"
+    chosen = read_laws(study.model_dump()["laws"])
+    assert chosen is not None
+    assert chosen[0].name == "stretched"
     spec = TokenizerSpec("trained", "bert", 512)
     prepared = prepare(study, [spec], [0, 1], Here())
     assert prepared[spec.name].labels == ["billing", "delivery"]

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from rayscale.system.overrides import overridden
 from rayscale.text.normalise import mix
 
 #: Architectures whose masks do not go by row: rows are not the first dimension of their tensors, tokens of padding have
@@ -73,7 +74,7 @@ class Lines:
         return self.factors_of([self.seeds], [columns])[0]
 
     def factors_of(self, parts: Sequence[torch.Tensor], columns: Sequence[int]) -> list[torch.Tensor]:
-        """The same of parts of the seeds, each with as many columns as are told."""
+        """The same of parts of the seeds, each with its number of columns."""
         shapes = [(*part.shape[:-1], count) for part, count in zip(parts, columns, strict=True)]
         cells = [math.prod(shape) for shape in shapes]
         whole = torch.empty(sum(cells), dtype=torch.int32, device=self.seeds.device)
@@ -144,26 +145,16 @@ def by_row(now: Masks | None) -> Iterator[None]:
         yield
         return
     _now, _plain = now, (functional.dropout, functional.scaled_dot_product_attention)
-    functional.dropout, functional.scaled_dot_product_attention = _drop, _attend
     try:
-        yield
+        with overridden(functional, dropout=_drop, scaled_dot_product_attention=_attend):
+            yield
     finally:
-        _now, (functional.dropout, functional.scaled_dot_product_attention) = None, _plain
+        _now = None
 
 
 def again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """For gradient checkpointing: what is computed once more drops the same."""
-    now = _now
-    return nullcontext(), nullcontext() if now is None else _at(now, now.site)
-
-
-@contextmanager
-def _at(now: Masks, site: int) -> Iterator[None]:
-    after, now.site = now.site, site
-    try:
-        yield
-    finally:
-        now.site = after
+    return nullcontext(), nullcontext() if _now is None else overridden(_now, site=_now.site)
 
 
 def attention_lines(share: float, heads: int, *, firsts: bool) -> Lines | None:
@@ -201,7 +192,7 @@ def _attend(
         context: torch.Tensor = _plain[1](query, key, value, attn_mask, dropout_p, **rest)
         return context
     if enable_gqa:
-        key, value = (each.repeat_interleave(query.shape[-3] // each.shape[-3], -3) for each in (key, value))
+        key, value = (tensor.repeat_interleave(query.shape[-3] // tensor.shape[-3], -3) for tensor in (key, value))
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()

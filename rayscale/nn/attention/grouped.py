@@ -65,7 +65,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         groups, scale, weights, kept = ctx.rest
         query, key, value = ctx.saved_tensors
-        grads = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in (query, key, value)]
+        grads = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (query, key, value)]
         given, wanted = _cut(query, key, value, groups), _cut(grads[0], grads[1], grads[2], groups)
         above = _queries(gradient, groups)
         for (q, k, v), (gq, gk, gv), g, weight, keep in zip(given, wanted, above, weights, kept, strict=True):
@@ -82,23 +82,23 @@ class _Attention(torch.autograd.Function):
 def _kept(drop: Lines, groups: Sequence[Rows]) -> Sequence[torch.Tensor]:
     """What the weights (rows, heads, queries, keys) of each group are multiplied by."""
     heads = drop.seeds.shape[1]
-    seeds = drop.seeds.split([each.number * each.queries for each in groups])
-    lines = [each.view(group.number, -1, heads, 2).transpose(1, 2) for each, group in zip(seeds, groups, strict=True)]
-    return drop.factors_of(lines, [group.keys for group in groups])
+    seeds = drop.seeds.split([rows.number * rows.queries for rows in groups])
+    lines = [part.view(rows.number, -1, heads, 2).transpose(1, 2) for part, rows in zip(seeds, groups, strict=True)]
+    return drop.factors_of(lines, [rows.keys for rows in groups])
 
 
 def _cut(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Sequence[Rows]
 ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """(query, key, value) of each group: views of (rows, heads, tokens, size)."""
-    shapes = [(each.number, each.keys) for each in groups]
+    shapes = [(rows.number, rows.keys) for rows in groups]
     return list(zip(_queries(query, groups), _view(key, shapes), _view(value, shapes), strict=True))
 
 
 def _queries(packed: torch.Tensor, groups: Sequence[Rows]) -> list[torch.Tensor]:
-    return _view(packed, [(each.number, each.queries) for each in groups])
+    return _view(packed, [(rows.number, rows.queries) for rows in groups])
 
 
 def _view(packed: torch.Tensor, shapes: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
     pieces = packed.split([rows * tokens for rows, tokens in shapes])
-    return [each.unflatten(0, shape).transpose(1, 2) for each, shape in zip(pieces, shapes, strict=True)]
+    return [piece.unflatten(0, shape).transpose(1, 2) for piece, shape in zip(pieces, shapes, strict=True)]

@@ -9,7 +9,7 @@ random batch would otherwise go into padding.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,11 +66,11 @@ class Packing:
         """Attention within each row, tensors of (tokens, heads, size); queries are of all tokens, or of first ones."""
         all_of_them = len(query) == len(key)
         if self.bounds is None:
-            groups = self.groups if all_of_them else tuple(Rows(each.number, 1, each.keys) for each in self.groups)
+            groups = self.groups if all_of_them else tuple(replace(rows, queries=1) for rows in self.groups)
             drop = attention_lines(dropout, query.shape[1], firsts=not all_of_them)
             return grouped.attend(query, key, value, groups, scale, drop)
-        each = torch.arange(len(self.order) + 1, dtype=torch.int32, device=query.device)
-        queries = self.bounds if all_of_them else Bounds(each, 1)
+        one_by_one = torch.arange(len(self.order) + 1, dtype=torch.int32, device=query.device)
+        queries = self.bounds if all_of_them else Bounds(one_by_one, 1)
         return ragged.attend(query, key, value, queries, self.bounds, scale, dropout)
 
 
@@ -192,7 +192,7 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     """What transformers asks of an attention function: (1, heads, tokens, size) in, (1, tokens, heads, size) out."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     return packing.attend(q, k, v, scale, dropout)[None], None
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from transformers.utils import logging as transformers_logging
 
-from rayscale.errors import InputError
 from rayscale.text.augment.seeded_random import uniforms
 
 #: Padded tokens of one batch. On a CPU small batches stay in the cache.
@@ -19,24 +16,6 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 def pick_device() -> torch.device:
     """The GPU that this process may use, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def quietly(load: Callable[..., Any], folder: str, **options: Any) -> Any:
-    """What `load` (a from_pretrained) makes of a folder on this machine, without progress bars.
-
-    Raises InputError where the folder holds nothing that it can load. Code that a checkpoint brings is never run.
-    """
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        return load(folder, trust_remote_code=False, local_files_only=True, **options)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{folder} cannot be loaded: {reason}; fetch the checkpoint again or give another",
-                         code="bad_checkpoint") from error  # fmt: skip
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def buckets(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from rayscale.errors import InputError
-from rayscale.nn.augment.batches import BATCH_TOKENS, buckets, draw, pick_device, quietly
+from rayscale.nn.augment.batches import BATCH_TOKENS, buckets, draw, pick_device
+from rayscale.nn.loading import load
 from rayscale.plan.heads import positions_of
 from rayscale.study.augment_key import CHARACTERS
 from rayscale.study.augmenters import Example, Step
@@ -35,8 +37,8 @@ def open_contextual(settings: ContextualSettings) -> Step:
 class _Masked:
     def __init__(self, settings: ContextualSettings) -> None:
         self._settings, self._device = settings, pick_device()
-        self._tokenizer = quietly(AutoTokenizer.from_pretrained, settings.model)
-        self._model = quietly(AutoModelForMaskedLM.from_pretrained, settings.model, use_safetensors=True).eval()
+        self._tokenizer = load(AutoTokenizer.from_pretrained, settings.model)
+        self._model = load(AutoModelForMaskedLM.from_pretrained, settings.model, use_safetensors=True).eval()
         self._model.to(device=self._device)
         positions = positions_of(lambda key: getattr(self._model.config, key, None))
         self._longest = min(positions or self._tokenizer.model_max_length, self._tokenizer.model_max_length)
@@ -100,10 +102,10 @@ class _Masked:
                spans: Sequence[Sequence[tuple[int, int]]]) -> list[str]:  # fmt: skip
         inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._device)
         at = inputs["input_ids"] == self._tokenizer.mask_token_id
-        seeds = np.array([row.seed for row, places in zip(rows, spans, strict=True) for _ in places], dtype=np.uint64)
-        words = [row.text[start:end] for row, places in zip(rows, spans, strict=True) for start, end in places]
-        free = [row.segmenter is not None for row, places in zip(rows, spans, strict=True) for _ in places]
-        kinds = [self._kind(word, is_free) for word, is_free in zip(words, free, strict=True)]
+        masks = [(row, start, end) for row, places in zip(rows, spans, strict=True) for start, end in places]
+        seeds = np.array([row.seed for row, *_ in masks], dtype=np.uint64)
+        words = [row.text[start:end] for row, start, end in masks]
+        kinds = [self._kind(row.text[start:end], row.segmenter is not None) for row, start, end in masks]
         scores = self._model(**inputs).logits[at] + torch.stack([self._outside[kind] for kind in kinds])
         within = [number for places in spans for number in range(len(places))]
         for place, word in enumerate(words):  # another word than the one that stood there
@@ -114,11 +116,11 @@ class _Masked:
             mine = [place for place, number in enumerate(within) if number == step]
             drawn[mine] = draw(scores[mine], seeds[mine], step, self._settings.top_k).cpu()
         new = [cased(self._words[number], word) for number, word in zip(drawn.tolist(), words, strict=True)]
-        texts, first = [], 0
-        for row, places in zip(rows, spans, strict=True):
-            texts.append(_replaced(row.text, places, new[first : first + len(places)]))
-            first += len(places)
-        return texts
+        left = iter(new)
+        return [
+            _replaced(row.text, places, list(islice(left, len(places))))
+            for row, places in zip(rows, spans, strict=True)
+        ]
 
 
 def _whole_words(pieces: Sequence[str | None]) -> dict[int, str]:

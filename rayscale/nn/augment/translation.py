@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, LogitsProcessor, LogitsProcessorList, MarianMTModel
 
-from rayscale.nn.augment.batches import BATCH_TOKENS, buckets, draw, pick_device, quietly
+from rayscale.nn.augment.batches import BATCH_TOKENS, buckets, draw, pick_device
+from rayscale.nn.loading import load
 from rayscale.study.augmenters import Example, Step
 from rayscale.text.augment.model_steps import BackTranslationSettings
 from rayscale.text.normalise import mix
@@ -32,8 +33,8 @@ def open_back_translation(settings: BackTranslationSettings) -> Step:
 
 class _Translator:
     def __init__(self, folder: str, settings: BackTranslationSettings, device: torch.device) -> None:
-        self._tokenizer = quietly(AutoTokenizer.from_pretrained, folder)
-        self._model = quietly(MarianMTModel.from_pretrained, folder, use_safetensors=True).eval()
+        self._tokenizer = load(AutoTokenizer.from_pretrained, folder)
+        self._model = load(MarianMTModel.from_pretrained, folder, use_safetensors=True).eval()
         self._model.to(device=device)
         self._settings, self._device = settings, device
         self._longest = int(self._model.config.max_position_embeddings)

@@ -8,22 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from rayscale.errors import InputError
+from rayscale.nn.loading import load
 from rayscale.nn.models.lora import adapt
 from rayscale.nn.models.objectives import find_objective
 from rayscale.nn.models.size import body_parameters
 from rayscale.plan import heads
-from rayscale.plan.parameters import (
-    DEPTH_KEYS,
-    LABELLED_BY_LAST_STATE,
-    count,
-    family_config,
-)
+from rayscale.plan.parameters import DEPTH_KEYS, LABELLED_BY_LAST_STATE, count, family_config
 from rayscale.study.checkpoints import find_checkpoint
 from rayscale.study.tasks import find_kind
 
@@ -51,7 +45,7 @@ def build_model(
     the head of the task may be new. The pooler of BERT and its kin begins as tanh of the first state. With `spec.lora`
     the body is frozen, adapters stand beside its linear layers, and they and the new head learn.
 
-    Raises InputError, naming the path and the mend: unknown task, a family or architecture that cannot do the task,
+    Raises InputError, naming the path and the fix: unknown task, a family or architecture that cannot do the task,
     more layers than there are, a body with missing weights, a tokenizer larger than the vocabulary, inputs longer than
     the positions, no safetensors, no network for a hub id.
     """
@@ -75,11 +69,8 @@ def _from_scratch(
         raise InputError(f"the model {spec.name} has no family or width", code="bad_model")
     vocabulary = spec.vocabulary or vocab_size
     if vocab_size > vocabulary:
-        raise InputError(
-            f"the tokenizer knows {vocab_size} tokens, {spec.name} has a vocabulary of {vocabulary}; "
-            "prepare the data again",
-            code="wrong_tokenizer",
-        )
+        text = f"the tokenizer knows {vocab_size} tokens, {spec.name} has a vocabulary of {vocabulary}"
+        raise InputError(f"{text}; prepare the data again", code="wrong_tokenizer")
     settings = family_config(spec.family, spec.layers, spec.width, vocabulary, max_length, n_labels)
     count(settings, task_type, n_labels)  # refuses a family that cannot do the task
     settings.pop("num_labels", None)  # the config class derives it from id2label
@@ -103,17 +94,13 @@ def _from_checkpoint(
     # A lane is given a folder that the driver has checked; hashing its weights again would cost every trial seconds.
     folder = Path(checkpoint) if checkpoint else find_checkpoint(source, spec.revision).folder
     try:
+        plain = {"trust_remote_code": False, "local_files_only": True}
         # A folder of this machine, whose digest is in the trial's id: nothing is downloaded that a revision could pin.
-        config = transformers.AutoConfig.from_pretrained(  # nosec B615
-            folder, trust_remote_code=False, local_files_only=True
-        )
+        config = transformers.AutoConfig.from_pretrained(folder, **plain)  # nosec B615
     except (ValueError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{folder} has a config.json that transformers {transformers.__version__} cannot read: {reason}; "
-            "give a checkpoint of an architecture that transformers itself contains",
-            code="bad_checkpoint",
-        ) from error
+        reason = f"a config.json that transformers {transformers.__version__} cannot read: {str(error).splitlines()[0]}"
+        advice = "give a checkpoint of an architecture that transformers itself contains"
+        raise InputError(f"{folder} has {reason}; {advice}", code="bad_checkpoint") from error
     _check_fit(source, config, task_type, spec.layers, vocab_size, max_length)
     for key, value in names.items():
         setattr(config, key, value)
@@ -124,32 +111,11 @@ def _from_checkpoint(
         if config.pad_token_id is None and config.model_type in LABELLED_BY_LAST_STATE:
             raise heads.no_padding(source)  # they find the last token of a padded row by it
     torch.manual_seed(seed)
-    level = transformers_logging.get_verbosity()
-    # The report of unused weights is expected here: cut layers and heads of other tasks. What matters is checked below.
-    transformers_logging.set_verbosity_error()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        model, info = find_objective(task_type).head.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{folder}: the weights cannot be loaded: {reason}; fetch the checkpoint again or give another",
-            code="bad_checkpoint",
-        ) from error
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+    # transformers would report unused weights, of cut layers and heads of other tasks. What matters is checked below.
+    model, info = load(
+        find_objective(task_type).head.from_pretrained, folder, config=config, dtype=torch.float32,
+        use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True,
+    )  # fmt: skip
     new = {*map(str, info.get("missing_keys", ())), *(str(key[0]) for key in info.get("mismatched_keys", ()))}
     _check_body(source, model, new)
     model.begins_with_stored_head = not find_kind(task_type).writes and _has_stored_head(model, new)
@@ -185,11 +151,8 @@ def _cut(source: str, config: transformers.PretrainedConfig, layers: int) -> Non
             if isinstance(given, (list, tuple)) and len(given) > layers:
                 setattr(config, key, given[:layers])
     except (NotImplementedError, AttributeError) as error:  # a config that works them out of something else
-        raise InputError(
-            f"{source} is a '{config.model_type}' checkpoint, which cannot be sized by its layers ({error}); "
-            "give one of another architecture",
-            code="wrong_architecture",
-        ) from error
+        text = f"{source} is a '{config.model_type}' checkpoint, which cannot be sized by its layers ({error})"
+        raise InputError(f"{text}; give one of another architecture", code="wrong_architecture") from error
 
 
 def open_pooler(model: PreTrainedModel) -> None:
@@ -210,15 +173,11 @@ def _check_fit(
     heads.check_head(source, config.to_dict(), task_type)
     depth = getattr(config, _key(config, DEPTH_KEYS, source))
     if not 1 <= layers <= depth:
-        raise InputError(
-            f"{source} has {depth} layers, {layers} were asked for; ask for 1 to {depth}", code="too_many_layers"
-        )
+        text = f"{source} has {depth} layers, {layers} were asked for; ask for 1 to {depth}"
+        raise InputError(text, code="too_many_layers")
     if vocab_size > getattr(config, "vocab_size", vocab_size):  # of CANINE, which reads characters, there is none
-        raise InputError(
-            f"the tokenizer knows {vocab_size} tokens, {source} only {config.vocab_size}; "
-            "use the tokenizer of the checkpoint",
-            code="wrong_tokenizer",
-        )
+        text = f"the tokenizer knows {vocab_size} tokens, {source} only {config.vocab_size}"
+        raise InputError(f"{text}; use the tokenizer of the checkpoint", code="wrong_tokenizer")
     positions = heads.positions_of(lambda key: getattr(config, key, None))
     if positions and max_length > positions:
         raise heads.too_long(source, max_length, positions)
@@ -241,15 +200,10 @@ def _has_stored_head(model: PreTrainedModel, new: Collection[str]) -> bool:
 def _check_body(source: str, model: PreTrainedModel, new: Iterable[str]) -> None:
     """Nothing of the kept body may be new; a pooler counts as head: models without one get it with the task."""
     prefix = "" if model.base_model is model else model.base_model_prefix + "."
-    lost = [
-        key for key in new if key.startswith(prefix) and ".pooler." not in key and not key.endswith(".position_ids")
-    ]
-    if lost:
-        raise InputError(
-            f"{source} lacks {len(lost)} weights of the body that is to be kept, such as {sorted(lost)[0]}; "
-            "give a complete checkpoint of this architecture",
-            code="incomplete_checkpoint",
-        )
+    body = (key for key in new if key.startswith(prefix) and ".pooler." not in key)
+    if lost := sorted(key for key in body if not key.endswith(".position_ids")):
+        text = f"{source} lacks {len(lost)} weights of the body that is to be kept, such as {lost[0]}"
+        raise InputError(f"{text}; give a complete checkpoint of this architecture", code="incomplete_checkpoint")
 
 
 def _key(config: transformers.PretrainedConfig, keys: tuple[str, ...], source: str) -> str:
@@ -258,11 +212,8 @@ def _key(config: transformers.PretrainedConfig, keys: tuple[str, ...], source: s
     for key in (*mapped, *(key for key in keys if key in written), *keys):
         if isinstance(getattr(config, key, None), int):
             return key
-    raise InputError(
-        f"the config of {source} ('{config.model_type}') has none of {', '.join(keys)}; "
-        "this architecture cannot be sized",
-        code="wrong_architecture",
-    )
+    text = f"the config of {source} ('{config.model_type}') has none of {', '.join(keys)}"
+    raise InputError(f"{text}; this architecture cannot be sized", code="wrong_architecture")
 
 
 def padding_token(model: PreTrainedModel) -> int:

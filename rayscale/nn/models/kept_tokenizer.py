@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from rayscale.errors import TrialError
+from rayscale.nn.loading import quiet
 from rayscale.nn.models.objectives import TYPES
 from rayscale.plan.heads import positions_of
 from rayscale.study.checkpoints import NAMES, special_ids, special_token, tokenizer_files
@@ -28,20 +27,14 @@ _ROLES_FILE = "special_tokens_map.json"
 _PARTS = ("model", "normalizer", "pre_tokenizer", "decoder", "added_tokens")
 
 
-@dataclass(frozen=True)
-class InputFormat:
-    """What a model was given in training: the kinds of its tokens (`types`) or not, and texts of `length` tokens at
-    most, which were cut at the end and padded there; None where the rows are full windows."""
-
-    types: bool
-    length: int | None
-
-
 def write_tokenizer(
-    prepared: Path, checkpoint: Path | None, model: PreTrainedModel, given: InputFormat, into: Path
+    prepared: Path, checkpoint: Path | None, model: PreTrainedModel, types: bool, length: int | None, into: Path
 ) -> None:
     """Write the tokenizer that the text was `prepared` with, and what else the checkpoint has beside it, into a folder
     that has a config.json already.
+
+    In training the model was given the kinds of its tokens (`types`) or not, and texts of `length` tokens at most, cut
+    and padded at the end; None where the rows are full windows.
 
     Raises TrialError where what `AutoTokenizer` makes of it is not the tokenizer of the training.
     """
@@ -52,7 +45,7 @@ def write_tokenizer(
     for name in NAMES:
         shutil.copyfile(prepared / name, into / name)
     tokenizer = Tokenizer.from_file(str(into / NAMES[0]))
-    config = _fitted(json.loads((into / NAMES[1]).read_text(encoding="utf-8")), tokenizer, model, given)
+    config = _fitted(json.loads((into / NAMES[1]).read_text(encoding="utf-8")), tokenizer, model, types, length)
     _write(config, into)
     if _loads_as(tokenizer, into):
         return
@@ -69,14 +62,15 @@ def write_tokenizer(
         )
 
 
-def _fitted(config: dict[str, Any], tokenizer: Tokenizer, model: PreTrainedModel, given: InputFormat) -> dict[str, Any]:
+def _fitted(
+    config: dict[str, Any], tokenizer: Tokenizer, model: PreTrainedModel, types: bool, length: int | None
+) -> dict[str, Any]:
     """tokenizer_config.json, such that the usual call gives what the model was given."""
     config = {name: value for name, value in config.items() if name != "auto_map"}  # code that is not copied
-    types = [TYPES] if given.types else []
-    config["model_input_names"] = ["input_ids", *types, "attention_mask"]
-    if given.length is None:
+    config["model_input_names"] = ["input_ids", *([TYPES] if types else []), "attention_mask"]
+    if length is None:
         return config
-    limits = (given.length, config.get("model_max_length"), positions_of(lambda key: getattr(model.config, key, None)))
+    limits = (length, config.get("model_max_length"), positions_of(lambda key: getattr(model.config, key, None)))
     config["model_max_length"] = int(min(limit for limit in limits if isinstance(limit, (int, float)) and limit > 0))
     config |= {"padding_side": "right", "truncation_side": "right"}
     if (padding := _padding(config, tokenizer, model)) is not None:
@@ -115,15 +109,12 @@ def _write(config: dict[str, Any], folder: Path) -> None:
 
 def _loads_as(tokenizer: Tokenizer, folder: Path) -> bool:
     """Whether `AutoTokenizer` makes this tokenizer of the folder."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
     try:
-        # A folder that was just written here: nothing is downloaded that a revision could pin.
-        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)  # nosec B615
+        with quiet():
+            # A folder that was just written here: nothing is downloaded that a revision could pin.
+            loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)  # nosec B615
     except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError):
         return False
-    finally:
-        transformers_logging.set_verbosity(level)
     backend: Tokenizer | None = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         return False

@@ -30,12 +30,9 @@ def explain(error: Exception) -> TrialError | None:
         return None
     cause = getattr(error, "inner_exception", error)
     reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-    return TrialError(
-        f"the layers cannot be compiled ({reason}); training.compile needs a C compiler on every node with GPUs, and "
-        "layers that torch.compile understands: install gcc, or set training.compile to false",
-        code="no_compile",
-        permanent=True,
-    )
+    needs = "training.compile needs a C compiler on every node with GPUs, and layers that torch.compile understands"
+    text = f"the layers cannot be compiled ({reason}); {needs}: install gcc, or set training.compile to false"
+    return TrialError(text, code="no_compile", permanent=True)
 
 
 def recompute_layers(model: PreTrainedModel) -> None:
@@ -48,8 +45,6 @@ def recompute_layers(model: PreTrainedModel) -> None:
     try:
         enable({"use_reentrant": False, "context_fn": again})
     except ValueError as error:
-        raise InputError(
-            f"{model.config.model_type} models have no gradient checkpointing in transformers; "
-            "set training.gradient_checkpointing to false",
-            code="no_checkpointing",
-        ) from error
+        text = f"{model.config.model_type} models have no gradient checkpointing in transformers"
+        advice = "set training.gradient_checkpointing to false"
+        raise InputError(f"{text}; {advice}", code="no_checkpointing") from error

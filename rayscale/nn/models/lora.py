@@ -17,22 +17,16 @@ from rayscale.study.lora import Lora
 def adapt(model: PreTrainedModel, lora: Lora, seed: int, head: Iterable[nn.Parameter]) -> None:
     """Freeze the model but for the `head` of its task, and put adapters, drawn by `seed`, into its linear layers.
 
-    Experts of a mixture stay as they are (see `Lora.choose`).
-
-    They begin as no change: B is zero. Raises InputError without peft, and as `Lora.choose` does.
+    Experts of a mixture stay as they are (see `Lora.choose`). Adapters begin as no change: B is zero. Raises InputError
+    without peft, and as `Lora.choose` does.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise InputError(
-            f"lora needs peft, which cannot be imported here ({error}); pip install 'rayscale[lora]'",
-            code="missing_extra",
-        ) from error
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and LAYER_NUMBER.search(f"{name}.")
-    }
+        text = f"lora needs peft, which cannot be imported here ({error}); pip install 'rayscale[lora]'"
+        raise InputError(text, code="missing_extra") from error
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+    layers = {name: module for name, module in linear.items() if LAYER_NUMBER.search(f"{name}.")}
     chosen = lora.choose(layers)
     config = LoraConfig(
         r=lora.rank,
@@ -54,19 +48,14 @@ def adapt(model: PreTrainedModel, lora: Lora, seed: int, head: Iterable[nn.Param
 
 def adapter_parameters(model: nn.Module) -> set[int]:
     """`id` of every parameter of an adapter."""
-    if not is_adapted(model):
+    if not hasattr(model, "peft_config"):
         return set()
     return {id(parameter) for name, parameter in model.named_parameters() if ".lora_" in name}
 
 
-def is_adapted(model: nn.Module) -> bool:
-    """Whether `adapt` was here, and `merge` not yet."""
-    return hasattr(model, "peft_config")
-
-
 def merge(model: PreTrainedModel) -> None:
     """Add the adapters to the weights beside which they stand: what is left is a model of transformers alone."""
-    if not is_adapted(model):
+    if not hasattr(model, "peft_config"):
         return
     from peft.tuners.lora import LoraLayer
 

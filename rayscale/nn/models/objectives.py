@@ -69,9 +69,14 @@ def longest_row(split: Split) -> int:
 
 def plain_flops(size: Size, split: Split, rows: np.ndarray) -> float:
     """One pass, forward and backward, over these rows by a model that reads each token once."""
-    lengths = split.lengths[rows].astype(np.int64)
+    return flops_of_lengths(size, split.lengths[rows], len(rows))
+
+
+def flops_of_lengths(size: Size, lengths: np.ndarray, rows: int) -> float:
+    """One pass over this number of rows, in pieces of these lengths; attention stays within a piece."""
+    lengths = lengths.astype(np.int64)
     tokens, pairs = int(lengths.sum()), int((lengths**2).sum())
-    return training_flops(size.token_params, size.example_params, size.layers, size.width, tokens, pairs, len(lengths))
+    return training_flops(size.token_params, size.example_params, size.layers, size.width, tokens, pairs, rows)
 
 
 @dataclass(frozen=True)

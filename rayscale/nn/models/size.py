@@ -32,12 +32,6 @@ class Size:
     frozen: Size | None = None
 
 
-def count_params(model: PreTrainedModel) -> tuple[int, int]:
-    """(all parameters, parameters outside embedding tables); a tied weight counts once."""
-    size = measure_size(model)
-    return size.params, size.params_non_embedding
-
-
 def body_parameters(model: PreTrainedModel) -> set[int]:
     """`id` of every parameter of the body; the rest, a pooler included, is the head of the task."""
     return {id(p) for name, p in model.base_model.named_parameters() if "pooler." not in name}
@@ -53,12 +47,8 @@ def measure_size(model: PreTrainedModel, head_per_token: bool = False) -> Size:
         return size
     more = sum(p.numel() for p in model.parameters() if id(p) in added)
     frozen = _measure(model, head_per_token, lambda parameter: not parameter.requires_grad)
-    return replace(
-        size,
-        params=size.params - more,
-        params_non_embedding=size.params_non_embedding - more,
-        frozen=replace(frozen, layers=0),
-    )
+    params, non_embedding = size.params - more, size.params_non_embedding - more
+    return replace(size, params=params, params_non_embedding=non_embedding, frozen=replace(frozen, layers=0))
 
 
 def _measure(model: PreTrainedModel, head_per_token: bool, counts: Callable[[nn.Parameter], bool]) -> Size:

@@ -67,15 +67,15 @@ def find_used(model: PreTrainedModel, table: nn.Module | None, prepared: Prepare
         return None
     if not table.weight.requires_grad:  # beside adapters nothing is spent on it
         return None
-    seen = np.zeros(table.num_embeddings, dtype=bool)
+    used = np.zeros(table.num_embeddings, dtype=bool)
     # Besides those of the texts a model reads what pads its batches, and what it puts before or between texts itself.
     named = (value for key, value in model.config.to_dict().items() if key.endswith("_token_id"))
     for token in (padding_token(model), table.padding_idx, *named):
-        if isinstance(token, int) and 0 <= token < len(seen):
-            seen[token] = True
+        if isinstance(token, int) and 0 <= token < len(used):
+            used[token] = True
     for name in ("train", "validation", "test"):
-        seen[prepared.split(name).used] = True
-    return np.flatnonzero(seen) if seen.mean() <= LARGEST_SHARE else None
+        used[prepared.split(name).used] = True
+    return np.flatnonzero(used) if used.mean() <= LARGEST_SHARE else None
 
 
 def wake_unused(model: PreTrainedModel, decay: float) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 def read_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters that learn, tied ones once, and the buffers that a saved model has: the model's own memory.
 
-    Frozen ones are what the checkpoint makes of them, whoever goes on.
+    Frozen ones are always what the checkpoint makes of them.
     """
     saved = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}

@@ -46,16 +46,15 @@ def units_of(text: str) -> list[str]:
 
 def exact_match(given: str, answers: Sequence[str]) -> float:
     """1 where an answer is the same, else 0; without answers where nothing was said."""
-    return max(float(_same(given) == _same(answer)) for answer in _counting(answers))
+    return max(float(_normal(given) == _normal(answer)) for answer in _counting(answers))
 
 
 def f1(given: str, answers: Sequence[str]) -> float:
     """The harmonic mean of the shares of units in common, of the answer for which it is highest."""
-    wanted = (units_of(normalise_answer(answer)) for answer in _counting(answers))
-    return max(_f1(units_of(normalise_answer(given)), answer) for answer in wanted)
+    return max(_f1(_normal(given), _normal(answer)) for answer in _counting(answers))
 
 
-def _same(text: str) -> list[str]:
+def _normal(text: str) -> list[str]:
     return units_of(normalise_answer(text))
 
 

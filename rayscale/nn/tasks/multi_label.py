@@ -59,7 +59,7 @@ class _Classes:
     def finish(self, group: Group, loss: float) -> Score:
         total = group.add(np.concatenate([self._counts.ravel(), [self._exact, self._rows]]))
         counts = total[:-2].reshape(3, -1)
-        return Score({**averages(*counts), "exact_match": float(total[-2] / total[-1])},
+        return Score({**averages(*counts, all_classes=True), "exact_match": float(total[-2] / total[-1])},
                      class_table(self._labels, *counts, all_classes=True))  # fmt: skip
 
 

@@ -12,9 +12,18 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from rayscale.nn.models.build import padding_token
-from rayscale.nn.models.objectives import OWNERS, TYPES, WINDOWS, Inputs, Objective, Score, bare, kinds_of
+from rayscale.nn.models.objectives import (
+    OWNERS,
+    TYPES,
+    WINDOWS,
+    Inputs,
+    Objective,
+    Score,
+    bare,
+    flops_of_lengths,
+    kinds_of,
+)
 from rayscale.nn.tasks.answers import SIGNATURE, exact_match, f1
-from rayscale.plan.parameters import training_flops
 
 if TYPE_CHECKING:
     from rayscale.nn.models.size import Size
@@ -79,9 +88,7 @@ def losses(model: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor
 
 def flops(size: Size, split: Split, rows: np.ndarray) -> float:
     """One pass over these rows: attention stays within windows."""
-    lengths = _of_rows(split, "windows", rows)
-    tokens, pairs = int(lengths.sum()), int((lengths**2).sum())
-    return training_flops(size.token_params, size.example_params, size.layers, size.width, tokens, pairs, len(rows))
+    return flops_of_lengths(size, _of_rows(split, "windows", rows), len(rows))
 
 
 def best_spans(logits: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -70,11 +70,9 @@ class _Tags:
     def finish(self, group: Group, loss: float) -> Score:
         total = group.add(np.concatenate([self._counts.ravel(), [self._right, self._all]]))
         right, predicted, true = total[:-2].reshape(3, -1)
-        seen = (predicted + true) > 0
         accuracy = {"accuracy": float(total[-2] / total[-1])} if total[-1] else {}
         classes = class_table(list(self._kinds), right, predicted, true)
-        scores = {**accuracy, **averages(right[seen], predicted[seen], true[seen])}
-        return Score(scores, classes, signature(self._scheme))
+        return Score({**accuracy, **averages(right, predicted, true)}, classes, signature(self._scheme))
 
 
 OBJECTIVE = Objective(

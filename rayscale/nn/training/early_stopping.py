@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -60,7 +59,3 @@ class EarlyStopping:
         if self.patience and self.waited_on_rate >= self.patience:
             self.factor *= self.fall
             self.waited_on_rate = 0
-
-    def tell(self) -> dict[str, Any]:
-        """All but the weights, as plain values: keywords of another watch."""
-        return {name: value for name, value in vars(self).items() if name != "weights"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rayscale.nn.devices import autocast
 from rayscale.nn.models.objectives import Score
 from rayscale.nn.training import batches
 from rayscale.nn.training.job import Job
@@ -41,17 +41,16 @@ def evaluate(
     # Where memory was too small for a micro-batch, it may be for these batches too.
     tokens = TOKENS[group.device.type] * job.micro_batch // job.usual_micro_batch
     model.eval()
-    precision = contextlib.nullcontext if as_saved else job.autocast
+    precision = "fp32" if as_saved else job.ready.precision
     with torch.inference_mode():
         parts = batches.cut_evaluation(rows, lengths, group.rank, group.world_size, tokens, job.reads_padding)
         for chosen in split.ahead(parts, lambda part: part):
             inputs = job.to_device(split, chosen)
-            with precision():
+            with autocast(group.device, precision):
                 summed, outputs = job.objective.losses(model, inputs)
-            loss_sum += summed.double()
-            if tally is not None:
-                with precision():
+                if tally is not None:
                     tally.add(model, inputs, outputs, chosen)
+            loss_sum += summed.double()
             beat()
     targets = float(job.objective.targets(split)[rows].sum())
     loss = float(group.add([loss_sum.item()])[0]) / targets

@@ -1,4 +1,4 @@
-"""Progress: what a trial is doing, told about twice a second."""
+"""Progress: what a trial is doing, reported about twice a second."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from rayscale.nn.attention.unpadded import can_unpad, is_encoder, pack, unpad
 from rayscale.nn.models.build import padding_token
 from rayscale.nn.models.layers import compile_layers, recompute_layers
 from rayscale.nn.models.objectives import OWNERS, WINDOWS, Inputs, Objective, find_objective
-from rayscale.nn.models.size import Size, measure_size
+from rayscale.nn.models.size import measure_size
 from rayscale.nn.models.used_rows import rest_unused
 from rayscale.nn.ranks import Group
 from rayscale.nn.training import batches
@@ -30,6 +29,7 @@ from rayscale.study.tasks import find_kind
 
 if TYPE_CHECKING:
     from rayscale.runs.trial import Trial
+    from rayscale.study.training import TrialSettings
     from rayscale.text.prepared import Prepared, Split
 
 
@@ -41,25 +41,33 @@ class Job:
     prepared: Prepared
     objective: Objective
     group: Group
-    task_type: str
+    ready: ReadyModel
     rows: np.ndarray
-    train_lengths: np.ndarray
-    epochs: int
-    global_batch: int
     micro_batch: int
     usual_micro_batch: int  # before memory turned out too small for it
     steps: int
     learning_rate: float
     head_factor: float
     body_factor: float  # of what learns in the body beside adapters: a pooler
-    precision: str
-    pad: int
-    size: Size
-    unpadded: bool
     longest: int  # tokens of the longest input: beyond it nothing is padded, a model may have no more positions
     reads_padding: bool  # see heads.READS_PADDING
     padded_left: bool  # see heads.PADDED_LEFT
     width: int  # to which batches are padded at least: on a GPU all of a model that is not padded inside are alike
+
+    @property
+    def settings(self) -> TrialSettings:
+        """Those of training."""
+        return self.trial.settings
+
+    @property
+    def train_lengths(self) -> np.ndarray:
+        """Tokens of every row of the training split (int64)."""
+        return self.prepared.split("train").lengths
+
+    def share(self, batch: np.ndarray) -> list[batches.MicroBatch]:
+        """This rank's micro-batches of a global batch."""
+        group = self.group
+        return batches.share_global_batch(batch, self.train_lengths, self.micro_batch, group.rank, group.world_size)
 
     @property
     def drops_by_row(self) -> bool:
@@ -77,14 +85,14 @@ class Job:
         """
         device = self.group.device
         multiple = 8 if device.type == "cuda" and not self.reads_padding else 1
-        ids, lengths = batches.pad_rows(split, rows, self.pad, multiple, least, self.longest)
+        ids, lengths = batches.pad_rows(split, rows, padding_token(self.ready.model), multiple, least, self.longest)
 
         def send(given: np.ndarray) -> torch.Tensor:
             tensor = torch.from_numpy(given)
             return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
         def mask(lengths: np.ndarray, width: int) -> Any:
-            if self.unpadded:
+            if self.ready.unpadded:
                 return pack(lengths, width, device, fill=device.type == "cuda")
             full = int(lengths.min()) == width
             return None if full else send(moved((np.arange(width) < lengths[:, None]).astype(np.int64)))
@@ -103,12 +111,6 @@ class Job:
         masked = mask(lengths, ids.shape[1])
         return Inputs(send(moved(ids)), masked, labels, sent, None if keys is None else send(keys))
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The context of a forward pass in this job's precision."""
-        if self.precision == "bf16":
-            return torch.autocast(self.group.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
-
 
 def prepare_job(
     trial: Trial,
@@ -117,51 +119,41 @@ def prepare_job(
     group: Group,
     most: int | None = None,
     kept: KeptModel | None = None,
-) -> tuple[ReadyModel, Job]:
+) -> Job:
     """Builds the model on its device, or takes the `kept` one, and resolves what the trial leaves open: rate,
-    micro-batch, precision.
-
-    `most` is a limit to the micro-batch, where memory did not suffice for the usual one.
+    micro-batch (`most` at most, where memory did not suffice for the usual one), precision.
 
     Raises DataError for a subset or test split without rows and for too long rows, InputError as `build_model` does.
     """
-    task_type, settings = trial.task["type"], trial.settings
+    task_type, settings = trial.task.type, trial.settings
     train, test = prepared.split("train"), prepared.split("test")
     rows = np.asarray(prepared.subset(trial.data_axis, trial.data_requested, trial.seed))
     for name, length in (("training subset", len(rows)), ("test split", len(test))):
         if not length:
             raise DataError(f"the {name} has no rows; give more text or a larger data size", code="too_little_data")
     objective = find_objective(task_type)
-    held = [(name, prepared.split(name)) for name in ("validation", "test")]
-    parts = [("training subset", objective.targets(train)[rows]), *((name, objective.targets(s)) for name, s in held)]
-    for name, targets in parts:
+    parts = {name: objective.targets(prepared.split(name)) for name in ("validation", "test")}
+    for name, targets in {"training subset": objective.targets(train)[rows], **parts}.items():
         if len(targets) and not targets.sum():
-            raise DataError(
-                f"no row of the {name} has a target within task.max_length ({trial.task['max_length']} tokens); "
-                "raise it",
-                code="no_targets",
-            )
+            text = f"no row of the {name} has a target within task.max_length ({trial.task.max_length} tokens)"
+            raise DataError(f"{text}; raise it", code="no_targets")
     longest = max(objective.longest(s) for s in (train, prepared.split("validation"), test))
-    allowed = trial.task["max_length"] or longest
+    allowed = trial.task.max_length or longest
     if longest > allowed:
-        raise DataError(
-            f"a row has {longest} tokens, task.max_length is {allowed}; prepare the data again", code="too_long"
-        )
-    recipe = ModelRecipe(
-        trial.model,
-        trial.task,
-        {name: value for name, value in trial.training.items() if name not in FREE},
-        labels=prepared.labels,
-        vocab_size=prepared.vocab_size,
-        max_length=allowed if trial.model.kind == "family" else longest,
-        token_ids=prepared.token_ids,
-        checkpoint=checkpoint,
-        device=group.device,
-    )
+        text = f"a row has {longest} tokens, task.max_length is {allowed}; prepare the data again"
+        raise DataError(text, code="too_long")
+    needs = {
+        "labels": prepared.labels,
+        "vocab_size": prepared.vocab_size,
+        "max_length": allowed if trial.model.kind == "family" else longest,
+        "token_ids": prepared.token_ids,
+        "checkpoint": checkpoint,
+    }
+    fixed = {name: value for name, value in trial.training.items() if name not in FREE}
+    recipe = ModelRecipe(trial.model, trial.task, fixed, needs, group.device)
     ready = kept.take(recipe, trial.seed, prepared) if kept is not None else None
-    if ready is None:
-        ready = _make_ready(recipe, trial, prepared, group, objective)
-    size, unpadded = ready.size, ready.unpadded
+    ready = ready or _make_ready(recipe, trial, prepared, group, objective)
+    size, model_type = ready.size, ready.model.config.model_type
     global_batch = min(settings.global_batch, len(rows))
     usual = min(math.ceil(global_batch / group.world_size), micro_batch_rows(trial))
     pretrained, setting = trial.model.kind == "pretrained", settings.learning_rate
@@ -178,16 +170,13 @@ def prepare_job(
     )
     rate = resolve_adapter_rate(setting, body_rate) if trial.model.lora else body_rate
     head = resolve_head_factor(setting, task_type=task_type, pretrained=pretrained, layers=size.layers)
-    job = Job(
+    return Job(
         trial=trial,
         prepared=prepared,
         objective=objective,
         group=group,
-        task_type=task_type,
+        ready=ready,
         rows=rows,
-        train_lengths=train.lengths,
-        epochs=settings.epochs,
-        global_batch=settings.global_batch,
         micro_batch=min(usual, most or usual),
         usual_micro_batch=usual,
         steps=steps,
@@ -195,16 +184,11 @@ def prepare_job(
         # What learns beside adapters learns as fast as beside a body that learns.
         head_factor=head * body_rate / rate,
         body_factor=body_rate / rate,
-        precision=ready.precision,
-        pad=padding_token(ready.model),
-        size=size,
-        unpadded=unpadded,
         longest=longest,
-        reads_padding=ready.model.config.model_type in READS_PADDING,
-        padded_left=ready.model.config.model_type in PADDED_LEFT and find_kind(task_type).labels_texts,
-        width=longest if unpadded and group.device.type == "cuda" else 0,
+        reads_padding=model_type in READS_PADDING,
+        padded_left=model_type in PADDED_LEFT and find_kind(task_type).labels_texts,
+        width=longest if ready.unpadded and group.device.type == "cuda" else 0,
     )
-    return ready, job
 
 
 def _make_ready(

@@ -1,4 +1,4 @@
-"""Keeps a trial's progress: finds its last whole savepoint, and writes new ones while training goes on."""
+"""Keeps a trial's progress: finds its last whole savepoint, and writes new ones while training continues."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rayscale.errors import StorageError
+from rayscale.nn.models.weights import write_weights
 from rayscale.nn.ranks import Group
 from rayscale.nn.training import resume
 from rayscale.nn.training.heartbeat import Heartbeat
@@ -41,7 +42,7 @@ class SavepointKeeper:
         self.job, self.saving = job, saving
         blind = saving is None or not sees(saving.store, saving.token)
         self.on = not job.group.largest([float(blind)])[0]
-        self._found: resume.SavedState | None = None
+        self._saved: resume.SavedState | None = None
         self._writer: _Writer | None = None
         self._attempt: Attempt | None = None
         self._stopped = False
@@ -51,9 +52,9 @@ class SavepointKeeper:
             self.savepoints = Savepoints(saving.store, job.trial.trial_id, owner)
 
     def find(self, model: nn.Module) -> Job:
-        """Puts the weights of the last savepoint that every rank can read into the model; what is damaged is told.
+        """Puts the weights of the last savepoint that every rank can read into the model; reports what is damaged.
 
-        Returns the job as it goes on: with the micro-batch of the savepoint, if that is smaller.
+        Returns the job as it resumes: with the micro-batch of the savepoint, if that is smaller.
         """
         if not self.on:
             return self.job
@@ -61,18 +62,18 @@ class SavepointKeeper:
         steps = self.savepoints.steps()[:LOOKED_AT] if first else []
         listed = group.add(np.pad(np.asarray(steps, dtype=float), (0, LOOKED_AT - len(steps))))
         damaged: list[tuple[int, str | None]] = []
-        for step in (int(each) for each in listed if each):
+        for step in (int(step) for step in listed if step):
             saved, reason = self._read(step)
             if not group.largest([float(saved is None)])[0]:
-                self._found = saved
+                self._saved = saved
                 break
             if first:
                 damaged.append((step, reason))
         if first:
-            self._tell(damaged, self._found.state["step"] if self._found else 0)
-        if self._found is not None:
-            resume.put_weights(self._found, model)
-            smaller = min(self.job.micro_batch, self._found.state["micro_batch"])
+            self._report(damaged, self._saved.state["step"] if self._saved else 0)
+        if self._saved is not None:
+            write_weights(self._saved.weights, model)
+            smaller = min(self.job.micro_batch, self._saved.state["micro_batch"])
             self.job = replace(self.job, micro_batch=smaller)
         return self.job
 
@@ -82,14 +83,14 @@ class SavepointKeeper:
         except DamagedError as error:
             return None, str(error)
 
-    def _tell(self, damaged: list[tuple[int, str | None]], step: int) -> None:
-        """Say what could not be read, and where the trial goes on: 0 is its beginning."""
+    def _report(self, damaged: list[tuple[int, str | None]], step: int) -> None:
+        """Say what could not be read, and where the trial resumes: 0 is its beginning."""
         assert self.saving is not None
         trial_id = self.job.trial.trial_id
         place = self.savepoints.name(step) if step else None
         for number, reason in damaged:
             file, why = self.savepoints.name(number), reason or "another worker could not read it"
-            self._say({"event": "checkpoint_damaged", "trial_id": trial_id, "file": file, "step": number, "reason": why,
+            self.tell({"event": "checkpoint_damaged", "trial_id": trial_id, "file": file, "step": number, "reason": why,
                        "fell_back_to": place})  # fmt: skip
             if reason:
                 self.savepoints.drop(number)
@@ -99,27 +100,28 @@ class SavepointKeeper:
             last = earlier[-1] if earlier else None
             # On object storage the account is as old as the savepoint: how far the attempt came is not known.
             redone = max(0, last.step - step) if last and store.local is not None else None
-            self._say({"event": "trial_resumed", "trial_id": trial_id, "from": place, "step": step,
+            self.tell({"event": "trial_resumed", "trial_id": trial_id, "from": place, "step": step,
                        "steps": self.job.steps, "steps_redone": redone,
                        "interval_steps": last.interval_steps if last else None})  # fmt: skip
 
     @property
     def resumes(self) -> bool:
-        """Whether training goes on from a savepoint; the same on all ranks."""
-        return self._found is not None
+        """Whether training resumes from a savepoint; the same on all ranks."""
+        return self._saved is not None
 
     def begin(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, course: Course, pulse: Heartbeat
     ) -> resume.Position:
-        """Training begins: sets optimizer, course and generators to where it goes on, and returns where that is."""
+        """Training begins: sets optimizer, course and generators to where it resumes, and returns where that is."""
         self._model, self._optimizer, self._course, self._pulse = model, optimizer, course, pulse
-        group, at, saved = self.job.group, resume.Position(0), self._found
+        group, at, saved = self.job.group, resume.Position(0), self._saved
         if saved is not None:
-            at = saved.position(group.rank)
+            state = saved.state
+            at = resume.Position(state["step"], state["ranks"][group.rank]["loss_sum"], state["target_sum"])
             resume.put_optimizer(saved, model, optimizer)
             resume.restore_course(saved, course, group.device)
             resume.put_generators(saved, group)
-            self._found = None  # its tensors take twice the memory of the model
+            self._saved = None  # its tensors take twice the memory of the model
         if self.on:
             assert self.saving is not None
             self._rhythm = Rhythm(self.saving.seconds, at.step, group)
@@ -148,13 +150,9 @@ class SavepointKeeper:
 
     def _save(self, at: resume.Position, trained: float) -> None:
         assert self.saving is not None
-        job, per_epoch = self.job, self.job.steps // self.job.epochs
-        state = {
-            "epoch": at.step // per_epoch,
-            "batch": at.step % per_epoch,
-            "micro_batch": job.micro_batch,
-            "course": resume.tell_course(self._course, trained),
-        }
+        job, course = self.job, resume.tell_course(self._course, trained)
+        epoch, batch = divmod(at.step, job.steps // job.settings.epochs)
+        state = {"epoch": epoch, "batch": batch, "micro_batch": job.micro_batch, "course": course}
         files = resume.capture(self._model, self._optimizer, job.group, at, state, self._course.watch.weights)
         if self._attempt is not None:
             if sees(self.saving.store, self.saving.token):
@@ -176,10 +174,10 @@ class SavepointKeeper:
         writer, self._writer = self._writer, None
         trial_id, step = self.job.trial.trial_id, writer.step
         if writer.error is None:
-            self._say({"event": "checkpoint_saved", "trial_id": trial_id, "step": step, "bytes": writer.bytes,
+            self.tell({"event": "checkpoint_saved", "trial_id": trial_id, "step": step, "bytes": writer.bytes,
                        "seconds": round(writer.seconds, 3)})  # fmt: skip
         else:
-            self._say({"event": "checkpoint_failed", "trial_id": trial_id, "step": step, "reason": writer.error})
+            self.tell({"event": "checkpoint_failed", "trial_id": trial_id, "step": step, "reason": writer.error})
         return False
 
     def tell(self, event: Event) -> None:
@@ -187,11 +185,7 @@ class SavepointKeeper:
         if self.saving is None:
             logging.getLogger(__name__).warning("%s", event)
         else:
-            self._say(event)
-
-    def _say(self, event: Event) -> None:
-        assert self.saving is not None
-        self.saving.say(event)
+            self.saving.say(event)
 
     def close(self) -> None:
         """Training ended, well or not: what is being written is written to its end."""
@@ -214,7 +208,6 @@ class _Writer(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Write it."""
         began = time.monotonic()
         try:
             self.bytes = self.savepoints.write(self.step, self._files)
@@ -226,7 +219,7 @@ class _Writer(threading.Thread):
 
 
 class Rhythm:
-    """Says after which steps to save, for a trial that goes on after `step` and is to be saved every `seconds`."""
+    """Says after which steps to save, for a trial that resumes after `step` and is to be saved every `seconds`."""
 
     def __init__(self, seconds: float, step: int, group: Group) -> None:
         self.seconds, self.group = seconds, group
@@ -234,7 +227,7 @@ class Rhythm:
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """A savepoint was just written after `step`, or training goes on from there."""
+        """A savepoint was just written after `step`, or training resumes from there."""
         self._began, self._from, self._look = time.monotonic(), step, step + 1
 
     def due(self, step: int, busy: bool) -> bool:

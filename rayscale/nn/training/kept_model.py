@@ -7,7 +7,8 @@ the same code from the same seed, and nothing else of a model changes while it i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from rayscale.nn.training.cuda_graphs import CudaGraphs, Pass, Recorder
 
 if TYPE_CHECKING:
     from rayscale.runs.trial import ModelSpec
+    from rayscale.study.sections import Task
     from rayscale.text.prepared import Prepared
 
 #: Settings of training that change neither a model nor a recorded pass. Any other one asks for a model of its own.
@@ -36,31 +38,18 @@ FREE = {
 class ModelRecipe:
     """What a model is built and made ready by, besides the seed and the tokens of its texts; see `build_model`.
 
-    `settings` are those of training, without FREE ones.
+    `settings` are those of training, without FREE ones; `needs` what else `build_model` is given.
     """
 
     spec: ModelSpec
-    task: Mapping[str, Any]
+    task: Task
     settings: Mapping[str, Any]
-    labels: list[str]
-    vocab_size: int
-    max_length: int
-    token_ids: Mapping[str, int]
-    checkpoint: str | None
+    needs: Mapping[str, Any]
     device: torch.device
 
     def build(self, seed: int) -> PreTrainedModel:
         """The model on the CPU, as `build_model` makes it."""
-        return build_model(
-            self.spec,
-            self.task["type"],
-            labels=self.labels,
-            vocab_size=self.vocab_size,
-            max_length=self.max_length,
-            seed=seed,
-            token_ids=self.token_ids,
-            checkpoint=self.checkpoint,
-        )
+        return build_model(self.spec, self.task.type, seed=seed, **self.needs)
 
 
 class ReadyModel:
@@ -100,9 +89,10 @@ class ReadyModel:
         if rows is not None:
             model.set_input_embeddings(rows.table[0])
         first = self._draw(seed)
+        tensors = (itertools.chain(source.parameters(), source.buffers()) for source in (model, first))
         with torch.no_grad():
-            for mine, given in zip(_tensors(model), _tensors(first), strict=True):
-                mine.copy_(given)
+            for kept, given in zip(*tensors, strict=True):
+                kept.copy_(given)
             if rows is not None:
                 torch.index_select(rows.table[0].weight, 0, rows.used, out=rows.weight.data)  # type: ignore[arg-type]
                 model.set_input_embeddings(rows)
@@ -152,8 +142,3 @@ class KeptModel:
                 return
             ready.recorder.end()
         self.ready = ready
-
-
-def _tensors(model: PreTrainedModel) -> Iterator[torch.Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()

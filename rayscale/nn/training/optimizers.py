@@ -22,7 +22,7 @@ def make_optimizer(model: PreTrainedModel, job: Job) -> torch.optim.Optimizer:
     Biases and norms are not decayed: they do not multiply with inputs, and have no scale to keep down. Adafactor takes
     the rate as it is, without scaling it by the weights or the steps. Raises TrialError for an unknown name.
     """
-    settings = job.trial.settings
+    settings = job.settings
     name, decays = settings.optimizer, {True: settings.weight_decay, False: 0.0}
     # A pooler learns as the body does: it begins with nothing to unlearn (`build_model`).
     body = {id(parameter) for parameter in model.base_model.parameters()}

@@ -1,4 +1,4 @@
-"""What a trial must know to go on after a step as if it had never stopped, as bytes and back.
+"""What a trial must know to resume after a step as if it had never stopped, as bytes and back.
 
 Weights and the optimizer's state as safetensors, all else as JSON: nothing that is unpickled, and Python's numbers
 survive JSON exactly.
@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from rayscale.nn.models.weights import read_weights, write_weights
+from rayscale.nn.models.weights import read_weights
 from rayscale.nn.ranks import Group
 from rayscale.nn.training.course import SpeedWindow
 from rayscale.runs.savepoints import DamagedError
@@ -50,13 +50,9 @@ class SavedState:
     state: Mapping[str, Any]
     best: Mapping[str, torch.Tensor]
 
-    def position(self, rank: int) -> Position:
-        """Where this rank goes on."""
-        return Position(self.state["step"], self.state["ranks"][rank]["loss_sum"], self.state["target_sum"])
-
 
 def owner_of(trial: Trial, world_size: int) -> dict[str, Any]:
-    """Whose savepoints these are: another trial, version or number of ranks cannot go on from them."""
+    """Whose savepoints these are: another trial, version or number of ranks cannot resume from them."""
     return {
         "trial_id": trial.trial_id,
         "training_version": TRAINING_VERSION,
@@ -100,11 +96,6 @@ def parse(files: Mapping[str, bytes]) -> SavedState:
         raise DamagedError(f"{type(error).__name__}: {error}") from None
 
 
-def put_weights(saved: SavedState, model: nn.Module) -> None:
-    """Overwrite the model's parameters and buffers."""
-    write_weights(saved.weights, model)
-
-
 def put_optimizer(saved: SavedState, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Give a fresh optimizer the state that it had."""
     parameters = dict(model.named_parameters())
@@ -144,9 +135,10 @@ def restore_course(saved: SavedState, course: Course, device: torch.device) -> N
 def tell_course(course: Course, train_seconds: float) -> dict[str, Any]:
     """What `restore_course` reads, as plain values."""
     speed = {"rows": course.speed.rows, "tokens": course.speed.tokens, "seconds": course.speed.so_far}
+    watch = {name: value for name, value in vars(course.watch).items() if name != "weights"}
     return {
         "curve": course.curve, "sums": course.sums, "train": train_seconds, "eval": course.eval_seconds, "speed": speed,
-        "watch": course.watch.tell(), "decay": course.decay,
+        "watch": watch, "decay": course.decay,
     }  # fmt: skip
 
 

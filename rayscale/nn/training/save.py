@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from transformers import GenerationConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from rayscale.errors import TrialError
-from rayscale.nn.models.kept_tokenizer import InputFormat, write_tokenizer
+from rayscale.nn.loading import quiet
+from rayscale.nn.models.kept_tokenizer import write_tokenizer
 from rayscale.nn.models.objectives import TYPES, kinds_of
 from rayscale.nn.training.job import Job
 from rayscale.study.checkpoints import find_checkpoint
-from rayscale.study.tasks import find_kind
 from rayscale.system.disk import write_folder
+from rayscale.system.overrides import overridden
 
 #: Settings of a checkpoint's way to write that mean nothing where the likeliest token is taken, and are refused there.
 _OF_OTHER_WAYS = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
@@ -36,12 +35,14 @@ def save_model(job: Job, model: PreTrainedModel, checkpoint: str | None, folder:
         raise TrialError(f"no tokenizer at {prepared}; prepare the data again", code="no_tokenizer", permanent=True)
     if checkpoint is None and spec.path is not None:
         checkpoint = str(find_checkpoint(spec.path, spec.revision).folder)
+    types = TYPES in job.objective.extra(job.prepared.split("test"), np.arange(1), job.longest) and kinds_of(model) > 1
+    windows = job.trial.task.kind.axis == "tokens"
+    length = None if windows else job.trial.task.max_length or job.longest
 
     def write(part: Path) -> None:
-        transformers_logging.disable_progress_bar()  # its bars would break the lines of an inline run
-        with _as_recorded(job, model):
+        with _as_recorded(job, model), quiet():  # bars would break the lines of an inline run
             model.save_pretrained(part)
-        write_tokenizer(prepared, Path(checkpoint) if checkpoint else None, model, _input_format(job, model), part)
+        write_tokenizer(prepared, Path(checkpoint) if checkpoint else None, model, types, length, part)
 
     try:
         write_folder(folder, write, lambda _: False)
@@ -49,32 +50,17 @@ def save_model(job: Job, model: PreTrainedModel, checkpoint: str | None, folder:
         raise TrialError(f"the model cannot be saved to {folder}: {error}", code="not_saved") from error
 
 
-def _input_format(job: Job, model: PreTrainedModel) -> InputFormat:
-    """What the model of this job was given in training."""
-    extra = job.objective.extra(job.prepared.split("test"), np.arange(1), job.longest)
-    length = None if find_kind(job.task_type).axis == "tokens" else job.trial.task["max_length"] or job.longest
-    return InputFormat(TYPES in extra and kinds_of(model) > 1, length)
-
-
 @contextlib.contextmanager
 def _as_recorded(job: Job, model: PreTrainedModel) -> Iterator[None]:
     """Within, the model says how it wrote what its scores are of; without a cache it was only trained."""
-    config: Any = model.config
     if not model.can_generate():
         yield
         return
-    cached, way = config.use_cache if hasattr(config, "use_cache") else None, model.generation_config
+    way = model.generation_config
     new = GenerationConfig.from_dict(way.to_dict()) if way is not None else GenerationConfig()
     new.use_cache = True
-    settings = job.objective.writing(job.prepared)
-    if settings:
+    if settings := job.objective.writing(job.prepared):
         new.update(**dict.fromkeys(_OF_OTHER_WAYS), **settings)
-    try:
-        if cached is not None:
-            config.use_cache = True
-        model.generation_config = new
+    cache = {} if getattr(model.config, "use_cache", None) is None else {"use_cache": True}
+    with overridden(model.config, **cache), overridden(model, generation_config=new):
         yield
-    finally:
-        if cached is not None:
-            config.use_cache = cached
-        model.generation_config = way

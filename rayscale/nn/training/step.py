@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from rayscale.nn.attention.dropout import FLAT, Masks, by_row, step_key
 from rayscale.nn.attention.masks import UNMASKED
 from rayscale.nn.attention.unpadded import Packing
+from rayscale.nn.devices import autocast
 from rayscale.nn.models.objectives import WINDOWS, Inputs, bare
-from rayscale.nn.training import batches
 from rayscale.nn.training.cuda_graphs import Pass, Recorder
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ CLIP_NORM = 1.0
 def make_pass(parallel: nn.Module, job: Job) -> Pass:
     """Forward and backward pass of a micro-batch."""
     flat = bare(parallel).config.model_type in FLAT
+    # Not the job itself: a recorder keeps what is made here, and a job keeps the model with its recorder.
+    losses, device, precision = job.objective.losses, job.group.device, job.ready.precision
 
     def compute(inputs: Inputs, factor: float | torch.Tensor) -> torch.Tensor:
         with by_row(_masks(inputs, flat)):  # what is computed once more in the backward pass, too
-            with job.autocast():
-                loss, _ = job.objective.losses(parallel, inputs)
+            with autocast(device, precision):
+                loss, _ = losses(parallel, inputs)
             (loss * factor).backward()
         return loss.detach()
 
@@ -66,8 +68,7 @@ def take_step(
     pulse: Heartbeat,
 ) -> torch.Tensor:
     """Optimizer step number `step`; returns this rank's summed loss (no synchronisation with the device)."""
-    group, split = job.group, job.prepared.split("train")
-    parts = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)
+    group, split, parts = job.group, job.prepared.split("train"), job.share(batch)
     key = _key(job, step)
     loss_sum = torch.zeros((), dtype=torch.float64, device=group.device)
     for number, part in enumerate(parts):
@@ -92,16 +93,15 @@ def order_buckets(parallel: DistributedDataParallel, job: Job, batch: np.ndarray
     """One pass through the model, of which nothing stays but the order of its gradients.
 
     After its first backward pass DDP packs gradients anew, in the order in which they came. With three ranks and more
-    that is another order of sums, so a trial that goes on must have seen one pass, too.
+    that is another order of sums, so a trial that resumes must have seen one pass, too.
     """
-    group = job.group
-    part = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)[-1]
-    make_pass(parallel, job)(job.to_device(job.prepared.split("train"), part.rows, key=_key(job, 0)), 1.0)
+    rows = job.share(batch)[-1].rows
+    make_pass(parallel, job)(job.to_device(job.prepared.split("train"), rows, key=_key(job, 0)), 1.0)
     parallel.zero_grad(set_to_none=True)
 
 
 def can_record(job: Job, model_type: str) -> bool:
     """Whether passes can be recorded: on a GPU, without waiting for it, by a lone worker, nothing computed twice."""
-    known = (job.unpadded or model_type in UNMASKED) and job.trial.model.lora is None  # adapters were not tried
-    twice = job.trial.settings.gradient_checkpointing  # sets and reads the state of generators
+    known = (job.ready.unpadded or model_type in UNMASKED) and job.trial.model.lora is None  # adapters were not tried
+    twice = job.settings.gradient_checkpointing  # sets and reads the state of generators
     return job.group.device.type == "cuda" and job.group.world_size == 1 and known and not twice

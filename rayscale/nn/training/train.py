@@ -26,6 +26,7 @@ from rayscale.nn.determinism import seed_everything, settled
 from rayscale.nn.metrics import METRICS
 from rayscale.nn.models import layers
 from rayscale.nn.models.lora import merge
+from rayscale.nn.models.objectives import Score
 from rayscale.nn.models.used_rows import wake_unused
 from rayscale.nn.models.weights import read_weights, write_weights
 from rayscale.nn.ranks import Group
@@ -37,7 +38,7 @@ from rayscale.nn.training.evaluate import evaluate
 from rayscale.nn.training.heartbeat import Heartbeat
 from rayscale.nn.training.job import Job, prepare_job
 from rayscale.nn.training.keeper import SavepointKeeper
-from rayscale.nn.training.kept_model import KeptModel, ReadyModel
+from rayscale.nn.training.kept_model import KeptModel
 from rayscale.nn.training.optimizers import make_optimizer
 from rayscale.nn.training.save import save_model
 from rayscale.nn.training.step import can_record, make_pass, order_buckets, take_step
@@ -75,17 +76,16 @@ def train_trial(
 
     With `world_size` > 1 every rank of an existing process group calls it with the same trial. `progress` gets {phase,
     step, steps, train_loss, micro_batch} about twice a second, and may raise to stop this rank. `save_to` is the folder
-    of the trained model (rank 0 writes it). With `saving` the trial goes on from its last savepoint, and ends as if it
-    had never stopped: bit for bit on a CPU, times aside. `micro_batch` is the most rows at once, less than usual where
-    memory did not suffice. With `kept`, one for all trials of a process, a lone worker takes over the model of the
-    trial before where that is the same, which changes no bit of the result. Losses are in nats, per token for causal-lm
-    and per example for classification; `status` is ok, or diverged: a loss that is no longer a number is a result, its
-    reason in `error`.
+    of the trained model (rank 0 writes it). With `saving` the trial resumes from its last savepoint, and ends as if it
+    had never stopped: bit for bit on a CPU, times aside. `micro_batch` is the most rows at once. With `kept`, one for
+    all trials of a process, a lone worker takes over the model of the trial before where that is the same, which
+    changes no bit of the result.
 
-    `train_loss` is the mean over the last tenth of the steps. `flops` counts real tokens, not padding (see
-    parameters.training_flops). The `validation_loss` of the curve is on the first rows of the validation split
-    (a fiftieth of the training rows, 16 to 512); that of the result is on all of it, null where it has no rows.
-    Where `early_stopping` ends the trial, or is asked for at all, the model is that of the lowest validation loss.
+    Losses are in nats per target. `status` is ok, or diverged: a loss that is no longer a number is a result, with its
+    reason in `error`. `train_loss` is the mean over the last tenth of the steps; `flops` counts real tokens, not
+    padding. The `validation_loss` of the curve is on the first rows of the validation split (a fiftieth of the training
+    rows, 16 to 512), that of the result on all of it, null where it has no rows. With `early_stopping` the model is
+    that of the lowest validation loss.
 
     Raises InputError and TrialError as `build_model` does, DataError for a subset or split without rows,
     MemoryTrialError where memory does not suffice for the micro-batch, TrialError where it does not for the model.
@@ -98,7 +98,7 @@ def train_trial(
         pulse = Heartbeat(progress)
         pulse.enter("load")
         try:
-            ready, job = prepare_job(trial, prepared, checkpoint, group, micro_batch, kept)
+            job = prepare_job(trial, prepared, checkpoint, group, micro_batch, kept)
         except Exception as error:
             if devices.is_out_of_memory(error):
                 reason = str(error).splitlines()[0]
@@ -107,14 +107,14 @@ def train_trial(
             raise
         course, pulse.steps = Course(EarlyStopping.of(trial.settings)), job.steps
         keeper = SavepointKeeper(saving, job)
+        ready, model = job.ready, job.ready.model
         try:
-            model = ready.model
             job = keeper.find(model)
             if rank == 0 and getattr(model, "begins_with_stored_head", False):
                 keeper.tell({"event": "head_reused", "trial_id": trial.trial_id, "classes": prepared.labels})
-            devices.let_multiply(group.device, job.precision)
+            devices.let_multiply(group.device, ready.precision)
             pulse.micro_batch = job.micro_batch
-            result = _run(ready, job, course, pulse, keeper)
+            result = _run(job, course, pulse, keeper)
         except Exception as error:
             error.step = course.steps  # type: ignore[attr-defined] # an error that comes back at its step is no accident
             if devices.is_out_of_memory(error):
@@ -137,13 +137,14 @@ def train_trial(
         return {**result, "peak_memory_bytes": int(peak) if peak >= 0 else None, "curve": course.curve}
 
 
-def _run(ready: ReadyModel, job: Job, course: Course, pulse: Heartbeat, keeper: SavepointKeeper) -> dict[str, Any]:
+def _run(job: Job, course: Course, pulse: Heartbeat, keeper: SavepointKeeper) -> dict[str, Any]:
     """Trains, then evaluates if training did not diverge: status, losses, metrics."""
     seed_everything(job.trial.seed, job.group.rank)  # building a model may draw any number of random values
-    _train(ready, job, course, pulse, keeper)
+    _train(job, course, pulse, keeper)
     # What is evaluated is what is saved: bf16 sees other adapters beside a weight than within it.
-    wake_unused(ready.model, course.decay)
-    merge(ready.model)
+    model = job.ready.model
+    wake_unused(model, course.decay)
+    merge(model)
     losses: dict[str, float | None] = {"validation_loss": None, "eval_loss": None}
     score = None
     for split, column in (("validation", "validation_loss"), ("test", "eval_loss")):
@@ -151,35 +152,27 @@ def _run(ready: ReadyModel, job: Job, course: Course, pulse: Heartbeat, keeper: 
             continue
         pulse.enter(split)
         started = time.perf_counter()
-        loss, score = evaluate(ready.model, job, split, beat=pulse.beat, scored=split == "test", as_saved=True)
+        loss, score = evaluate(model, job, split, beat=pulse.beat, scored=split == "test", as_saved=True)
         course.eval_seconds += time.perf_counter() - started
         losses[column] = loss
         if not math.isfinite(loss):
             course.error = f"the {split} loss is {loss} after training; {_advice(job)}"
-    if losses["eval_loss"] is None or course.error is not None:
-        unknown = dict.fromkeys(("validation_loss", "eval_loss", *METRICS))
-        return {"status": "diverged", "error": course.error, **unknown, "metric_signature": None, "classes": ()}
-    assert score is not None
-    return {
-        "status": "ok",
-        "error": None,
-        **losses,
-        **dict.fromkeys(METRICS),
-        **score.metrics,
-        "metric_signature": score.signature,
-        "classes": score.classes,
-    }
+    status = "ok"
+    if losses["eval_loss"] is None or course.error is not None or score is None:
+        status, losses, score = "diverged", dict.fromkeys(losses), Score({})
+    metrics = {**dict.fromkeys(METRICS), **score.metrics, "metric_signature": score.signature, "classes": score.classes}
+    return {"status": status, "error": course.error, **losses, **metrics}
 
 
-def _train(ready: ReadyModel, job: Job, course: Course, pulse: Heartbeat, keeper: SavepointKeeper) -> None:
-    model, group = ready.model, job.group
+def _train(job: Job, course: Course, pulse: Heartbeat, keeper: SavepointKeeper) -> None:
+    model, group, settings = job.ready.model, job.group, job.settings
     parallel: nn.Module = model
     if group.world_size > 1:
         parallel = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
     optimizer = make_optimizer(model, job)
     compute: Pass = make_pass(parallel, job)
     if can_record(job, model.config.model_type):
-        compute = ready.record(compute)
+        compute = job.ready.record(compute)
     every = max(1, math.ceil(job.steps / CURVE_POINTS))
     validations, monitor = _validation_steps(job, course.watch), _monitor_rows(job, course.watch)
     targets_of = job.objective.targets(job.prepared.split("train"))
@@ -200,8 +193,7 @@ def _train(ready: ReadyModel, job: Job, course: Course, pulse: Heartbeat, keeper
         return time.perf_counter() - started - pause_seconds
 
     def mine(batch: np.ndarray) -> np.ndarray:
-        parts = batches.share_global_batch(batch, job.train_lengths, job.micro_batch, group.rank, group.world_size)
-        return np.concatenate([part.rows for part in parts])
+        return np.concatenate([part.rows for part in job.share(batch)])
 
     left = itertools.islice(_global_batches(job), at.step, None)
     for step, batch in enumerate(job.prepared.split("train").ahead(left, mine), at.step):
@@ -209,7 +201,7 @@ def _train(ready: ReadyModel, job: Job, course: Course, pulse: Heartbeat, keeper
         rate = _rate(job, step) * watch.factor
         loss_sum += take_step(compute, parallel, optimizer, job, step, batch, targets, rate, pulse)
         target_sum += targets
-        course.decay *= 1 - rate * job.trial.settings.weight_decay
+        course.decay *= 1 - rate * settings.weight_decay
         if course.speed.warms_up_next:
             loss_sum.item()  # waits for the device
         course.speed.add(len(batch), int(job.train_lengths[batch].sum()))
@@ -265,11 +257,11 @@ def _describe(job: Job, course: Course) -> dict[str, Any]:
     clocks = [course.train_seconds, course.eval_seconds, course.speed.seconds]
     train_seconds, eval_seconds, window = (float(seconds) for seconds in job.group.largest(clocks))
     per_second = [count / window if window else None for count in (course.speed.rows, course.speed.tokens)]
-    size, share = job.size, course.steps / job.steps  # 1 unless it diverged or stopped early
+    size, share = job.ready.size, course.steps / job.steps  # 1 unless it diverged or stopped early
     once = job.objective.pass_flops(size, job.prepared.split("train"), job.rows)
-    epochs = share * job.epochs
+    epochs = share * job.settings.epochs
     flops = epochs * once
-    peak = devices.peak_flops(job.group.device, job.precision)
+    peak = devices.peak_flops(job.group.device, job.ready.precision)
     return {
         "params": size.params,
         "params_non_embedding": size.params_non_embedding,
@@ -277,12 +269,12 @@ def _describe(job: Job, course: Course) -> dict[str, Any]:
         "tokens": tokens,
         "epochs": epochs,
         "steps": course.steps,
-        "global_batch": job.global_batch,
+        "global_batch": job.settings.global_batch,
         "micro_batch": job.micro_batch,
         "learning_rate": job.learning_rate,
-        "optimizer": job.trial.settings.optimizer,
-        "schedule": job.trial.settings.schedule,
-        "precision": job.precision,
+        "optimizer": job.settings.optimizer,
+        "schedule": job.settings.schedule,
+        "precision": job.ready.precision,
         "flops": flops,
         "train_loss": _last_tenth(course),
         "train_seconds": train_seconds,
@@ -301,16 +293,17 @@ def _last_tenth(course: Course) -> float | None:
 
 
 def _global_batches(job: Job) -> Iterator[np.ndarray]:
-    for epoch in range(job.epochs):
-        ordered = batches.order_rows(job.rows, job.trial.seed, epoch)
-        if job.trial.settings.batching == "bucketed":
-            yield from batches.cut_bucketed_batches(ordered, job.train_lengths, job.global_batch, job.trial.seed, epoch)
+    size, seed = job.settings.global_batch, job.trial.seed
+    for epoch in range(job.settings.epochs):
+        ordered = batches.order_rows(job.rows, seed, epoch)
+        if job.settings.batching == "bucketed":
+            yield from batches.cut_bucketed_batches(ordered, job.train_lengths, size, seed, epoch)
         else:
-            yield from batches.cut_global_batches(ordered, job.global_batch)
+            yield from batches.cut_global_batches(ordered, size)
 
 
 def _rate(job: Job, step: int) -> float:
-    settings = job.trial.settings
+    settings = job.settings
     factor = schedule_factor(settings.schedule, step, job.steps, settings.warmup, settings.cooldown)
     return job.learning_rate * factor
 
@@ -320,9 +313,10 @@ def _validation_steps(job: Job, watch: EarlyStopping) -> set[int]:
     validations decide, the ends of all epochs, with as many between them as make ten."""
     if not len(job.prepared.split("validation")):
         return set()
-    parts = max(VALIDATIONS, job.epochs) if job.epochs == 1 else min(job.epochs, 2 * VALIDATIONS)
+    epochs = job.settings.epochs
+    parts = VALIDATIONS if epochs == 1 else min(epochs, 2 * VALIDATIONS)
     if watch.decides:
-        parts = job.epochs * math.ceil(DECIDING_VALIDATIONS / job.epochs)
+        parts = epochs * math.ceil(DECIDING_VALIDATIONS / epochs)
     return {math.ceil(job.steps * part / parts) for part in range(1, parts + 1)}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,10 @@ from rayscale.text.augment.chain import Chain, fingerprint
 class Offered:
     """An augmentation on its way to the workers: its entry in a study, and the files that its settings name."""
 
-    entry: Mapping[str, Any]
-    files: Mapping[tuple[str, str], tuple[Parcel, str]]  # (step, setting) → the folder, the name of a file in it
-    mark: str
-
-    def __hash__(self) -> int:
-        return hash(self.mark)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Offered) and other.mark == self.mark
+    entry: Mapping[str, Any] = field(compare=False)
+    #: (step, setting) → the folder, the name of a file in it
+    files: Mapping[tuple[str, str], tuple[Parcel, str]] = field(compare=False)
+    mark: str  # by which two are the same
 
 
 def augment(augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
@@ -44,7 +39,7 @@ def augment(augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterator[
         return
     offered, blocks = _offer(augmentation), read_here(tables)
     if not augmentation.on_models:
-        yield from mapped(blocks, partial(_apply, offered=offered), **share_of_cpus(len(tables)))
+        yield from mapped(blocks, partial(_apply, offered), **share_of_cpus(len(tables)))
         return
     there = ray.cluster_resources()
     gpus = int(there.get("GPU", 0))
@@ -55,9 +50,9 @@ def augment(augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterator[
 
 
 def _offer(augmentation: Augmentation) -> Offered:
-    import ray
+    from rayscale.on_ray.cluster import living_nodes
 
-    several = sum(node["Alive"] for node in ray.nodes()) > 1
+    several = len(living_nodes()) > 1
     files = {}
     for step in augmentation.steps:
         for setting in step.augmenter.paths:
@@ -88,7 +83,7 @@ def _opened(offered: Offered) -> Chain:
     return Chain(read(entry))
 
 
-def _apply(block: pa.Table, offered: Offered) -> pa.Table:
+def _apply(offered: Offered, block: pa.Table) -> pa.Table:
     return _opened(offered)(block)
 
 

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from rayscale.system.machine import physical_cores
 
+T = TypeVar("T")
 
-def read_here(tables: Sequence[pa.Table]) -> Any:
-    """A dataset of the tables, each read (`shards.Blocks`) on this node: the files lie here, and maybe nowhere else."""
+
+def read_here(items: Sequence[T], function: Callable[[T], Iterable[pa.Table]] = lambda table: (table,)) -> Any:
+    """A dataset of the tables that `function` makes of each item, by short tasks on this node; items may be tables.
+
+    The files lie here, and maybe nowhere else, and an item of `shards.Blocks` is read when it is asked for. The tasks
+    want no CPU, of which the node may offer none, and `concurrency` keeps them to its cores.
+    """
     import ray
 
     def run(batch: pa.Table) -> Iterator[pa.Table]:
         for number in batch["item"].to_pylist():
-            yield tables[number]
+            yield from function(items[number])
 
-    return at_this_node(ray.data.from_items([{"item": n} for n in range(len(tables))],
-                                            override_num_blocks=len(tables)), run)  # fmt: skip
-
-
-def at_this_node(numbers: Any, function: Callable[..., Any]) -> Any:
-    """`function` of every block of a dataset, by short tasks on this one node.
-
-    They ask for no CPU, of which the node may offer none, and `concurrency` keeps them to its cores.
-    """
-    import ray
-
-    node = ray.get_runtime_context().get_node_id()
+    numbers = ray.data.from_items([{"item": n} for n in range(len(items))], override_num_blocks=len(items))
     return numbers.map_batches(
-        function, batch_size=None, batch_format="pyarrow", num_cpus=0, concurrency=physical_cores(),
-        label_selector={"ray.io/node-id": node},
+        run, batch_size=None, batch_format="pyarrow", num_cpus=0, concurrency=physical_cores(),
+        label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
     )  # fmt: skip
 
 

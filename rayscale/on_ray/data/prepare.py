@@ -6,10 +6,11 @@ blocks, workers or nodes gives the same files.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rayscale.on_ray.data.augment import augment
-from rayscale.on_ray.data.blocks import at_this_node, mapped, read_here, share_of_cpus, tables_of
+from rayscale.on_ray.data.blocks import mapped, read_here, share_of_cpus, tables_of
 from rayscale.study.augment_key import Augmentation, read
 from rayscale.study.checkpoints import find_checkpoint
+from rayscale.system.overrides import overridden
 from rayscale.text import preparation as steps
 from rayscale.text import workers
 from rayscale.text.augment.children import find_all, name_of
@@ -49,17 +51,15 @@ def prepare(
     """
     seeds = list(seeds)
     local = [_on_this_machine(spec) for spec in tokenizers]
-    found = find_all(study, local, seeds)
-    if not all(found.values()) and workers:
-        found = dict(steps.prepare(study, local, seeds, workers, progress))
-    elif not all(found.values()):
-        with _quiet():
-            found = dict(steps.prepare(study, local, seeds, RayWorkers(), progress))
+    prepared = find_all(study, local, seeds)
+    if not all(prepared.values()):
+        with nullcontext() if workers else _quiet():
+            prepared = dict(steps.prepare(study, local, seeds, workers or RayWorkers(), progress))
     # A hub id and the folder that it was downloaded to may bear different names.
-    names = ["none", *(read(entry).name for entry in study.data.augment)]
-    pairs = [(name_of(here.name, each), name_of(given.name, each))
-             for here, given in zip(local, tokenizers, strict=True) for each in dict.fromkeys(names)]  # fmt: skip
-    return {given: made for here, given in pairs if (made := found.get(here)) is not None}
+    augmentations = {"none", *(read(entry).name for entry in study.data.augment)}
+    pairs = itertools.product(zip(local, tokenizers, strict=True), augmentations)
+    names = [(name_of(here.name, name), name_of(given.name, name)) for (here, given), name in pairs]
+    return {given: text for here, given in names if (text := prepared.get(here)) is not None}
 
 
 def _on_this_machine(spec: TokenizerSpec) -> TokenizerSpec:
@@ -74,14 +74,7 @@ class RayWorkers:
 
     def read(self, function: Callable[[Any], Iterator[pa.Table]], items: Sequence[Any]) -> Iterable[pa.Table]:
         """One task per item, on this node: the files lie here, and maybe nowhere else."""
-        import ray
-
-        def run(batch: pa.Table) -> Iterator[pa.Table]:
-            for number in batch["item"].to_pylist():
-                yield from function(items[number])
-
-        numbers = ray.data.from_items([{"item": n} for n in range(len(items))], override_num_blocks=len(items))
-        return tables_of(at_this_node(numbers, run))
+        return tables_of(read_here(items, function))
 
     def augment(self, augmentation: Augmentation, tables: Sequence[pa.Table]) -> Iterable[pa.Table]:
         """One task per table, anywhere on the cluster; steps on models in workers that stay up."""
@@ -99,27 +92,20 @@ def _quiet() -> Iterator[None]:
     from ray.data import DataContext, ExecutionResources
 
     context = DataContext.get_current()
-    limits = context.execution_options.resource_limits
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    context.execution_options.resource_limits = ExecutionResources(
-        object_store_memory=max(LEAST_STORE_BYTES, cpus * STORE_BYTES_A_CPU)
-    )
-    settings = dict.fromkeys(
-        ("enable_progress_bars", "enable_operator_progress_bars", "print_on_execution_start"), False
-    )
-    before = {name: getattr(context, name) for name in settings}
+    memory = max(LEAST_STORE_BYTES, int(ray.cluster_resources().get("CPU", 1)) * STORE_BYTES_A_CPU)
+    limits = ExecutionResources(object_store_memory=memory)
+    shown = ("enable_progress_bars", "enable_operator_progress_bars", "print_on_execution_start")
     logger = logging.getLogger("ray.data")
     level = logger.level
-    try:
-        for name, value in settings.items():
-            setattr(context, name, value)
+    with (
+        overridden(context.execution_options, resource_limits=limits),
+        overridden(context, **dict.fromkeys(shown, False)),
+        warnings.catch_warnings(),
+    ):
+        # It counts the inputs before all have come, and then calls a limit of two tasks too high.
+        warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks", category=UserWarning)
         logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            # It counts the inputs before all have come, and then calls a limit of two tasks too high.
-            warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks", category=UserWarning)
+        try:
             yield
-    finally:
-        context.execution_options.resource_limits = limits
-        for name, value in before.items():
-            setattr(context, name, value)
-        logger.setLevel(level)
+        finally:
+            logger.setLevel(level)

@@ -5,7 +5,7 @@ read in which order, so short tasks on the driver's node read ahead for it, a fe
 the shards on its own disk, or their tokens in memory, and the batches are those of `mmap`. The tasks ask for no CPU.
 They wait for none that trials hold, and take little: there are never more than AHEAD + 1 for a worker.
 
-Not an iterator of Ray Data for each trial: its first batch takes seconds, and it cannot go on within an epoch
+Not an iterator of Ray Data for each trial: its first batch takes seconds, and it cannot resume within an epoch
 (ray#37633), as a trial does from a savepoint.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 import ray
 
+from rayscale.on_ray.cluster import run_on
 from rayscale.on_ray.data.parcels import Parcel, unwrap, wrap
 from rayscale.text.prepared import Prepared, Split
 from rayscale.text.split import SPLITS
@@ -35,22 +36,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stream:
-    """Prepared data on its way to the workers; `columns` refers to all but token ids, by split."""
+    """Prepared data on its way to the workers; `splits` refers to all but token ids and texts, and the tokens used."""
 
     light: Parcel
-    columns: Any
+    splits: Any
 
 
 def offer(prepared: Prepared, several_nodes: bool) -> Stream:
     """Offer prepared data of this node to workers, token ids left out."""
-    columns = {name: _columns(prepared.split(name)) for name in SPLITS}
-    return Stream(wrap(prepared.path, several_nodes, without=".arrow"), ray.put(columns))
-
-
-def _columns(split: Split) -> dict[str, Any]:
-    lengths = split.lengths.astype(np.int32)
-    return {"lengths": lengths, "labels": split.labels, "numbers": split.numbers, "lists": split.lists,
-            "tokens_used": split.used}  # fmt: skip
+    nothing = np.empty(0, dtype=np.int64)
+    left_out: dict[str, Any] = {
+        "values": nothing.astype(np.int32), "starts": nothing, "keys": nothing.astype(np.uint64), "texts": {},
+    }  # fmt: skip
+    splits = {name: prepared.split(name) for name in SPLITS}
+    sent = {name: (replace(split, **left_out), split.used) for name, split in splits.items()}
+    return Stream(wrap(prepared.path, several_nodes, without=".arrow"), ray.put(sent))
 
 
 def open_prepared(offered: Stream | Parcel) -> Prepared:
@@ -68,15 +68,14 @@ class _Streamed(Prepared):
 
     @cached_property
     def _splits(self) -> dict[str, Split]:
-        parcel, nothing = self.stream.light, np.empty(0, dtype=np.int64)
+        node_id, folder = self.stream.light.node_id, self.stream.light.folder
+        splits: dict[str, tuple[Split, np.ndarray]] = ray.get(self.stream.splits)
         return {
             name: StreamedSplit(
-                nothing.astype(np.int32), nothing, found["lengths"].astype(np.int64), found["labels"],
-                nothing.astype(np.uint64), found["numbers"], found["lists"],
-                tokens_used=found["tokens_used"], request=partial(_request, parcel.node_id, parcel.folder, name),
+                **vars(split), tokens_used=used, request=partial(run_on, node_id, read_rows, folder, name)
             )
-            for name, found in ray.get(self.stream.columns).items()
-        }  # fmt: skip
+            for name, (split, used) in splits.items()
+        }
 
 
 @dataclass
@@ -101,7 +100,7 @@ class StreamedSplit(Split):
         return self.tokens_used
 
     def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and where each row begins in them; rows that nobody foretold are fetched now."""
+        """Token ids and where each row begins in them; rows that nobody announced are fetched now."""
         if not np.isin(rows, self.window.rows).all():
             self._take(np.unique(rows), self.request(np.unique(rows)))
         lengths = self.lengths[self.window.rows]
@@ -140,18 +139,6 @@ class StreamedSplit(Split):
 
     def _take(self, rows: np.ndarray, reference: Any) -> None:
         self.window.rows, self.window.values = rows, ray.get(reference)
-
-
-def _request(node_id: str, folder: str, name: str, rows: np.ndarray) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return _reader().options(scheduling_strategy=there).remote(folder, name, rows)
-
-
-@lru_cache(maxsize=1)
-def _reader() -> Any:
-    return ray.remote(num_cpus=0)(read_rows)
 
 
 def read_rows(folder: str, name: str, rows: np.ndarray) -> np.ndarray:

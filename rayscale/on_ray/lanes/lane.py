@@ -71,7 +71,7 @@ class Cell:
     """A trial as the pool sees it; `payload` is handed to the workers unread."""
 
     trial_id: str
-    gpus: int
+    workers: int
     alone: bool
     payload: Any
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
+from rayscale.on_ray.lanes.lane import Lane, Running
 from rayscale.on_ray.lanes.rules import LaneRules
 from rayscale.runs.events import Event
 from rayscale.runs.outcomes import TrialOutcome
@@ -49,14 +51,12 @@ class LanePool(LaneRules):
     async def collect(self, known: int, seconds: float) -> list[TrialOutcome]:
         """Outcomes after the first `known`, waiting up to `seconds` for one."""
         async with self._changed:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait_for(lambda: len(self._outcomes) > known), seconds)
-            except TimeoutError:
-                pass
             return self._outcomes[known:]
 
     async def acknowledge(self, trial_id: str, row: Any) -> None:
-        """The record of this trial is durable: whoever waits for it is told this."""
+        """The record of this trial is durable: whoever waits for it gets this."""
         async with self._changed:
             self._rows[trial_id] = row
             if trial_id in self._by_id:
@@ -69,16 +69,14 @@ class LanePool(LaneRules):
         """What runs now: for each lane at work its trial, its progress and for how long; and the events since."""
         if self._watch_error is not None:
             raise RuntimeError("the watch over the lanes has stopped") from self._watch_error
-        running = [lane.current for lane in self._lanes.values() if lane.current]
+        at_work = [lane.current for lane in self._lanes.values() if lane.current]
+        running = [{"trial_id": r.cell.trial_id, "seconds": self._now() - r.started, **r.progress} for r in at_work]
         return {
-            "running": [
-                {"trial_id": r.cell.trial_id, "seconds": self._now() - r.started, **r.progress} for r in running
-            ],
+            "running": running,
             "lanes_starting": sum(lane.starting for lane in self._lanes.values()),
-            "lanes": len(self._lanes),
             "slots": self._slots,
             "room": self._room,
-            "waits": self._told_wait(),
+            "waits": self._wait(),
             "events": self._accounts.events[known_events:],
         }
 
@@ -128,9 +126,9 @@ class LanePool(LaneRules):
     # ---- the workers' side
 
     async def next_trial(
-        self, lane_id: int, group: str, rank: int, seen: int, member: Any = None
+        self, lane_id: int, group: str, rank: int, last: int, member: Any = None
     ) -> tuple[int, Any, int | None] | None:
-        """The trial after the last one that this rank saw, waiting as long as it takes; None when the lane closes.
+        """The trial after the one with the number `last`, waiting as long as it takes; None when the lane closes.
 
         It comes with its serial number, and with the most rows at once where memory did not suffice for the usual ones.
         No rank waits for work inside a collective, where it would run into the process group's time-out.
@@ -142,7 +140,7 @@ class LanePool(LaneRules):
             self._join(lane, group, rank, member)
             with lane.vitals.waiting(rank, self._now):
                 while lane_id in self._lanes and group not in lane.retired:
-                    if lane.current is not None and lane.current.serial > seen:
+                    if lane.current is not None and lane.current.serial > last:
                         return lane.current.serial, lane.current.cell.payload, lane.current.micro_batch
                     # A closing lane whose worker owns a model that the driver has not written yet waits for it.
                     if lane.current is None and lane.closed and not lane.holding:
@@ -158,10 +156,9 @@ class LanePool(LaneRules):
         So a failure in setting up costs no restart: no rank has entered a collective yet.
         """
         async with self._changed:
-            lane = self._lanes.get(lane_id)
-            running = lane.current if lane else None
-            if lane is None or running is None or running.serial != serial:
+            if not (place := self._at(lane_id, serial)):
                 return False
+            lane, running = place
             running.ready[rank] = error
             if error is not None:
                 self._fail(lane, error)
@@ -175,24 +172,28 @@ class LanePool(LaneRules):
         lane = self._lanes.get(lane_id)
         return lane is not None and group not in lane.retired
 
+    def _at(self, lane_id: int, serial: int) -> tuple[Lane, Running] | None:
+        """The lane and the trial with this serial number; None if it runs there no more, as when its group retired."""
+        lane = self._lanes.get(lane_id)
+        running = lane.current if lane else None
+        return (lane, running) if lane and running and running.serial == serial else None
+
     async def beat(self, lane_id: int, serial: int, rank: int, state: dict[str, Any]) -> None:
         """A sign of life of a rank at its trial: `phase`, and what else is known of its progress."""
-        lane = self._lanes.get(lane_id)
-        if lane and lane.current and lane.current.serial == serial:
+        if place := self._at(lane_id, serial):
+            lane, running = place
             lane.vitals.hear(rank, state.get("phase"), self._now())
             if rank == 0:
-                lane.current.progress = state
+                running.progress = state
 
     async def finish(self, lane_id: int, serial: int, outcome: TrialOutcome) -> None:
         """The trial is done; `outcome` is what rank 0 measured."""
         async with self._changed:
-            lane = self._lanes.get(lane_id)
-            if lane is None or lane.current is None or lane.current.serial != serial:
-                return
-            running = lane.current
-            if outcome.get("model"):
-                lane.holding.add(running.cell.trial_id)
-            self._end(lane, {**outcome, "exclusive": running.exclusive, "size": lane.size})
+            if place := self._at(lane_id, serial):
+                lane, running = place
+                if outcome.get("model"):
+                    lane.holding.add(running.cell.trial_id)
+                self._end(lane, {**outcome, "exclusive": running.exclusive, "size": lane.size})
 
     async def fail(self, lane_id: int, serial: int, error: Failure, restart: bool) -> None:
         """A rank raised: the trial is tried again, or ends failed when attempts are used up or the error is permanent.
@@ -200,13 +201,8 @@ class LanePool(LaneRules):
         `restart` says that this group of processes ends now, and with it every rank that waits in a collective.
         """
         async with self._changed:
-            lane = self._lanes.get(lane_id)
-            if lane is None or lane.current is None or lane.current.serial != serial:
-                return  # of a group that is retired already
-            if restart:
-                self._drop(lane, error)
-            else:
-                self._fail(lane, error)
+            if place := self._at(lane_id, serial):
+                (self._drop if restart else self._fail)(place[0], error)
 
     async def lose(self, lane_id: int, group: str, error: Failure) -> None:
         """A process of this group is gone or does not answer: the group ends, and its trial is handed out again."""
@@ -225,17 +221,14 @@ class LanePool(LaneRules):
                 error = None
             if lane.current is not None:
                 self._fail(lane, {"message": f"the lane ended: {error}", "code": "lane_ended"})
+            size = lane.size
             if error:
-                self._accounts.events.append(
-                    {"event": "lane_ended", "lane": lane_id, "gpus": lane.size, "reason": error}
-                )
+                self._accounts.events.append({"event": "lane_ended", "lane": lane_id, "gpus": size, "reason": error})
             if error and not lane.begun:
-                self._lane_failures[lane.size] += 1
-                others = any(other.size == lane.size and not other.starting for other in self._lanes.values())
-                if self._lane_failures[lane.size] >= LANE_FAILURES and not others:
-                    self._give_up(
-                        lane.size, f"{LANE_FAILURES} lanes of {lane.size} workers ended before a trial: {error}"
-                    )
+                self._lane_failures[size] += 1
+                others = any(other.size == size and not other.starting for other in self._lanes.values())
+                if self._lane_failures[size] >= LANE_FAILURES and not others:
+                    self._give_up(size, f"{LANE_FAILURES} lanes of {size} workers ended before a trial: {error}")
             self._settle()
 
     # ---- the watch
@@ -268,8 +261,8 @@ class LanePool(LaneRules):
                         known = [member for other in self._lanes.values() for member in other.members.values()]
                         self._end_strays(known, self._start_seconds)
                     elif now - lane.since > self._start_seconds + OVERDUE_SECONDS:
-                        overdue.append((lane.lane_id, f"{len(lane.members)} of its workers came up in "
-                                                      f"{now - lane.since:.0f} s"))  # fmt: skip
+                        reason = f"{len(lane.members)} of its workers came up in {now - lane.since:.0f} s"
+                        overdue.append((lane.lane_id, reason))
             self._look_for_room(now)
             self._look_for_waiting(now)
         for lane_id, reason in overdue:
@@ -278,27 +271,27 @@ class LanePool(LaneRules):
     def _look_for_waiting(self, now: float) -> None:
         """Note since when others hold what this run needs for any of its trials."""
         busy = any(not lane.pending for lane in self._lanes.values())
-        fits = any(cell.gpus <= self._slots for cell in self._waiting)
+        fits = any(cell.workers <= self._slots for cell in self._waiting)
         if busy or not fits or self._stopped:
             self._waits_since = None
         elif self._waits_since is None:
             self._waits_since = now
 
-    def _told_wait(self) -> dict[str, Any] | None:
+    def _wait(self) -> dict[str, Any] | None:
         """For how long this run has waited for slots, and how many trials want how many; None while it does not."""
         if self._waits_since is None:
             return None
-        sizes = Counter(cell.gpus for cell in self._waiting if cell.gpus <= self._slots)
+        sizes = Counter(cell.workers for cell in self._waiting if cell.workers <= self._slots)
         return {"seconds": self._now() - self._waits_since, "sizes": dict(sizes)}
 
     def _look_for_room(self, now: float) -> None:
         """Give cells up that want more slots than the cluster has had for a while, once nothing else is left."""
-        wide = [cell for cell in self._waiting if cell.gpus > self._slots]
+        wide = [cell for cell in self._waiting if cell.workers > self._slots]
         if not wide or self._lanes or len(wide) < len(self._waiting):
             self._stuck_since = None
             return
         self._stuck_since = now if self._stuck_since is None else self._stuck_since
         if now - self._stuck_since > self._start_seconds:
-            for size in {cell.gpus for cell in wide}:
+            for size in {cell.workers for cell in wide}:
                 self._give_up(size, f"a trial wants {size} worker slots; the cluster has {self._slots} left")
             self._changed.notify_all()

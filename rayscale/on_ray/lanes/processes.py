@@ -7,10 +7,13 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+
+from rayscale.on_ray.cluster import head_table, run_on
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,13 @@ def kill_workers(workers: Sequence[Member]) -> None:
 def _kill(node_id: str, pid: int) -> None:
     if node_id == ray.get_runtime_context().get_node_id():
         _end_process(pid)
-        return
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    ray.remote(num_cpus=0, max_retries=0)(_end_process).options(scheduling_strategy=there).remote(pid)
+    else:
+        run_on(node_id, _end_process, pid)
 
 
 def _end_process(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def kill_strays(known: Sequence[Member], seconds: float) -> None:
@@ -81,15 +79,12 @@ def remove_left_groups() -> None:
     that the driver made, such as Tune's, have no actor as their maker and stay.
     """
     from ray._private.state import state
-    from ray.core.generated import gcs_pb2
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
     alive = state.actor_table(actor_id=None, job_id=job, actor_state_name="ALIVE")
     driver = ray.ActorID.nil().binary()
-    table: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
-    for content in state._connect_and_get_accessor().get_placement_group_table():
-        group = table.FromString(content)
-        ours = group.creator_job_id == job.binary() and group.state != table.REMOVED
+    for group in head_table("PlacementGroup"):
+        ours = group.creator_job_id == job.binary() and group.state != group.REMOVED
         if ours and group.creator_actor_id != driver and group.creator_actor_id.hex() not in alive:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))

@@ -83,27 +83,14 @@ class Accounts:
         self._failures: defaultdict[str, list[Failure]] = defaultdict(list)
         self.events: list[Event] = []
 
-    def begin(self, trial_id: str) -> None:
-        """An attempt begins."""
-        self.events.append({"event": "trial_started", "trial_id": trial_id})
-
     def fail(self, running: Running, error: Failure, size: int, now: float) -> TrialOutcome | None:
-        """An attempt failed on `size` slots: the outcome if the trial ends with it, None if it is tried again."""
+        """An attempt failed on `size` workers: the outcome if the trial ends with it, None if it is tried again."""
         trial_id, failures = running.cell.trial_id, self._failures[running.cell.trial_id]
-        if classify(error) == OUT_OF_MEMORY and not error.get(
-            "micro_batch"
-        ):  # its process was ended before it could say
-            rows = running.progress.get("micro_batch")
+        progress, code, seconds = running.progress, classify(error), now - running.started
+        if code == OUT_OF_MEMORY and not error.get("micro_batch"):  # its process was ended before it could say
+            rows = progress.get("micro_batch")
             error = {**error, "micro_batch": rows, "permanent": rows == 1}
-        failures.append(
-            {
-                "step": running.progress.get("step"),
-                **error,
-                "code": classify(error),
-                "seconds": now - running.started,
-                "size": size,
-            }
-        )
+        failures.append({"step": progress.get("step"), **error, "code": code, "seconds": seconds, "size": size})
         reason = why_not_again(failures, self._retries)
         if reason is not None:
             return {"status": "failed", "error": {**failures[-1], "gave_up": reason}, "size": size}
@@ -115,7 +102,7 @@ class Accounts:
         return micro_batch_after(self._failures[trial_id])
 
     def close(self, trial_id: str, outcome: TrialOutcome) -> TrialOutcome:
-        """The outcome of a trial, its share, and what its failed attempts were and cost: seconds x GPUs (or slots)."""
+        """The outcome of a trial, its share, and what its failed attempts were and cost: seconds x workers x share."""
         failures = self._failures[trial_id]
         attempts = len(failures) + (outcome["status"] != "failed")
         lost = float(sum(failure["seconds"] * failure["size"] for failure in failures)) * self._share

@@ -66,7 +66,7 @@ class LaneRules:
         self._lane_failures: Counter[int] = Counter()
         self._outcomes: list[TrialOutcome] = []  # in the order of finishing
         self._by_id: dict[str, TrialOutcome] = {}
-        self._rows: dict[str, Any] = {}  # what is told of those that are durable
+        self._rows: dict[str, Any] = {}  # what Tune gets of those that are durable
         self._changed = asyncio.Condition()
         self._stopped = False
         self._watch_error: Exception | None = None  # what ended the watch over the lanes
@@ -105,18 +105,17 @@ class LaneRules:
     def _assign(self, lane: Lane) -> bool:
         if self._stopped or not lane.up:
             return False
-        cell = next((cell for cell in self._waiting if cell.gpus == lane.size), None)
+        cell = next((cell for cell in self._waiting if cell.workers == lane.size), None)
         others = [other for other in self._lanes.values() if other is not lane]
-        busy = any(other.current for other in others)
-        starting = any(other.loading for other in others)
+        exclusive = not any(other.current or other.loading for other in others)
         if cell is None or any(other.current and other.current.cell.alone for other in others):
             return False
-        if cell.alone and (busy or starting):
+        if cell.alone and not exclusive:
             return False
         self._waiting.remove(cell)
         most = self._accounts.micro_batch(cell.trial_id)
-        lane.current = Running(cell, next(self._serials), not busy and not starting, self._now(), most)
-        self._accounts.begin(cell.trial_id)
+        lane.current = Running(cell, next(self._serials), exclusive, self._now(), most)
+        self._accounts.events.append({"event": "trial_started", "trial_id": cell.trial_id})
         lane.begun, self._lane_failures[lane.size] = True, 0
         lane.vitals.begin(self._now())
         for other in others:
@@ -159,7 +158,7 @@ class LaneRules:
     def _give_up(self, size: int, reason: str) -> None:
         running = {lane.current.cell.trial_id for lane in self._lanes.values() if lane.current}
         for cell in self._cells.values():
-            if cell.gpus != size or cell.trial_id in self._by_id or cell.trial_id in running:
+            if cell.workers != size or cell.trial_id in self._by_id or cell.trial_id in running:
                 continue
             if cell in self._waiting:
                 self._waiting.remove(cell)
@@ -167,7 +166,7 @@ class LaneRules:
 
     def _settle(self) -> None:
         """Open and close lanes so that the slots serve what is left, and wake whoever waits."""
-        unfinished = Counter(cell.gpus for cell in self._cells.values() if cell.trial_id not in self._by_id)
+        unfinished = Counter(cell.workers for cell in self._cells.values() if cell.trial_id not in self._by_id)
         target = share_slots(unfinished, self._room)
         lone = any(lane.current and lane.current.cell.alone for lane in self._lanes.values())
         if not self._stopped:

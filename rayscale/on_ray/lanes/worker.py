@@ -13,22 +13,25 @@ import socket
 import tempfile
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from rayscale.errors import MemoryTrialError
+from rayscale.on_ray.cluster import on_node
 from rayscale.on_ray.data.parcels import Parcel, read_files, unwrap
 from rayscale.on_ray.lanes.lane import Cell
 from rayscale.on_ray.lanes.pool import LanePool
 from rayscale.on_ray.lanes.processes import Member, end_actor, kill_strays, kill_workers, remove_left_groups
 from rayscale.on_ray.lanes.retry import OUT_OF_MEMORY
 from rayscale.on_ray.lanes.rules import START_SECONDS
-from rayscale.on_ray.session.occupancy import Holder, Steady, look_at
+from rayscale.on_ray.session.occupancy import LOOKS, Holder, look_at
 from rayscale.runs.outcomes import TrialOutcome
 from rayscale.runs.provenance import provenance
 from rayscale.runs.savepoints import Saving
@@ -81,12 +84,12 @@ def open_host(environment: Mapping[str, str]) -> Any:
 
     It and all that it starts have these variables: the Ray may be one that was started without them.
     """
-    host: Any = ray.remote(_TrainerHost)
-    host = host.options(
+    actor: Any = ray.remote(_TrainerHost)
+    host = actor.options(
         num_cpus=0,
         max_concurrency=1000,
         max_restarts=HOST_RESTARTS,
-        scheduling_strategy=_this_node(),
+        scheduling_strategy=on_node(),  # with the driver's node the run ends anyway
         runtime_env={"env_vars": dict(environment)} if environment else None,
     ).remote()
     host.warm_up.remote()
@@ -97,14 +100,14 @@ def open_pool(
     cells: Sequence[Cell], slots: int, retries: int, trials_per_lane: int | None, settings: LaneSettings, host: Any
 ) -> Any:
     """Start the pool's actor; returns its handle. It and all lanes end with the driver."""
-    actor = ray.remote(_PoolActor).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=_this_node())
-    pool: Any = actor.remote(list(cells), slots, retries, trials_per_lane, settings, host)
+    actor = ray.remote(_PoolActor).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=on_node())
+    pool: Any = actor.remote(settings, host, list(cells), slots, retries, trials_per_lane)
     pool.watch.remote()
     return pool
 
 
 def end_lanes(pool: Any, host: Any) -> None:
-    """End all lanes at once, for a run that stops: a caller's Ray stays up, and they would go on holding its slots."""
+    """End all lanes at once, for a run that stops: a caller's Ray stays up, and they would keep its slots."""
     for actor in (pool, host):
         ray.kill(actor)
     for _ in range(CLOSING_ROUNDS):  # Ray tells late of a process that it has ended
@@ -112,37 +115,23 @@ def end_lanes(pool: Any, host: Any) -> None:
         remove_left_groups()
 
 
-def _this_node() -> Any:
-    """Beside the driver: with its node the run ends anyway, with no other."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
 class _PoolActor(LanePool):
     def __init__(
-        self,
-        cells: list[Cell],
-        slots: int,
-        retries: int,
-        trials_per_lane: int | None,
-        settings: LaneSettings,
-        host: Any,
+        self, settings: LaneSettings, host: Any, cells: list[Cell], slots: int, retries: int, per_lane: int | None
     ) -> None:
         super().__init__(
-            cells, slots, retries, trials_per_lane, self._start_lane, share=settings.share,
-            hang_seconds=settings.hang_seconds, start_seconds=settings.start_seconds,
-            end_workers=kill_workers, end_strays=kill_strays, withdraw=end_actor,
+            cells, slots, retries, per_lane, self._start_lane, share=settings.share, hang_seconds=settings.hang_seconds,
+            start_seconds=settings.start_seconds, end_workers=kill_workers, end_strays=kill_strays, withdraw=end_actor,
         )  # fmt: skip
         self.settings, self.host = settings, host
-        self.steady, self.holders = Steady(), tuple[Holder, ...]()
+        self.looks, self.holders = deque[int](maxlen=LOOKS), tuple[Holder, ...]()
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def look(self) -> None:
         """Look at the cluster, then after the lanes."""
         if self.settings.capacity is not None:
             try:
-                now = await asyncio.to_thread(look_at, self.settings.capacity, self.steady)
+                now = await asyncio.to_thread(look_at, self.settings.capacity, self.looks)
             except (RuntimeError, ray.exceptions.RayError):  # the head is busy; if it is gone, the guard says so
                 pass
             else:
@@ -184,22 +173,20 @@ class _PoolActor(LanePool):
         self._begin(self._probe(lane_id, group, rank, member))
 
     async def _probe(self, lane_id: int, group: str, rank: int, member: Member) -> None:
-        where: Failure = {"rank": rank, "host": member.host}
-        while self.has(lane_id, group):
+        death = None
+        while self.has(lane_id, group) and death is None:
             try:
                 await asyncio.wait_for(_answer(member.actor), self.settings.hang_seconds)
             except TimeoutError:
-                text = f"the process of worker {rank} (pid {member.pid} on {member.host}) does not answer"
-                text += f" since {self.settings.hang_seconds:.0f} s"
-                await self.lose(lane_id, group, {"message": text, "code": "hang", **where})
-                return
+                death = "hang", f"the process of {{}} does not answer since {self.settings.hang_seconds:.0f} s"
             except ray.exceptions.ActorUnavailableError:
                 pass  # may come back; if not, it is said to be dead
             except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as failure:
-                code, what = judge_death(failure)
-                text = what.format(f"worker {rank} (pid {member.pid} on {member.host})")
-                await self.lose(lane_id, group, {"message": text, "code": code, **where})
-                return
+                death = judge_death(failure)
+            if death is not None:
+                text = death[1].format(f"worker {rank} (pid {member.pid} on {member.host})")
+                error: Failure = {"message": text, "code": death[0], "rank": rank, "host": member.host}
+                await self.lose(lane_id, group, error)
             await asyncio.sleep(PROBE_SECONDS)
 
 
@@ -230,13 +217,13 @@ class _TrainerHost:
         from ray.train.torch import TorchConfig, TorchTrainer
 
         cuda = settings.device == "cuda"
+        resources = dict(settings.worker_resources)
+        timeout = settings.hang_seconds + settings.collective_seconds  # the watch speaks first: it knows which rank
         with tempfile.TemporaryDirectory(prefix="rayscale-lane-") as scratch:
             trainer = TorchTrainer(
                 serve_trials,
                 train_loop_config={"pool": pool, "lane_id": lane_id, "settings": settings},
-                scaling_config=ScalingConfig(
-                    num_workers=size, use_gpu=cuda, resources_per_worker=dict(settings.worker_resources)
-                ),
+                scaling_config=ScalingConfig(num_workers=size, use_gpu=cuda, resources_per_worker=resources),
                 run_config=RunConfig(
                     callbacks=[_asking(pool, lane_id)],
                     name=f"lane-{lane_id}",
@@ -244,11 +231,7 @@ class _TrainerHost:
                     # Train V2's own class at run time; its types still show the one before.
                     failure_config=FailureConfig(max_failures=RESTARTS_PER_LANE, controller_failure_limit=3),  # type: ignore[call-arg]
                 ),
-                # The watch speaks first: it knows which rank it was.
-                torch_config=TorchConfig(
-                    backend="nccl" if cuda else "gloo",
-                    timeout_s=round(settings.hang_seconds + settings.collective_seconds),
-                ),
+                torch_config=TorchConfig(backend="nccl" if cuda else "gloo", timeout_s=round(timeout)),
             )
             try:
                 trainer.fit()
@@ -280,10 +263,10 @@ def serve_trials(config: dict[str, Any]) -> None:
     name = [uuid.uuid4().hex]
     if size > 1:
         dist.broadcast_object_list(name, src=0)
-    member, seen = Member.here(), 0
+    member, last = Member.here(), 0
     ray.get(worker.pool.join.remote(worker.lane_id, name[0], rank, member))
-    while (handed := ray.get(worker.pool.next_trial.remote(worker.lane_id, name[0], rank, seen, member))) is not None:
-        seen = handed[0]
+    while (handed := ray.get(worker.pool.next_trial.remote(worker.lane_id, name[0], rank, last, member))) is not None:
+        last = handed[0]
         worker.serve(*handed)
 
 
@@ -323,12 +306,12 @@ class LaneWorker:
             return
         try:
             outcome = self._train(serial, trial, prepared, checkpoint, micro_batch)
-        except Exception as failure:  # becomes the trial's reason; other trials go on
+        except Exception as failure:  # becomes the trial's reason; other trials continue
             # Other ranks may wait for this one in a collective, and a CUDA context is broken for good after an error
             # other than a lack of memory: only new processes are safe then.
             restart = self.size > 1 or ("CUDA" in str(failure) and not self.devices.is_out_of_memory(failure))
-            told = {**describe(failure), "rank": self.rank, "host": socket.gethostname()}
-            ray.get(self.pool.fail.remote(self.lane_id, serial, told, restart))
+            error = {**describe(failure), "rank": self.rank, "host": socket.gethostname()}
+            ray.get(self.pool.fail.remote(self.lane_id, serial, error, restart))
             if restart:
                 raise
             return
@@ -338,12 +321,10 @@ class LaneWorker:
     def _train(
         self, serial: int, trial: Trial, prepared: Any, checkpoint: str | None, micro_batch: int | None
     ) -> TrialOutcome:
-        def progress(told: dict[str, Any]) -> None:
-            self.pool.beat.remote(self.lane_id, serial, self.rank, told)
+        def progress(state: dict[str, Any]) -> None:
+            self.pool.beat.remote(self.lane_id, serial, self.rank, state)
 
-        saving = self.settings.saving
-        if saving is not None:
-            saving = replace(saving, say=lambda event: self.pool.say.remote(event))
+        saving = self.settings.saving and replace(self.settings.saving, say=self.pool.say.remote)
         started = self.now(UTC)
         with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
             kept = Path(scratch) / "model" if self.settings.keep != "none" and self.rank == 0 else None
@@ -360,18 +341,19 @@ class LaneWorker:
 
     def measure(self, *given: Any, **more: Any) -> dict[str, Any]:
         """What `train_trial` gives, whether or not the recordings of trials before it left memory enough for it."""
+        train = partial(self.train.train_trial, *given, **more, kept=self.kept)
         held = self.kept is not None and self.kept.ready is not None
         if self._failed:
             gc.collect()  # its error held on to its model until the trial had been given up
         self._failed = True
+        measured: dict[str, Any] | None = None
         try:
-            measured = self.train.train_trial(*given, **more, kept=self.kept)
+            measured = train()
         except MemoryTrialError:
             if not held:
                 raise
-            measured = None
         if measured is None:  # the error, which holds on to the model, is gone
             gc.collect()
-            measured = self.train.train_trial(*given, **more, kept=self.kept)
+            measured = train()
         self._failed = False
         return measured

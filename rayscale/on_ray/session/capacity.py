@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
+from rayscale.on_ray.cluster import living_nodes, run_on
 from rayscale.system.machine import Machine, cpu_name, gpu_bytes, physical_cores
 
 SLOT = "slot"  # custom resource: one one-thread worker on a machine without GPUs
@@ -19,35 +19,34 @@ MOST = 1024  # slots of an autoscaler without a limit
 
 @dataclass(frozen=True)
 class Capacity:
-    """One worker takes `each` of `resource` (GPU, slot or CPU), or `sharing` workers do together; it asks Ray for
+    """One worker takes `amount` of `resource` (GPU, slot or CPU), or `sharing` workers do together; it asks Ray for
     `worker`."""
 
     resource: str
-    each: float
+    amount: float
     worker: dict[str, float]
     sharing: int = 1
 
     def slots(self) -> int:
         """How many workers fit on the nodes that live, or on those that the autoscaler may have, if these are more."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return max(sum(self.fit(node) for node in nodes), self.most())
+        return max(sum(self.fit(node["Resources"]) for node in living_nodes()), self.most())
 
     def most(self) -> int:
         """How many workers fit on the nodes that the autoscaler may have; 0 where there is none (of version 2)."""
         from ray._private.state import state
 
         config = state.get_cluster_config()
-        found = 0
+        slots = 0
         for group in config.node_group_configs if config is not None else ():
             fit = self.fit(group.resources)
-            found += MOST if fit and group.max_count < 0 else fit * group.max_count
-        if found and self.resource in config.max_resources:
-            found = min(found, self.fit(config.max_resources))
-        return min(found, MOST)
+            slots += MOST if fit and group.max_count < 0 else fit * group.max_count
+        if slots and self.resource in config.max_resources:
+            slots = min(slots, self.fit(config.max_resources))
+        return min(slots, MOST)
 
     def fit(self, node: Any) -> int:
         """How many workers fit on a node with these resources."""
-        return int(node.get(self.resource, 0) // self.each) * self.sharing
+        return int(node.get(self.resource, 0) // self.amount) * self.sharing
 
 
 def local_capacity(machine: Machine) -> Capacity:
@@ -59,16 +58,14 @@ def find_capacity(address: str, accelerator: str, trials_per_gpu: int = 1) -> tu
     """What the cluster that this process has joined offers; `accelerator` is auto, gpu or cpu."""
     resources = ray.cluster_resources()
     gpu = _of_gpus(trials_per_gpu)
-    if accelerator == "gpu" or (accelerator == "auto" and gpu.slots()):
-        found, device = gpu, "cuda"
-        name = next((key.split(":", 1)[1] for key in resources if key.startswith("accelerator_type:")), "GPU")
-    else:
-        found, device, name = _of_cpus(resources), "cpu", cpu_name()
-    most = found.most()
+    on_gpus = accelerator == "gpu" or (accelerator == "auto" and gpu.slots() > 0)
+    capacity = gpu if on_gpus else _of_cpus(resources)
+    most = capacity.most()
     origin = f"the cluster at {address}" + (f" with all {most} that its autoscaler may start" if most else "")
-    if found is not gpu:
-        return Machine(device, found.slots(), name, origin), found
-    return Machine(device, found.slots(), name, origin, trials_per_gpu, _smallest_gpu()), found
+    if not on_gpus:
+        return Machine("cpu", capacity.slots(), cpu_name(), origin), capacity
+    name = next((key.split(":", 1)[1] for key in resources if key.startswith("accelerator_type:")), "GPU")
+    return Machine("cuda", capacity.slots(), name, origin, trials_per_gpu, _smallest_gpu()), capacity
 
 
 def _of_gpus(trials_per_gpu: int) -> Capacity:
@@ -81,17 +78,11 @@ def _of_cpus(resources: dict[str, float]) -> Capacity:
     """One-thread workers: as many as the nodes declare slots, else as they have physical cores."""
     if SLOT in resources:
         return Capacity(SLOT, 1, {"CPU": 0.0, SLOT: 1.0})
-    per_slot = _cpus_a_core()
+    nodes = living_nodes("CPU")
+    cores = ray.get([run_on(node["NodeID"], physical_cores) for node in nodes])
+    # How many CPUs, as Ray counts them, make one physical core; the most of all nodes.
+    per_slot = max([1.0, *(node["Resources"]["CPU"] / number for node, number in zip(nodes, cores, strict=True))])
     return Capacity("CPU", per_slot, {"CPU": 0.9 * per_slot})  # a little stays for Tune's own actors
-
-
-def _cpus_a_core() -> float:
-    """How many CPUs, as Ray counts them, make one physical core; the most of all nodes."""
-    nodes = _nodes_with("CPU")
-    cores = ray.get(_ask(nodes, physical_cores))
-    return max(
-        (max(1.0, node["Resources"]["CPU"] / each) for node, each in zip(nodes, cores, strict=True)), default=1.0
-    )
 
 
 def _smallest_gpu() -> int | None:
@@ -99,21 +90,8 @@ def _smallest_gpu() -> int | None:
 
     Nothing but advice depends on it, so that a node which does not answer is left out, not waited for.
     """
-    asked, told = _ask(_nodes_with("GPU"), gpu_bytes), []
-    for answer in ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS)[0] if asked else ():
+    answers, sizes = [run_on(node["NodeID"], gpu_bytes) for node in living_nodes("GPU")], []
+    for answer in ray.wait(answers, num_returns=len(answers), timeout=ANSWER_SECONDS)[0] if answers else ():
         with suppress(ray.exceptions.RayError):
-            told.append(ray.get(answer))
-    return min((each for each in told if each), default=None)
-
-
-def _nodes_with(resource: str) -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(resource)]
-
-
-def _ask(nodes: Sequence[dict[str, Any]], question: Callable[[], Any]) -> list[Any]:
-    """The answers to come of these nodes, in their order."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    ask = ray.remote(num_cpus=0)(question)
-    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    return [ask.options(scheduling_strategy=each).remote() for each in there]
+            sizes.append(ray.get(answer))
+    return min((size for size in sizes if size), default=None)

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 
 from rayscale.on_ray.session import cleanup_process
 from rayscale.system.signals import before_end
@@ -24,7 +25,7 @@ SOCKET = "/session_2026-11-25_09-35-50_123456_1234567/sockets/plasma_store"
 SOCKET_BYTES = 103
 
 
-class Reaper:
+class Cleanup:
     """The small process. `folder` is where Ray's files go, `environment` what Ray's processes need to be found."""
 
     def __init__(self, folder: str, scratch: str, process: subprocess.Popen[bytes]) -> None:
@@ -32,12 +33,10 @@ class Reaper:
         self.environment = {cleanup_process.VARIABLE: folder, "TMPDIR": scratch}
 
     def tell(self, text: str) -> None:
-        """Why the driver will end, should it not come to say it; reap.FINE if all is said."""
+        """Why the driver will end, should it not come to say it; cleanup_process.FINE if all is said."""
         assert self._process.stdin is not None
-        try:
+        with suppress(OSError):  # it was killed
             os.write(self._process.stdin.fileno(), text.encode() + b"\n")
-        except OSError:  # it was killed
-            pass
 
     def kill(self) -> None:
         """Kill all processes of this Ray now."""
@@ -45,7 +44,7 @@ class Reaper:
 
 
 @contextmanager
-def reaping(last_words: str) -> Iterator[Reaper]:
+def cleaning_up(last_words: str) -> Iterator[Cleanup]:
     """Gives a folder for Ray's files; at the end, or when this process dies, its processes are killed and it goes.
 
     It lies in RAY_TMPDIR or the usual temporary folder (TMPDIR), or in /tmp where these are too long for Ray's sockets.
@@ -57,14 +56,11 @@ def reaping(last_words: str) -> Iterator[Reaper]:
         [sys.executable, "-I", "-S", cleanup_process.__file__, folder, scratch, str(os.getpid()), last_words],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, cwd="/",
     )  # fmt: skip
-    reaper = Reaper(folder, scratch, watcher)
-
-    def leave() -> None:
-        reaper.tell(cleanup_process.FINE)
-
+    cleanup = Cleanup(folder, scratch, watcher)
+    leave = partial(cleanup.tell, cleanup_process.FINE)
     before_end.append(leave)
     try:
-        yield reaper
+        yield cleanup
     finally:
         before_end.remove(leave)
         leave()

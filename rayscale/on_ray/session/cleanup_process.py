@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from contextlib import suppress
 
 VARIABLE = "RAYSCALE_RAY_FOLDER"
 KEEP = "keep"  # a file of this name keeps the folder
@@ -26,49 +26,22 @@ def users(folder: str) -> list[int]:
     One sign alone would not do: a process that renames itself may overwrite a part of what /proc shows of its
     environment.
     """
-    entry = f"{VARIABLE}={folder}"
-    return _processes(lambda at: _bears(at, entry) or _opened(f"{at}/fd", folder + "/"))
-
-
-def bearers(entry: str) -> dict[int, str]:
-    """Processes of this user with NAME=value in their environment, by number: their command lines; none without /proc.
-
-    For whoever marks what it starts in order to find it again.
-    """
-    found = {}
-    for pid in _processes(lambda at: _bears(at, entry)):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as words:
-                found[pid] = words.read().replace(b"\0", b" ").decode(errors="replace").strip()
-        except OSError:  # gone meanwhile
-            continue
-    return found
-
-
-def _processes(wanted: Callable[[str], bool]) -> list[int]:
-    """The processes whose folder in /proc shows what is wanted."""
-    found = []
+    pids = []
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        try:
-            if name.isdigit() and wanted(f"/proc/{name}"):
-                found.append(int(name))
-        except OSError:  # another user's, or gone
-            continue
-    return found
+        with suppress(OSError):  # another user's, or gone
+            if name.isdigit() and _uses(f"/proc/{name}", folder):
+                pids.append(int(name))
+    return pids
 
 
-def _bears(at: str, entry: str) -> bool:
-    with open(f"{at}/environ", "rb") as environ:
-        return entry.encode() in environ.read().split(b"\0")
-
-
-def _opened(descriptors: str, prefix: str) -> bool:
-    for each in os.listdir(descriptors):
-        try:
-            if os.readlink(f"{descriptors}/{each}").startswith(prefix):
+def _uses(process: str, folder: str) -> bool:
+    with open(f"{process}/environ", "rb") as environ:
+        if f"{VARIABLE}={folder}".encode() in environ.read().split(b"\0"):
+            return True
+    for descriptor in os.listdir(f"{process}/fd"):
+        with suppress(OSError):  # closed meanwhile
+            if os.readlink(f"{process}/fd/{descriptor}").startswith(folder + "/"):
                 return True
-        except OSError:  # closed meanwhile
-            continue
     return False
 
 
@@ -81,22 +54,20 @@ def kill(folder: str, spared: int) -> None:
         if clean == CLEAN_ROUNDS:
             return
         for pid in left:
-            try:
+            with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            except OSError:
-                continue
         time.sleep(0.02)
 
 
 def _main(folder: str, scratch: str, driver: int, last_words: str) -> None:
-    told = sys.stdin.read().split("\n")
+    lines = sys.stdin.read().split("\n")
     kill(folder, driver)
     shutil.rmtree(scratch, ignore_errors=True)
-    if FINE not in told:
-        reason = told[0] or "the run's process was ended, by a signal or by Ray"
-        logs = f"; Ray's logs are in {folder}/session_latest/logs" if told[0] else ""
+    if FINE not in lines:
+        reason = lines[0] or "the run's process was ended, by a signal or by Ray"
+        logs = f"; Ray's logs are in {folder}/session_latest/logs" if lines[0] else ""
         print(f"{SHOW_CURSOR if sys.stderr.isatty() else ''}\n{last_words}\nrayscale: {reason}{logs}", file=sys.stderr)
-        if told[0]:
+        if lines[0]:
             return
     if not os.path.exists(f"{folder}/{KEEP}"):
         shutil.rmtree(folder, ignore_errors=True)

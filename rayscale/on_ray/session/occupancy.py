@@ -1,11 +1,14 @@
-"""Who holds a cluster's worker slots: how many are left for a run, and what a person hears while it waits for them."""
+"""Who holds a cluster's worker slots: how many are left for a run, and what it says and does while it waits."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from rayscale.errors import ClusterError
+from rayscale.runs.events import Event
 
 if TYPE_CHECKING:
     from rayscale.on_ray.session.capacity import Capacity
@@ -13,16 +16,9 @@ if TYPE_CHECKING:
 #: Ray tells what is free a moment later than who was placed; others hold what they held in so many looks.
 LOOKS = 3
 ROUNDING = 1e-6
+SAY_SECONDS = 30.0  # between two notes of a run that waits
+QUIET_SECONDS = 3.0  # slots change hands; a wait is worth a word from here on
 ENTRY_LENGTH = 100  # characters of a job's command that are shown
-
-
-@dataclass(frozen=True)
-class NodeUse:
-    """A node that lives: what it has, what of it is free, and how many workers of this run have their place there."""
-
-    total: Mapping[str, float]
-    free: Mapping[str, float]
-    ours: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,12 +34,8 @@ class Holder:
     @property
     def text(self) -> str:
         """As a person reads it."""
-        known = [
-            f"`{self.entry}`" if self.entry else "",
-            self.place,
-            f"namespace {self.namespace}" * bool(self.namespace),
-        ]
-        about = ", ".join(fact for fact in known if fact)
+        facts = (self.entry and f"`{self.entry}`", self.place, self.namespace and f"namespace {self.namespace}")
+        about = ", ".join(filter(None, facts))
         return f"job {self.job}{f' ({about})' if about else ''} holds {self.slots}"
 
 
@@ -58,27 +50,13 @@ class Occupancy:
     holders: tuple[Holder, ...] = ()
 
 
-def held_by_others(nodes: Iterable[NodeUse], capacity: Capacity) -> int:
-    """Of the slots of these nodes those that are neither free nor this run's."""
-    need = capacity.worker[capacity.resource]
-    held = 0
-    for node in nodes:
-        fit = capacity.fit(node.total)
-        free = int(node.free.get(capacity.resource, 0.0) / need + ROUNDING)
-        held += max(0, fit - free - node.ours)
+def held_by_others(nodes: Iterable[tuple[Mapping[str, float], Mapping[str, float], int]], capacity: Capacity) -> int:
+    """Of the slots of these nodes (resources, free ones, workers of this run) those neither free nor this run's."""
+    need, held = capacity.worker[capacity.resource], 0
+    for resources, left, ours in nodes:
+        free = int(left.get(capacity.resource, 0.0) / need + ROUNDING)
+        held += max(0, capacity.fit(resources) - free - ours)
     return held
-
-
-@dataclass
-class Steady:
-    """What others hold, as the least of the last looks: a place that has just been given back is not yet free."""
-
-    _seen: deque[int] = field(default_factory=lambda: deque(maxlen=LOOKS))
-
-    def look(self, held: int) -> int:
-        """With this look."""
-        self._seen.append(held)
-        return min(self._seen)
 
 
 def waiting_text(sizes: Mapping[int, int], slots: int, room: int, holders: Sequence[Holder], seconds: float) -> str:
@@ -99,80 +77,93 @@ def waiting_text(sizes: Mapping[int, int], slots: int, room: int, holders: Seque
     return f"Waiting{since} for free worker slots: {free}. Who holds them: {who}."
 
 
+@dataclass
+class Wait:
+    """`most` is how many seconds a run may wait in one go, None for no limit; `log` takes events of the run."""
+
+    most: float | None
+    log: Callable[[Event], None]
+    _spoke: float | None = None  # when
+
+    def look(self, now: Mapping[str, Any], clock: float) -> bool:
+        """Whether the run waits, by the pool's snapshot; says so every 30 s, and when it is over.
+
+        Raises ClusterError at the limit: what is left is not run, and nothing is recorded of it.
+        """
+        waits = now["waits"]
+        if waits is None:
+            if self._spoke is not None:
+                self.log({"event": "slots_free", "room": now["room"], "slots": now["slots"]})
+            self._spoke = None
+            return False
+        text = waiting_text(waits["sizes"], now["slots"], now["room"], now["holders"], waits["seconds"])
+        if self.most is not None and waits["seconds"] > self.most:
+            advice = "Run the same command when they are free, or write wait_seconds: null to wait without a limit"
+            reason = f"no slots came free in run.wait_seconds: {self.most:g}. {text} {advice}"
+            raise ClusterError(reason, code="slots_busy")
+        if waits["seconds"] >= QUIET_SECONDS and (self._spoke is None or clock - self._spoke >= SAY_SECONDS):
+            self._spoke = clock
+            sizes = {str(size): number for size, number in waits["sizes"].items()}
+            self.log({"event": "waiting_for_slots", "reason": text, "sizes": sizes})
+        return True
+
+
 # ---- as Ray tells it
 
 
-def look_at(capacity: Capacity, steady: Steady) -> Occupancy:
-    """How the cluster of this process stands now."""
+def look_at(capacity: Capacity, looks: deque[int]) -> Occupancy:
+    """How the cluster of this process stands now; `looks` keeps what others held at the last LOOKS of them.
+
+    Others hold the least of these: a place that has just been given back is not yet free.
+    """
     import ray
     from ray._private.state import state
-    from ray.core.generated import gcs_pb2
 
-    table: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
-    accessor = state._connect_and_get_accessor()
-    groups = [table.FromString(content) for content in accessor.get_placement_group_table()]
-    groups = [group for group in groups if group.state == table.CREATED]
+    from rayscale.on_ray.cluster import head_table, living_nodes
+
+    groups = [group for group in head_table("PlacementGroup") if group.state == group.CREATED]
     job = ray.get_runtime_context().get_job_id()
     ours: Counter[str] = Counter()
     placed = set()
     for group in groups:
-        if group.creator_job_id.hex() == job and any(
-            capacity.resource in bundle.unit_resources for bundle in group.bundles
-        ):
+        bundles = [bundle for bundle in group.bundles if capacity.resource in bundle.unit_resources]
+        if bundles and group.creator_job_id.hex() == job:
             placed.add(group.creator_actor_id.hex())
-            ours.update(bundle.node_id.hex() for bundle in group.bundles if capacity.resource in bundle.unit_resources)
+            ours.update(bundle.node_id.hex() for bundle in bundles)
     free = state.available_resources_per_node()
-    nodes = [
-        NodeUse(node["Resources"], free.get(node["NodeID"], {}), ours[node["NodeID"]])
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
-    slots, held = capacity.slots(), steady.look(held_by_others(nodes, capacity))
+    resources = {node["NodeID"]: node["Resources"] for node in living_nodes()}
+    looks.append(held_by_others([(resources[n], free.get(n, {}), ours[n]) for n in resources], capacity))
+    slots, held = capacity.slots(), min(looks)
     holders = _holders(groups, job, capacity) if held else ()
     return Occupancy(slots, max(0, slots - held), frozenset(placed), tuple(holders))
 
 
 def _holders(groups: Sequence[Any], ours: str, capacity: Capacity) -> list[Holder]:
     """The other jobs with places of their own: placement groups, and actors outside of these."""
-    from ray._private.state import state
-    from ray.core.generated import gcs_pb2
+    from rayscale.on_ray.cluster import head_table
 
     resource, need = capacity.resource, capacity.worker[capacity.resource]
     held: defaultdict[str, float] = defaultdict(float)
     for group in groups:
         held[group.creator_job_id.hex()] += sum(bundle.unit_resources.get(resource, 0.0) for bundle in group.bundles)
-    for job, amount in _actors_outside_groups(resource):
-        held[job] += amount
+    for actor in head_table("Actor", None, "ALIVE"):
+        if not actor.HasField("placement_group_id"):
+            held[actor.job_id.hex()] += actor.required_resources.get(resource, 0.0)
     held.pop(ours, None)
-    table: Any = gcs_pb2.JobTableData  # type: ignore[attr-defined]
-    content = state._connect_and_get_accessor().get_job_table(
-        skip_submission_job_info_field=True, skip_is_running_tasks_field=True
-    )
-    return _described(held, need, [table.FromString(row) for row in content])
-
-
-def _actors_outside_groups(resource: str) -> Iterable[tuple[str, float]]:
-    """The job of every actor that takes the resource by itself, and how much of it."""
-    from ray._private.state import state
-    from ray.core.generated import gcs_pb2
-
-    table: Any = gcs_pb2.ActorTableData  # type: ignore[attr-defined]
-    for content in state._connect_and_get_accessor().get_actor_table(None, "ALIVE"):
-        actor = table.FromString(content)
-        if not actor.HasField("placement_group_id") and (amount := actor.required_resources.get(resource, 0.0)):
-            yield actor.job_id.hex(), amount
+    jobs = head_table("Job", skip_submission_job_info_field=True, skip_is_running_tasks_field=True)
+    return _described(held, need, jobs)
 
 
 def _described(held: Mapping[str, float], need: float, jobs: Collection[Any]) -> list[Holder]:
     """Holders, the largest first, each with what Ray's table of jobs knows of its driver."""
-    known = {job.job_id.hex(): job for job in jobs}
+    drivers = {job.job_id.hex(): job for job in jobs}
     holders = []
     for job, amount in sorted(held.items(), key=lambda item: (-item[1], item[0])):
-        if slots := round(amount / need):
-            driver = known.get(job)
-            if driver is None:
-                holders.append(Holder(job, slots))
-                continue
+        slots = round(amount / need)
+        if slots and job not in drivers:
+            holders.append(Holder(job, slots))
+        elif slots:
+            driver = drivers[job]
             entry = " ".join(driver.entrypoint.split())
             entry = entry if len(entry) <= ENTRY_LENGTH else f"{entry[: ENTRY_LENGTH - 3]}..."
             place = f"process {driver.driver_pid} on {driver.driver_address.ip_address}" if driver.driver_pid else ""

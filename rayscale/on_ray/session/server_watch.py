@@ -10,30 +10,31 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rayscale.errors import ClusterError
-from rayscale.on_ray.session.cleanup import Reaper
+from rayscale.on_ray.session.cleanup import Cleanup
 
 LOOK_SECONDS = 0.05
 
 
+@dataclass
 class Guard:
     """What died, if anything did."""
 
-    def __init__(self) -> None:
-        self.found: str | None = None
+    reason: str | None = None
 
     def check(self) -> None:
         """Raise ClusterError if a server has died."""
-        if self.found:
-            raise ClusterError(self.found, code="ray_died")
+        if self.reason:
+            raise ClusterError(self.reason, code="ray_died")
 
 
 @contextmanager
-def guarding(died: Callable[[], str | None], reaper: Reaper) -> Iterator[Guard]:
+def guarding(died: Callable[[], str | None], cleanup: Cleanup) -> Iterator[Guard]:
     """Within, the main thread gets a ClusterError as soon as `died()` has a reason for it.
 
-    The reaper is told first: Ray may end this process before the main thread comes to raise anything.
+    The process that cleans up hears of it first: Ray may end this one before the main thread comes to raise anything.
     """
     guard, done = Guard(), threading.Event()
     main = threading.main_thread()
@@ -42,10 +43,10 @@ def guarding(died: Callable[[], str | None], reaper: Reaper) -> Iterator[Guard]:
 
     def look() -> None:
         while not done.wait(LOOK_SECONDS):
-            guard.found = died()
-            if guard.found:
-                reaper.tell(guard.found)
-                reaper.kill()
+            guard.reason = died()
+            if guard.reason:
+                cleanup.tell(guard.reason)
+                cleanup.kill()
                 if interrupts and not done.is_set() and main.ident is not None:
                     signal.pthread_kill(main.ident, signal.SIGUSR1)
                 return
@@ -57,7 +58,7 @@ def guarding(died: Callable[[], str | None], reaper: Reaper) -> Iterator[Guard]:
     try:
         yield guard
     except Exception as error:
-        if guard.found and not isinstance(error, ClusterError):
+        if guard.reason and not isinstance(error, ClusterError):
             guard.check()  # what failed is a consequence
         raise
     finally:

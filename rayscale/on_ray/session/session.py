@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,17 @@ from ray.util import get_node_ip_address
 
 import rayscale
 from rayscale.errors import ClusterError, InputError
+from rayscale.on_ray.cluster import living_nodes
 from rayscale.on_ray.session.capacity import SLOT, Capacity, find_capacity, local_capacity
-from rayscale.on_ray.session.cleanup import Reaper, reaping
+from rayscale.on_ray.session.cleanup import Cleanup, cleaning_up
 from rayscale.on_ray.session.cleanup_process import KEEP
 from rayscale.on_ray.session.server_watch import Guard, guarding
 from rayscale.system.machine import Machine, check_address, this_machine
+from rayscale.system.overrides import overridden
 from rayscale.system.signals import came, check, deferred, last_words
 
 START_ATTEMPTS = 3
+_OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "rayscale"}
 RAYLET = "rayscale-node"  # the raylet of a run's own Ray: see _unfindable
 
 
@@ -75,46 +78,31 @@ def settings(hang_seconds: float) -> dict[str, str]:
 def connect(address: str, accelerator: str, hang_seconds: float, trials_per_gpu: int = 1) -> Iterator[Session]:
     """Start a local Ray (`address` local) or join a cluster (auto, HOST:PORT); leave it at the end.
 
-    Where this process has joined a Ray before, that one is used, and left as it is.
-
-    Raises InputError for what is no address, ClusterError when Ray cannot be started or reached.
+    Where this process has joined a Ray before, that one is used, and left as it is. Raises InputError for what is no
+    address, ClusterError when Ray cannot be started or reached.
     """
     check_address(address)
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong there reaches the driver as an error
     join = _callers if ray.is_initialized() else _local if address == "local" else _joined
-    with _silent(), join(address, (accelerator, trials_per_gpu), hang_seconds) as it:
-        yield it
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Within, nothing that Ray prints of workers is shown."""
-    former = ray_worker.print_to_stdstream
     # Also with log_to_driver=False Ray prints on stdout that a worker died; the run's events say it, with the reason.
-    ray_worker.print_to_stdstream = lambda *told, **how: None
-    try:
-        yield
-    finally:
-        ray_worker.print_to_stdstream = former
+    silent = overridden(ray_worker, print_to_stdstream=lambda *_, **__: None)
+    with silent, join(address, (accelerator, trials_per_gpu), hang_seconds) as session:
+        yield session
 
 
 @contextmanager
 def _local(address: str, wanted: tuple[str, int], hang_seconds: float) -> Iterator[Session]:
-    with reaping(last_words()) as reaper:
-        folder = reaper.folder
+    with cleaning_up(last_words()) as cleanup:
+        folder = cleanup.folder
         # Without .pyc files every Ray process would compile its imports anew, at 2.6 times the cost.
-        ours: dict[str, str | None] = {
-            **settings(hang_seconds),
-            **reaper.environment,
-            "PYTHONDONTWRITEBYTECODE": None,
-        }
+        ours = {**settings(hang_seconds), **cleanup.environment, "PYTHONDONTWRITEBYTECODE": None}
         try:
             with environment(ours), _shut_down():
                 with _undisturbed(), _unfindable(folder):
-                    session = _start(wanted, reaper)
-                with guarding(_dead_server, reaper) as guard:
+                    session = _start(wanted, cleanup)
+                with guarding(_dead_server, cleanup) as guard:
                     yield replace(session, guard=guard)
         except ClusterError as error:
             if error.code in ("ray_start", "ray_died"):
@@ -123,19 +111,13 @@ def _local(address: str, wanted: tuple[str, int], hang_seconds: float) -> Iterat
             raise
 
 
-@contextmanager
-def _unfindable(folder: str) -> Iterator[None]:
+def _unfindable(folder: str) -> AbstractContextManager[None]:
     """Within, Ray starts its raylet under another name: whoever asks for address="auto" on this machine looks for
     processes named raylet, and would join a Ray that is this run's alone."""
-    former = services.RAYLET_EXECUTABLE
     alias = Path(folder, RAYLET)
     if not alias.is_symlink():
-        alias.symlink_to(former)
-    services.RAYLET_EXECUTABLE = str(alias)  # type: ignore[misc,unused-ignore]
-    try:
-        yield
-    finally:
-        services.RAYLET_EXECUTABLE = former  # type: ignore[misc,unused-ignore]
+        alias.symlink_to(services.RAYLET_EXECUTABLE)
+    return overridden(services, RAYLET_EXECUTABLE=str(alias))
 
 
 @contextmanager
@@ -145,9 +127,7 @@ def _callers(address: str, wanted: tuple[str, int], hang_seconds: float) -> Iter
     if address not in ("local", "auto") and not is_same(address, there):
         text = f"this process has joined the Ray at {there}; call ray.shutdown() first, or leave the address out"
         raise InputError(text, code="usage", where="address")
-    machine, capacity = find_capacity(there, *wanted)
-    nodes = sum(1 for node in ray.nodes() if node["Alive"])
-    yield Session(machine, capacity, nodes, False, missing=settings(hang_seconds))
+    yield Session(*find_capacity(there, *wanted), len(living_nodes()), False, missing=settings(hang_seconds))
 
 
 def is_same(address: str, there: str) -> bool:
@@ -156,7 +136,7 @@ def is_same(address: str, there: str) -> bool:
     if host == other or port != other_port:
         return port == other_port
     try:
-        names = {str(found[4][0]) for found in socket.getaddrinfo(host.strip("[]"), None)}
+        names = {str(entry[4][0]) for entry in socket.getaddrinfo(host.strip("[]"), None)}
     except OSError:
         return False
     loopback = {"localhost", "127.0.0.1", "::1"}
@@ -167,7 +147,13 @@ def is_same(address: str, there: str) -> bool:
 def _joined(address: str, wanted: tuple[str, int], hang_seconds: float) -> Iterator[Session]:
     with _shut_down():
         with _undisturbed():
-            session = _join(address, wanted, hang_seconds)
+            _knock(address)
+            workers = {"env_vars": settings(hang_seconds), **_code()}
+            try:
+                ray.init(address=address, runtime_env=workers, **_OPTIONS)
+            except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
+                raise _unreachable(address, error) from error
+            session = Session(*find_capacity(address, *wanted), len(living_nodes()), False)
         yield session
 
 
@@ -198,13 +184,9 @@ def _shut_down() -> Iterator[None]:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Signals wait until `ray.init` has ended: interrupted it leaves processes behind, or crashes at exit."""
-    takes = ray_utils.set_sigterm_handler
-    ray_utils.set_sigterm_handler = lambda handler: None  # else Ray's own would stand in place of the user's
-    try:
-        with deferred():
-            yield
-    finally:
-        ray_utils.set_sigterm_handler = takes
+    # Ray's own handler of SIGTERM would take the place of the user's.
+    with overridden(ray_utils, set_sigterm_handler=lambda handler: None), deferred():
+        yield
     check()
 
 
@@ -227,35 +209,22 @@ def _put(values: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _start(wanted: tuple[str, int], reaper: Reaper) -> Session:
+def _start(wanted: tuple[str, int], cleanup: Cleanup) -> Session:
     machine = this_machine(*wanted)
+    slots = {} if machine.device == "cuda" else {SLOT: machine.slots}
+    offered: dict[str, Any] = {"num_cpus": max(2, os.cpu_count() or 1), "num_gpus": machine.gpus, "resources": slots}
     for attempt in range(START_ATTEMPTS):
         try:
-            _init(machine, reaper.folder)
+            ray.init(address="local", **offered, include_dashboard=False, _temp_dir=cleanup.folder, **_OPTIONS)
             break
         except Exception as error:  # Ray raises Exception itself too, such as for a machine so busy that 30 s pass
             if attempt + 1 < START_ATTEMPTS and "timed out" in str(error) and not came():
                 ray.shutdown()
-                reaper.kill()
+                cleanup.kill()
                 continue
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ClusterError(f"Ray could not start on this machine: {reason}", code="ray_start") from error
     return Session(machine, local_capacity(machine), 1, True)
-
-
-def _init(machine: Machine, folder: str) -> None:
-    gpu = machine.device == "cuda"
-    ray.init(
-        address="local",
-        num_cpus=max(2, os.cpu_count() or 1),
-        num_gpus=machine.gpus,
-        resources={} if gpu else {SLOT: machine.slots},
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        namespace="rayscale",
-        _temp_dir=folder,
-    )
 
 
 def _knock(address: str) -> None:
@@ -272,22 +241,6 @@ def _unreachable(address: str, error: Exception) -> ClusterError:
     reason = str(error).splitlines()[0]
     text = f"no Ray cluster at {address}: {reason}; check `ray status` there, and RAY_AUTH_TOKEN if it wants a token"
     return ClusterError(text, code="cluster_unreachable")
-
-
-def _join(address: str, wanted: tuple[str, int], hang_seconds: float) -> Session:
-    _knock(address)
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace="rayscale",
-            runtime_env={"env_vars": settings(hang_seconds), **_code()},
-        )
-    except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
-        raise _unreachable(address, error) from error
-    machine, capacity = find_capacity(address, *wanted)
-    return Session(machine, capacity, sum(1 for node in ray.nodes() if node["Alive"]), False)
 
 
 def _code() -> dict[str, list[str]]:

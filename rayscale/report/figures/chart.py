@@ -11,18 +11,20 @@ import base64
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
+from rayscale.laws.law import Array
 from rayscale.report.numbers import count
 
 # Okabe and Ito's palette without its yellow, which is too faint on white; the marker says it a second time.
@@ -65,18 +67,13 @@ _READER_FONT = (
 class Shape:
     """One of the two sizes a figure is drawn in; inches of 72 points."""
 
-    name: str
+    narrow: bool
     width: float
     height: float
     ticks: int
 
-    @property
-    def narrow(self) -> bool:
-        return self.name == "narrow"
 
-
-WIDE = Shape("wide", 6.3, 4.1, 7)
-NARROW = Shape("narrow", 4.3, 4.4, 5)
+_SHAPES = (Shape(False, 6.3, 4.1, 7), Shape(True, 4.3, 4.4, 5))
 
 
 @dataclass(frozen=True)
@@ -92,13 +89,6 @@ class Drawn:
     narrow: str
 
 
-@contextmanager
-def house_style() -> Iterator[None]:
-    """matplotlib's settings for the time of one drawing only; the caller's own come back afterwards."""
-    with matplotlib.rc_context(_STYLE):
-        yield
-
-
 def draw(
     key: str,
     title: str,
@@ -110,13 +100,13 @@ def draw(
 ) -> Drawn:
     """Let `paint` draw on an empty figure once per shape, `tall` times its usual height, and serialise both."""
     images = []
-    for shape in (WIDE, NARROW):
-        with house_style():
+    for shape in _SHAPES:
+        with matplotlib.rc_context(_STYLE):  # for the time of one drawing only
             figure = Figure(figsize=(shape.width, tall * shape.height), layout="constrained")
             FigureCanvasSVG(figure)
             paint(figure, shape)
             images.append(_data_uri(figure))
-    return Drawn(key, title, caption, reading, alt, wide=images[0], narrow=images[1])
+    return Drawn(key, title, caption, reading, alt, *images)
 
 
 def _data_uri(figure: Figure) -> str:
@@ -134,9 +124,34 @@ def colour(position: int) -> str:
     return COLOURS[position % len(COLOURS)]
 
 
-def marker(position: int) -> str:
+def sign(position: int, **look: Any) -> dict[str, Any]:
+    """How the points of a model look in every figure, as arguments of `plot`."""
     # Past the last colour the markers shift by one, so that no two of 64 models look the same.
-    return MARKERS[(position + position // len(COLOURS)) % len(MARKERS)]
+    marker = MARKERS[(position + position // len(COLOURS)) % len(MARKERS)]
+    usual = {"marker": marker, "color": colour(position), "ms": 6, "mec": "white", "mew": 0.8, "ls": "none"}
+    return usual | look
+
+
+def spread(axes: Axes, groups: Any, look: dict[str, Any], middle: str = "mean") -> list[Line2D]:
+    """Bars from the least to the greatest value of each group, and a point at its mean (or median)."""
+    cell = groups.agg([middle, "min", "max"]).sort_index()
+    axes.vlines(cell.index, cell["min"], cell["max"], color=look["color"], lw=1.4)
+    return axes.plot(cell.index, cell[middle], **look)
+
+
+def law_curve(axes: Axes, x: Array, curve: pd.DataFrame, measured: float, tint: Any, *, band: bool) -> None:
+    """A law at `x` (predicted, low, high), dashed beyond what was measured; with the `band` of new runs if known."""
+    if band and curve[["low", "high"]].notna().all(axis=None):
+        axes.fill_between(x, curve["low"], curve["high"], color=tint, alpha=0.13, lw=0)
+    for part, dashes in ((x <= measured, "-"), (x >= measured, (0, (4, 3)))):
+        axes.plot(x[part], curve["predicted"].to_numpy()[part], color=tint, lw=1.6, linestyle=dashes)
+
+
+def panels(figure: Figure, shape: Shape, first: float) -> Any:
+    """Two plots side by side, or below each other on a narrow page; the first is so many times as large."""
+    if shape.narrow:
+        return figure.subplots(2, 1, height_ratios=(first, 1))
+    return figure.subplots(1, 2, width_ratios=(first, 1))
 
 
 def shade(position: int, total: int) -> tuple[float, float, float, float]:
@@ -193,8 +208,8 @@ def _tick(value: float) -> str:
 
 def _decades(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found = [step * 10.0**power for power in powers for step in (1, 2, 5) if low <= step * 10.0**power <= high]
-    return found if len(found) <= 9 else [value for value in found if f"{value:e}".startswith("1")]
+    steps = [step * 10.0**power for power in powers for step in (1, 2, 5) if low <= step * 10.0**power <= high]
+    return steps if len(steps) <= 9 else [value for value in steps if f"{value:e}".startswith("1")]
 
 
 def _spread(values: Sequence[float], least: float) -> list[float]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,8 @@ import pandas as pd
 from rayscale.report.wording import fits_of, usable
 from rayscale.study.tasks import KINDS
 
+#: Curves and their bands for one law: (fit as saved, rows) → columns predicted, low, high.
+Predict = Callable[[dict, pd.DataFrame], pd.DataFrame]
 _DATA, _PARAMS = ("examples", "tokens", "data_requested"), ("params", "params_non_embedding")
 _NAMES = {"eval_loss": "test loss", "validation_loss": "validation loss", "train_loss": "training loss"}
 
@@ -22,7 +23,7 @@ class Evidence:
 
     `ok` has the rows with a positive target; `models` are all models of the table from small to large; `data` and
     `params` name the columns on the two axes; `laws` are the usable fits of `target`; `cells` has for each model with
-    ok rows its mean, least and greatest target at each data size (index; columns data, mean, low, high, runs).
+    ok rows its mean, least and greatest target at each data size (index; columns data, mean, low, high).
     """
 
     task: str
@@ -55,6 +56,10 @@ class Evidence:
     def data_label(self) -> str:
         return "training tokens" if self.data == "tokens" else "training examples"
 
+    def models_in(self, rows: pd.DataFrame) -> list[str]:
+        """The models that have some of the rows, from small to large."""
+        return [model for model in self.models if (rows["model"] == model).any()]
+
     def position(self, model: str) -> int:
         """The place of a model among all, which sets its colour and marker in every figure."""
         return self.models.index(model)
@@ -64,9 +69,9 @@ class Evidence:
 
         With a `column` the first of these that it goes into; without a model one over all models.
         """
-        own = [law for law in self.laws if law.get("by") and law["by"].get("model") == model]
+        single = [law for law in self.laws if law.get("by") and law["by"].get("model") == model]
         shared = [law for law in self.laws if not law.get("by")]
-        able = [law for law in (*shared, *own) if column is None or column in (law.get("columns") or {}).values()]
+        able = [law for law in (*shared, *single) if column is None or column in (law.get("columns") or {}).values()]
         return next(iter(able), None)
 
     def params_of(self, model: str) -> float:
@@ -75,14 +80,15 @@ class Evidence:
 
 def gather(study: dict, trials: pd.DataFrame, fit: dict | None) -> Evidence:
     """Pick target and axes from the study and the fits, and the rows that have them."""
-    task = str((study.get("task") or {}).get("type") or _first(trials, "task") or "")
+    task = str((study.get("task") or {}).get("type") or next(iter(trials["task"]), None) or "")
     quality = [item for item in fits_of(fit) if item.get("target") != "examples_per_second"]
     good = [item for item in quality if usable(item)]
-    target = _target(study, [*good, *quality], trials)
+    # Losses carry the curves; a metric such as f1 is shown beside them unless the law itself is on it.
+    target = _measured([str(item.get("target")) for item in (*good, *quality)], "eval_loss", trials)
     named = [column for item in [*good, *quality] for column in (item.get("columns") or {}).values()]
     usual = KINDS[task].axis if task in KINDS else "examples"
-    data = _axis([*(each for each in named if each in _DATA), usual], "data_requested", trials)
-    params = _axis([each for each in named if each in _PARAMS], "params", trials)
+    data = _measured([*(column for column in named if column in _DATA), usual], "data_requested", trials)
+    params = _measured([column for column in named if column in _PARAMS], "params", trials)
     ok = trials[(trials["status"] == "ok") & _positive(trials, target) & _positive(trials, data)]
     sized = trials.groupby("model")[params].median().fillna(np.inf) if len(trials) else pd.Series(dtype=float)
     models = tuple(sorted(sized.index, key=lambda model: (sized[model], model)))
@@ -92,33 +98,16 @@ def gather(study: dict, trials: pd.DataFrame, fit: dict | None) -> Evidence:
 
 
 def _cells(rows: pd.DataFrame, target: str, data: str) -> pd.DataFrame:
-    grouped = rows.groupby("data_requested", sort=True)
-    columns = {
-        "data": grouped[data].mean(),
-        "mean": grouped[target].mean(),
-        "low": grouped[target].min(),
-        "high": grouped[target].max(),
-        "runs": grouped.size(),
-    }
-    return pd.DataFrame(columns)
+    return rows.groupby("data_requested").agg(
+        data=(data, "mean"), mean=(target, "mean"), low=(target, "min"), high=(target, "max")
+    )
 
 
-def _target(study: dict, quality: Sequence[dict], trials: pd.DataFrame) -> str:
-    # Losses carry the curves; a metric such as f1 is shown beside them unless the law itself is on it.
-    for name in [item.get("target") for item in quality] + ["eval_loss"]:
-        if name in trials.columns and _positive(trials, str(name)).any():
-            return str(name)
-    return "eval_loss"
-
-
-def _axis(named: Sequence[str], otherwise: str, trials: pd.DataFrame) -> str:
-    return next((name for name in named if name in trials.columns and _positive(trials, name).any()), otherwise)
+def _measured(names: Sequence[str], otherwise: str, trials: pd.DataFrame) -> str:
+    """The first of these columns that has values."""
+    return next((name for name in names if name in trials.columns and _positive(trials, name).any()), otherwise)
 
 
 def _positive(trials: pd.DataFrame, column: str) -> pd.Series:
     values = pd.to_numeric(trials[column], errors="coerce").astype(float)
     return values.gt(0) & np.isfinite(values)
-
-
-def _first(trials: pd.DataFrame, column: str) -> Any:
-    return trials[column].iloc[0] if len(trials) else None

@@ -7,20 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rayscale.report.figures.chart import (
-    INK,
-    Drawn,
-    Shape,
-    colour,
-    draw,
-    legend_above,
-    log_x,
-    margins,
-    marker,
-    title_axes,
-)  # fmt: skip
-from rayscale.report.figures.evidence import Evidence
-from rayscale.report.figures.loss import Predict
+from rayscale.report.figures import chart
+from rayscale.report.figures.chart import INK, Drawn, Shape
+from rayscale.report.figures.evidence import Evidence, Predict
 from rayscale.report.numbers import count, number, percent, shorten
 from rayscale.report.wording import rival_name
 
@@ -35,8 +24,7 @@ def residual_rows(evidence: Evidence, predict: Predict) -> pd.DataFrame:
         predicted = predict(law, rows)["predicted"].to_numpy()
         residual = np.log(rows[evidence.target].to_numpy(dtype=float) / predicted)
         parts.append(pd.DataFrame({"model": model, "predicted": predicted, "residual": residual}))
-    empty = pd.DataFrame({"model": [], "predicted": [], "residual": []})
-    return pd.concat(parts, ignore_index=True) if parts else empty
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["model", "predicted", "residual"])
 
 
 def residuals(evidence: Evidence, predict: Predict) -> Drawn | None:
@@ -44,38 +32,37 @@ def residuals(evidence: Evidence, predict: Predict) -> Drawn | None:
     rows = residual_rows(evidence, predict)
     if rows.empty:
         return None
-    shown = [model for model in evidence.models if (rows["model"] == model).any()]
+    shown = evidence.models_in(rows)
 
     def paint(figure: Figure, shape: Shape) -> None:
         axes = figure.add_subplot()
         handles = []
         axes.axhline(0, color="#9aa4b0", lw=1)
         for model in shown:
-            place, own = evidence.position(model), rows[rows["model"] == model]
-            handles += axes.plot(own["predicted"], 100 * own["residual"], marker(place), color=colour(place), ms=6,
-                                 mec="white", mew=0.7, alpha=0.9)  # fmt: skip
+            runs = rows[rows["model"] == model]
+            look = chart.sign(evidence.position(model), alpha=0.9)
+            handles += axes.plot(runs["predicted"], 100 * runs["residual"], **look)
         reach = max(1.25 * 100 * float(rows["residual"].abs().max()), 0.1)
         axes.set_ylim(-reach, reach)
-        low, high = margins(rows["predicted"])
-        log_x(axes, [], low, high, shape.ticks)
-        title_axes(axes, f"predicted {evidence.target_label}", "measured above or below the law, %")
-        legend_above(figure, axes, shape, handles, [shorten(model, 28) for model in shown])
+        low, high = chart.margins(rows["predicted"])
+        chart.log_x(axes, [], low, high, shape.ticks)
+        chart.title_axes(axes, f"predicted {evidence.target_label}", "measured above or below the law, %")
+        chart.legend_above(figure, axes, shape, handles, [shorten(model, 28) for model in shown])
 
     worst = float(rows["residual"].abs().max())
     spread = float(np.sqrt((rows["residual"] ** 2).mean()))
     caption = f"Runs lie {percent(spread)} from the law (root mean square), the farthest {percent(worst)}"
-    caption += f"{_lean(rows, shown)}."
+    caption += f"{_lean(rows)}."
     reading = "Points: runs. A law that follows the data leaves a cloud around zero, without a bend or a slope."
-    return draw("residuals", "Residuals", caption, reading, caption, paint)
+    return chart.draw("residuals", "Residuals", caption, reading, caption, paint)
 
 
-def _lean(rows: pd.DataFrame, shown: list[str]) -> str:
+def _lean(rows: pd.DataFrame) -> str:
     """Names the models that lie on one side of the law by more than their own scatter explains."""
     leaning = []
-    for model in shown:
-        own = rows.loc[rows["model"] == model, "residual"]
-        if len(own) > 3 and abs(own.mean()) > 3 * own.std() / np.sqrt(len(own)):
-            leaning.append(f"{shorten(model, 32)} lies {'above' if own.mean() > 0 else 'below'} it as a whole")
+    for model, residual in rows.groupby("model", sort=False)["residual"]:
+        if len(residual) > 3 and abs(residual.mean()) > 3 * residual.std() / np.sqrt(len(residual)):
+            leaning.append(f"{shorten(model, 32)} lies {'above' if residual.mean() > 0 else 'below'} it as a whole")
     return "; " + ", ".join(leaning) if leaning else ""
 
 
@@ -95,12 +82,9 @@ def held_out(evidence: Evidence, check: dict) -> Drawn | None:
         if rows.empty:
             _error_bars(figure.add_subplot(), errors)
             return
-        if shape.narrow:
-            panels = figure.subplots(2, 1, height_ratios=(1.3, 1))
-        else:
-            panels = figure.subplots(1, 2, width_ratios=(1.4, 1))
-        _predictions(panels[0], evidence, rows)
-        _error_bars(panels[1], errors)
+        first, second = chart.panels(figure, shape, 1.4)
+        _predictions(first, evidence, rows)
+        _error_bars(second, errors)
 
     law = errors[0]
     best = min(error for _, error in errors[1:]) if len(errors) > 1 else None
@@ -109,7 +93,7 @@ def held_out(evidence: Evidence, check: dict) -> Drawn | None:
     reading = "Bars: root mean square of the log error on runs that the fit had not seen."
     if len(rows):
         reading = f"Ticks: predictions; grey: their 95% interval for a new run; points: what was measured. {reading}"
-    return draw("held-out", "Held-out check", caption, reading, caption, paint, tall=1.0 if len(rows) else 0.55)
+    return chart.draw("held-out", "Held-out check", caption, reading, caption, paint, tall=1.0 if len(rows) else 0.55)
 
 
 def _errors(check: dict) -> list[tuple[str, float]]:
@@ -121,33 +105,29 @@ def _errors(check: dict) -> list[tuple[str, float]]:
 
 
 def _predictions(axes: Axes, evidence: Evidence, rows: pd.DataFrame) -> None:
-    shown = [model for model in evidence.models if (rows["model"] == model).any()]
+    shown = evidence.models_in(rows)
     for height, model in enumerate(shown):
-        own = rows[rows["model"] == model]
-        bounds = own.iloc[0]
+        runs = rows[rows["model"] == model]
+        bounds = runs.iloc[0]
         axes.barh(height, bounds["high"] - bounds["low"], left=bounds["low"], height=0.34, color=INK, alpha=0.12)
         axes.vlines(bounds["predicted"], height - 0.27, height + 0.27, color=INK, lw=1.8)
-        place = evidence.position(model)
-        axes.plot(own["measured"], np.full(len(own), height), marker(place), color=colour(place), ms=7, mec="white",
-                  mew=0.8, zorder=3)  # fmt: skip
+        look = chart.sign(evidence.position(model), ms=7, zorder=3)
+        axes.plot(runs["measured"], np.full(len(runs), height), **look)
     axes.set_yticks(range(len(shown)), [shorten(model, 18) for model in shown])
     axes.set_ylim(-0.6, len(shown) - 0.4)
-    log_x(axes, [], *margins([*rows["low"], *rows["high"], *rows["measured"]]), 4)
-    title_axes(axes, evidence.target_label, "predicted and measured")
+    chart.log_x(axes, [], *chart.margins([*rows["low"], *rows["high"], *rows["measured"]]), 4)
+    chart.title_axes(axes, evidence.target_label, "predicted and measured")
     axes.grid(False, axis="y")
 
 
 def _error_bars(axes: Axes, errors: list[tuple[str, float]]) -> None:
-    names = [name for name, _ in errors]
-    heights = [100 * error for _, error in errors]
-    tints = ["#0072B2", *["#b8c0ca"] * (len(errors) - 1)]
-    axes.barh(range(len(errors))[::-1], heights, height=0.3, color=tints)
-    for place, (name, height) in enumerate(zip(names, heights, strict=True)):
-        y = len(errors) - 1 - place
-        axes.text(0, y + 0.2, f"{shorten(name, 26)}: {percent(height / 100)}", fontsize=9.5, color=INK)
+    for y, (name, error) in enumerate(errors[::-1]):
+        tint = chart.colour(0) if y == len(errors) - 1 else "#b8c0ca"
+        axes.barh(y, 100 * error, height=0.3, color=tint)
+        axes.text(0, y + 0.2, f"{shorten(name, 26)}: {percent(error)}", fontsize=9.5, color=INK)
     axes.set_yticks([])
     axes.set_ylim(-0.4, len(errors) - 0.35)
-    axes.set_xlim(0, 1.1 * max([*heights, 0.01]))
-    title_axes(axes, "error, %", "error on what was held out")
+    axes.set_xlim(0, 1.1 * max(0.01, *(100 * error for _, error in errors)))
+    chart.title_axes(axes, "error, %", "error on what was held out")
     axes.grid(False, axis="y")
     axes.spines["left"].set_color("#9aa4b0")

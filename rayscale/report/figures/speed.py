@@ -9,63 +9,32 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rayscale.report.figures.chart import (
-    FAINT,
-    INK,
-    Drawn,
-    Shape,
-    colour,
-    draw,
-    legend_above,
-    log_y,
-    margins,
-    marker,
-    title_axes,
-)  # fmt: skip
+from rayscale.report.figures import chart
+from rayscale.report.figures.chart import FAINT, INK, Drawn, Shape
 from rayscale.report.figures.evidence import Evidence
 from rayscale.report.numbers import capitalised, number, plain, shorten, significant
 from rayscale.report.wording import interval_text
-
-_PAIR = ["model", "data_requested", "seed", "augment"]
-
-
-def exclusive_rows(trials: pd.DataFrame) -> pd.DataFrame:
-    """Ok rows that had the machine to themselves: only they measure speed and not contention."""
-    alone = trials["exclusive"].fillna(False).astype(bool)
-    return trials[(trials["status"] == "ok") & alone & trials["examples_per_second"].gt(0)]
-
-
-def paired_ratios(rows: pd.DataFrame) -> pd.DataFrame:
-    """Speed over that at the next smaller GPU count, for runs equal in all else; columns model, before, gpus, ratio."""
-    parts = [pd.DataFrame({"model": [], "before": [], "gpus": [], "ratio": []})]
-    counts = sorted(int(value) for value in rows["gpus"].unique())
-    for before, after in pairwise(counts):
-        pairs = rows[rows["gpus"] == after].merge(rows[rows["gpus"] == before], on=_PAIR, suffixes=("", "_before"))
-        ratio = pairs["examples_per_second"] / pairs["examples_per_second_before"]
-        parts.append(pd.DataFrame({"model": pairs["model"], "before": before, "gpus": after, "ratio": ratio}))
-    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+from rayscale.verdict.speedup import speed_pairs, timed_alone
 
 
 def speed_against_gpus(evidence: Evidence, trials: pd.DataFrame, gain: dict) -> Drawn | None:
     """Figure 3; None where fewer than two GPU counts have exclusive rows. `gain` is the verdict's `doubling.gpus`."""
-    rows = exclusive_rows(trials)
+    rows = timed_alone(trials)
     counts = sorted(int(value) for value in rows["gpus"].dropna().unique())
     if len(counts) < 2:
         return None
-    pairs = paired_ratios(rows)
+    pairs = speed_pairs(rows)
+    pairs = pairs.assign(ratio=np.exp(pairs["log_ratio"].astype(float)))
     steps = [step for step in gain.get("curve") or [] if number(step.get("value")) is not None]
-    shown = [model for model in evidence.models if (rows["model"] == model).any()]
+    shown = evidence.models_in(rows)
 
     def paint(figure: Figure, shape: Shape) -> None:
-        if shape.narrow:
-            panels = figure.subplots(2, 1, height_ratios=(1.25, 1))
-        else:
-            panels = figure.subplots(1, 2, width_ratios=(1.3, 1))
-        handles = _speeds(panels[0], evidence, rows, shown, counts)
-        _ratios(panels[1], evidence, pairs, shown, counts, steps)
-        legend_above(figure, panels[0], shape, handles, [shorten(model, 28) for model in shown])
+        first, second = chart.panels(figure, shape, 1.3)
+        handles = _speeds(first, evidence, rows, shown, counts)
+        _ratios(second, evidence, pairs, shown, counts, steps)
+        chart.legend_above(figure, first, shape, handles, [shorten(model, 28) for model in shown])
 
-    return draw("speed", "Speed against GPUs", _caption(gain), _reading(steps),
+    return chart.draw("speed", "Speed against GPUs", _caption(gain), _reading(steps),
                 "Examples per second against the number of GPUs, with paired speed ratios.", paint)  # fmt: skip
 
 
@@ -73,16 +42,18 @@ def _speeds(axes: Axes, evidence: Evidence, rows: pd.DataFrame, shown: list[str]
     handles, heights = [], list(rows["examples_per_second"])
     for model in shown:
         place = evidence.position(model)
-        cell = rows[rows["model"] == model].groupby("gpus")["examples_per_second"].agg(["median", "min", "max"])
-        ideal = [float(cell["median"].iloc[0]) * gpus / float(cell.index[0]) for gpus in counts]
+        speeds = rows[rows["model"] == model].groupby("gpus")["examples_per_second"]
+        medians = speeds.median()
+        ideal = [float(medians.iloc[0]) * gpus / float(medians.index[0]) for gpus in counts]
         heights += ideal
-        axes.plot(counts, ideal, color=colour(place), lw=1.1, linestyle=(0, (4, 3)), alpha=0.75)
-        axes.vlines(cell.index, cell["min"], cell["max"], color=colour(place), lw=1.4)
-        handles += axes.plot(cell.index, cell["median"], marker=marker(place), color=colour(place), ms=6.5, mec="white",
-                             mew=0.8, lw=1.4)  # fmt: skip
-    log_y(axes, *margins(heights))
-    _gpu_axis(axes, counts)
-    title_axes(axes, "GPUs or worker slots", "examples per second")
+        axes.plot(counts, ideal, color=chart.colour(place), lw=1.1, linestyle=(0, (4, 3)), alpha=0.75)
+        handles += chart.spread(axes, speeds, chart.sign(place, ms=6.5, ls="-", lw=1.4), "median")
+    chart.log_y(axes, *chart.margins(heights))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(value) for value in counts])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(counts[0] / 1.35, counts[-1] * 1.35)
+    chart.title_axes(axes, "GPUs or worker slots", "examples per second")
     return handles
 
 
@@ -99,25 +70,16 @@ def _ratios(axes: Axes, evidence: Evidence, pairs: pd.DataFrame, shown: list[str
                 axes.fill_between([place - 0.4, place + 0.4], step["low"], step["high"], color=INK, alpha=0.1, lw=0)
             axes.hlines(step["value"], place - 0.4, place + 0.4, color=INK, lw=1.3, alpha=0.75)
         for order, model in enumerate(shown):
-            own = pairs[(pairs["model"] == model) & (pairs["gpus"] == after)]
+            ratios = pairs.loc[(pairs["model"] == model) & (pairs["to"] == after), "ratio"]
             # Models stand side by side, so that their points do not cover each other.
             aside = place + 0.6 * (order - (len(shown) - 1) / 2) / max(len(shown), 2)
-            sign = evidence.position(model)
-            beside = np.full(len(own), aside)
-            axes.plot(beside, own["ratio"], marker(sign), color=colour(sign), ms=6, mec="white", mew=0.7)
+            axes.plot(np.full(len(ratios), aside), ratios, **chart.sign(evidence.position(model)))
     axes.axhline(1.0, color="#9aa4b0", lw=0.8)
     heights = [*pairs["ratio"], *ideals, 1.0]
     axes.set_ylim(min(0.93, 0.95 * min(heights)), 1.09 * max(heights))
     axes.set_xlim(-0.6, len(ideals) - 0.4)
     axes.set_xticks(range(len(ideals)), [f"{a} to {b}" for a, b in pairwise(counts)])
-    title_axes(axes, "GPUs or worker slots", "times the speed")
-
-
-def _gpu_axis(axes: Axes, counts: list[int]) -> None:
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(counts, [str(value) for value in counts])
-    axes.set_xticks([], minor=True)
-    axes.set_xlim(counts[0] / 1.35, counts[-1] * 1.35)
+    chart.title_axes(axes, "GPUs or worker slots", "times the speed")
 
 
 def _caption(gain: dict) -> str:

@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rayscale.laws.fitting.observations import usual_role
 from rayscale.laws.fitting.result import Fit
 from rayscale.report.figures.chart import Drawn
-from rayscale.report.figures.evidence import Evidence, gather
-from rayscale.report.figures.loss import Predict, loss_against_data, loss_against_size, metrics_against_data
+from rayscale.report.figures.evidence import Evidence, Predict, gather
+from rayscale.report.figures.loss import loss_against_data, loss_against_size, metrics_against_data
 from rayscale.report.figures.residuals import held_out, residual_rows, residuals
 from rayscale.report.figures.speed import speed_against_gpus
 from rayscale.report.notes import doctor_notes, row_notes
@@ -31,14 +31,7 @@ from rayscale.report.page.tables import (
     trial_views,
 )  # fmt: skip
 from rayscale.report.sentences import claim_quality, claim_rows, claim_sentences
-from rayscale.report.wording import (
-    cheapest_facts,
-    fits_of,
-    gains,
-    notices,
-    sentences,
-    target_facts,
-)  # fmt: skip
+from rayscale.report.wording import cheapest_facts, fits_of, gains, notices, sentences, target_facts, verdict_of
 from rayscale.runs.ledger import COLUMNS
 from rayscale.runs.sweeps import OUTDONE
 from rayscale.system.storage import Store
@@ -79,7 +72,7 @@ def render(
     """The page as text; arguments as in `write_report`, and the scores by class of the best trial."""
     trials = trials.reset_index(drop=True).reindex(columns=list(COLUMNS))
     evidence = gather(study, trials, fit)
-    verdict = (fit or {}).get("verdict") or {}
+    verdict = verdict_of(fit)
     predict = _predictor()
     drawn, absent = _figures(evidence, trials, verdict, predict)
     remarks = notices(fit)
@@ -116,8 +109,8 @@ def render(
         "study_facts": nested_facts(study),
         "commands": [str(line) for line in provenance.get("commands") or []],
         "provenance": provenance_facts(provenance, trials),
-        "params_meaning": _meaning("params", evidence.params),
-        "data_meaning": _meaning("data", evidence.data),
+        "params_meaning": _meaning(evidence.params),
+        "data_meaning": _meaning(evidence.data),
         "footer": _footer(written_at),
     }
     return _environment().get_template("page.j2").render(context)
@@ -177,7 +170,7 @@ def _law_facts(item: dict) -> list[tuple[str, str]]:
     columns = item.get("columns") or {}
     facts = [("Parameters of the law", str(len(item.get("params") or {})))] if item.get("params") else []
     sizes = [(usual_role(str(column)) or role, str(column)) for role, column in columns.items()]
-    facts += [(_ROLES[role], _meaning(role, column)) for role, column in sizes if role in _ROLES]
+    facts += [(_ROLES[role], _meaning(column)) for role, column in sizes if role in _ROLES]
     if item.get("objective") is not None:
         scale = "log odds" if item.get("formula", "").startswith("1 / (1 + exp(") else "log"
         facts.append(("Loss that was minimised", f"sum of Huber, δ 0.001, on {scale} residuals"))
@@ -187,7 +180,7 @@ def _law_facts(item: dict) -> list[tuple[str, str]]:
 _ROLES = {"params": "N, the model size", "data": "D, the data", "gpus": "G, the workers"}
 
 
-def _meaning(role: str, column: str) -> str:
+def _meaning(column: str) -> str:
     known = {
         "params": "all parameters, embeddings included (column params)",
         "params_non_embedding": "parameters without embeddings (column params_non_embedding)",
@@ -242,10 +235,10 @@ def _trials_sentence(trials: pd.DataFrame) -> str:
     counts = trials["status"].value_counts()
     order = ("ok", OUTDONE, "failed", "diverged", "stopped")
     parts = [f"{counts[status]} {status}" for status in order if counts.get(status)]
-    said = f"All {len(trials)} trials: {', '.join(parts)}. Those that are not ok come first, with their reason."
+    text = f"All {len(trials)} trials: {', '.join(parts)}. Those that are not ok come first, with their reason."
     if counts.get(OUTDONE):
-        said += " Outdone: another rate of the cell had a lower validation loss; that trial is charged for the sweep."
-    return said
+        text += " Outdone: another rate of the cell had a lower validation loss; that trial is charged for the sweep."
+    return text
 
 
 def _snippet(evidence: Evidence) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from rayscale.laws.fitting.observations import usual_role
-from rayscale.report.figures.evidence import Evidence
+from rayscale.report.figures.evidence import Evidence, Predict
 from rayscale.report.numbers import (
     MISSING,
     count,
@@ -27,6 +28,7 @@ from rayscale.report.numbers import (
     whole,
 )
 from rayscale.report.terminal.fit import parameter_units
+from rayscale.report.terminal.plan import model_name
 from rayscale.report.wording import (
     fit_name,
     interval_text,
@@ -42,36 +44,7 @@ from rayscale.study.metrics import BITS
 _STATUS_ORDER = {"failed": 0, "diverged": 1, "stopped": 2, "ok": 3, OUTDONE: 4}
 
 
-@dataclass(frozen=True)
-class FitView:
-    """One fit as the page tells it; `exact` rows are unrounded."""
-
-    name: str
-    formula: str
-    usable: bool
-    outcome: str
-    outline: str
-    facts: tuple[tuple[str, str], ...]
-    parameters: tuple[tuple[str, str, str, str, str], ...]
-    exact: tuple[tuple[str, str, str, str, str], ...]
-    covariance: tuple[tuple[str, tuple[str, ...]], ...]
-    prediction_header: tuple[str, ...]
-    predictions: tuple[tuple[str, ...], ...]
-    dropped: tuple[tuple[str, int, tuple[str, ...]], ...]
-    warnings: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class TrialView:
-    """One row of the trial table: the cells beside their columns' headers, and why it failed if it did."""
-
-    trial_id: str
-    status: str
-    cells: tuple[str, ...]
-    note: str
-
-
-def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]], predict: Predict) -> FitView:
+def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]], predict: Predict) -> dict[str, Any]:
     """The fit's numbers as text; `facts` that the fit itself does not hold (which N, which D) come first."""
     units = parameter_units(item)
     params = {name: number(value) for name, value in (item.get("params") or {}).items()}
@@ -82,29 +55,32 @@ def fit_view(item: dict, trials: pd.DataFrame, facts: Sequence[tuple[str, str]],
         error = significant(errors.get(name), 2)
         rows.append((name, significant(value, 4), error, interval_text(low, high), units.get(name, "")))
         unrounded.append((name, exact(value), exact(errors.get(name)), exact(low), exact(high)))
-    return FitView(
-        name=fit_name(item),
-        formula=str(item.get("formula") or ""),
-        usable=usable(item),
-        outcome=outcome_of(item).sentence,
-        outline=", ".join([str(item.get("outcome")), *(f"{row[0]} {row[1]}" for row in rows)]),
-        facts=(*facts, *_engine_facts(item)),
-        parameters=tuple(rows),
-        exact=tuple(unrounded),
-        covariance=_covariance(item, list(params)),
-        prediction_header=prediction_header(item),
-        predictions=prediction_rows(item, predict),
-        dropped=_dropped(item, trials),
-        warnings=tuple(warning_parts(item)),
-    )
+    covariance = [[exact(value) for value in row] for row in item.get("covariance") or []]
+    return {
+        "name": fit_name(item),
+        "formula": str(item.get("formula") or ""),
+        "usable": usable(item),
+        "outcome": outcome_of(item).sentence,
+        "outline": ", ".join([str(item.get("outcome")), *(f"{row[0]} {row[1]}" for row in rows)]),
+        "facts": [*facts, *_engine_facts(item)],
+        "parameters": rows,
+        "exact": unrounded,
+        "covariance": list(zip(params, covariance, strict=False)),
+        "prediction_header": prediction_header(item),
+        "predictions": prediction_rows(item, predict),
+        "dropped": _dropped(item, trials),
+        "warnings": warning_parts(item),
+    }
 
 
 def _engine_facts(item: dict) -> list[tuple[str, str]]:
     starts, best = number(item.get("starts")), number(item.get("starts_at_best"))
     estimate = item.get("estimate") or {}
-    share = f"{best:.0f} of {starts:.0f}" if starts and best is not None else MISSING
+    share, wider = MISSING, MISSING
     if starts and best is not None:
-        share += f" ({100 * best / starts:.0f}%)"
+        share = f"{best:.0f} of {starts:.0f} ({100 * best / starts:.0f}%)"
+    if (widening := number(estimate.get("widening"))) is not None:
+        wider = f"×{significant(widening, 4)} (Student's t over the normal)"
     facts = [
         ("Weights of the laws", weight_text(item) or MISSING),
         ("Objective", exact(item.get("objective"))),
@@ -112,7 +88,7 @@ def _engine_facts(item: dict) -> list[tuple[str, str]]:
         ("Bootstrap draws kept", whole(len(estimate.get("draws") or []) or None)),
         ("Noise of one run", percent(estimate.get("noise"))),
         ("Degrees of freedom", whole(estimate.get("degrees"))),
-        ("Intervals widened, few runs", _widened(estimate.get("widening"))),
+        ("Intervals widened, few runs", wider),
         ("Rows used", whole(item.get("rows_used"))),
         ("Rows left out", whole(len(item.get("rows_dropped") or []))),
         ("Time to fit", duration(item.get("seconds"))),
@@ -120,20 +96,11 @@ def _engine_facts(item: dict) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value != MISSING]
 
 
-def _widened(factor: Any) -> str:
-    return MISSING if number(factor) is None else f"×{significant(factor, 4)} (Student's t over the normal)"
-
-
-def _covariance(item: dict, names: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    matrix = item.get("covariance") or []
-    return tuple((name, tuple(exact(value) for value in row)) for name, row in zip(names, matrix, strict=True))
-
-
-def _dropped(item: dict, trials: pd.DataFrame) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+def _dropped(item: dict, trials: pd.DataFrame) -> list[tuple[str, int, list[str]]]:
     by_reason: dict[str, list[str]] = {}
     for entry in item.get("rows_dropped") or []:
         by_reason.setdefault(str(entry["reason"]), []).append(_row_name(entry["row"], trials))
-    return tuple((reason, len(rows), tuple(rows)) for reason, rows in by_reason.items())
+    return [(reason, len(rows), rows) for reason, rows in by_reason.items()]
 
 
 def _row_name(row: Any, trials: pd.DataFrame) -> str:
@@ -176,41 +143,40 @@ def trial_columns(evidence: Evidence, trials: pd.DataFrame) -> tuple[tuple[str, 
     )  # fmt: skip
 
 
-def trial_views(evidence: Evidence, trials: pd.DataFrame) -> tuple[TrialView, ...]:
-    """All trials, those that are not ok first, then by model size, data, GPUs and seed."""
+def trial_views(evidence: Evidence, trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """All trials, those that are not ok first, then by model size, data, GPUs and seed; `note`: why one failed."""
     columns = [column for column, _ in trial_columns(evidence, trials)]
     ordered = trials.assign(
         order=trials["status"].map(_STATUS_ORDER).fillna(0),
         place=trials["model"].map({model: place for place, model in enumerate(evidence.models)}),
     ).sort_values(["order", "place", "data_requested", "gpus", "seed", "trial_id"], kind="stable")
-    return tuple(
-        TrialView(
-            str(row["trial_id"]), str(row["status"]), tuple(_cell(column, row[column]) for column in columns),
-            "" if _missing(row["error"]) else str(row["error"]),
-        )
-        for _, row in ordered.iterrows()
-    )  # fmt: skip
+    return [
+        {
+            "trial_id": row["trial_id"],
+            "status": row["status"],
+            "cells": [_cell(column, row[column]) for column in columns],
+            "note": "" if pd.isna(row["error"]) else str(row["error"]),
+        }
+        for row in ordered.to_dict("records")
+    ]
 
 
-def _missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+_FRACTIONS = ("eval_loss", "validation_loss", "accuracy", "f1_micro", "f1_macro", "exact_match", "f1_words", *BITS)
+_WRITERS: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys(("params", "data_requested", "flops"), count),
+    **dict.fromkeys(_FRACTIONS, partial(fixed, decimals=4)),
+    **dict.fromkeys(("learning_rate", "epochs"), trimmed),
+    **dict.fromkeys(("examples_per_second", "perplexity", "bleu", "chrf"), significant),
+    "train_seconds": duration,
+    "exclusive": lambda alone: "yes" if alone else "no",
+}
 
 
 def _cell(column: str, value: Any) -> str:
-    if _missing(value):
+    if pd.isna(value):
         return MISSING
-    if column == "exclusive":
-        return "yes" if value else "no"
-    if column in {"params", "data_requested", "flops"}:
-        return count(value)
-    if column in {"eval_loss", "validation_loss", "accuracy", "f1_micro", "f1_macro", "exact_match", "f1_words", *BITS}:
-        return fixed(value, 4)
-    if column == "train_seconds":
-        return duration(value)
-    if column in {"learning_rate", "epochs"}:
-        return trimmed(value)
-    if column in {"examples_per_second", "perplexity", "bleu", "chrf"}:
-        return significant(value)
+    if write := _WRITERS.get(column):
+        return write(value)
     return whole(value) if number(value) is not None and not isinstance(value, str) else str(value)
 
 
@@ -252,7 +218,7 @@ def plan_rows(plan: dict, trials: pd.DataFrame) -> list[tuple[str, str, str, str
     asked = pd.DataFrame(plan.get("trials") or [])
     if asked.empty:
         return []
-    asked["name"] = [model.get("name") if isinstance(model, dict) else model for model in asked["model"]]
+    asked["name"] = asked["model"].map(model_name)
     done = set(trials.loc[trials["status"].isin(("ok", OUTDONE)), "trial_id"])
     rows = []
     ordered = asked.sort_values(["params", "name", "gpus", "data_requested"], kind="stable")
@@ -266,8 +232,7 @@ def plan_rows(plan: dict, trials: pd.DataFrame) -> list[tuple[str, str, str, str
     return rows
 
 
-#: Rows shown at most: a page is read by people.
-_MOST = 300
+_MOST = 300  # rows shown: a page is read by people
 
 
 @dataclass(frozen=True)
@@ -280,7 +245,7 @@ class ClassScores:
     table: pd.DataFrame
 
     @property
-    def said(self) -> str:
+    def sentence(self) -> str:
         """Which trial it is, and what is left out."""
         left = int((~self.table["average"]).sum()) - _MOST
         more = f" {whole(left)} more are in classes/{self.trial_id}.parquet of the run folder." if left > 0 else ""
@@ -297,12 +262,7 @@ class ClassScores:
         ]  # fmt: skip
 
 
-REACHES = (1.0, 2.0, 4.0, 10.0)  # times the largest size measured
-
-
-Predict = Callable[[dict, pd.DataFrame], pd.DataFrame]
-
-
+_REACHES = (2.0, 4.0, 10.0)  # times the largest size measured
 _ROLE_WORDS = {"params": "Parameters", "data": "Data", "unique": "Distinct data", "compute": "FLOP", "gpus": "GPUs",
                "loss": "Loss"}  # fmt: skip
 
@@ -315,47 +275,45 @@ def prediction_header(item: Mapping[str, Any]) -> tuple[str, ...]:
     return (*roles, "Predicted", "95% for a new run", "95% for the mean", "Beyond the data")
 
 
-def prediction_rows(item: dict, predict: Predict) -> tuple[tuple[str, ...], ...]:
+def prediction_rows(item: dict, predict: Predict) -> list[tuple[str, ...]]:
     """The fit's predictions at the largest sizes measured and at multiples of each: sizes, value, intervals, reach."""
     ranges, columns = item.get("data_range") or {}, item.get("columns") or {}
     if not usable(item) or not columns or set(columns) - set(ranges):
-        return ()
+        return []
     largest = {role: float(ranges[role][1]) for role in columns}
     # One axis grows at a time: first the data, then the model.
-    asked = [largest] + [{**largest, role: largest[role] * times} for role in columns for times in REACHES[1:]]
-    frame = pd.DataFrame([{columns[role]: each[role] for role in columns} for each in asked])
-    found = predict(item, frame)
+    asked = [largest] + [{**largest, role: largest[role] * times} for role in columns for times in _REACHES]
+    frame = pd.DataFrame(asked).rename(columns=columns)
     rows = []
-    for sizes, (_, row) in zip(asked, found.iterrows(), strict=True):
+    for sizes, row in zip(asked, predict(item, frame).to_dict("records"), strict=True):
         beyond = "within" if row["extrapolation"] <= 1 else f"×{significant(row['extrapolation'])}"
         rows.append(
             (*(count(sizes[role]) for role in columns), significant(row["predicted"], 4),
              f"{significant(row['low'], 4)} to {significant(row['high'], 4)}",
              f"{significant(row['mean_low'], 4)} to {significant(row['mean_high'], 4)}", beyond)
         )  # fmt: skip
-    return tuple(rows)
+    return rows
 
 
-def held_out_rows(check: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+def held_out_rows(check: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The law and its rivals on the runs held out: who, runs, RMS log error, mean relative error, R², covered."""
     if not check.get("n"):
-        return ()
+        return []
     listed = [(f"{check.get('law', 'the law')} law", check)]
     listed += [(rival_name(str(name)), score) for name, score in (check.get("rivals") or {}).items() if score]
-    return tuple(
+    return [
         (name, str(score.get("n")), percent(score.get("rmse_log"), 3), percent(score.get("mape"), 3),
          significant(score.get("r2"), 3), percent(score.get("covered")))
         for name, score in listed if number(score.get("rmse_log")) is not None
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
-def residual_table(rows: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+def residual_table(rows: pd.DataFrame) -> list[tuple[str, ...]]:
     """By model: runs, mean residual, root mean square, the farthest; `rows` as of `figures.residuals.residual_rows`."""
-    found = []
-    for model, own in rows.groupby("model", sort=False):
-        values = own["residual"].to_numpy(dtype=float)
+    table: list[tuple[str, ...]] = []
+    for model, residuals in rows.groupby("model", sort=False)["residual"]:
+        values = residuals.to_numpy(dtype=float)
         farthest = values[int(np.argmax(np.abs(values)))]
-        signed = [f"{significant(100 * value, 2, sign=True)}%" for value in (values.mean(), farthest)]
-        found.append((shorten(model, 48), str(len(values)), signed[0], percent(float(np.sqrt(np.mean(values**2)))),
-                      signed[1]))  # fmt: skip
-    return tuple(found)
+        mean, worst = (f"{significant(100 * value, 2, sign=True)}%" for value in (values.mean(), farthest))
+        table.append((shorten(model, 48), str(len(values)), mean, percent(np.sqrt(np.mean(values**2))), worst))
+    return table

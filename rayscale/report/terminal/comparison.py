@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rayscale.report.numbers import count, plural, shorten, significant, wrap
+from rayscale.report.numbers import count, plural, shorten, significant, wrap, wrap_all
 from rayscale.report.terminal.fit import WIDTH, table_lines
 from rayscale.report.wording import interval_text
 from rayscale.verdict.speedup import MARGIN
@@ -13,55 +13,47 @@ from rayscale.verdict.speedup import MARGIN
 _SHOWN = 5  # cells named for each reason
 
 
-def compare_lines(found: Mapping[str, Any], names: tuple[str, str], width: int = WIDTH) -> list[str]:
+def compare_lines(comparison: Mapping[str, Any], names: tuple[str, str], width: int = WIDTH) -> list[str]:
     """A comparison, as `rayscale.verdict.comparison.compare` gives it, as lines at most `width` wide."""
-    width = max(40, min(width, 100))
-    metric = found["target"]
-    lines = wrap(f"Second against first: {names[1]} against {names[0]}.", width)
-    share = found["relative"]["value"]
+    metric, wins = comparison["target"], comparison["wins"]
+    share = comparison["relative"]["value"]
     relative = "" if share is None else f", {significant(share, 3, sign=True)}%"
-    means = [significant(each, 4) for each in found["means"]]
-    lines += wrap(f"{metric} ({found['direction']} is better) over {plural(found['pairs'], 'pair')} of runs: "
-                  f"{means[0]} and {means[1]}, a difference of {_signed(found['difference'])}"
-                  f"{relative}; {_meaning(found)}.", width)  # fmt: skip
-    if found["signatures"]:
-        lines += wrap(_rules(metric, found["signatures"]), width)
-    wins = found["wins"]
+    first, second = (significant(mean, 4) for mean in comparison["means"])
     ties = f", {plural(wins['ties'], 'tie')}" if wins["ties"] else ""
-    lines += wrap(f"The second is better in {wins['second']}, the first in {wins['first']}{ties}.", width)
-    lines += wrap(_ratio(found["speed"], "Speed (examples per second)"), width)
-    lines += wrap(_ratio(found["cost"], "Cost (device-seconds)"), width)
-    lines += _laws(found, width)
-    lines += _unpaired(found, width)
-    return lines
+    texts = [
+        f"Second against first: {names[1]} against {names[0]}.",
+        f"{metric} ({comparison['direction']} is better) over {plural(comparison['pairs'], 'pair')} of runs: "
+        f"{first} and {second}, a difference of {_signed(comparison['difference'])}{relative}; {_meaning(comparison)}.",
+        _rules(metric, comparison["signatures"] or {}),
+        f"The second is better in {wins['second']}, the first in {wins['first']}{ties}.",
+        _ratio(comparison["speed"], "Speed (examples per second)"),
+        _ratio(comparison["cost"], "Cost (device-seconds)"),
+    ]
+    return [*wrap_all(texts, width), *_laws(comparison, width), *_unpaired(comparison["unpaired"], width)]
 
 
 def _signed(item: Mapping[str, Any]) -> str:
-    text = significant(item["value"], 3, sign=True)
-    return (
-        f"{text} (one pair, no interval)"
-        if item["low"] is None
-        else f"{text} (95%: {interval_text(item['low'], item['high'])})"
-    )
+    between = "one pair, no interval" if item["low"] is None else f"95%: {interval_text(item['low'], item['high'])}"
+    return f"{significant(item['value'], 3, sign=True)} ({between})"
 
 
-def _meaning(found: Mapping[str, Any]) -> str:
-    gap = found["difference"]
-    if found["signatures"] and all(found["signatures"].values()):
+def _meaning(comparison: Mapping[str, Any]) -> str:
+    gap = comparison["difference"]
+    if comparison["signatures"] and all(comparison["signatures"].values()):
         return "counted by different rules, so they cannot be compared"
     if gap["low"] is None:
         return "one pair does not show which is better"
     if gap["low"] <= 0 <= gap["high"]:
         return "these pairs do not show which is better"
-    ahead = (gap["value"] < 0) == (found["direction"] == "lower")
+    ahead = (gap["value"] < 0) == (comparison["direction"] == "lower")
     return f"the {'second' if ahead else 'first'} is better"
 
 
 def _rules(metric: str, signatures: Mapping[str, list[str]]) -> str:
     """By which rules either study counted."""
-    said = [f"the {study} " + (f"by {', '.join(map(repr, rules))}" if rules else "by rules that it does not record")
+    ways = [f"the {study} by {', '.join(map(repr, rules)) or 'rules that it does not record'}"
             for study, rules in signatures.items()]  # fmt: skip
-    return f"How {metric} was counted: {'; '.join(said)}."
+    return f"How {metric} was counted: {'; '.join(ways)}." if ways else ""
 
 
 def _ratio(item: Mapping[str, Any], what: str) -> str:
@@ -71,10 +63,10 @@ def _ratio(item: Mapping[str, Any], what: str) -> str:
     return f"{what}: {significant(item['value'])} times the first's{between}, {plural(item['pairs'], 'pair')}."
 
 
-def _laws(found: Mapping[str, Any], width: int) -> list[str]:
-    laws = found["laws"]
+def _laws(comparison: Mapping[str, Any], width: int) -> list[str]:
+    laws = comparison["laws"]
     if laws is None:
-        note = found.get("laws_note")
+        note = comparison.get("laws_note")
         return wrap(f"Whether the laws differ is unknown: {note}.", width) if note else []
     if not laws:
         return ["The two studies fitted no law in common."]
@@ -86,45 +78,44 @@ def _laws(found: Mapping[str, Any], width: int) -> list[str]:
         if law["differ"] is None:
             lines += ["", *wrap(f"{name} cannot be compared: {law['note']}.", width)]
             continue
-        named = [each["name"] for each in law["parameters"] if each["differs"]]
-        verdict = _predicting(law)
-        said = f"; parameters that differ: {', '.join(named)}" if named else "; no parameter differs for certain"
-        said = f"; {law['note']}" if law.get("note") else said
+        differing = ", ".join(parameter["name"] for parameter in law["parameters"] if parameter["differs"])
+        note = f"parameters that differ: {differing}" if differing else "no parameter differs for certain"
+        lines += ["", *wrap(f"{name} {_predicting(law)}; {law.get('note') or note}.", width)]
         rows = []
-        for each in law["parameters"]:
-            kind = "ratio" if "ratio" in each else "difference"
-            between = interval_text(each["low"], each["high"])
-            values = (significant(each["first"], 4), significant(each["second"], 4))
-            rows.append((each["name"], *values, f"{kind} {significant(each[kind])} ({between})"))
-        lines += ["", *wrap(f"{name} {verdict}{said}.", width)]
+        for parameter in law["parameters"]:
+            kind = "ratio" if "ratio" in parameter else "difference"
+            between = interval_text(parameter["low"], parameter["high"])
+            rows.append((parameter["name"], *_both(parameter), f"{kind} {significant(parameter[kind])} ({between})"))
         lines += table_lines(("", "first", "second", "second to first, 95%"), rows, width) if rows else []
-        for each in law["predictions"]:
-            at = f"{count(each['data'])} of data" if "data" in each else "the largest sizes"
-            between = interval_text(each["low"], each["high"], digits=4)
-            values = (significant(each["first"], 4), significant(each["second"], 4))
-            lines += wrap(f"Predicted at {at}: {values[0]} and {values[1]} (ratio 95%: {between}).", width)
+        for prediction in law["predictions"]:
+            at = f"{count(prediction['data'])} of data" if "data" in prediction else "the largest sizes"
+            between = interval_text(prediction["low"], prediction["high"], digits=4)
+            lines += wrap(f"Predicted at {at}: {' and '.join(_both(prediction))} (ratio 95%: {between}).", width)
     return lines
+
+
+def _both(item: Mapping[str, Any]) -> tuple[str, str]:
+    return significant(item["first"], 4), significant(item["second"], 4)
 
 
 def _predicting(law: Mapping[str, Any]) -> str:
     """Whether two laws predict the same: only where the intervals of all ratios lie within the margin."""
     if law["differ"]:
         return "predict differently"
-    if all(abs(each[end] - 1) < MARGIN for each in law["predictions"] for end in ("low", "high")):
+    if all(abs(item[end] - 1) < MARGIN for item in law["predictions"] for end in ("low", "high")):
         return f"predict the same within {100 * MARGIN:g}%"
     return "are not told apart by these trials, which does not mean that they predict the same"
 
 
-def _unpaired(found: Mapping[str, Any], width: int) -> list[str]:
+def _unpaired(unpaired: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     reasons: dict[str, list[str]] = {}
-    for each in found["unpaired"]:
-        cell = f"{shorten(each['model'], 24)} {count(each['data_requested'])} x{each['gpus']} seed {each['seed']}"
-        reasons.setdefault(each["reason"], []).append(cell)
+    for cell in unpaired:
+        name = f"{shorten(cell['model'], 24)} {count(cell['data_requested'])} x{cell['gpus']} seed {cell['seed']}"
+        reasons.setdefault(cell["reason"], []).append(name)
     if not reasons:
         return ["", "Every cell is paired."]
-    lines = ["", f"Unpaired and left out: {plural(len(found['unpaired']), 'cell')}."]
+    lines = ["", f"Unpaired and left out: {plural(len(unpaired), 'cell')}."]
     for reason, cells in reasons.items():
-        more = ", ..." if len(cells) > _SHOWN else ""
-        lines += wrap(f"{len(cells)} {reason}: {', '.join(cells[:_SHOWN])}{more}", width, initial_indent="  ",
-                      subsequent_indent="    ")  # fmt: skip
+        shown = ", ".join(cells[:_SHOWN]) + (", ..." if len(cells) > _SHOWN else "")
+        lines += wrap(f"{len(cells)} {reason}: {shown}", width, initial_indent="  ", subsequent_indent="    ")
     return lines

@@ -9,8 +9,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rayscale.report.numbers import duration, number, padded, percent, plural, shorten, significant, wrap
-from rayscale.report.numbers import width as width_of
+from rich.cells import cell_len
+
+from rayscale.errors import InputError
+from rayscale.laws.formula import find_saved
+from rayscale.report.numbers import duration, number, padded, percent, plural, shorten, significant, wrap, wrap_all
 from rayscale.report.wording import ADVICE, outcome_of, reach_text, weight_text
 
 WIDTH = 78
@@ -19,60 +22,52 @@ _MOST_GROUPS = 40  # groups shown in the table of groups; all are in the JSON
 
 def fit_lines(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | None, width: int = WIDTH) -> list[str]:
     """One fit, or the groups of a fit by columns, each as `to_json` gives it, as lines at most `width` wide."""
-    width = max(40, min(width, 100))
     if len(fits) == 1 and not fits[0].get("by"):
         return _one(fits[0], width)
     return _groups(fits, held_out, width)
 
 
-def prediction_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
+def prediction_lines(prediction: Mapping[str, Any], width: int = WIDTH) -> list[str]:
     """One prediction, as `rayscale.verdict.prediction.predict` gives it."""
-    width = max(40, min(width, 100))
-    target = "loss" if found["target"] == "eval_loss" else found["target"]
-    group = ", ".join(f"{column} {value}" for column, value in (found.get("by") or {}).items())
-    if "data_low" in found:
-        target = "compute-optimal model size"
-    lines = wrap(
-        f"Predicted {target} {significant(found['predicted'], 4)}, 95% for a new run {significant(found['low'], 4)} "
-        f"to {significant(found['high'], 4)}, for the mean over runs {significant(found['mean_low'], 4)} to "
-        f"{significant(found['mean_high'], 4)} ({found['law']} law{f', {group}' if group else ''}).",
-        width,
-    )
-    if "data_low" in found:
-        between = f"{significant(found['data_low'], 4)} to {significant(found['data_high'], 4)}"
-        lines += wrap(f"On data of size {significant(found['data'], 4)} (95%: {between}).", width)
-    beyond = found["extrapolation"]
-    lines.append(f"{reach_text(beyond).capitalize()}.")
-    if found.get("speedup") is not None:
-        speed = significant(found["speedup"])
-        lines.append(f"{found['gpus']} GPUs train {speed} times as many examples per second as the fewest measured.")
-    elif "speedup" in found:
-        lines.append(f"The speed of {found['gpus']} GPUs was not measured.")
-    if found.get("unused"):
-        lines += wrap(f"Not used by this law: {', '.join(found['unused'])}.", width)
-    return [*lines, *warning_lines([found], width)]
+    shown = {name: significant(value, 4) for name, value in prediction.items() if isinstance(value, float)}
+    target = "loss" if prediction["target"] == "eval_loss" else prediction["target"]
+    group = "".join(f", {column} {value}" for column, value in (prediction.get("by") or {}).items())
+    optimal = "data_low" in prediction
+    texts = [
+        f"Predicted {'compute-optimal model size' if optimal else target} {shown['predicted']}, 95% for a new run "
+        f"{shown['low']} to {shown['high']}, for the mean over runs {shown['mean_low']} to {shown['mean_high']} "
+        f"({prediction['law']} law{group})."
+    ]
+    if optimal:
+        texts.append(f"On data of size {shown['data']} (95%: {shown['data_low']} to {shown['data_high']}).")
+    texts.append(f"{reach_text(prediction['extrapolation']).capitalize()}.")
+    if prediction.get("speedup") is not None:
+        times = f"{significant(prediction['speedup'])} times as many examples per second as the fewest measured"
+        texts.append(f"{prediction['gpus']} GPUs train {times}.")
+    elif "speedup" in prediction:
+        texts.append(f"The speed of {prediction['gpus']} GPUs was not measured.")
+    if prediction.get("unused"):
+        texts.append(f"Not used by this law: {', '.join(prediction['unused'])}.")
+    return [*wrap_all(texts, width), *warning_lines([prediction], width)]
 
 
 def _one(fit: Mapping[str, Any], width: int) -> list[str]:
+    def hanging(text: str) -> list[str]:
+        return wrap(text, width, subsequent_indent="  ")
+
     lines = wrap(f"{fit.get('law')} on {fit.get('target')}: {outcome_of(fit).sentence}", width)
     if fit.get("formula") and not fit.get("members"):
         # A formula with its own left sides is not one of the target: isoflop's are of the best sizes at a compute.
-        formula = fit["formula"] if " = " in fit["formula"] else f"{fit['target']} = {fit['formula']}"
-        lines += wrap(formula, width, subsequent_indent="  ")
-    lines += wrap(_columns_text(fit), width, subsequent_indent="  ")
+        lines += hanging(fit["formula"] if " = " in fit["formula"] else f"{fit['target']} = {fit['formula']}")
+    lines += hanging(_columns_text(fit))
     if fit.get("weights"):
-        lines += ["", *_weights(fit["weights"], width)]
+        lines += ["", *hanging(_weights(fit["weights"]))]
     if fit.get("params"):
         if fit.get("members"):
-            heaviest = fit["members"][0]
-            text = f"Parameters of the heaviest: {fit['target']} = {heaviest.get('formula')}"
-            lines += ["", *wrap(text, width, subsequent_indent="  ")]
-        lines += ["", *_parameters(fit, width), ""]
-        lines += wrap(_search(fit), width)
-    lines += _rows(fit, width)
-    if (held := _held_text(fit.get("held_out"))) is not None:
-        lines += wrap(held, width)
-    return [*lines, *warning_lines([fit], width)]
+            formula = fit["members"][0].get("formula")
+            lines += ["", *hanging(f"Parameters of the heaviest: {fit['target']} = {formula}")]
+        lines += ["", *_parameters(fit, width), "", *wrap(_search(fit), width)]
+    return [*lines, *_rows(fit, width), *wrap(_held_text(fit.get("held_out")), width), *warning_lines([fit], width)]
 
 
 def _columns_text(fit: Mapping[str, Any]) -> str:
@@ -98,9 +93,6 @@ def _parameters(fit: Mapping[str, Any], width: int) -> list[str]:
 
 def parameter_units(fit: Mapping[str, Any]) -> dict[str, str]:
     """The unit of each parameter in words of the table's columns: `loss x N^alpha` for A of a law in N."""
-    from rayscale.errors import InputError
-    from rayscale.laws.formula import find_saved
-
     if fit.get("units"):
         return dict(fit["units"])
     fit = (fit.get("members") or [fit])[0]  # a combination shows the parameters of its heaviest law
@@ -109,12 +101,12 @@ def parameter_units(fit: Mapping[str, Any]) -> dict[str, str]:
     except InputError:  # a law of a study file or a combination: its units are not known here
         return {}
     columns = fit.get("columns") or {}
-    found = {}
+    units = {}
     for parameter in law.parameters:
         parts = [str(fit.get("target"))] if parameter.kind == "coefficient" else []
         parts += [f"{columns.get(role, role)}{_power(power, fit)}" for role, power in parameter.unit]
-        found[parameter.name] = " x ".join(parts) or "-"
-    return found
+        units[parameter.name] = " x ".join(parts) or "-"
+    return units
 
 
 def _power(power: Any, fit: Mapping[str, Any]) -> str:
@@ -124,9 +116,8 @@ def _power(power: Any, fit: Mapping[str, Any]) -> str:
     return "" if power == 1 else f"^{power if isinstance(power, str) else format(float(power), '.3g')}"
 
 
-def _weights(weights: Mapping[str, float], width: int) -> list[str]:
-    text = f"Weights, by how each law predicted held-out larger scales: {weight_text({'weights': weights})}"
-    return wrap(text, width, subsequent_indent="  ")
+def _weights(weights: Mapping[str, float]) -> str:
+    return f"Weights, by how each law predicted held-out larger scales: {weight_text({'weights': weights})}"
 
 
 def _search(fit: Mapping[str, Any]) -> str:
@@ -142,8 +133,8 @@ def _rows(fit: Mapping[str, Any], width: int) -> list[str]:
     dropped = fit.get("rows_dropped") or []
     lines = wrap(f"{text}, {len(dropped)} left out{':' if dropped else '.'}", width)
     reasons: dict[str, list[int]] = {}
-    for each in dropped:
-        reasons.setdefault(str(each["reason"]), []).append(each["row"])
+    for entry in dropped:
+        reasons.setdefault(str(entry["reason"]), []).append(entry["row"])
     for reason, rows in reasons.items():
         # People count the rows of a table from 1; the JSON has places, from 0, as pandas does.
         first = ", ".join(str(row + 1) for row in rows[:5])
@@ -153,29 +144,26 @@ def _rows(fit: Mapping[str, Any], width: int) -> list[str]:
     return lines
 
 
-def _held_text(held: Mapping[str, Any] | None) -> str | None:
+def _held_text(held: Mapping[str, Any] | None) -> str:
     if held is None:
-        return None
+        return ""
     if not held.get("n") or held.get("rmse_log") is None:
         return "Held out: no usable row."
-    text = f"Held out: {plural(int(held['n']), 'row')}"
-    text += f"; root mean square of the log error {significant(held['rmse_log'], 3)}"
-    text += f", mean relative error {percent(held['mape'])}"
-    if held.get("r2") is not None:
-        text += f", R2 {significant(held['r2'], 3)}"
-    if held.get("covered") is not None:
-        text += f"; {percent(held['covered'])} of them lie in their 95% interval"
-    return text + "."
+    explained = "" if held.get("r2") is None else f", R2 {significant(held['r2'], 3)}"
+    covered = "" if held.get("covered") is None else f"; {percent(held['covered'])} of them lie in their 95% interval"
+    return (
+        f"Held out: {plural(int(held['n']), 'row')}; root mean square of the log error "
+        f"{significant(held['rmse_log'], 3)}, mean relative error {percent(held['mape'])}{explained}{covered}."
+    )
 
 
 def warning_lines(fits: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     """Every warning once, with its advice, and how many groups it concerns."""
-    found: dict[str, list[str]] = {}
-    for fit in fits:
-        for each in fit.get("warnings") or []:
-            found.setdefault(each["code"], []).append(each["message"])
+    by_code: dict[str, list[str]] = {}
+    for warning in (warning for fit in fits for warning in fit.get("warnings") or []):
+        by_code.setdefault(warning["code"], []).append(warning["message"])
     lines: list[str] = []
-    for code, messages in found.items():
+    for code, messages in by_code.items():
         groups = f" in {plural(len(messages), 'group')}, for instance" if len(fits) > 1 else ""
         advice = f". {ADVICE[code]}" if code in ADVICE and code != "dropped_rows" else ""
         lines += wrap(f"Warning ({code}){groups}: {messages[0]}{advice}", width, subsequent_indent="  ")
@@ -185,22 +173,23 @@ def warning_lines(fits: Sequence[Mapping[str, Any]], width: int) -> list[str]:
 def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | None, width: int) -> list[str]:
     laws = ", ".join(dict.fromkeys(str(fit.get("law")) for fit in fits))
     by = ", ".join((fits[0].get("by") or {}) if fits else [])
-    lines = wrap(f"{laws} on {fits[0].get('target')} by {by}: {plural(len(fits), 'group')}", width)
     outcomes = Counter(str(fit.get("outcome")) for fit in fits)
-    lines += wrap("Outcomes: " + ", ".join(f"{name} {amount}" for name, amount in outcomes.items()), width)
+    title = f"{laws} on {fits[0].get('target')} by {by}: {plural(len(fits), 'group')}"
+    counts = ", ".join(f"{name} {amount}" for name, amount in outcomes.items())
+    lines = wrap_all([title, f"Outcomes: {counts}"], width)
     weights = [fit["weights"] for fit in fits if fit.get("weights")]
-    shared = len(weights) == len(fits) and all(each == weights[0] for each in weights)
+    shared = len(weights) == len(fits) and all(others == weights[0] for others in weights)
     if shared:
-        lines += _weights(weights[0], width)
+        lines += wrap(_weights(weights[0]), width, subsequent_indent="  ")
     rows = []
     for fit in fits[:_MOST_GROUPS]:
         name = ", ".join(str(value) for value in (fit.get("by") or {}).values())
-        found = ", ".join(f"{key} {significant(value, 3)}" for key, value in (fit.get("params") or {}).items())
+        law = ", ".join(f"{key} {significant(value, 3)}" for key, value in (fit.get("params") or {}).items())
         if fit.get("weights"):
-            found = weight_text(fit, 2)
+            law = weight_text(fit, 2)
         error = (fit.get("held_out") or {}).get("rmse_log")
         short = (shorten(name, 28), str(fit.get("rows_used")), significant(error, 2))
-        rows.append((*short, str(fit.get("outcome")), found))
+        rows.append((*short, str(fit.get("outcome")), law))
     header = ("group", "rows", "held-out error", "outcome", "law")
     wide = table_lines(header, rows, width)
     # Where the parameters do not fit beside the rest, they are left to the JSON.
@@ -211,16 +200,14 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
         lines += [f"and {len(fits) - _MOST_GROUPS} more groups; --json has them all", ""]
     dropped = sum(len(fit.get("rows_dropped") or []) for fit in fits)
     used = sum(int(fit.get("rows_used") or 0) for fit in fits)
-    lines += wrap(f"Rows: {used} used, {dropped} left out; --json gives the reason of each.", width)
-    if (held := _held_text(held_out)) is not None:
-        lines += wrap(held, width)
-    return [*lines, *warning_lines(fits, width)]
+    rows_text = f"Rows: {used} used, {dropped} left out; --json gives the reason of each."
+    return [*lines, *wrap_all([rows_text, _held_text(held_out)], width), *warning_lines(fits, width)]
 
 
 def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Columns side by side; where they are wider than the terminal, one block a row."""
     cells = [tuple(header), *map(tuple, rows)]
-    widths = [max(width_of(row[place]) for row in cells) for place in range(len(header))]
+    widths = [max(cell_len(row[place]) for row in cells) for place in range(len(header))]
     if sum(widths) + 2 * (len(widths) - 1) <= width:
         last = len(widths) - 1
         return [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -54,32 +54,26 @@ def _models(plan: dict[str, Any], *, wide: bool) -> Table:
         box=box.SIMPLE_HEAD, show_footer=bool(trials), show_edge=False, padding=(0, 1), pad_edge=False,
         collapse_padding=True,
     )  # fmt: skip
-    columns: tuple[tuple[str, str, bool], ...] = (
-        ("Model", "Total", False),
-        *([("Params", "", True)] if wide else []),
-        (axis, "", False),
-        *([("Seeds", "", False)] if wide else []),
-        ("GPUs", "", False),
-        ("Trials", str(total.get("trials", len(trials))), True),
-        *([("Memory", "", True)] if wide else []),
-        ("GPU time", duration(_sum(trials, "gpu_seconds")), True),
-    )
-    for header, footer, right in columns:
-        table.add_column(
-            Text(header), footer=Words(footer, "bold"), overflow="fold", justify="right" if right else "left"
-        )
+    footers = {"Model": "Total", "Trials": str(total.get("trials", len(trials))),
+               "GPU time": duration(_sum(trials, "gpu_seconds"))}  # fmt: skip
+    headers: tuple[str, ...] = ("Model", "Params", axis, "Seeds", "GPUs", "Trials", "Memory", "GPU time")
+    if not wide:
+        headers = tuple(header for header in headers if header not in ("Params", "Seeds", "Memory"))
+    for header in headers:
+        side: Literal["left", "right"] = "right" if header in ("Params", "Trials", "Memory", "GPU time") else "left"
+        table.add_column(Text(header), footer=Words(footers.get(header, ""), "bold"), overflow="fold", justify=side)
     for name, group in _by_model(trials):
         params = next((count(row["params"]) for row in group if row.get("params")), "")
         sizes, seeds = _sizes(group)
-        model = shorten(name, 28)
-        gpus = ", ".join(str(gpus) for gpus in sorted({int(row.get("gpus") or 1) for row in group}))
-        number_of, time = str(len(group)), duration(_sum(group, "gpu_seconds"))
-        if wide:
-            cells = [model, params, sizes, seeds, gpus, number_of, _memory(group), time]
-        else:
-            model = f"{model}\n{params} params" if params else model
-            cells = [model, f"{sizes}\nseeds {seeds}", gpus, number_of, time]
-        table.add_row(*map(Words, cells))
+        cells = {
+            "Model": shorten(name, 28), "Params": params, axis: sizes, "Seeds": seeds,
+            "GPUs": ", ".join(map(str, sorted({int(row.get("gpus") or 1) for row in group}))),
+            "Trials": str(len(group)), "Memory": _memory(group), "GPU time": duration(_sum(group, "gpu_seconds")),
+        }  # fmt: skip
+        if not wide:
+            cells["Model"] += f"\n{params} params" if params else ""
+            cells[axis] += f"\nseeds {seeds}"
+        table.add_row(*(Words(cells[header]) for header in headers))
     return table
 
 

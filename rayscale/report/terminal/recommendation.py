@@ -5,48 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rayscale.report.numbers import count, duration, percent, plural, shorten, significant, trimmed, wrap
+from rayscale.report.numbers import count, duration, percent, plural, shorten, significant, trimmed, wrap, wrap_all
 from rayscale.report.terminal.fit import WIDTH, table_lines, warning_lines
 from rayscale.report.wording import interval_text, reach_text, weight_text
 
 
-def recommend_lines(found: Mapping[str, Any], width: int = WIDTH) -> list[str]:
+def recommend_lines(recommendation: Mapping[str, Any], width: int = WIDTH) -> list[str]:
     """A recommendation, as `rayscale.verdict.recommendation.recommend` gives it, as lines at most `width` wide."""
-    width = max(40, min(width, 100))
-    aim, unit = found["target"], found["searched"]["data_unit"]
-    wanted = f"{aim['metric']} {'<=' if aim['direction'] == 'lower' else '>='} {trimmed(aim['reach'], 4)}"
-    lines: list[str] = []
-    if found["allocation"] is not None:
-        lines += wrap(f"Cheapest for {wanted}: {_words(found, unit)}.", width)
-        lines += wrap(
-            f"Predicted {_predicted(found, aim['metric'])}; {_likely(found)}; {reach_text(found['extrapolation'])}.",
-            width,
-        )
-        inside = found["within_data"]
-        if inside is not None and inside["allocation"] != found["allocation"]:
-            lines += wrap(f"With no more data than was measured: {_words(inside, unit)}; predicted "
-                          f"{_predicted(inside, aim['metric'])}; {_likely(inside)}.", width)  # fmt: skip
+    aim, searched, basis = recommendation["target"], recommendation["searched"], recommendation["basis"]
+    unit, metric = searched["data_unit"], aim["metric"]
+    wanted = f"{metric} {'<=' if aim['direction'] == 'lower' else '>='} {trimmed(aim['reach'], 4)}"
+    if recommendation["allocation"] is not None:
+        reach = reach_text(recommendation["extrapolation"])
+        texts = [f"Cheapest for {wanted}: {_words(recommendation, unit)}.",
+                 f"Predicted {_predicted(recommendation, metric)}; {reach}."]  # fmt: skip
+        inside = recommendation["within_data"]
+        if inside is not None and inside["allocation"] != recommendation["allocation"]:
+            what = f"{_words(inside, unit)}; predicted {_predicted(inside, metric)}"
+            texts.append(f"With no more data than was measured: {what}.")
     else:
-        lines += wrap(f"Nothing to recommend for {wanted}: {found['reason']}.", width)
-        near = found["nearest"]
-        if near is not None:
-            lines += wrap(f"Nearest: {_words(near, unit)}; predicted {_predicted(near, aim['metric'])}; "
-                          f"{_likely(near)}; {reach_text(near['extrapolation'])}.", width)  # fmt: skip
-    lines += ["", *_frontier(found, aim["metric"], width), ""]
-    basis = found["basis"]
+        texts = [f"Nothing to recommend for {wanted}: {recommendation['reason']}."]
+        if (near := recommendation["nearest"]) is not None:
+            what = f"{_words(near, unit)}; predicted {_predicted(near, metric)}"
+            texts.append(f"Nearest: {what}; {reach_text(near['extrapolation'])}.")
+    lines = [*wrap_all(texts, width), "", *_frontier(recommendation, metric, width), ""]
     if basis["law"]:
         error = basis["held_out_error"]
         tested = f"; on the largest data size, held out, it missed by {significant(error, 2)}" if error else ""
         mixed = f" ({weight_text(basis, 3)})" if basis["weights"] else ""
         lines += wrap(f"Quality: the {basis['law']} law{mixed}{tested}. Cost: {basis['cost'] or 'unknown'}.", width)
-    data = found["searched"]
-    sizes = f"{count(data['data'][0])} to {count(data['data'][1])} {unit} ({data['beyond']:g}× the largest measured)"
-    lines += wrap(
-        f"Searched: {plural(len(data['models']), 'model')}, {sizes}, GPUs {', '.join(map(str, data['gpus']))}.", width
-    )
-    for each in found["unknown"]:
-        lines += wrap(f"Note: {each}", width, subsequent_indent="  ")
-    return [*lines, *warning_lines([found], width)]
+    least, most = map(count, searched["data"])
+    sizes = f"{least} to {most} {unit} ({searched['beyond']:g}× the largest measured)"
+    models = plural(len(searched["models"]), "model")
+    lines += wrap(f"Searched: {models}, {sizes}, GPUs {', '.join(map(str, searched['gpus']))}.", width)
+    for sentence in recommendation["unknown"]:
+        lines += wrap(f"Note: {sentence}", width, subsequent_indent="  ")
+    return [*lines, *warning_lines([recommendation], width)]
 
 
 def _words(row: Mapping[str, Any], unit: str) -> str:
@@ -68,16 +62,13 @@ def _words(row: Mapping[str, Any], unit: str) -> str:
 
 
 def _predicted(row: Mapping[str, Any], metric: str) -> str:
-    text = f"{metric} {significant(row['predicted'], 4)}"
-    if row["low"] is None:
-        return f"{text} (one run, no interval)"
-    return f"{text} (95% for a new run: {interval_text(row['low'], row['high'], digits=4)})"
-
-
-def _likely(row: Mapping[str, Any]) -> str:
+    between = "one run, no interval"
+    if row["low"] is not None:
+        between = f"95% for a new run: {interval_text(row['low'], row['high'], digits=4)}"
+    likely = f"a new run reaches it with probability {_share(row['probability'])}"
     if row["probability"] is None:
-        return "the probability that a new run reaches it is unknown"
-    return f"a new run reaches it with probability {_share(row['probability'])}"
+        likely = "the probability that a new run reaches it is unknown"
+    return f"{metric} {significant(row['predicted'], 4)} ({between}); {likely}"
 
 
 def _share(probability: float | None) -> str:
@@ -86,14 +77,14 @@ def _share(probability: float | None) -> str:
     return "over 99%" if probability > 0.99 else "under 1%" if probability < 0.01 else percent(probability)
 
 
-def _frontier(found: Mapping[str, Any], metric: str, width: int) -> list[str]:
+def _frontier(recommendation: Mapping[str, Any], metric: str, width: int) -> list[str]:
     """Cost against quality: for each step of cost the best prediction."""
     rows = []
-    for row in found["frontier"]:
+    for row in recommendation["frontier"]:
         place = row["allocation"]
         cost = "?" if row["gpu_hours"] is None else significant(row["gpu_hours"])
         between = "" if row["low"] is None else interval_text(row["low"], row["high"])
-        mark = "<-" if place == found["allocation"] else ""
+        mark = "<-" if place == recommendation["allocation"] else ""
         beyond = "" if row["extrapolation"] <= 1 else f"x{significant(row['extrapolation'], 2)}"
         rows.append((shorten(place["model"], 18), count(place["data"]), str(place["gpus"]), cost,
                      significant(row["predicted"], 4), between, _share(row["probability"]), beyond, mark))  # fmt: skip

@@ -80,15 +80,16 @@ class Words:
 
     text: str
     style: str = ""
-    justify: str | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = [encodable(line, options.encoding) for line in self.text.split("\n")]
-        yield Text("\n".join(lines), style=self.style, overflow="fold", justify=self.justify)  # type: ignore[arg-type]
+        yield self._in(options.encoding)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        lines = [encodable(line, options.encoding) for line in self.text.split("\n")]
-        return Measurement.get(console, options, Text("\n".join(lines), overflow="fold"))
+        return Measurement.get(console, options, self._in(options.encoding))
+
+    def _in(self, encoding: str) -> Text:
+        text = "\n".join(encodable(line, encoding) for line in self.text.split("\n"))
+        return Text(text, style=self.style, overflow="fold")
 
 
 # ---- after -----------------------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ def verdict_lines(fit: dict | None, encoding: str = "utf-8") -> list[str]:
 
 @dataclass(frozen=True)
 class ProgressView:
-    """A snapshot drawn for the width and the encoding of the terminal it is printed on."""
+    """A snapshot drawn for the width and the encoding of the terminal it is printed on; one for each new snapshot."""
 
     snapshot: Snapshot
 
@@ -148,11 +149,6 @@ class ProgressView:
         if len(self.snapshot.running) > len(shown):
             table.add_row(Words(f"and {len(self.snapshot.running) - len(shown)} more"))
         return table
-
-
-def progress_view(snapshot: Snapshot) -> ProgressView:
-    """The live view of a run; print it again for every new snapshot."""
-    return ProgressView(snapshot)
 
 
 def progress_line(snapshot: Snapshot) -> str:

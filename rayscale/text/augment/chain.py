@@ -39,11 +39,6 @@ def fingerprint(augmentation: Augmentation) -> str:
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def seeds_of(keys: np.ndarray, seed: int, copy: int, step: int) -> np.ndarray:
-    """A seed (uint64) for each row at one step of one copy; `keys` are the rows' keys."""
-    return mix(mix(mix(keys, seed + _SALT), copy + 1), step + 1)
-
-
 class Chain:
     """The opened steps of an augmentation: what is costly was done, rows can come."""
 
@@ -56,12 +51,12 @@ class Chain:
              tags: Sequence[tuple[str, ...]] | None = None) -> list[Example]:  # fmt: skip
         """The children of one copy, one for each text. Raises InputError where a step returns anything else."""
         by = None if tags else self._augmentation.by
-        found = [Example(text, 0, tags[place] if tags else None) for place, text in enumerate(texts)]
+        children = [Example(text, 0, tags[place] if tags else None) for place, text in enumerate(texts)]
         for number, (step, apply) in enumerate(zip(self._augmentation.steps, self._steps, strict=True)):
-            seeds = seeds_of(keys, self._augmentation.seed, copy, number).tolist()
-            given = [replace(row, seed=seed, segmenter=by) for row, seed in zip(found, seeds, strict=True)]
-            found = augmenters.check_rows(step.name, given, apply(given))
-        return found
+            seeds = mix(mix(mix(keys, self._augmentation.seed + _SALT), copy + 1), number + 1).tolist()
+            given = [replace(row, seed=seed, segmenter=by) for row, seed in zip(children, seeds, strict=True)]
+            children = augmenters.check_rows(step.name, given, apply(given))
+        return children
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """The children (schema CHILDREN) of a block of training rows with columns row, key, text."""

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from rayscale.errors import InputError
 from rayscale.study.augment_key import NONE, Augmentation, read
+from rayscale.study.study import Study
 from rayscale.system.disk import PRIVATE, write_file, write_folder
 from rayscale.text import folders, prepared
 from rayscale.text.augment import segments
@@ -35,11 +36,7 @@ from rayscale.text.shards import Blocks, ShardWriter, as_file, batch_starts, rea
 from rayscale.text.split import TEST, VALIDATION
 from rayscale.text.tokens import token_files
 from rayscale.text.tokens.encode import TokenizerSpec
-from rayscale.text.workers import Meter
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study
-    from rayscale.text.workers import Progress, Workers
+from rayscale.text.workers import Meter, Progress, Workers
 
 #: Rows of one block of work. Fixed, so that rows which a model computes together are the same ones anywhere.
 BLOCK_ROWS = 1024
@@ -62,97 +59,84 @@ class FoundAugmentation:
 
 
 def find_augmentations(study: Study) -> list[FoundAugmentation]:
-    """Those of the study, plain cells left out, each with the segmenter that its text asks for.
-
-    Raises InputError naming what is missing, where it is in the study.
-    """
-    found = []
-    seen = _first_texts(study) if any(entry != NONE for entry in study.data.augment) else []
+    """Those with steps, each with the segmenter its text asks for. Raises InputError with the place in the study."""
+    augmentations = []
+    texts = _first_texts(study) if any(entry != NONE for entry in study.data.augment) else []
     for place, entry in enumerate(study.data.augment):
         try:
             augmentation = read(entry).located()
             if augmentation.steps:
-                segmenter = segments.settle(augmentation.segmenter, seen)
+                segmenter = segments.settle(augmentation.segmenter, texts)
                 segments.check(segmenter)
                 augmentation = replace(augmentation, segmenter=segmenter)
-                found.append(FoundAugmentation(augmentation, fingerprint(augmentation)))
+                augmentations.append(FoundAugmentation(augmentation, fingerprint(augmentation)))
         except InputError as error:
-            text = str(error)
-            raise type(error)(text, code=error.code, where=study.where("data", "augment", place)) from error
-    return found
+            where = study.where("data", "augment", place)
+            raise type(error)(str(error), code=error.code, where=where) from error
+    return augmentations
 
 
 def _first_texts(study: Study) -> list[str]:
     """Texts that tell the scripts of a study: the first of its training files, whether or not they were prepared."""
-    sources = [each for each in clean.list_sources(study.data) if each.role == "train" and each.path != clean.BUILT_IN]
-    found: list[str] = []
-    for source in sources[:: -(-len(sources) // MOST_FILES) or 1]:
-        rows = next(clean.read_clean(source, study.task, study.data.on_bad_row))
-        found += rows["text"].slice(0, FIRST_ROWS).to_pylist()
-    return found
+    files = [file for file in clean.list_sources(study.data) if file.role == "train" and file.path != clean.BUILT_IN]
+    texts: list[str] = []
+    for file in files[:: -(-len(files) // MOST_FILES) or 1]:
+        rows = next(clean.read_clean(file, study.task, study.data.on_bad_row))
+        texts += rows["text"].slice(0, FIRST_ROWS).to_pylist()
+    return texts
 
 
 def name_of(tokenizer: str, augment: str) -> str:
     """The name of prepared data: of its tokenizer and, where there is one, of its augmentation."""
-    return tokenizer if augment == "none" else f"{tokenizer}+{augment}"
+    return tokenizer if augment == NONE else f"{tokenizer}+{augment}"
 
 
 def find_all(
     study: Study, specs: Sequence[TokenizerSpec], seeds: Sequence[int], cleaned: Path | None = None
 ) -> dict[str, Prepared | None]:
-    """By `name_of`, the tokens of every tokenizer, plain and augmented: those that are whole, with all indices.
-
-    `cleaned` is the folder of the clean rows where it is known, so that no source file is hashed again.
-    """
-    cleaned = cleaned or folders.clean_folder(study)
-    length, found = study.task.length, {}
+    """By `name_of`, all tokens, plain and augmented: None for those that are not whole. `cleaned`: the clean folder."""
+    cleaned, length, tokens = cleaned or folders.clean_folder(study), study.task.length, {}
     augmentations = find_augmentations(study)
     for spec in specs:
-        found[spec.name] = prepared.find_tokens(cleaned, spec, length, seeds)
-        for each in augmentations:
-            found[name_of(spec.name, each.name)] = prepared.find_whole(
-                _tokens_folder(cleaned, spec, length, each), seeds
-            )
-    return found
+        tokens[spec.name] = prepared.find_tokens(cleaned, spec, length, seeds)
+        for augmentation in augmentations:
+            folder = _tokens_folder(cleaned, spec, length, augmentation)
+            tokens[name_of(spec.name, augmentation.name)] = prepared.find_whole(folder, seeds)
+    return tokens
 
 
 def prepare_augmented(
     study: Study, cleaned: Path, specs: Sequence[TokenizerSpec], seeds: Sequence[int], workers: Workers, say: Progress
 ) -> dict[str, Prepared]:
     """Prepared data by `name_of`; the plain tokens of every tokenizer must be there. Does only what is not done yet."""
-    made = {}
-    for found in find_augmentations(study):
+    tokens = {}
+    for augmentation in find_augmentations(study):
         for spec in specs:
-            path = _tokens_folder(cleaned, spec, study.task.length, found)
+            path = _tokens_folder(cleaned, spec, study.task.length, augmentation)
             if not folders.is_whole(path):
-                children = _make(cleaned, found, workers, say)
-                what = f"tokenising {found.name} for {spec.name}"
+                children = _make(cleaned, augmentation, workers, say)
+                what = f"tokenising {augmentation.name} for {spec.name}"
                 say(what)
                 plain = Prepared.open(folders.tokens_folder(cleaned, spec, study.task.length))
-                _tokenise(
-                    plain,
-                    children,
-                    path,
-                    workers,
-                    Meter(say, what, folders.read_clean_manifest(children)["rows"]["kept"]),
-                )
+                meter = Meter(say, what, folders.read_manifest(children)["rows"]["kept"])
+                _tokenise(plain, children, path, workers, meter)
             prepared.add_indices(path, seeds)
-            made[name_of(spec.name, found.name)] = Prepared.open(path)
-    return made
+            tokens[name_of(spec.name, augmentation.name)] = Prepared.open(path)
+    return tokens
 
 
-def _tokens_folder(cleaned: Path, spec: TokenizerSpec, max_length: int, found: FoundAugmentation) -> Path:
+def _tokens_folder(cleaned: Path, spec: TokenizerSpec, max_length: int, augmentation: FoundAugmentation) -> Path:
     plain = folders.tokens_folder(cleaned, spec, max_length)
-    return plain.with_name(f"{plain.name}-augment-{found.mark}")
+    return plain.with_name(f"{plain.name}-augment-{augmentation.mark}")
 
 
-def _make(cleaned: Path, found: FoundAugmentation, workers: Workers, say: Progress) -> Path:
+def _make(cleaned: Path, settled: FoundAugmentation, workers: Workers, say: Progress) -> Path:
     """The folder of the children, made where it is not there yet; blocks that an earlier run finished are kept."""
-    augmentation, folder = found.augmentation, cleaned / f"augment-{found.mark}"
+    augmentation, folder = settled.augmentation, cleaned / f"augment-{settled.mark}"
     if folders.is_whole(folder):
         return folder
     path, parts = cleaned / "train.arrow", folder.with_name(f"{folder.name}-parts")
-    rows, firsts = read_table(path), range(0, folders.read_clean_manifest(cleaned)["rows"]["train"], BLOCK_ROWS)
+    rows, firsts = read_table(path), range(0, folders.read_manifest(cleaned)["rows"]["train"], BLOCK_ROWS)
     files = [parts / f"{first:012d}.arrow" for first in firsts]
     missing = [number for number, file in enumerate(files) if not file.exists()]
     done = f" ({len(files) - len(missing)} of {len(files)} blocks were done)" if len(missing) < len(files) else ""
@@ -187,6 +171,8 @@ def _make(cleaned: Path, found: FoundAugmentation, workers: Workers, say: Progre
     return folder
 
 
+#: What becomes of children, by number.
+_REASONS = ("kept", "unchanged", "in_test", "in_validation", "in_training", "duplicate", "near_test", "near_validation")
 #: Columns of the children that stay, beside the label.
 _KEPT = [(name, CHILDREN.field(name).type) for name in ("key", "parent", "copy", "text", "row")]
 
@@ -202,16 +188,6 @@ def _select(files: Sequence[Path], cleaned: Path, rows: pa.Table) -> tuple[list[
     tables = [read_table(file) for file in files]
     keys = np.concatenate([table["key"].to_numpy() for table in tables])
     gone = np.concatenate([pc.is_null(table["text"]).to_numpy() for table in tables])
-    names = [
-        "kept",
-        "unchanged",
-        "in_test",
-        "in_validation",
-        "in_training",
-        "duplicate",
-        "near_test",
-        "near_validation",
-    ]
     reasons = gone.astype(np.int8)
     for number, split in ((2, "test"), (3, "validation"), (4, "train")):
         there = rows if split == "train" else read_table(cleaned / f"{split}.arrow")
@@ -220,15 +196,15 @@ def _select(files: Sequence[Path], cleaned: Path, rows: pa.Table) -> tuple[list[
     if held_out is not None:
         left = np.flatnonzero(reasons == 0)
         texts = pa.chunked_array([chunk for table in tables for chunk in table["text"].chunks], pa.large_string())
-        found = near_duplicates.nearest(leaks.texts_of(texts, left), held_out).others
-        close = found >= 0
-        reasons[left[close]] = np.where(held_out.groups[found[close]] == TEST, 6, 7)
+        others = near_duplicates.nearest(leaks.texts_of(texts, left), held_out).others
+        close = others >= 0
+        reasons[left[close]] = np.where(held_out.groups[others[close]] == TEST, 6, 7)
     left = np.flatnonzero(reasons == 0)
     again = np.ones(len(left), dtype=bool)
     again[np.unique(keys[left], return_index=True)[1]] = False
     reasons[left[again]] = 5
     kept = np.split(reasons == 0, np.cumsum([len(table) for table in tables])[:-1])
-    return kept, {name: int(np.sum(reasons == number)) for number, name in enumerate(names) if number}
+    return kept, {name: int(np.sum(reasons == number)) for number, name in enumerate(_REASONS) if number}
 
 
 def _tokenise(plain: Prepared, children_folder: Path, path: Path, workers: Workers, meter: Meter) -> None:
@@ -236,18 +212,17 @@ def _tokenise(plain: Prepared, children_folder: Path, path: Path, workers: Worke
     tokenizer = (plain.tokenizer_folder / "tokenizer.json").read_text("utf-8")
     recipe = token_files.EncodingRecipe(tokenizer, plain.manifest["max_length"], plain.task_type, tuple(plain.labels))
     starts, folder = batch_starts(children), path.with_name(f"{path.name}-parts")
-    blocks = Blocks(
-        token_files.read_texts, tuple((str(children), number, int(first)) for number, first in enumerate(starts[:-1]))
-    )
+    blocks = Blocks(token_files.read_texts, tuple(token_files.places_in(children, starts)))
     parts = token_files.encode_parts(blocks, starts, recipe, workers, folder, meter)
     real = len(plain.split("train"))
-    made = folders.read_clean_manifest(children_folder)
+    made = folders.read_manifest(children_folder)
 
     def write(temporary: Path) -> None:
         shutil.copytree(plain.tokenizer_folder, temporary / "tokenizer")
         for name in ("validation", "test"):
             shutil.copyfile(plain.path / f"{name}.arrow", temporary / f"{name}.arrow")
-        counts, of_plain = token_files.Counts(), plain.manifest["splits"]["train"]
+        of_plain = plain.manifest["splits"]["train"]
+        counts = token_files.TokenCounts(*(of_plain[name] for name in ("rows", "tokens", "longest", "truncated_rows")))
         form = find_form(plain.task_type)
         with ShardWriter(temporary / "train.arrow") as writer:
             for number in range(len(batch_starts(plain.path / "train.arrow")) - 1):
@@ -255,13 +230,9 @@ def _tokenise(plain: Prepared, children_folder: Path, path: Path, workers: Worke
             for number, part in enumerate(map(read_table, parts)):
                 counts.add(part)
                 writer.put(token_files.token_rows(part, read_batch(children, number), form))
-        counts.rows += of_plain["rows"]
-        counts.tokens += of_plain["tokens"]
-        counts.longest = max(counts.longest, of_plain["longest"])
-        counts.truncated += of_plain["truncated_rows"]
         np.save(temporary / CHILDREN_INDEX, _index(children, real))
         manifest = {k: v for k, v in plain.manifest.items() if k not in ("layout", "files")}
-        manifest["splits"] = {**plain.manifest["splits"], "train": {**counts.told(), "real_rows": real}}
+        manifest["splits"] = {**plain.manifest["splits"], "train": {**counts.to_json(), "real_rows": real}}
         manifest["augmentation"] = {**made["augmentation"], "rows": made["rows"]}
         folders.write_manifest(temporary, manifest)
 
@@ -274,15 +245,15 @@ def _index(children: Path, real: int) -> np.ndarray:
     return np.searchsorted(read_table(children)["row"].to_numpy(), np.arange(real + 1)).astype(np.int64)
 
 
-def describe_children(found: Prepared) -> dict[str, Any] | None:
+def describe_children(tokens: Prepared) -> dict[str, Any] | None:
     """How many children were made and kept, and why others were not; None for data without augmentation."""
-    described = found.manifest.get("augmentation")
-    return described and dict(described["rows"])
+    augmentation = tokens.manifest.get("augmentation")
+    return augmentation and dict(augmentation["rows"])
 
 
 def of_clean_folder(folder: Path) -> near_duplicates.HeldOut | None:
     """Sketches of the held-out texts of prepared data; None where near-duplicates may stay."""
-    threshold = folders.read_clean_manifest(folder)["near_duplicates"]
+    threshold = folders.read_manifest(folder)["near_duplicates"]
     if threshold is None:
         return None
     tables = [read_table(folder / f"{name}.arrow")["text"] for name in ("test", "validation")]

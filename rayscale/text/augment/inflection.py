@@ -1,7 +1,4 @@
-"""English inflection both ways: a word's forms, and which forms of which words a spelling may be.
-
-Regular forms by rule, irregular ones from WordNet's lists of exceptions read backwards.
-"""
+"""English inflection both ways: regular forms by rule, irregular ones from WordNet's exceptions read backwards."""
 
 from __future__ import annotations
 
@@ -57,8 +54,8 @@ class Reading:
     word: str
 
 
-class Words(Protocol):
-    """A dictionary: which words it lists, uninflected, and their irregular forms."""
+class Lexicon(Protocol):
+    """Which words there are, uninflected, how often each was met, and their irregular forms."""
 
     @property
     def irregular(self) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
@@ -67,11 +64,14 @@ class Words(Protocol):
     def has(self, word: str, part: str) -> bool:
         """Whether the word is listed as this part of speech."""
 
+    def count(self, word: str, part: str) -> int:
+        """How often the word was met as this part of speech."""
+
 
 class Inflector:
     """Forms of the words that a dictionary lists."""
 
-    def __init__(self, net: Words) -> None:
+    def __init__(self, net: Lexicon) -> None:
         self._net = net
         self._forms = {part: _backwards(net.irregular[part], part) for part in PARTS}
         self._readings: dict[str, tuple[Reading, ...]] = {}
@@ -102,9 +102,9 @@ class Inflector:
         return self._readings[spelling]
 
     def _words(self, spelling: str, part: str) -> list[str]:
-        found = [spelling, *self._net.irregular[part].get(spelling, ())]
-        found += [spelling[: len(spelling) - len(end)] + new for end, new in _DETACH[part] if spelling.endswith(end)]
-        return [word for word in dict.fromkeys(found) if self._net.has(word, part)]
+        words = [spelling, *self._net.irregular[part].get(spelling, ())]
+        words += [spelling[: len(spelling) - len(end)] + new for end, new in _DETACH[part] if spelling.endswith(end)]
+        return [word for word in dict.fromkeys(words) if self._net.has(word, part)]
 
     def _make(self, word: str, part: str, form: str) -> tuple[str, ...]:
         if form == "base":
@@ -165,44 +165,38 @@ def _backwards(exceptions: Mapping[str, tuple[str, ...]], part: str) -> dict[tup
         for word in words:
             if spelling != word:
                 of.setdefault(word, []).append(spelling)
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    forms: dict[tuple[str, str], tuple[str, ...]] = {}
     for word, spellings in of.items():
         if part == "noun":
-            found[word, "plural"] = tuple(spellings)
+            forms[word, "plural"] = tuple(spellings)
         elif part == "verb":
-            _sort_verb(word, spellings, found)
+            _sort_verb(word, spellings, forms)
         else:
-            for form, end in (("comparative", "r"), ("superlative", "st")):
-                fitting = tuple(each for each in spellings if each.endswith(end) or (end, each) == ("r", "worse"))
-                if fitting:
-                    found[word, form] = fitting
-    return found
+            for form, end in (("comparative", ("r", "worse")), ("superlative", "st")):
+                if fitting := tuple(spelling for spelling in spellings if spelling.endswith(end)):
+                    forms[word, form] = fitting
+    return forms
 
 
-def _sort_verb(word: str, spellings: list[str], found: dict[tuple[str, str], tuple[str, ...]]) -> None:
-    ing = tuple(each for each in spellings if each.endswith("ing"))
-    third = tuple(each for each in spellings if each.endswith("s") and each not in ing)
-    rest = [each for each in spellings if each not in ing and each not in third]
+def _sort_verb(word: str, spellings: list[str], forms: dict[tuple[str, str], tuple[str, ...]]) -> None:
+    ing = tuple(form for form in spellings if form.endswith("ing"))
+    third = tuple(form for form in spellings if form.endswith("s") and form not in ing)
+    rest = [form for form in spellings if form not in ing and form not in third]
     # Participles: sung where there is sang, else what ends in n (drawn, written, done). The past is the other form, the
     # same one (won), or the regular one where the participle only adds an n (shown, showed).
-    sung = [each for each in rest if _is_sung(each, rest)]
-    participles = sung or [each for each in rest if each.endswith(("n", "ne"))]
-    pasts = [each for each in rest if each not in participles]
+    sung = [form for form in rest if "u" in form and form.replace("u", "a") in rest]
+    participles = sung or [form for form in rest if form.endswith(("n", "ne"))]
+    pasts = [form for form in rest if form not in participles]
     if not pasts:
-        adds_n = all(each in (word + "n", word + "en") for each in participles)
+        adds_n = all(form in (word + "n", word + "en") for form in participles)
         pasts = [_regular_verb(word, "past")] if participles and adds_n else rest
     if ing:
-        found[word, "ing"] = ing
+        forms[word, "ing"] = ing
     if third:
-        found[word, "third"] = third
+        forms[word, "third"] = third
     if pasts:
-        found[word, "past"] = tuple(pasts)
+        forms[word, "past"] = tuple(pasts)
     if word in _BASE_PARTICIPLES:
-        found[word, "participle"] = (word,)
+        forms[word, "participle"] = (word,)
     elif participles:
-        found[word, "participle"] = tuple(participles)
-
-
-def _is_sung(spelling: str, others: list[str]) -> bool:
-    """Whether another form has an `a` where this one has its `u`: sang, sung."""
-    return "u" in spelling and spelling.replace("u", "a") in others
+        forms[word, "participle"] = tuple(participles)

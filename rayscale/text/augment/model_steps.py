@@ -48,10 +48,7 @@ class ContextualSettings(Settings):
 
 
 def languages(checkpoint: Checkpoint) -> tuple[str, str]:
-    """Source and target language of a Marian checkpoint, by its tokenizer's settings or its name (opus-mt-en-de).
-
-    Raises InputError where neither says so.
-    """
+    """Source and target language of a Marian checkpoint, by its settings or its name. Raises InputError for neither."""
     path = checkpoint.folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     source, target = config.get("source_lang"), config.get("target_lang")
@@ -69,19 +66,18 @@ def _locate_translation(settings: BackTranslationSettings) -> BackTranslationSet
     pair = {name: _checkpoint(getattr(settings, name), "marian") for name in ("there", "back")}
     for name, checkpoint in pair.items():
         if not (checkpoint.folder / "source.spm").exists():
-            raise InputError(f"{name}: {checkpoint.folder} has no source.spm; fetch the checkpoint again",
-                             code="bad_checkpoint")  # fmt: skip
+            text = f"{name}: {checkpoint.folder} has no source.spm; fetch the checkpoint again"
+            raise InputError(text, code="bad_checkpoint")
     if find_spec("sentencepiece") is None:
         raise InputError("Marian's tokenizer needs sentencepiece; install it with `pip install 'rayscale[augment]'`",
                          code="missing_package")  # fmt: skip
     (source, middle), (again, target) = languages(pair["there"]), languages(pair["back"])
     if (source, middle) != (target, again):
-        raise InputError(
-            f"back_translation: {pair['there'].name} translates {source} to {middle}, {pair['back'].name} {again} to "
-            f"{target}: the languages do not meet; give a `back` that translates {middle} to {source}",
-            code="languages_differ",
-        )
-    return settings.model_copy(update={name: str(each.folder) for name, each in pair.items()})
+        pairs = f"{pair['there'].name} translates {source} to {middle}, {pair['back'].name} {again} to {target}"
+        text = f"back_translation: {pairs}: the languages do not meet"
+        fix = f"give a `back` that translates {middle} to {source}"
+        raise InputError(f"{text}; {fix}", code="languages_differ")
+    return settings.model_copy(update={name: str(checkpoint.folder) for name, checkpoint in pair.items()})
 
 
 def _locate_masked(settings: ContextualSettings) -> ContextualSettings:
@@ -100,10 +96,10 @@ def _locate_masked(settings: ContextualSettings) -> ContextualSettings:
 
 def _checkpoint(place: str, kind: str | None) -> Checkpoint:
     checkpoint = find_checkpoint(place, None)
-    found = checkpoint.config.get("model_type")
-    if kind and found != kind:
-        raise InputError(f"{checkpoint.name} is a {found}; back_translation takes {kind} checkpoints",
-                         code="bad_checkpoint")  # fmt: skip
+    model_type = checkpoint.config.get("model_type")
+    if kind and model_type != kind:
+        text = f"{checkpoint.name} is a {model_type}; back_translation takes {kind} checkpoints"
+        raise InputError(text, code="bad_checkpoint")
     return checkpoint
 
 

@@ -38,10 +38,7 @@ def is_wordnet(path: Path) -> bool:
 
 
 def read_senses(path: Path) -> list[tuple[str, ...]]:
-    """The words of each sense, in the order of the file; phrases are left out.
-
-    Raises DataError for a file that is damaged or holds no two words of one sense.
-    """
+    """The words of each sense, without phrases. Raises DataError: a damaged file, or no two words of one sense."""
     senses: dict[str, dict[str, None]] = {}
     for sense, word in _read_xml(path) if path.read_bytes()[:512].lstrip(_BLANK).startswith(b"<") else _read_tab(path):
         # Chinese adjectives are told with their ending set off by a sign: 美丽+的.
@@ -49,26 +46,22 @@ def read_senses(path: Path) -> list[tuple[str, ...]]:
         # One character of Chinese means too much by itself.
         if is_word(plain) and not _signs().search(plain) and (len(plain) > 1 or not has_unspaced(plain)):
             senses.setdefault(sense, {})[plain] = None
-    found = [tuple(words) for words in senses.values()]
-    if all(len(words) < 2 for words in found):
-        raise DataError("holds no two words of one sense; give a wordnet of the text's language", code="bad_table",
-                        where=str(path))  # fmt: skip
-    return found
+    kept = [tuple(words) for words in senses.values()]
+    if all(len(words) < 2 for words in kept):
+        raise bad_table("holds no two words of one sense; give a wordnet of the text's language", path)
+    return kept
 
 
 def synonyms(senses: Sequence[tuple[str, ...]]) -> dict[str, dict[str, float]]:
-    """By word in lower case its synonyms with weights: those that share much of what both mean.
-
-    These wordnets do not tell how often a sense is met; all senses of a word count alike.
-    """
+    """By word in lower case its synonyms, those that share much of what both mean, with weights."""
     meant = Counter(word for words in senses for word in words)
     shared = Counter(pair for words in senses for pair in permutations(words, 2))
-    found: dict[str, dict[str, float]] = {}
+    weights: dict[str, dict[str, float]] = {}
     for (word, other), number in shared.items():
-        own, back = number / meant[word], number / meant[other]
-        if own >= OWN_SHARE and back >= BACK_SHARE:
-            found.setdefault(word.lower(), {})[other] = own * back
-    return found
+        there, back = number / meant[word], number / meant[other]
+        if there >= OWN_SHARE and back >= BACK_SHARE:
+            weights.setdefault(word.lower(), {})[other] = there * back
+    return weights
 
 
 @cache
@@ -76,25 +69,33 @@ def _signs() -> re.Pattern[str]:
     return re.compile(rf"[^\w{marks()}]")
 
 
-def _read_tab(path: Path) -> Iterator[tuple[str, str]]:
+def bad_table(text: str, path: Path, line: int | None = None) -> DataError:
+    """What is wrong with a file of synonyms, and how to fix it."""
+    return DataError(text, code="bad_table", where=f"{path}:{line}" if line else str(path))
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a file. Raises DataError where it is not UTF-8."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        broken = error.object[: error.start].count(b"\n") + 1
-        raise DataError("is not UTF-8; fetch the file again", code="bad_table", where=f"{path}:{broken}") from None
-    for number, line in enumerate(lines, 1):
+        line = error.object[: error.start].count(b"\n") + 1
+        raise bad_table("is not UTF-8; save it as UTF-8, or fetch it again", path, line) from None
+
+
+def _read_tab(path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(read_utf8(path).splitlines(), 1):
         fields = line.split("\t")
         if line.startswith("#") or not line.strip():
             continue
         if len(fields) < 3 or not _ROW.match(line):
-            raise DataError(f"found '{line[:40]}'; a row is synset, lemma and word with tabs between",
-                            code="bad_table", where=f"{path}:{number}")  # fmt: skip
+            raise bad_table(f"found '{line[:40]}'; a row is synset, lemma and word with tabs between", path, number)
         if fields[1].rpartition(":")[2] == "lemma":  # others are roots, plurals, definitions and examples
             yield fields[0], fields[2]
 
 
 def _read_xml(path: Path) -> Iterator[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+    words: list[tuple[str, str]] = []
     word = ""
 
     def begin(name: str, given: dict[str, str]) -> None:
@@ -102,16 +103,15 @@ def _read_xml(path: Path) -> Iterator[tuple[str, str]]:
         if name == "Lemma":
             word = given.get("writtenForm", "")
         elif name == "Sense":
-            found.append((given.get("synset", ""), word))
+            words.append((given.get("synset", ""), word))
 
     def refuse(name: str, *rest: object) -> None:
-        raise DataError(f"declares the entity '{name}', which no wordnet does; fetch the file again",
-                        code="bad_table", where=str(path))  # fmt: skip
+        raise bad_table(f"declares the entity '{name}', which no wordnet does; fetch the file again", path)
 
     parser = expat.ParserCreate()
     parser.StartElementHandler, parser.EntityDeclHandler = begin, refuse
     try:
         parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
-        raise DataError(f"is damaged ({error}); fetch the file again", code="bad_table", where=str(path)) from None
-    return iter(found)
+        raise bad_table(f"is damaged ({error}); fetch the file again", path) from None
+    return iter(words)

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from rayscale.text.normalise import finish
+
 _MASK = 0xFFFFFFFFFFFFFFFF
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -56,11 +58,5 @@ def uniforms(seeds: np.ndarray, step: int, count: int) -> np.ndarray:
     """
     with np.errstate(over="ignore"):
         x = np.asarray(seeds, dtype=np.uint64)[:, None] + np.uint64(((step + 1) * 0xD1B54A32D192ED03) & _MASK)
-        x = _finish(x) + np.arange(1, count + 1, dtype=np.uint64)[None, :] * np.uint64(_GOLDEN)
-        return ((_finish(x) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-
-
-def _finish(x: np.ndarray) -> np.ndarray:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+        x = finish(x) + np.arange(1, count + 1, dtype=np.uint64)[None, :] * np.uint64(_GOLDEN)
+        return ((finish(x) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53

@@ -1,8 +1,7 @@
 """Words of a text as steps of an augmentation move, drop and look them up, and what stands between them.
 
-In spaced text they are what stands between spaces. Where a text is written without spaces they are those that a
-segmenter finds (jieba: Chinese; BudouX: Japanese and Thai), else characters with their marks, and punctuation belongs
-to no word.
+Spaced text is cut at spaces; other text by a segmenter (jieba: Chinese; BudouX: Japanese and Thai), else into
+characters with their marks, and punctuation belongs to no word.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ _WIDE = (
     r"\u2018\u201c\u201d\u2026\u2014\u00b7\u3000-\u3004\u3008-\u3020\u30fb"
     r"!?;()\[\]{}<>\"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 )
+_KANA = re.compile(f"[{in_ranges('kana')}]")
 _FAMILIES = {"chinese": ("han", "kana"), "thai": ("thai",), "others": ("lao", "khmer", "burmese")}
 
 
@@ -92,23 +92,23 @@ def cut(text: str, segmenter: str | None) -> Cut:
 
 def spans_of(text: str, segmenter: str) -> Iterator[tuple[int, int]]:
     """Where the words of a text with letters of scripts without spaces begin and end."""
-    for found in _words().finditer(text):
-        if found.lastgroup == "spaced":
-            yield found.span()
+    for word in _words().finditer(text):
+        if word.lastgroup == "spaced":
+            yield word.span()
         else:
-            yield from run_spans(text, *found.span(), segmenter)
+            yield from run_spans(text, *word.span(), segmenter)
 
 
 def runs_of(text: str) -> list[tuple[int, int]]:
     """Where stretches of letters of scripts without spaces begin and end."""
-    return [found.span() for found in _words().finditer(text) if found.lastgroup != "spaced"]
+    return [word.span() for word in _words().finditer(text) if word.lastgroup != "spaced"]
 
 
 def run_spans(text: str, start: int, end: int, segmenter: str) -> Iterator[tuple[int, int]]:
     """The words of a stretch of a script without spaces, as `runs_of` finds them."""
     split = _splitter(text, text[start], segmenter)
     if split is None:
-        yield from (found.span() for found in _clusters().finditer(text, start, end))
+        yield from (cluster.span() for cluster in _clusters().finditer(text, start, end))
         return
     for word in split(text[start:end]):
         yield start, start + len(word)
@@ -121,7 +121,7 @@ def _splitter(text: str, letter: str, segmenter: str) -> Callable[[str], Iterabl
     if script == "thai" and "budoux" in names:
         return _budoux("th")
     if script in ("han", "kana"):
-        if _kana().search(text):
+        if _KANA.search(text):
             return _budoux("ja_word") if "budoux" in names else None
         return _jieba() if "jieba" in names else None
     return None
@@ -171,19 +171,16 @@ def needed(texts: Sequence[str]) -> set[str]:
 
 def _kinds(text: str) -> set[str]:
     scripts = {script_of(letter) for letter in text if not letter.isascii()}
-    found = {"budoux"} if scripts & {"kana", "thai"} else set()
-    return found | ({"jieba"} if "han" in scripts and "kana" not in scripts else set())
+    kinds = {"budoux"} if scripts & {"kana", "thai"} else set()
+    return kinds | ({"jieba"} if "han" in scripts and "kana" not in scripts else set())
 
 
 def check(segmenter: str) -> None:
     """Raise InputError naming the extra where a segmenter is asked for that is not installed."""
     for name in segmenter.split("+"):
         if name in SEGMENTERS and find_spec(name) is None:
-            raise InputError(
-                f"the segmenter {name} is not installed; pip install 'rayscale[segment]', or write segmenter: "
-                f"{CHARACTERS}",
-                code="missing_package",
-            )
+            fix = f"pip install 'rayscale[segment]', or write segmenter: {CHARACTERS}"
+            raise InputError(f"the segmenter {name} is not installed; {fix}", code="missing_package")
 
 
 def versions(segmenter: str) -> list[str]:
@@ -196,11 +193,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
-
-
-@cache
-def _kana() -> re.Pattern[str]:
-    return re.compile(f"[{in_ranges('kana')}]")
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
@@ -17,36 +19,31 @@ class ShuffleSettings(Settings):
     share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.1
 
 
-def _open_swap(settings: ShuffleSettings) -> Step:
-    return lambda rows: [_swap(row, settings.share) for row in rows]
-
-
-def _open_delete(settings: ShuffleSettings) -> Step:
-    return lambda rows: [_delete(row, settings.share) for row in rows]
+def _open(change: Callable[[Example, float], Example], settings: ShuffleSettings) -> Step:
+    return lambda rows: [change(row, settings.share) for row in rows]
 
 
 def _swap(row: Example, share: float) -> Example:
     """Pairs of words change places, their tags with them, each place at most once."""
-    found = cut(row.text, row.segmenter)
-    count = len(found.words)
+    words = cut(row.text, row.segmenter)
+    count = len(words.words)
     pairs = max(1, round(share * count / 2)) if count > 1 else 0
     places = Draws(row.seed).order(range(count))[: 2 * pairs]
     order = list(range(count))
     for one, other in zip(places[::2], places[1::2], strict=True):
         order[one], order[other] = order[other], order[one]
-    return row.saying(found.moved(order), row.tags and [row.tags[place] for place in order])
+    return row.saying(words.moved(order), row.tags and [row.tags[place] for place in order])
 
 
 def _delete(row: Example, share: float) -> Example:
     """Words go, their tags with them; one always stays."""
-    found = cut(row.text, row.segmenter)
-    count = len(found.words)
+    words = cut(row.text, row.segmenter)
+    count = len(words.words)
     gone = min(max(1, round(share * count)), count - 1)
     lost = set(Draws(row.seed).order(range(count))[: max(0, gone)])
-    return row.saying(
-        found.without(lost), row.tags and [row.tags[place] for place in range(count) if place not in lost]
-    )
+    tags = row.tags and [tag for place, tag in enumerate(row.tags) if place not in lost]
+    return row.saying(words.without(lost), tags)
 
 
-SWAP = Augmenter(ShuffleSettings, _open_swap, lambda settings: 1)
-DELETE = Augmenter(ShuffleSettings, _open_delete, lambda settings: 1)
+SWAP = Augmenter(ShuffleSettings, partial(_open, _swap), lambda settings: 1)
+DELETE = Augmenter(ShuffleSettings, partial(_open, _delete), lambda settings: 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rayscale.errors import DataError
 from rayscale.text.augment import multilingual
 from rayscale.text.augment.inflection import Inflector
+from rayscale.text.augment.multilingual import bad_table
 from rayscale.text.augment.tagger import Tagger
 from rayscale.text.augment.wordnet import PARTS
 from rayscale.text.normalise import normalise
@@ -19,6 +20,7 @@ from rayscale.text.scripts import has_unspaced, is_word
 _NAMES = {"noun": "noun", "n": "noun", "verb": "verb", "v": "verb", "adj": "adj", "adjective": "adj", "a": "adj",
           "adv": "adv", "adverb": "adv", "r": "adv"}  # fmt: skip
 _HEADER = "word"
+_FORM = "a row is word, synonym and perhaps part of speech"
 
 Row = tuple[str, str, str | None]  # word in lower case, synonym, part of speech
 
@@ -26,9 +28,8 @@ Row = tuple[str, str, str | None]  # word in lower case, synonym, part of speech
 class Thesaurus:
     """An opened table. A word without a part of speech is replaced wherever it stands, in this very form.
 
-    A word with one is also found and replaced in its inflected forms; what else the word may be is not known, so its
-    neighbours alone tell whether it is used as the part of speech that the table gives. Inflection is that of English:
-    `exact` words (lower case → synonyms with weights), those of other languages, are replaced in the form given.
+    One with a part of speech is also replaced in its inflected forms (English), where its neighbours speak for that
+    part. `exact` words (lower case → synonyms with weights), of other languages, are replaced in the form given.
     """
 
     def __init__(self, rows: Iterable[Row] = (), exact: Mapping[str, Mapping[str, float]] | None = None) -> None:
@@ -83,39 +84,30 @@ def table_digest(path: Path) -> str:
 
 
 def _read(path: Path) -> list[Row]:
-    where = str(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = multilingual.read_utf8(path)
     except OSError as error:
-        raise DataError(
+        message = (
             f"cannot be read ({error.strerror}); synonyms.source is wordnet, a folder of WordNet files, a table (CSV "
-            f"or TSV: word, synonym, part of speech), or a file of {multilingual.SOURCE}",
-            code="missing_file",
-            where=where,
-        ) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError("is not UTF-8; save it as UTF-8", code="bad_table", where=f"{where}:{line}") from None
-    first = text.partition("\n")[0]
-    found: list[Row] = []
-    reader = csv.reader(io.StringIO(text), delimiter="\t" if "\t" in first else ",")
+            f"or TSV: word, synonym, part of speech), or a file of {multilingual.SOURCE}"
+        )
+        raise DataError(message, code="missing_file", where=str(path)) from None
+    rows: list[Row] = []
+    reader = csv.reader(io.StringIO(text), delimiter="\t" if "\t" in text.partition("\n")[0] else ",")
     for row in reader:
         fields = [normalise(field) for field in row]
         if not any(fields) or (reader.line_num == 1 and fields[0].lower() == _HEADER):
             continue
-        place = f"{where}:{reader.line_num}"
         if len(fields) not in (2, 3) or not fields[0] or not fields[1]:
-            raise DataError(f"found {len(fields)} columns or an empty one; a row is word, synonym and perhaps part of "
-                            "speech", code="bad_table", where=place)  # fmt: skip
-        if not is_word(fields[0]):
-            raise DataError(f"found '{fields[0]}'; the first column is one word of letters, without spaces",
-                            code="bad_table", where=place)  # fmt: skip
-        part = _NAMES.get(fields[2].lower()) if len(fields) == 3 and fields[2] else None
-        if len(fields) == 3 and fields[2] and part is None:
-            raise DataError(f"found part of speech '{fields[2]}'; write noun, verb, adj or adv, or leave it empty",
-                            code="bad_table", where=place)  # fmt: skip
-        found.append((fields[0].lower(), fields[1], part))
-    if not found:
-        raise DataError("the table holds no synonyms; a row is word, synonym and perhaps part of speech",
-                        code="bad_table", where=where)  # fmt: skip
-    return found
+            raise bad_table(f"found {len(fields)} columns or an empty one; {_FORM}", path, reader.line_num)
+        word, synonym, part = (*fields, "")[:3]
+        if not is_word(word):
+            text = f"found '{word}'; the first column is one word of letters, without spaces"
+            raise bad_table(text, path, reader.line_num)
+        if part and part.lower() not in _NAMES:
+            text = f"found part of speech '{part}'; write noun, verb, adj or adv, or leave it empty"
+            raise bad_table(text, path, reader.line_num)
+        rows.append((word.lower(), synonym, _NAMES.get(part.lower())))
+    if not rows:
+        raise bad_table(f"the table holds no synonyms; {_FORM}", path)
+    return rows

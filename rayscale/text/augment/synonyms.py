@@ -17,7 +17,7 @@ from rayscale.text.augment.seeded_random import Draws
 from rayscale.text.augment.segments import run_spans, runs_of
 from rayscale.text.augment.synonym_table import check_file, is_caseless, open_file, table_digest
 from rayscale.text.augment.tagger import CLOSED, Tagger
-from rayscale.text.augment.wordnet import Sense, WordNet, check_files, find_wordnet, open_wordnet, wordnet_digest
+from rayscale.text.augment.wordnet import PARTS, Sense, WordNet, check_files, find_wordnet, wordnet_digest
 from rayscale.text.scripts import has_unspaced, marks
 
 #: Rises when the same text and dictionary would give other words.
@@ -52,19 +52,17 @@ def tokens_of(text: str, segmenter: str | None) -> list[tuple[int, int]]:
     """Where words and signs begin and end; words of scripts without spaces are those that the segmenter finds."""
     if segmenter is None:
         return [token.span() for token in TOKEN.finditer(text)]
-    found, end = [], 0
+    tokens, end = [], 0
     for start, stop in [*runs_of(text), (len(text), len(text))]:
-        found += [token.span() for token in _MARKED_TOKEN.finditer(text, end, start)]
-        found += run_spans(text, start, stop, segmenter) if start < stop else ()
+        tokens += [token.span() for token in _MARKED_TOKEN.finditer(text, end, start)]
+        tokens += run_spans(text, start, stop, segmenter) if start < stop else ()
         end = stop
-    return found
+    return tokens
 
 
 class SynonymSettings(Settings):
     """`source`: wordnet, a folder of WordNet files, a table (CSV or TSV: word, synonym, perhaps part of speech), or a
-    file of the Open Multilingual Wordnet. `share` of the words of a text are replaced, one at least where any can be.
-    In text without spaces they are the longest words of the source, from one word's beginning to another's end where a
-    segmenter tells; where it does not, the rest counts by characters."""
+    file of the Open Multilingual Wordnet. `share` of the words of a text are replaced, at least one if any can be."""
 
     source: Annotated[str, Strict(), Field(min_length=1)] = WORDNET
     share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.15
@@ -92,7 +90,7 @@ class WordNetDictionary:
 
     def synonyms(self, word: str, part: str) -> dict[str, float]:
         """Single words in lower case; none that WordNet marks as offensive, slang or of another time."""
-        found: dict[str, float] = {}
+        weights: dict[str, float] = {}
         rare = self._net.count(word, part) <= HARDLY_MET
         for sense, share in self._shares(word, part):
             if share < SENSE_SHARE or sense.offensive:
@@ -101,28 +99,25 @@ class WordNetDictionary:
                 met = self._net.count(other, part)
                 if other == word or not (met or rare) or not self._serves(other, part):
                     continue
-                back = next((own for each, own in self._shares(other, part) if each.number == sense.number), 0.0)
+                back = next((of for same, of in self._shares(other, part) if same.number == sense.number), 0.0)
                 if back >= SYNONYM_SHARE:
-                    found[other] = found.get(other, 0.0) + share * back * (1 + met) ** 0.5
-        return found
+                    weights[other] = weights.get(other, 0.0) + share * back * (1 + met) ** 0.5
+        return weights
 
     def _serves(self, word: str, part: str) -> bool:
-        plain = len(word) >= _LEAST_LETTERS and word.isalpha() and word.islower()
-        return plain and self._is_mostly(word, part) and not self._offends(word)
+        """Whether a word may stand for another: mostly of this part of speech, and offensive in none."""
+        if not (len(word) >= _LEAST_LETTERS and word.isalpha() and word.islower()):
+            return False
+        counts = {other: self._net.count(word, other) for other in PARTS}
+        if counts[part] + 0.5 < PART_SHARE * (sum(counts.values()) + 0.5):
+            return False
+        return not any(sense.offensive for other in PARTS[:3] for sense in self._net.senses(word, other))
 
     def _shares(self, word: str, part: str) -> list[tuple[Sense, float]]:
         """The senses of a word and what share of its uses each has; rare words were not met, so earlier ones lead."""
         senses = self._net.senses(word, part)
         weights = [n + 0.5 ** (place + 1) for place, n in enumerate(self._net.counts(word, part))]
         return [(sense, weight / sum(weights)) for sense, weight in zip(senses, weights, strict=True)]
-
-    def _is_mostly(self, word: str, part: str) -> bool:
-        counts = {each: self._net.count(word, each) for each in ("noun", "verb", "adj", "adv")}
-        return counts[part] + 0.5 >= PART_SHARE * (sum(counts.values()) + 0.5)
-
-    def _offends(self, word: str) -> bool:
-        senses = [sense for part in ("noun", "verb", "adj") for sense in self._net.senses(word, part)]
-        return any(sense.offensive for sense in senses)
 
 
 #: What may stand for a word, and the running sums of the weights.
@@ -151,9 +146,14 @@ class Replacer:
             tokens = list(self._longest(row.text, tokens))
         spelled = [row.text[start:end] for start, end in tokens]
         words = [word.lower() for word in spelled]
-        shouting, free = row.text.isupper(), row.segmenter is not None
-        able = [place for place, word in enumerate(words) if self._may_replace(word)
-                and (is_common(spelled, place, shouting) or (free and _is_no_name(word)))]  # fmt: skip
+        shouting = row.text.isupper()
+        # Scripts that have no capitals do not tell names by them.
+        free = row.segmenter is not None and {word for word in words if is_caseless(word) or has_unspaced(word)}
+        able = [
+            place
+            for place, word in enumerate(words)
+            if self._may_replace(word) and ((free and word in free) or is_common(spelled, place, shouting))
+        ]
         if not able:
             return row
         draws = Draws(row.seed)
@@ -211,13 +211,13 @@ class Replacer:
 
     def _choose(self, reading: Reading) -> _Choices:
         """What may stand for a reading, in its form, and the running sums of the weights."""
-        found = self._choices.get(reading)
-        if found is None:
+        choices = self._choices.get(reading)
+        if choices is None:
             weights = self._dictionary.synonyms(reading.word, reading.part)
             forms = {word: _inflected(self._dictionary.inflector, word, reading) for word in sorted(weights)}
             kept = {form: weights[word] for word, form in forms.items() if form}
-            found = self._choices[reading] = (tuple(kept), tuple(accumulate(kept.values())))
-        return found
+            choices = self._choices[reading] = (tuple(kept), tuple(accumulate(kept.values())))
+        return choices
 
 
 def _inflected(inflector: Inflector, phrase: str, reading: Reading) -> str | None:
@@ -240,11 +240,6 @@ def is_common(spelled: Sequence[str], place: int, shouting: bool) -> bool:
         return shouting
     begins = place == 0 or spelled[place - 1] in _SENTENCE_ENDS or (place == 1 and not spelled[0][0].isalnum())
     return begins and word[1:].islower()
-
-
-def _is_no_name(word: str) -> bool:
-    """Whether its script tells no names by capitals."""
-    return is_caseless(word) or has_unspaced(word)
 
 
 def cased(word: str, like: str) -> str:
@@ -275,7 +270,7 @@ def _follow(row: Example, text: str, tokens: Sequence[tuple[int, int]], edits: d
 @lru_cache(maxsize=4)
 def _open_dictionary(folder_or_table: str) -> Any:
     if Path(folder_or_table).is_dir():
-        return WordNetDictionary(open_wordnet(folder_or_table))
+        return WordNetDictionary(WordNet(Path(folder_or_table)))
     return open_file(Path(folder_or_table))
 
 

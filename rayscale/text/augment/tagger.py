@@ -1,8 +1,7 @@
 """Part of speech and form of a word in its sentence: how often each reading was met, times what stands on either side.
 
 The table of contexts holds log P(class of the neighbour | form) less its mean over the forms, counted in the 43,834
-examples that WordNet's definitions quote. Counted in one half of them and tried on the other, words that may be of
-several parts of speech are told apart in 90% of cases (57% by frequency alone); docs/LOG.md has the figures.
+examples that WordNet's definitions quote. On held-out examples 90% of ambiguous words are told apart (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from rayscale.text.augment.inflection import Inflector, Reading
+from rayscale.text.augment.inflection import Inflector, Lexicon, Reading
 
 #: How much the frequency of a reading counts beside its context.
 PRIOR_WEIGHT = 0.8
@@ -66,13 +64,6 @@ _CONTEXT = {
 CLOSED = {word: name for name, words in _CLASSES.items() for word in words.split()}
 
 
-class Counts(Protocol):
-    """A dictionary that knows how often its words were met."""
-
-    def count(self, word: str, part: str) -> int:
-        """How often the word was met as this part of speech."""
-
-
 @dataclass(frozen=True)
 class _Known:
     """A spelling: its class as a neighbour, and its readings, each with its place in _FORMS and log frequency."""
@@ -84,7 +75,7 @@ class _Known:
 class Tagger:
     """Reads words in their sentences."""
 
-    def __init__(self, inflector: Inflector, counts: Counts) -> None:
+    def __init__(self, inflector: Inflector, counts: Lexicon) -> None:
         self._inflector, self._counts = inflector, counts
         self._known: dict[str, _Known] = {}
 
@@ -136,13 +127,13 @@ class Tagger:
             return _Known("num" if word[0].isdigit() else "punct", ())
         if word in CLOSED:
             return _Known(CLOSED[word], ())
-        found = []
+        readings = []
         for reading in self._inflector.readings(word):
             frequency = PRIOR_WEIGHT * math.log(self._counts.count(reading.word, reading.part) + 0.3)
-            found.append((_FORMS.index(_form(reading)), frequency, reading))
-        if found:
-            likeliest = max(found, key=lambda each: each[1])
-            return _Known(_FORMS[likeliest[0]], tuple(found))
+            readings.append((_FORMS.index(_form(reading)), frequency, reading))
+        if readings:
+            likeliest = max(readings, key=lambda reading: reading[1])
+            return _Known(_FORMS[likeliest[0]], tuple(readings))
         endings = (("ly", "adv"), ("s", "plural"), ("ed", "past"), ("ing", "ing"))
         return _Known(next((form for end, form in endings if word.endswith(end)), "noun"), ())
 

@@ -10,7 +10,7 @@ import mmap
 import os
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 from rayscale.errors import DataError
@@ -70,7 +70,8 @@ class WordNet:
     @cached_property
     def irregular(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Part of speech → inflected form → the words it may be a form of."""
-        return {part: _read_exceptions(self.folder / f"{part}.exc") for part in PARTS}
+        lines = {part: (self.folder / f"{part}.exc").read_text(encoding="latin-1").splitlines() for part in PARTS}
+        return {part: {form: tuple(words) for form, *words in map(str.split, lines[part])} for part in PARTS}
 
     def _sense(self, part: str, offset: str) -> Sense:
         data, start = self._data[part], int(offset)
@@ -93,14 +94,8 @@ class WordNet:
                 marked |= {int(ends[:2], 16) - 1} if ends[:2] != "00" else set(range(count))
         # An adjective may say in brackets where it stands: "galore(ip)".
         kept = tuple(word.partition("(")[0] for place, word in enumerate(words) if place not in marked)
-        told = gloss.split('; "')[0]
-        return Sense(offset, kept, bool(_OFFENSIVE.search(told)))
-
-
-@lru_cache(maxsize=4)
-def open_wordnet(folder: str) -> WordNet:
-    """The WordNet of a folder, read once for each process."""
-    return WordNet(Path(folder))
+        definition = gloss.split('; "')[0]
+        return Sense(offset, kept, bool(_OFFENSIVE.search(definition)))
 
 
 def find_wordnet() -> Path:
@@ -123,8 +118,8 @@ def _places() -> list[str]:
     nltk = [folder for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder]
     roots = [*nltk, str(Path.home() / "nltk_data"), "/usr/share/nltk_data", "/usr/local/share/nltk_data",
              "/usr/lib/nltk_data"]  # fmt: skip
-    own = [folder for folder in (os.environ.get("WNSEARCHDIR"), os.environ.get("WNHOME")) if folder]
-    return [*own, "/usr/share/wordnet", *(f"{root}/corpora/wordnet" for root in roots)]
+    named = [folder for folder in (os.environ.get("WNSEARCHDIR"), os.environ.get("WNHOME")) if folder]
+    return [*named, "/usr/share/wordnet", *(f"{root}/corpora/wordnet" for root in roots)]
 
 
 def check_files(folder: Path) -> None:
@@ -152,7 +147,7 @@ def wordnet_digest(folder: Path) -> str:
 
 def _read_index(path: Path) -> dict[str, str]:
     """Word → the offsets of its senses; phrases are left out."""
-    found = {}
+    senses = {}
     with path.open(encoding="latin-1") as file:
         for number, line in enumerate(file, start=1):
             if line.startswith("  "):  # the licence
@@ -163,12 +158,12 @@ def _read_index(path: Path) -> dict[str, str]:
             fields = rest.split()
             try:
                 # pos, senses, pointers, their symbols, senses again, tagged senses, offsets
-                found[word] = " ".join(fields[5 + int(fields[2]) - 0 :])
-                if len(found[word].split()) != int(fields[1]):
+                senses[word] = " ".join(fields[5 + int(fields[2]) :])
+                if len(senses[word].split()) != int(fields[1]):
                     raise ValueError
             except (ValueError, IndexError):
                 raise DataError(_BROKEN.format(number), code="broken_wordnet", where=str(path)) from None
-    return found
+    return senses
 
 
 def _read_counts(path: Path) -> dict[tuple[str, str], dict[int, int]]:
@@ -182,14 +177,6 @@ def _read_counts(path: Path) -> dict[tuple[str, str], dict[int, int]]:
             except (ValueError, KeyError, IndexError):
                 raise DataError(_BROKEN.format(number), code="broken_wordnet", where=str(path)) from None
     return counts
-
-
-def _read_exceptions(path: Path) -> dict[str, tuple[str, ...]]:
-    found = {}
-    for line in path.read_text(encoding="latin-1").splitlines():
-        form, *words = line.split()
-        found[form] = tuple(words)
-    return found
 
 
 def _mapped(path: Path) -> mmap.mmap:

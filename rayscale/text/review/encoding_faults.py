@@ -31,10 +31,7 @@ class Trouble:
 
 
 def written_as(text: str) -> str | None:
-    """How a text was read wrongly, such as `utf-8 read as windows-1252` for `Ã©`; None where it shows no sign of that.
-
-    What was read wrongly is, as bytes again, a text of the other encoding; a text that is right is none.
-    """
+    """How a text was read wrongly, such as `utf-8 read as windows-1252` for `Ã©`; None where it shows no sign."""
     content = _western(text)
     return (_from_western(content) if content else None) or _from_asian(text)
 
@@ -87,16 +84,16 @@ def find_trouble(texts: Iterable[str]) -> list[Trouble]:
 def _signs(text: str) -> Iterable[tuple[str, int]]:
     if text.count("\0") > max(1, 0.2 * len(text)):
         yield "zeros of UTF-16", text.find("\0")
-    elif found := _CONTROL.search(text):
-        yield "control characters", found.start()
-    if found := _MARKUP.search(text):
-        yield "markup", found.start()
+    elif sign := _CONTROL.search(text):
+        yield "control characters", sign.start()
+    if sign := _MARKUP.search(text):
+        yield "markup", sign.start()
     if text.isascii():
         return
     if (place := text.find("\ufffd")) >= 0:
         yield "replacement characters", place
-    if found := _LOST.search(text):
-        yield "replacement characters read as GBK", found.start()
-    elif said := written_as(text):
+    if sign := _LOST.search(text):
+        yield "replacement characters read as GBK", sign.start()
+    elif reading := written_as(text):
         first = _BEYOND_ASCII.search(text)
-        yield f"mojibake ({said})", first.start() if first else 0
+        yield f"mojibake ({reading})", first.start() if first else 0

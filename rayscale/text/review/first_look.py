@@ -1,19 +1,17 @@
 """A free first look: the learning curve of a model so simple that it trains in a second, before anything is spent.
 
-Classification: logistic regression on words (tf-idf), by L-BFGS; where words have no spaces between them, on characters
-and pairs of neighbours. Language modelling: counts of letter
-sequences, smoothed (Witten and Bell 1991). Neither says how good a fine-tune will be; both say whether more of this
-text still teaches something.
+Classification: logistic regression on words (tf-idf), by L-BFGS; on characters and pairs where words have no spaces
+between. Language modelling: counts of letter sequences, smoothed (Witten and Bell 1991). They tell whether more of
+this text still teaches something, not how good a fine-tune will be.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,15 +56,11 @@ class FirstLook:
     low: float
     high: float
 
-    def to_json(self) -> dict[str, Any]:
-        """An object of plan.json."""
-        return asdict(self)
-
 
 def look(splits: Mapping[str, pa.Table], classes: int) -> FirstLook | None:
-    """The curve of clean rows, trained on train, judged on validation; None where there is too little to double twice.
+    """The curve, trained on train, judged on validation; None where there is too little to double twice.
 
-    `classes` is the number of labels where each row has one, 0 for language modelling.
+    `classes` is the number of labels, 0 for language modelling.
     """
     train, held = splits["train"], splits["validation"].slice(0, MOST_HELD_OUT)
     keys = train["key"].to_numpy()
@@ -130,11 +124,11 @@ def words_and_pairs(text: str) -> list[str]:
         return _WORDS.findall(text)[:MOST_WORDS]
     words, pairs = list[str](), list[str]()
     before = -1  # where the last character of a script without spaces ended
-    for found in islice(_words_of_any_script().finditer(text), MOST_WORDS):
-        if found["alone"] and found.start() == before:
-            pairs.append(words[-1] + found[0])
-        before = found.end() if found["alone"] else -1
-        words.append(found[0])
+    for word in islice(_words_of_any_script().finditer(text), MOST_WORDS):
+        if word["alone"] and word.start() == before:
+            pairs.append(words[-1] + word[0])
+        before = word.end() if word["alone"] else -1
+        words.append(word[0])
     return words + pairs
 
 
@@ -154,15 +148,15 @@ def _loss(
     terms = np.flatnonzero(frequency >= (2 if rows > 200 else 1))
     weights = np.log((1 + rows) / (1 + frequency[terms])) + 1
     test = sparse.csr_matrix((test.data, test.indices, test.indptr), shape=(test.shape[0], counts.shape[1]))
-    own, other = (_scaled(part[:, terms], weights) for part in (counts, test))
+    training, other = (_scaled(part[:, terms], weights) for part in (counts, test))
     wanted = np.zeros((rows, classes))
     wanted[np.arange(rows), labels] = 1.0
-    shape = (own.shape[1], classes)
-    turned = own.T.tocsr()
+    shape = (training.shape[1], classes)
+    turned = training.T.tocsr()
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         table = flat[classes:].reshape(shape)
-        scores = own @ table + flat[:classes]
+        scores = training @ table + flat[:classes]
         norms = special.logsumexp(scores, axis=1, keepdims=True)
         pull = np.exp(scores - norms) - wanted
         value = norms.sum() - (scores * wanted).sum() + STRENGTH / 2 * (table * table).sum()
@@ -171,8 +165,8 @@ def _loss(
 
     start = np.zeros(classes + shape[0] * classes)
     with threadpool_limits(1, "blas"):  # its threads wait for one another on a busy machine: 25 times as long
-        found = minimize(objective, start, jac=True, method="L-BFGS-B", options=DESCENT).x
-    scores = other @ found[classes:].reshape(shape) + found[:classes]
+        fitted = minimize(objective, start, jac=True, method="L-BFGS-B", options=DESCENT).x
+    scores = other @ fitted[classes:].reshape(shape) + fitted[:classes]
     learnt = float((special.logsumexp(scores, axis=1) - scores[np.arange(len(test_labels)), test_labels]).mean())
     # A small training set makes the model too sure of itself: where it is worse than the frequencies of the classes,
     # these are what it knows. Otherwise labels drawn at random would seem to be learnt as that passes.
@@ -220,7 +214,7 @@ def _loss_of_letters(train: np.ndarray, test: np.ndarray) -> float:
         pasts = before[:whole]
         # A past's continuations: those of its kinds that begin with it, found by the first place where each stands.
         kinds, first, count = np.unique(then, return_index=True, return_counts=True)
-        known, seen = np.unique(pasts, return_counts=True)
+        known, times = np.unique(pasts, return_counts=True)
         of_kind = np.searchsorted(known, pasts[first])
         various = np.bincount(of_kind, minlength=len(known))
         asked, wanted = _sequences(test, order)[: len(test) - order], _sequences(test, order + 1)
@@ -228,15 +222,15 @@ def _loss_of_letters(train: np.ndarray, test: np.ndarray) -> float:
         there = known[place] == asked
         kind = np.clip(np.searchsorted(kinds, wanted), 0, len(kinds) - 1)
         hits = np.where(kinds[kind] == wanted, count[kind], 0)
-        mixed = (hits + various[place] * chance[order:]) / (seen[place] + various[place])
+        mixed = (hits + various[place] * chance[order:]) / (times[place] + various[place])
         chance[order:] = np.where(there, mixed, chance[order:])
     return float(-np.log(chance).mean())
 
 
 def _sequences(letters: np.ndarray, length: int) -> np.ndarray:
     """A hash (uint64) of the `length` letters from every place on; of none it is 0."""
-    found = np.zeros(len(letters) - length + 1, dtype=np.uint64)
+    hashes = np.zeros(len(letters) - length + 1, dtype=np.uint64)
     for place in range(length):
-        found = (found ^ letters[place : place + len(found)]) * np.uint64(0x9E3779B97F4A7C15)
-        found ^= found >> np.uint64(29)
-    return found
+        hashes = (hashes ^ letters[place : place + len(hashes)]) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    return hashes

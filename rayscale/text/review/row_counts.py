@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rayscale.study.study import Data
 from rayscale.text.folders import LISTS
 from rayscale.text.prepared import Prepared
 from rayscale.text.rows.clean import place_names
 from rayscale.text.split import SPLITS
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Data
 
 _OF_TOKENS = ("rows", "tokens", "truncated_rows", "truncated_share", "unread", "dropped_tokens")
 
@@ -20,11 +18,9 @@ _OF_TOKENS = ("rows", "tokens", "truncated_rows", "truncated_share", "unread", "
 def row_counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The rows of a manifest, of clean rows or of tokens: read, those of each split, dropped by reason.
 
-    `bad_row_lines` are the lines of rows that cannot be used: a quote that is not closed takes many with it.
-    `label_spellings` lists (label, as it was written, rows) where blanks were left out. `conflicting_labels` counts
-    the dropped duplicates that carried another label than the row that stayed; `labels_not_in_training` lists classes
-    that only validation or test have, `first_rows_of_these` the first row of each, as the text numbers them
-    (`place_labels` makes file and line of it).
+    `bad_row_lines`: lines of rows that cannot be used. `label_spellings`: (label, as it was written, rows).
+    `conflicting_labels`: dropped duplicates with another label than the row that stayed. `labels_not_in_training`:
+    classes that only validation or test have, and `first_rows_of_these` the `order` of the first row of each.
     """
     rows = manifest["rows"]
     return {
@@ -46,12 +42,8 @@ def place_labels(counts: Mapping[str, Any], data: Data) -> dict[str, Any]:
     return {**{k: v for k, v in counts.items() if k != "first_rows_of_these"}, "places_of_these": places}
 
 
-def token_counts(found: Mapping[str, Prepared]) -> dict[str, dict[str, dict[str, Any]]]:
-    """By tokenizer and split: rows (windows, for causal-lm), tokens, and what was cut.
-
-    `truncated_rows` were longer than `max_length` (task.max_length, or a checkpoint's own limit below it), and `unread`
-    targets went with what was cut; `dropped_tokens` stood after the last whole window.
-    """
+def token_counts(tokens: Mapping[str, Prepared]) -> dict[str, dict[str, dict[str, Any]]]:
+    """By tokenizer and split: rows (windows, for causal-lm), tokens, and what was cut (see `TokenCounts`)."""
     return {
         name: {
             split: {
@@ -60,15 +52,11 @@ def token_counts(found: Mapping[str, Prepared]) -> dict[str, dict[str, dict[str,
             }
             for split, counts in prepared.manifest["splits"].items()
         }
-        for name, prepared in found.items()
+        for name, prepared in tokens.items()
     }
 
 
 def listed(prepared: Prepared) -> dict[str, bytes]:
-    """The lists of rows that were passed over, by the name of their file; empty ones are left out.
-
-    bad_rows.txt: file, line, column, what was found; near_duplicates.txt: file and line of a training row, those of the
-    held-out text that it resembles, how much.
-    """
+    """The lists of rows that were passed over, by the name of their file; empty ones are left out."""
     paths = [Path(prepared.path).parent / f"{name}.txt" for name in LISTS]
     return {path.name: path.read_bytes() for path in paths if path.exists() and path.stat().st_size}

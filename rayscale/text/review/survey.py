@@ -6,20 +6,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rayscale.study.study import Study
 from rayscale.text import folders, prepared
 from rayscale.text.review import row_counts
 from rayscale.text.rows import assembly, clean
 from rayscale.text.scripts import worth_in_letters
 from rayscale.text.shards import read_table
 from rayscale.text.sources.opening import open_bytes, unpacked_size
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study
 
 #: Files up to this size are cleaned whole, which gives exact counts; of a larger one the first rows are.
 EXACT_BYTES = 50_000_000
@@ -34,12 +32,10 @@ WEIGHED_ROWS, WEIGHED_LETTERS = 1024, 2000
 class Survey:
     """What the text offers. Rows (documents, for causal-lm) and characters are those after cleaning and splitting.
 
-    `exact` is False where they are estimated from a file's first rows and its number of lines; duplicates further on
-    are then not seen. `letters` are the characters of each split by what they are worth (`scripts.worth_in_letters`).
-    `fingerprint` names the content of all files and the settings that decide about rows; `folder` is
-    where the prepared rows lie, None if there are none yet. `bytes` are those of each split's text in UTF-8. `counts`
-    says what became of every row that was read (see row_counts.py); `splits` are the clean rows themselves, as
-    far as they were read, and `near_duplicates` the lines of `rows.leaks.as_lines`.
+    `exact` is False where they are estimated from a file's first rows and its number of lines; later duplicates are
+    then not seen. `letters`: characters by what they are worth (`scripts.worth_in_letters`). `bytes` are of UTF-8.
+    `fingerprint` names the files' content and the settings that decide about rows. `folder`: the prepared rows, None if
+    there are none yet. `counts`: see `row_counts`. `splits`: the clean rows as far as they were read.
     """
 
     fingerprint: str
@@ -58,27 +54,19 @@ class Survey:
     near_duplicates: tuple[str, ...]
 
     @property
-    def mean_characters(self) -> float:
-        """Mean length of a training row in characters."""
-        return self.characters_train / max(1, self.rows_train)
-
-    @property
     def mean_letters(self) -> float:
         """Mean length of a training row by what its characters are worth."""
         return self.letters["train"] / max(1, self.rows_train)
 
 
 def survey(study: Study) -> Survey:
-    """Survey a study's text: from its prepared folder if there is one, else by reading the files.
-
-    Raises DataError as preparing would, for every row it reads.
-    """
+    """Survey a study's text: its prepared folder, else its files. Raises DataError as preparing would."""
     folder = folders.clean_folder(study)
     if folders.is_whole(folder):
         return survey_folder(folder)
     tables: list[pa.Table] = []
-    read, there, size = dict.fromkeys(prepared.SPLITS, 0), dict.fromkeys(prepared.SPLITS, 0), 0.0
-    most = clean.most_bytes(study.data)
+    read, there = dict.fromkeys(prepared.SPLITS, 0), dict.fromkeys(prepared.SPLITS, 0)
+    size, most = 0.0, clean.most_bytes(study.data)
     for source in clean.list_sources(study.data):
         part, whole = _first_rows(source, study, most)
         tables += part
@@ -87,7 +75,8 @@ def survey(study: Study) -> Survey:
         expected = rows if whole else _rows_of(source, part)
         there[source.role] += expected
         size += sum(table.nbytes for table in part) * expected / max(1, rows)
-        clean.check_size(source.path, size, most)
+        if size > most:
+            raise clean.too_much(source.path, most, size)
     cleaned = assembly.assemble(tables, study)
     given = {role: getattr(study.data, role) for role in read}
     scales = {name: there[role] / read[role] for name in read for role in [name if given[name] else "train"]}
@@ -96,24 +85,19 @@ def survey(study: Study) -> Survey:
 
 def survey_folder(folder: Path) -> Survey:
     """Survey the clean rows of a prepared folder."""
-    manifest, near = folders.read_clean_manifest(folder), folder / "near_duplicates.txt"
+    manifest, near = folders.read_manifest(folder), folder / "near_duplicates.txt"
     splits = {name: read_table(folder / f"{name}.arrow") for name in prepared.SPLITS}
     lines = tuple(near.read_text(encoding="utf-8").splitlines())
     return _survey(folder.name, assembly.Cleaned(splits, manifest, (), lines), {}, exact=True, folder=folder)
 
 
 def _survey(
-    fingerprint: str,
-    cleaned: assembly.Cleaned,
-    scales: dict[str, float],
-    *,
-    exact: bool,
-    folder: Path | None,
+    fingerprint: str, cleaned: assembly.Cleaned, scales: dict[str, float], *, exact: bool, folder: Path | None
 ) -> Survey:
     manifest = cleaned.manifest
     rows = {name: round(manifest["rows"][name] * scales.get(name, 1.0)) for name in prepared.SPLITS}
-    seen = cleaned.splits["train"]["text"].slice(0, WEIGHED_ROWS).to_pylist()
-    worth = worth_in_letters(text[:WEIGHED_LETTERS] for text in seen)
+    texts = cleaned.splits["train"]["text"].slice(0, WEIGHED_ROWS).to_pylist()
+    worth = worth_in_letters(text[:WEIGHED_LETTERS] for text in texts)
     return Survey(
         fingerprint=fingerprint,
         rows_train=rows["train"],
@@ -121,9 +105,7 @@ def _survey(
         rows_test=rows["test"],
         characters_train=round(manifest["characters"]["train"] * scales.get("train", 1.0)),
         bytes={name: round(size * scales.get(name, 1.0)) for name, size in manifest["bytes"].items()},
-        letters={
-            name: round(number * worth * scales.get(name, 1.0)) for name, number in manifest["characters"].items()
-        },
+        letters={name: round(n * worth * scales.get(name, 1.0)) for name, n in manifest["characters"].items()},
         labels=tuple(manifest["labels"]),
         counts={"exact": exact, **row_counts.row_counts(manifest), **({} if exact else {"expected": rows})},
         bad_rows=cleaned.bad_rows,
@@ -136,18 +118,15 @@ def _survey(
 
 def _first_rows(source: clean.SourceFile, study: Study, most: int) -> tuple[list[pa.Table], bool]:
     """The rows of a file, or of a large one the first, and whether these are all."""
-    found: list[pa.Table] = []
+    tables: list[pa.Table] = []
     for table in clean.read_clean(source, study.task, study.data.on_bad_row, most):
-        found.append(table)
-        if source.path != clean.BUILT_IN and _suffices(source, found):
-            return found, False
-    return found, True
-
-
-def _suffices(source: clean.SourceFile, found: list[pa.Table]) -> bool:
-    if sum(table.nbytes for table in found) >= SAMPLE_BYTES:
-        return True
-    return sum(map(len, found)) >= SAMPLE_ROWS and unpacked_size(source.path) > EXACT_BYTES
+        tables.append(table)
+        if source.path == clean.BUILT_IN:
+            continue
+        many = sum(map(len, tables)) >= SAMPLE_ROWS and unpacked_size(source.path) > EXACT_BYTES
+        if many or sum(table.nbytes for table in tables) >= SAMPLE_BYTES:
+            return tables, False
+    return tables, True
 
 
 def _rows_of(source: clean.SourceFile, sample: list[pa.Table]) -> int:

@@ -11,8 +11,11 @@ import numpy as np
 
 from rayscale.errors import DataError
 from rayscale.study.checkpoints import read_tokenizer
+from rayscale.study.study import Study
 from rayscale.system.doctor import Finding
 from rayscale.text.form import find_form
+from rayscale.text.prepared import Prepared
+from rayscale.text.review.survey import Survey
 from rayscale.text.scripts import share_unspaced, worth_in_letters
 from rayscale.text.tokens.encode import TokenizerSpec, letters_per_token, tokenizer_folder
 from rayscale.text.tokens.token_files import training_texts
@@ -20,10 +23,6 @@ from rayscale.text.tokens.vocabulary import make_vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from rayscale.study.study import Study
-    from rayscale.text.prepared import Prepared
-    from rayscale.text.review.survey import Survey
 
 TOKENISED = 512  # texts that a tokenizer is tried on
 MOST_LETTERS = 20_000  # of each of these
@@ -39,13 +38,13 @@ LOOKED_AT = 20_000  # texts that are read for signs of wrong encoding
 
 
 def of_tokenizers(
-    study: Study, found: Survey, specs: Sequence[TokenizerSpec], prepared: Mapping[str, Prepared]
+    study: Study, survey: Survey, specs: Sequence[TokenizerSpec], prepared: Mapping[str, Prepared]
 ) -> Iterator[Finding]:
     """How each tokenizer takes the training texts: tokens, share cut off, how well its vocabulary covers them."""
     form = find_form(study.task.type)
     texts = {
-        name: [" ".join(form.texts(text))[:MOST_LETTERS] for text in some_texts(found, name, TOKENISED)]
-        for name in found.splits
+        name: [" ".join(form.texts(text))[:MOST_LETTERS] for text in some_texts(survey, name, TOKENISED)]
+        for name in survey.splits
     }
     limit = None if form.packed or study.task.kind.windowed else study.task.length
     for spec in dict.fromkeys(specs):
@@ -56,19 +55,19 @@ def of_tokenizers(
             folder = None  # of the hub, not fetched yet
         if folder is not None:
             yield _measured(spec, read_tokenizer(folder)[0], texts, limit, ready)
-        elif (trained := _trained(spec, found, study)) is not None:
+        elif (trained := _trained(spec, survey, study)) is not None:
             yield _measured(spec, trained, texts, limit, None)
         else:
             yield _expected(spec, texts["train"], limit)
 
 
-def _trained(spec: TokenizerSpec, found: Survey, study: Study) -> Tokenizer | None:
+def _trained(spec: TokenizerSpec, survey: Survey, study: Study) -> Tokenizer | None:
     """The tokenizer that preparing will train, where there is so little text that this takes no time; else None."""
-    if spec.kind != "trained" or not found.exact or found.bytes["train"] > LITTLE_TEXT:
+    if spec.kind != "trained" or not survey.exact or survey.bytes["train"] > LITTLE_TEXT:
         return None
     try:
         return make_vocabulary(
-            spec, training_texts(found.splits["train"], study.task.type), study.task.type, study.task.length
+            spec, training_texts(survey.splits["train"], study.task.type), study.task.type, study.task.length
         ).tokenizer
     except DataError:  # too small a vocabulary: preparing tells it
         return None
@@ -78,12 +77,12 @@ def _expected(spec: TokenizerSpec, texts: Sequence[str], limit: int | None) -> F
     """A tokenizer that is not there yet, by the length of the texts: a guess, right for running text."""
     letters = np.array([len(text) for text in texts]) * worth_in_letters(texts)
     lengths = letters / letters_per_token(spec.vocabulary or 30_000)
-    text = f"about {np.median(lengths):,.0f} tokens a text (median), by its length"
+    text = f"about {np.median(lengths):,.0f} tokens per text (median), estimated from its length"
     if limit is None:
         return Finding(f"{PREFIX}{spec.name}", "ok", text)
     cut = float((lengths + 2 > limit).mean())
     mend = f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + 2)}" if cut > MANY_CUT else ""
-    text += f"; about {cut:.2g} of the texts are longer than {limit} and will be cut"
+    text += f"; about {cut:.2g} of the texts exceed {limit} tokens and will be cut"
     return Finding(f"{PREFIX}{spec.name}", "warn" if mend else "ok", text, mend)
 
 
@@ -95,17 +94,17 @@ def _measured(
     tokenizer.no_padding()
     tokenizer.no_truncation()
     ids = {
-        name: [each.ids for each in tokenizer.encode_batch_fast(list(some), add_special_tokens=False)]
+        name: [encoding.ids for encoding in tokenizer.encode_batch_fast(list(some), add_special_tokens=False)]
         for name, some in texts.items()
     }
     train = texts["train"]
-    lengths = np.array([len(each) for each in ids["train"]])
+    lengths = np.array([len(encoding) for encoding in ids["train"]])
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
     a_piece = sum(characters_of(train)) / max(1, lengths.sum())
     letters = sum(map(len, train)) * worth_in_letters(train) / max(1, lengths.sum())
-    text = f"{np.median(lengths):,.0f} tokens a text (median), "
+    text = f"{np.median(lengths):,.0f} tokens per text (median), "
     if share_unspaced(train) < FEW_UNSPACED:  # a word has no end to see, otherwise
-        text += f"{lengths.sum() / max(1, sum(len(text.split()) for text in train)):.2f} a word, "
+        text += f"{lengths.sum() / max(1, sum(len(text.split()) for text in train)):.2f} per word, "
     text += f"{a_piece:.2g} {'character' if f'{a_piece:.2g}' == '1' else 'characters'} each"
     named = {number for name in ("[UNK]", "<unk>") if (number := tokenizer.token_to_id(name)) is not None}
     fallback = {number for piece, number in tokenizer.get_vocab().items() if _BYTE_PIECE.fullmatch(piece)}
@@ -113,17 +112,17 @@ def _measured(
     for what, chosen in (("unknown", named), *([("single bytes", fallback)] if fallback else [])):
         shares = {name: _share(some, chosen) for name, some in ids.items() if some}
         strange, unseen = strange + shares["train"], unseen + max(shares.values())
-        told = ", ".join(f"{share:.2g} of {name}" for name, share in shares.items())
-        text += f"; {what}: {told}" if any(shares.values()) else f"; none {what}"
+        listed = ", ".join(f"{share:.2g} of {name}" for name, share in shares.items())
+        text += f"; {what}: {listed}" if any(shares.values()) else f"; none {what}"
     mends = []
     if limit is not None:
         whole = ready.manifest["splits"]["train"] if ready else {}
         cut = float(whole.get("truncated_share", (lengths + special > limit).mean()))
-        text += f"; {cut:.2g} of the texts are longer than {limit} and {'are' if ready else 'will be'} cut"
+        text += f"; {cut:.2g} of the texts exceed {limit} tokens and {'are' if ready else 'will be'} cut"
         if cut > MANY_CUT:
             mends.append(f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + special)}")
     if strange > MANY_UNKNOWN or letters < FEW_LETTERS_A_PIECE:
-        mends.append("its vocabulary does not suit this text: use a checkpoint of its language and field, or models "
+        mends.append("its vocabulary does not suit this text: use a checkpoint of this language and field, or models "
                      "from scratch with a larger vocabulary")  # fmt: skip
     elif unseen > MANY_UNSEEN:
         mends.append(
@@ -139,8 +138,8 @@ def characters_of(texts: Sequence[str]) -> list[int]:
     return [sum(map(len, text.split())) for text in texts]
 
 
-def some_texts(found: Survey, split: str, most: int) -> list[str]:
-    return found.splits[split]["text"].slice(0, most).to_pylist()
+def some_texts(survey: Survey, split: str, most: int) -> list[str]:
+    return survey.splits[split]["text"].slice(0, most).to_pylist()
 
 
 def _share(texts: Sequence[Sequence[int]], chosen: set[int]) -> float:

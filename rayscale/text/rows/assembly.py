@@ -1,8 +1,7 @@
 """Clean rows → train, validation and test: who goes where is decided by numbers, then the texts follow.
 
-Rows come in buckets by the first bits of their key. All rows of one text are in one bucket, so each is decided on
-alone; buckets in order, each sorted, are the rows in the order of their key. The result depends neither on how many
-buckets there are nor on how the rows were cut into tables, nor on the order in which the tables come.
+Rows come in buckets by the first bits of their key, so that all rows of one text are decided on together. The result
+depends neither on the number of buckets nor on how the rows were cut into tables, nor on the order of these.
 """
 
 from __future__ import annotations
@@ -11,22 +10,19 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayscale.errors import DataError
+from rayscale.study.study import Study, Task
 from rayscale.text.form import find_form
 from rayscale.text.rows import leaks as apart
 from rayscale.text.rows.clean import fractions, place_names
 from rayscale.text.rows.leaks import Leak
 from rayscale.text.split import SPLITS, TEST, VALIDATION, by_key, divide
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Study, Task
-
 
 #: Ways of writing labels that are remembered.
 MOST_SPELLINGS = 50
@@ -112,7 +108,7 @@ class Assembly:
 
     def pick(self, rows: pa.Table, split: np.ndarray) -> dict[str, pa.Table]:
         """The rows of each split of a bucket, in the order of their key."""
-        keys, found = rows["key"].to_numpy(), {}
+        keys, tables = rows["key"].to_numpy(), {}
         texts, labels = rows["text"].combine_chunks(), rows["label"].combine_chunks()
         names = pa.array(self.names, pa.large_string())
         for name, number in SPLITS.items():
@@ -123,8 +119,8 @@ class Assembly:
             if not self._form.packed:
                 borne = labels.take(pa.array(chosen))
                 columns["label"] = pc.index_in(borne, names) if self._form.one_class else borne
-            found[name] = pa.table(columns, schema=self.schema)
-        return found
+            tables[name] = pa.table(columns, schema=self.schema)
+        return tables
 
     @property
     def schema(self) -> pa.Schema:
@@ -167,10 +163,7 @@ class Assembly:
 
 
 def assemble(tables: Sequence[pa.Table], study: Study) -> Cleaned:
-    """All rows of a study (schema `clean.ROWS`) in memory, divided.
-
-    Raises DataError: the first bad row in file order (unless they are skipped), an unusable file, and as `settle` does.
-    """
+    """All rows of a study (schema `clean.ROWS`) in memory, divided. Raises DataError as `prepare_rows` does."""
     rows = pa.concat_tables(tables).combine_chunks()
     filled, problems, empty = sift(rows)
     for problem in problems:
@@ -217,7 +210,7 @@ def lines_of_problems(problems: Sequence[dict[str, Any]]) -> int:
 
 def error_of(problem: dict[str, Any]) -> DataError:
     """The refusal of a row, or of a whole file."""
-    mend = "" if problem["fatal"] else " (or data.on_bad_row: skip, which counts and lists such rows)"
+    mend = "" if problem["fatal"] else " (or set data.on_bad_row: skip, which counts and lists such rows)"
     return DataError(problem["message"] + mend, code=problem["code"], where=problem["where"])
 
 
@@ -240,16 +233,11 @@ def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[
             also = [split for split in ("test", "validation") if dropped.get(f"in_{split}")]
             mend = f"give more text{'' if name == 'train' else f', a larger {name}_fraction or another file'}"
             if dropped.get("bad_row", 0) > sum(counts.values()):
-                mend = "leave data.on_bad_row: skip out, to see what is wrong with the first row that cannot be used"
+                mend = "remove data.on_bad_row: skip to see what is wrong with the first unusable row"
             elif name == "train" and also:  # held-out text wins
-                mend = (
-                    f"the training rows are also in data.{also[0]}: give that another file, or leave it out for a split"
-                )
-            raise DataError(
-                f"the {name} split is empty (rows kept: {counts}; dropped: {lost}); {mend}",
-                code="empty_split",
-                where=f"data.{name}",
-            )
+                mend = f"all training rows are also in data.{also[0]}: give that another file, or leave it out"
+            text = f"the {name} split is empty (rows kept: {counts}; dropped: {lost}); {mend}"
+            raise DataError(text, code="empty_split", where=f"data.{name}")
     if labels is not None and len(labels) < 2:
         found = f"only one label, '{labels[0]}'" if labels else "no label"
         raise DataError(f"{found}; a classifier needs two or more - is this the right column?", code="one_label",

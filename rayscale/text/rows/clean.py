@@ -8,32 +8,30 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from rayscale.errors import DataError
 from rayscale.study.encoding_names import UTF_8, canonical
+from rayscale.study.study import Data, Study, Task
 from rayscale.system import registry
 from rayscale.system.machine import cache_root, free_bytes
 from rayscale.system.paths import files_of
-from rayscale.text.form import find_form
+from rayscale.text.form import Form, find_form
 from rayscale.text.normalise import NORMALISE_VERSION, keys_of, keys_within
 from rayscale.text.rows import near_duplicates
 from rayscale.text.sources import corpus, digests, remote
 from rayscale.text.sources.encodings import proposal
 from rayscale.text.sources.opening import ending
 from rayscale.text.sources.readers import Source, read_jsonl
-from rayscale.text.sources.row import BadRow, LabelKinds, Row
+from rayscale.text.sources.row import BadRow, LabelKinds, Row, UnusableError
 from rayscale.text.split import TEST, TRAIN, VALIDATION
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Data, Study, Task
 
 #: Rises when the same files would give other clean rows, or other subsets of them.
 CLEAN_VERSION = 2
@@ -72,10 +70,7 @@ ROWS = pa.schema(
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file to read: its role (train, validation, test), its number among all files, where it lies, its format.
-
-    `encoding` is that of its text, for formats of text.
-    """
+    """One file to read; its number is that among all files, `encoding` that of its text, for formats of text."""
 
     role: str
     number: int
@@ -94,23 +89,22 @@ class SourceFile:
 def list_sources(data: Data) -> tuple[SourceFile, ...]:
     """Every file of the study, test first, in a fixed order; files that lie elsewhere are copied here first.
 
-    Raises DataError: nothing matches, an empty file, an unknown format, storage that cannot be reached, an encoding
-    where no file is text.
+    Raises DataError: no file, an empty one, an unknown format, storage out of reach, an encoding without text.
     """
-    found = []
+    files = []
     for role in ("test", "validation", "train"):
         pattern = getattr(data, role)
         if pattern == BUILT_IN and role == "train":
-            found.append((role, BUILT_IN, BUILT_IN))
+            files.append((role, BUILT_IN, BUILT_IN))
         elif pattern:
             paths = find_files(pattern)
             if not paths:
                 raise DataError("no such file; check the path", code="missing_file", where=f"data.{role}: {pattern}")
-            found += [(role, path, _format_of(path, data.format)) for path in paths]
+            files += [(role, path, _format_of(path, data.format)) for path in paths]
     encoding = canonical(data.encoding) if data.encoding else UTF_8
     sources = tuple(
         SourceFile(role, number, path, kind, encoding if _is_text(kind) else UTF_8)
-        for number, (role, path, kind) in enumerate(found)
+        for number, (role, path, kind) in enumerate(files)
     )
     if encoding != UTF_8 and not any(source.encoding == encoding for source in sources):
         kinds = ", ".join(sorted({source.format for source in sources}))
@@ -125,23 +119,20 @@ def _is_text(kind: str) -> bool:
 
 
 def find_files(pattern: str) -> list[str]:
-    """The files that a path, a pattern, a folder or an address names, on this machine.
-
-    Of a folder those count whose ending names a format; hidden ones, and those below hidden folders, do not.
-    """
+    """The files that a path, a pattern, a folder (see `remote.counts`) or an address names, on this machine."""
     if remote.is_remote(pattern):
         return remote.fetch(pattern, _ENDINGS)
-    found: list[str] = []
+    files: list[str] = []
     for path in files_of(pattern):
         if not Path(path).is_dir():
-            found.append(path)
+            files.append(path)
             continue
-        inside = sorted(each for each in Path(path).rglob("*") if remote.counts(str(each.relative_to(path)), _ENDINGS))
+        inside = sorted(file for file in Path(path).rglob("*") if remote.counts(str(file.relative_to(path)), _ENDINGS))
         if not inside:
             text = f"a folder without files that end in {', '.join(_ENDINGS)}; name its files, as in {path}/*.dat"
             raise DataError(text, code="wrong_format", where=path)
-        found += map(str, filter(Path.is_file, inside))
-    return found
+        files += map(str, filter(Path.is_file, inside))
+    return files
 
 
 def _format_of(path: str, given: str | None) -> str:
@@ -150,11 +141,8 @@ def _format_of(path: str, given: str | None) -> str:
     kind = given or _FORMATS.get(ending(path))
     if kind is None:
         known = ", ".join(sorted(set(_FORMATS.values())))
-        raise DataError(
-            f"the ending '{Path(path).suffix}' names no format; say which with data.format ({known}, or a plugin's)",
-            code="wrong_format",
-            where=path,
-        )
+        text = f"the ending '{Path(path).suffix}' names no format; write data.format ({known}, or a plugin's)"
+        raise DataError(text, code="wrong_format", where=path)
     registry.resolve("rayscale.sources", kind)  # an unknown name is said here, before any work is handed out
     return kind
 
@@ -163,10 +151,15 @@ def fingerprint(study: Study) -> str:
     """16 hex digits that name the clean rows: content of the files and every setting that changes the outcome."""
     data, task = study.data, study.task
     sources = list_sources(data)
+    # Of another encoding the text counts, not its bytes: the same file saved as UTF-8 gives the same rows.
+    contents = [
+        corpus.fingerprint() if source.path == BUILT_IN else digests.look(source.path, source.encoding).digest
+        for source in sources
+    ]
     named = {
         "versions": [CLEAN_VERSION, NORMALISE_VERSION],
         "task": [task.type, *task.columns.values(), *(getattr(task, key) for key in task.kind.others)],
-        "sources": [[source.role, source.format, _digest(source)] for source in sources],
+        "sources": [[source.role, source.format, content] for source, content in zip(sources, contents, strict=True)],
         "fractions": fractions(data),
         # What is skipped counts as much as what is kept: the number rises when other rows are.
         "on_bad_row": ["skip", 2] if data.on_bad_row == "skip" else data.on_bad_row,
@@ -175,38 +168,22 @@ def fingerprint(study: Study) -> str:
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _digest(source: SourceFile) -> str:
-    if source.path == BUILT_IN:
-        return corpus.fingerprint()
-    # Of another encoding the text counts, not its bytes: the same file saved as UTF-8 gives the same rows.
-    return digests.look(source.path, source.encoding).digest
-
-
 def fractions(data: Data) -> tuple[float, float]:
     """Shares of the training rows that become validation and test; 0 where the user gave a file."""
     return (0.0 if data.validation else data.validation_fraction, 0.0 if data.test else data.test_fraction)
 
 
 def most_bytes(data: Data) -> int:
-    """Bytes that the text may take: as the study says, else a third of what is free on the disk of the cache.
-
-    Preparing keeps the text up to three times for a while: in pieces, as clean rows and as tokens.
-    """
+    """Bytes that the text may take: a third of the free disk by default, as preparing keeps it up to three times."""
     return int(data.max_text_gigabytes * 1e9) if data.max_text_gigabytes else free_bytes(cache_root()) // 3
 
 
-def check_size(where: str, size: float, most: int) -> None:
-    """Raise DataError if rows of so many bytes are more than `most`."""
-    if size > most:
-        raise too_much(where, most, size)
-
-
-def too_much(where: str, most: int, found: float | None = None) -> DataError:
+def too_much(where: str, most: int, size: float | None = None) -> DataError:
     """What is said of more text than is allowed."""
-    shown = f"takes {found / 1e9:.3g} GB" if found else "takes more"
+    shown = f"takes {size / 1e9:.3g} GB" if size else "takes more"
     return DataError(
-        f"unpacked the text {shown}, and {most / 1e9:.3g} GB are allowed; give less text, or raise "
-        "data.max_text_gigabytes (by default a third of what is free on the disk of the cache)",
+        f"the unpacked text {shown}, and {most / 1e9:.3g} GB are allowed; give less text, or raise "
+        "data.max_text_gigabytes (default: a third of the free space on the cache's disk)",
         code="too_much_text",
         where=where,
     )
@@ -217,49 +194,59 @@ def read_clean(
 ) -> Iterator[pa.Table]:
     """The rows of one file as tables of schema ROWS, checked and normalised, of `most` bytes together.
 
-    `span` (first byte, the byte to stop before, the line of the first byte) is a part of a file of lines. A row that
-    cannot be used becomes a row with a `problem`, and so does what makes the whole file unusable: problems travel as
-    data, so that the first one in file order is reported whoever reads what first. Unless `on_bad_row` is "skip",
-    reading ends at the first.
+    `span` (first byte, the byte to stop before, the line of the first byte) is a part of a file of lines. What cannot
+    be used, a row or the whole file, becomes a row with a `problem`: as data, problems can be reported in the order of
+    the files, whoever reads what first. Unless `on_bad_row` is "skip", reading ends at the first.
     """
-    columns, form = tuple(task.columns.values()), find_form(task.type)
-    kinds = LabelKinds(task.label)
-    rows = source.rows(columns, span)
-    batch: list[tuple[str, str | None] | str] = []
-    spellings: dict[int, str] = {}  # by the row's place in the batch
-    lines: list[int] = []
-    total = size = characters = 0
-    last = span[2] - 1 if span else 0
+    form, kinds = find_form(task.type), LabelKinds(task.label)
+    batch: list[_Entry] = []
+    size = characters = 0
+    last = before = span[2] - 1 if span else 0
     try:
-        for row in rows:
-            checked = row if isinstance(row, BadRow) else form.check(row, task)
-            if form.one_class and isinstance(row, Row) and not isinstance(checked, BadRow):
-                checked = kinds(row) or checked
-            total += 1
-            if form.one_class and isinstance(row, Row) and not isinstance(checked, BadRow):
-                raw = row.values[-1]
-                if isinstance(raw, str) and raw != checked[1]:
-                    spellings[len(batch)] = raw
-            batch.append(_problem(source, checked) if isinstance(checked, BadRow) else checked)
+        for row in source.rows(tuple(task.columns.values()), span):
             last = max(last + 1, row.line)
-            lines.append(last)
-            if isinstance(checked, BadRow) and on_bad_row != "skip":
+            batch.append(_entry(source, last, row, task, form, kinds))
+            if batch[-1].problem and on_bad_row != "skip":
                 break
-            characters += len(batch[-1][0])
+            characters += len(batch[-1].text)
             if len(batch) == BATCH_ROWS or characters > BATCH_CHARACTERS:
-                table = _table(source, batch, lines, form.group, spellings)
-                batch, lines, characters, spellings = [], [], 0, {}
+                table = _table(source, batch, form.group)
+                batch, characters = [], 0
                 size += table.nbytes
                 if most and size > most:
                     raise too_much(source.path, most)
                 yield table
-        if not total and span is None:
+        if last == before and span is None:
             raise no_rows(source.path)
     except DataError as error:
-        lines.append(last + 1)
-        batch.append(json.dumps({"message": error.message, "code": error.code, "where": error.where, "fatal": True}))
+        problem = {"message": error.message, "code": error.code, "where": error.where, "fatal": True}
+        batch.append(_Entry(last + 1, problem=json.dumps(problem)))
     if batch:
-        yield _table(source, batch, lines, form.group, spellings)
+        yield _table(source, batch, form.group)
+
+
+class _Entry(NamedTuple):
+    """A row of ROWS, as far as it is known without the others."""
+
+    line: int
+    text: str = ""
+    label: str | None = None
+    problem: str | None = None
+    spelling: str | None = None
+
+
+def _entry(source: SourceFile, line: int, row: Row | BadRow, task: Task, form: Form, kinds: LabelKinds) -> _Entry:
+    if isinstance(row, BadRow):
+        return _Entry(line, problem=_problem(source, row))
+    try:
+        text, label = form.check(row, task)
+        if form.one_class:
+            kinds.check(row)
+    except UnusableError as error:
+        return _Entry(line, problem=_problem(source, error.bad))
+    raw = row.values[-1]
+    respelt = form.one_class and isinstance(raw, str) and raw != label
+    return _Entry(line, text, label, spelling=raw if respelt else None)
 
 
 def place_names(data: Data) -> Callable[[int], str]:
@@ -278,8 +265,8 @@ def _problem(source: SourceFile, bad: BadRow) -> str:
     message = f"found {bad.found}; {bad.mend}"
     if bad.undecoded:
         message = f"found {bad.found}, which is not {source.encoding.upper()}; {_proposal(source)}"
-    told = {"message": message, "code": "bad_row", "where": where, "fatal": False, "lines": bad.lines}
-    return json.dumps(told)
+    problem = {"message": message, "code": "bad_row", "where": where, "fatal": False, "lines": bad.lines}
+    return json.dumps(problem)
 
 
 @lru_cache(maxsize=16)
@@ -287,22 +274,16 @@ def _proposal(source: SourceFile) -> str:
     return proposal(source.path, source.encoding)
 
 
-def _table(
-    source: SourceFile,
-    batch: Sequence[tuple[str, str | None] | str],
-    lines: Sequence[int],
-    group: Callable[[str], str] | None,
-    spellings: Mapping[int, str],
-) -> pa.Table:
-    texts = ["" if isinstance(row, str) else row[0] for row in batch]
+def _table(source: SourceFile, batch: Sequence[_Entry], group: Callable[[str], str] | None) -> pa.Table:
+    lines, texts, labels, problems, spellings = zip(*batch, strict=True)
     keys = keys_of(texts)
     columns = {
         "order": np.array(lines, dtype=np.int64) + (source.number << PLACE_BITS),
         "role": np.full(len(batch), _ROLES[source.role], dtype=np.int8),
         "key": keys if group is None else keys_within(keys, map(group, texts)),
         "text": texts,
-        "label": [None if isinstance(row, str) else row[1] for row in batch],
-        "problem": [row if isinstance(row, str) else None for row in batch],
-        "spelling": [spellings.get(place) for place in range(len(batch))],
+        "label": labels,
+        "problem": problems,
+        "spelling": spellings,
     }
     return pa.table(columns, schema=ROWS)

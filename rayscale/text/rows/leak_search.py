@@ -12,21 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from rayscale.system.disk import PRIVATE, write_file
 from rayscale.text.rows import near_duplicates
-from rayscale.text.rows.leaks import Leak, texts_of
+from rayscale.text.rows.leaks import Leak, drop, resembling, texts_of
 from rayscale.text.rows.pieces import read_bucket
 from rayscale.text.shards import as_file, read_table
-from rayscale.text.split import DROPPED, TEST, TRAIN, VALIDATION, by_key
-from rayscale.text.workers import Meter
-
-if TYPE_CHECKING:
-    from rayscale.text.workers import Workers
+from rayscale.text.split import TEST, TRAIN, VALIDATION, by_key
+from rayscale.text.workers import Meter, Workers
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,23 @@ class Search:
         table = read_bucket(self.runs, bucket)
         return by_key(table["key"].to_numpy(), split == group), table
 
+    def sketch(self, item: tuple[int, int, np.ndarray]) -> Iterator[pa.Table]:
+        """Keep the sketches of a split's rows in a bucket: (group, bucket, split of each row)."""
+        group, bucket, split = item
+        places, table = self.rows(bucket, split, group)
+        texts = texts_of(table["text"], places)
+        sketches = near_duplicates.sketch(texts, np.full(len(places), group, dtype=np.int8), self.threshold)
+        near_duplicates.publish(sketches, self.held(group, bucket))
+        yield pa.table({"bucket": [bucket]})
+
+    def compare(self, item: tuple[int, np.ndarray]) -> Iterator[pa.Table]:
+        """Keep the leaks of a bucket: (bucket, split of each row)."""
+        bucket, split = item
+        held_out = near_duplicates.load(self.folder / "held-out", self.threshold)
+        places, table = self.rows(bucket, split, TRAIN)
+        write_file(self.leaks(bucket), as_file(resembling(table, places, held_out)), PRIVATE)
+        yield pa.table({"bucket": [bucket]})
+
 
 def find_leaks(
     search: Search, splits: Sequence[np.ndarray], workers: Workers, say: Callable[[str], None]
@@ -60,26 +73,17 @@ def find_leaks(
     say(what)
     meter = Meter(say, what, len(held) + len(splits), "buckets")
     asked = [(group, bucket, splits[bucket]) for group, bucket in held if not search.held(group, bucket).exists()]
-    _work(workers, _Sketch(search), asked, meter, len(held))
+    _work(workers, search.sketch, asked, meter, len(held))
     folder = search.folder / "held-out"
     if not folder.exists():
-        near_duplicates.publish(
-            near_duplicates.join(
-                [near_duplicates.load(search.held(*each), search.threshold) for each in held], search.threshold
-            ),
-            folder,
-        )
+        sketches = [near_duplicates.load(search.held(group, bucket), search.threshold) for group, bucket in held]
+        near_duplicates.publish(near_duplicates.join(sketches, search.threshold), folder)
     left = [(bucket, split) for bucket, split in enumerate(splits) if not search.leaks(bucket).exists()]
-    _work(workers, _Compare(search), left, meter, len(splits))
-    without, leaks = [], []
+    _work(workers, search.compare, left, meter, len(splits))
     orders = np.concatenate([_orders(search, group, bucket, splits[bucket]) for group, bucket in held])
-    for bucket, split in enumerate(splits):
-        found = read_table(search.leaks(bucket))
-        without.append(split.copy())
-        without[-1][found["row"].to_numpy()] = DROPPED
-        for row in found.to_pylist():
-            leaks.append(Leak(row["order"], int(orders[row["other"]]), row["group"], row["similarity"]))
-    return without, sorted(leaks, key=lambda leak: leak.order)
+    dropped = [drop(split, read_table(search.leaks(bucket)), orders) for bucket, split in enumerate(splits)]
+    leaks = [leak for _, of_bucket in dropped for leak in of_bucket]
+    return [without for without, _ in dropped], sorted(leaks, key=lambda leak: leak.order)
 
 
 def _work(workers: Workers, function: Callable, items: Sequence[tuple], meter: Meter, total: int) -> None:
@@ -91,38 +95,3 @@ def _work(workers: Workers, function: Callable, items: Sequence[tuple], meter: M
 def _orders(search: Search, group: int, bucket: int, split: np.ndarray) -> np.ndarray:
     places, table = search.rows(bucket, split, group)
     return table["order"].to_numpy()[places]
-
-
-@dataclass(frozen=True)
-class _Sketch:
-    search: Search
-
-    def __call__(self, item: tuple[int, int, np.ndarray]) -> Iterator[pa.Table]:
-        group, bucket, split = item
-        places, table = self.search.rows(bucket, split, group)
-        texts = texts_of(table["text"], places)
-        found = near_duplicates.sketch(texts, np.full(len(places), group, dtype=np.int8), self.search.threshold)
-        near_duplicates.publish(found, self.search.held(group, bucket))
-        yield pa.table({"bucket": [bucket]})
-
-
-@dataclass(frozen=True)
-class _Compare:
-    search: Search
-
-    def __call__(self, item: tuple[int, np.ndarray]) -> Iterator[pa.Table]:
-        bucket, split = item
-        held_out = near_duplicates.load(self.search.folder / "held-out", self.search.threshold)
-        places, table = self.search.rows(bucket, split, TRAIN)
-        found = near_duplicates.nearest(texts_of(table["text"], places), held_out)
-        close = np.flatnonzero(found.others >= 0)
-        others = found.others[close]
-        leaks = {
-            "row": places[close],
-            "order": table["order"].to_numpy()[places[close]],
-            "other": others,
-            "group": held_out.groups[others],
-            "similarity": found.similarities[close],
-        }
-        write_file(self.search.leaks(bucket), as_file(pa.table(leaks)), PRIVATE)
-        yield pa.table({"bucket": [bucket]})

@@ -25,29 +25,38 @@ class Leak:
 
 
 def keep_apart(rows: pa.Table, split: np.ndarray, threshold: float | None) -> tuple[np.ndarray, tuple[Leak, ...]]:
-    """The splits with the leaks dropped, and the leaks in the order of the files.
-
-    `rows` has the columns key, order and text; `split` is that of each row. None: nothing is compared.
-    """
+    """The splits with the leaks dropped, and the leaks in the order of the files; none without `threshold`."""
     if threshold is None:
         return split, ()
     keys, orders = rows["key"].to_numpy(), rows["order"].to_numpy()
     held = np.concatenate([by_key(keys, split == group) for group in (TEST, VALIDATION)])
     held_out = near_duplicates.sketch(texts_of(rows["text"], held), split[held], threshold)
-    trained = np.flatnonzero(split == TRAIN)
-    found = near_duplicates.nearest(texts_of(rows["text"], trained), held_out)
-    close = np.flatnonzero(found.others >= 0)
-    others = found.others[close]
-    leaks = [
-        Leak(int(order), int(other), int(group), float(similarity))
-        for order, other, group, similarity in zip(
-            orders[trained[close]], orders[held[others]], held_out.groups[others], found.similarities[close],
-            strict=True,
-        )
-    ]  # fmt: skip
-    without = split.copy()
-    without[trained[close]] = DROPPED
+    without, leaks = drop(split, resembling(rows, np.flatnonzero(split == TRAIN), held_out), orders[held])
     return without, tuple(sorted(leaks, key=lambda leak: leak.order))
+
+
+def resembling(rows: pa.Table, places: np.ndarray, held_out: near_duplicates.HeldOut) -> pa.Table:
+    """Those of the rows at these places that resemble held-out text number `other`, and where each is (`row`)."""
+    nearest = near_duplicates.nearest(texts_of(rows["text"], places), held_out)
+    close = np.flatnonzero(nearest.others >= 0)
+    others = nearest.others[close]
+    columns = {
+        "row": places[close],
+        "order": rows["order"].to_numpy()[places[close]],
+        "other": others,
+        "group": held_out.groups[others],
+        "similarity": nearest.similarities[close],
+    }
+    return pa.table(columns)
+
+
+def drop(split: np.ndarray, leaks: pa.Table, orders: np.ndarray) -> tuple[np.ndarray, list[Leak]]:
+    """The split without these rows (see `resembling`); `orders` are those of the held-out texts."""
+    without = split.copy()
+    without[leaks["row"].to_numpy()] = DROPPED
+    return without, [
+        Leak(row["order"], int(orders[row["other"]]), row["group"], row["similarity"]) for row in leaks.to_pylist()
+    ]
 
 
 def count(leaks: Iterable[Leak]) -> dict[str, int]:

@@ -1,11 +1,9 @@
 """Near-duplicates: which texts are nearly one of the held-out ones. Hashes are kept, never texts.
 
 Two texts are as alike as the share of their shingles (five letters in a row, without case and punctuation; a Chinese
-sign counts as three letters, so that a shingle holds two or three of them) that both have: Jaccard's index. MinHash
-signatures (Broder 1997; by `rensa`) find candidates in bands (Indyk and Motwani 1998); each is then checked on the
-smallest hashes of its shingles, which are all of them for texts of up to about 130 letters, so that short texts are
-compared exactly. What is said of a text depends on it and the held-out ones alone, never on what else is asked beside
-it: rows can be asked in any blocks, anywhere.
+sign counts as three letters) that both have: Jaccard's index. MinHash signatures (Broder 1997; by `rensa`) find
+candidates in bands (Indyk and Motwani 1998); each is then checked on the smallest hashes of its shingles, all of them
+for texts of up to about 130 letters. Rows can be asked in any blocks, anywhere: each is judged by itself.
 """
 
 from __future__ import annotations
@@ -53,19 +51,31 @@ _ASCII_WORDS = bytes(ord(chr(n).lower()) if n < 128 and _WORDS.match(chr(n)) els
 class HeldOut:
     """Sketches of the held-out texts, arrays throughout: text i has `kept[offsets[i]:offsets[i + 1]]`, ascending.
 
-    `bands` (ascending) holds the buckets of all texts, `owners` whose each is. `groups` says what each text belongs to.
+    `bands` (ascending) holds the buckets of all texts, `owners` whose each is. `groups` says what each text belongs to,
+    `whole` whether its `kept` are all of its hashes.
     """
 
     threshold: float
-    groups: np.ndarray  # int8, one per text
-    bands: np.ndarray  # uint64
-    owners: np.ndarray  # int32
-    kept: np.ndarray  # uint32
-    offsets: np.ndarray  # int64, one more than texts
-    whole: np.ndarray  # bool, one per text: whether `kept` are all of its hashes
+    groups: np.ndarray
+    bands: np.ndarray
+    owners: np.ndarray
+    kept: np.ndarray
+    offsets: np.ndarray
+    whole: np.ndarray
 
     def __len__(self) -> int:
         return len(self.groups)
+
+
+#: The arrays of a `HeldOut`, in its order.
+_ARRAYS = {
+    "groups": np.int8,
+    "bands": np.uint64,
+    "owners": np.int32,
+    "kept": np.uint32,
+    "offsets": np.int64,
+    "whole": np.bool_,
+}
 
 
 @dataclass(frozen=True)
@@ -77,24 +87,16 @@ class Nearest:
 
 
 def sketch(texts: Iterable[str], groups: np.ndarray, threshold: float) -> HeldOut:
-    """Sketches of texts that nothing else may resemble by `threshold` or more.
-
-    Their order decides between equals: give them in a fixed one. `groups` (int8) has an entry for each.
-    """
-    parts = [(_buckets(hashes, starts, threshold), _keep(hashes, starts)) for hashes, starts in _hashed(texts)]
-    buckets = np.concatenate([part[0] for part in parts]) if parts else np.empty((0, 1), np.uint64)
-    owners = np.repeat(np.arange(len(buckets), dtype=np.int32), buckets.shape[1])
-    order = np.argsort(buckets, axis=None, kind="stable")
-    sizes = np.concatenate([np.diff(part[1][1]) for part in parts]) if parts else np.empty(0, np.int64)
-    return HeldOut(
-        threshold,
-        np.asarray(groups, dtype=np.int8),
-        buckets.ravel()[order],
-        owners[order],
-        np.concatenate([part[1][0] for part in parts]) if parts else np.empty(0, np.uint32),
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        np.concatenate([part[1][2] for part in parts]) if parts else np.empty(0, bool),
-    )
+    """Sketches of texts that nothing may resemble by `threshold` or more; the first of several equals is named."""
+    parts = [HeldOut(threshold, *(np.zeros(1 if name == "offsets" else 0, kind) for name, kind in _ARRAYS.items()))]
+    groups = np.asarray(groups, dtype=np.int8)
+    for hashes, starts in _hashed(texts):
+        buckets = _buckets(hashes, starts, threshold)
+        owners = np.repeat(np.arange(len(buckets), dtype=np.int32), buckets.shape[1])
+        order = np.argsort(buckets, axis=None, kind="stable")
+        group, groups = np.split(groups, [len(buckets)])
+        parts.append(HeldOut(threshold, group, buckets.ravel()[order], owners[order], *_keep(hashes, starts)))
+    return join(parts, threshold)
 
 
 def join(parts: Sequence[HeldOut], threshold: float) -> HeldOut:
@@ -132,29 +134,17 @@ def load(folder: Path, threshold: float) -> HeldOut:
     return HeldOut(threshold, *arrays)
 
 
-_ARRAYS = ("groups", "bands", "owners", "kept", "offsets", "whole")
-
-
 def nearest(texts: Iterable[str], held_out: HeldOut) -> Nearest:
     """Which of the held-out texts each of these resembles most, by its threshold or more."""
-    found = [_nearest(hashes, starts, held_out) for hashes, starts in _hashed(texts)]
-    if not found:
-        return Nearest(np.empty(0, np.int64), np.empty(0))
-    return Nearest(np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found]))
-
-
-def similarity(one: str, other: str) -> float:
-    """How alike two texts are, exactly: the share of their shingles that both have."""
-    sets = [set(hashes.tolist()) for text in (one, other) for hashes, _ in _hashed([text])]
-    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+    batches = [_nearest(hashes, starts, held_out) for hashes, starts in _hashed(texts)]
+    others, similarities = zip((np.empty(0, np.int64), np.empty(0)), *batches, strict=True)
+    return Nearest(np.concatenate(others), np.concatenate(similarities))
 
 
 def rows_a_band(threshold: float) -> int:
     """Signature values of one band: as many as let pairs at the threshold share a band with probability RECALL."""
-    for rows in range(PERMUTATIONS, 1, -1):
-        if 1 - (1 - threshold**rows) ** (PERMUTATIONS // rows) >= RECALL:
-            return rows
-    return 1
+    known = (r for r in range(PERMUTATIONS, 1, -1) if 1 - (1 - threshold**r) ** (PERMUTATIONS // r) >= RECALL)
+    return next(known, 1)
 
 
 # ---- texts as hashes of shingles
@@ -163,12 +153,12 @@ def rows_a_band(threshold: float) -> int:
 def _letters(text: str) -> str:
     begun = text[:MOST_LETTERS]
     if begun.isascii():  # as below, several times as fast
-        found = b" ".join(begun.encode().translate(_ASCII_WORDS).split()).decode() or begun
+        letters = b" ".join(begun.encode().translate(_ASCII_WORDS).split()).decode() or begun
     else:
-        found = " ".join(_WORDS.findall(begun.casefold())) or begun
+        letters = " ".join(_WORDS.findall(begun.casefold())) or begun
         for sign, repeated in _SIGNS:
-            found = sign.sub(repeated, found)
-    return f"{_EDGE}{found}{_EDGE}" if found else _EDGE + "\0"
+            letters = sign.sub(repeated, letters)
+    return f"{_EDGE}{letters}{_EDGE}" if letters else _EDGE + "\0"
 
 
 def _hashed(texts: Iterable[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -208,10 +198,10 @@ def _buckets(hashes: np.ndarray, starts: np.ndarray, threshold: float) -> np.nda
     bands = PERMUTATIONS // rows
     values = np.array(matrix.to_rows(), dtype=np.uint64).reshape(-1, PERMUTATIONS)
     signatures = values[:, : bands * rows].reshape(-1, bands, rows)
-    found = np.broadcast_to(mix(np.arange(bands, dtype=np.uint64), rows), signatures.shape[:2])
+    buckets = np.broadcast_to(mix(np.arange(bands, dtype=np.uint64), rows), signatures.shape[:2])
     for row in range(rows):
-        found = mix(found ^ signatures[:, :, row], 1)
-    return found
+        buckets = mix(buckets ^ signatures[:, :, row], 1)
+    return buckets
 
 
 def _nearest(hashes: np.ndarray, starts: np.ndarray, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray]:
@@ -229,12 +219,13 @@ def _nearest(hashes: np.ndarray, starts: np.ndarray, held_out: HeldOut) -> tuple
     if not len(pairs):
         return others, similarities
     asking = _distinct(pairs // len(held_out))
-    asked = _keep(*_chosen(hashes, starts, asking))
+    chosen = np.concatenate([hashes[starts[text] : starts[text + 1]] for text in asking])
+    asked = _keep(chosen, np.cumsum([0, *(starts[asking + 1] - starts[asking])]))
     for some in np.array_split(pairs, -(-len(pairs) // _BATCH_PAIRS)):
         askers, owners = np.divmod(some, len(held_out))
         places = np.searchsorted(asking, askers)
-        found = _alike(asked, places, (held_out.kept, held_out.offsets, held_out.whole), owners)
-        for asker, owner, alike in zip(askers, owners, found, strict=True):
+        shares = _alike(asked, places, (held_out.kept, held_out.offsets, held_out.whole), owners)
+        for asker, owner, alike in zip(askers, owners, shares, strict=True):
             if alike >= held_out.threshold and alike > similarities[asker]:
                 others[asker], similarities[asker] = owner, alike
     return others, similarities
@@ -253,12 +244,6 @@ def _keep(hashes: np.ndarray, starts: np.ndarray) -> Sketch:
     rank = np.arange(len(distinct)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     kept = (distinct[rank < KEPT] & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     return kept, np.concatenate([[0], np.cumsum(np.minimum(sizes, KEPT))]), sizes <= KEPT
-
-
-def _chosen(hashes: np.ndarray, starts: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The hashes of some of the texts, and where each begins."""
-    starts_of = np.cumsum([0, *(starts[texts + 1] - starts[texts])])
-    return np.concatenate([hashes[starts[text] : starts[text + 1]] for text in texts]), starts_of
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:

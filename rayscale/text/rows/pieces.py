@@ -1,12 +1,11 @@
 """Files → pieces on disk: each piece is read, checked and cut into buckets by key, wherever there is room and once.
 
-    <cache>/prepared/<clean>-pieces/000012.json           what was found in piece 12; written last, so it is done
+    <cache>/prepared/<clean>-pieces/000012.json           the summary of piece 12; written last, so it is done
                                     000012-0003.arrow     its fourth run of rows: batch b holds bucket b
                                     000012.bad.txt        its rows that were skipped
 
-A piece is BLOCK_BYTES of a plain JSONL file, which is cut at line ends; any other file is one piece of many runs. A run
-holds RUN_BYTES of rows, so memory does not grow with the text. A stopped preparation goes on with the pieces that are
-left.
+A piece is BLOCK_BYTES of a plain JSONL file, which is cut at line ends; any other file is one piece of many runs of
+RUN_BYTES. A stopped preparation continues with the pieces that are left.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from rayscale.study.encoding_names import is_wide
+from rayscale.study.study import Task
 from rayscale.system.disk import PRIVATE, write_file
 from rayscale.text.rows import clean
 from rayscale.text.rows.assembly import labels_of, line_of, lines_of_problems, refuses, sift, spellings_of
@@ -31,9 +31,6 @@ from rayscale.text.rows.clean import BUILT_IN, SourceFile
 from rayscale.text.shards import read_batch
 from rayscale.text.sources import digests
 from rayscale.text.sources.opening import is_packed, unpacked_size
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Task
 
 #: Bytes of rows that are held in memory at once, and about those of a bucket.
 RUN_BYTES = 1 << 25
@@ -53,7 +50,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Reading:
+class PieceReader:
     """How pieces are read: the same for all of them. `bits` of the key name a row's bucket."""
 
     folder: str
@@ -63,12 +60,11 @@ class Reading:
     bits: int
 
     def __call__(self, piece: Piece) -> Iterator[pa.Table]:
-        """Read one piece; a table of one row says what was found."""
-        found = spill(piece, self)
-        yield pa.table({"piece": [piece.number], "found": [json.dumps(found)]})
+        """Read one piece; a table of one row holds its summary."""
+        yield pa.table({"piece": [piece.number], "summary": [json.dumps(spill(piece, self))]})
 
-    def done(self, piece: Piece) -> dict[str, Any] | None:
-        """What was found in a piece, if it was read."""
+    def summary(self, piece: Piece) -> dict[str, Any] | None:
+        """What was in a piece, if it was read."""
         path = Path(self.folder, f"{piece.number:06d}.json")
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
@@ -81,12 +77,8 @@ def cut(sources: Sequence[SourceFile]) -> list[Piece]:
 
 def _spans(source: SourceFile) -> list[tuple[int, int, int] | None]:
     size = digests.BLOCK_BYTES
-    if (
-        source.format != "jsonl"
-        or is_wide(source.encoding)
-        or Path(source.path).stat().st_size <= size
-        or is_packed(source.path)
-    ):
+    lines = source.format == "jsonl" and not is_wide(source.encoding)
+    if not lines or Path(source.path).stat().st_size <= size or is_packed(source.path):
         return [None]
     spans, line = list[tuple[int, int, int] | None](), 1
     for number, ends in enumerate(digests.look(source.path).line_ends):
@@ -101,50 +93,57 @@ def bits_for(sources: Sequence[SourceFile]) -> int:
     return min(MAX_BITS, max(0, (size // RUN_BYTES).bit_length()))
 
 
-def spill(piece: Piece, reading: Reading) -> dict[str, Any]:
-    """Read a piece and leave its rows on disk, by bucket; returns what was found, which lies beside them."""
-    folder, name = Path(reading.folder), f"{piece.number:06d}"
-    found: dict[str, Any] = {"rows": 0, "empty": 0, "bad_rows": 0, "bytes": 0, "runs": 0, "problem": None}
-    bad_lines, spellings = 0, Counter[tuple[str, str]]()
-    labels: dict[str, None] = {}
-    waiting: list[pa.Table] = []
-    bad: list[str] = []
-    for table in clean.read_clean(piece.source, reading.task, reading.on_bad_row, reading.most, piece.span):
-        found["rows"] += len(table)
-        found["bytes"] += table.nbytes
-        filled, problems, empty = sift(table)
-        for problem in problems:
-            if found["problem"] is None and refuses(problem, reading.on_bad_row):
-                found["problem"] = problem
-        bad += map(line_of, problems)
-        bad_lines += lines_of_problems(problems)
-        spellings.update(spellings_of(filled))
-        found["empty"] += empty
-        labels.update(dict.fromkeys(labels_of(filled)))
-        waiting.append(filled.select(_COLUMNS))
-        if sum(each.nbytes for each in waiting) >= RUN_BYTES:
-            _write_run(folder / f"{name}-{found['runs']:04d}.arrow", waiting, reading.bits)
-            found["runs"] += 1
+def spill(piece: Piece, reader: PieceReader) -> dict[str, Any]:
+    """Read a piece and leave its rows on disk, by bucket; returns its summary, which lies beside them."""
+    folder, name = Path(reader.folder), f"{piece.number:06d}"
+    rows = empty = bad_row_lines = size = runs = 0
+    first_refused: dict[str, Any] | None = None
+    labels, spellings = set[str](), Counter[tuple[str, str]]()
+    bad, waiting = list[str](), list[pa.Table]()
+    tables = clean.read_clean(piece.source, reader.task, reader.on_bad_row, reader.most, piece.span)
+    for table in itertools.chain(tables, [None]):
+        if table is not None:
+            filled, problems, without_text = sift(table)
+            rows += len(table)
+            size += table.nbytes
+            empty += without_text
+            bad += map(line_of, problems)
+            bad_row_lines += lines_of_problems(problems)
+            refused = (problem for problem in problems if refuses(problem, reader.on_bad_row))
+            first_refused = first_refused or next(refused, None)
+            labels.update(labels_of(filled))
+            spellings.update(spellings_of(filled))
+            waiting.append(filled.select(_COLUMNS))
+        if waiting and (table is None or sum(run.nbytes for run in waiting) >= RUN_BYTES):
+            _write_run(folder / f"{name}-{runs:04d}.arrow", waiting, reader.bits)
+            runs += 1
             waiting = []
-    if waiting:
-        _write_run(folder / f"{name}-{found['runs']:04d}.arrow", waiting, reading.bits)
-        found["runs"] += 1
     if bad:
         write_file(folder / f"{name}.bad.txt", "".join(f"{line}\n" for line in bad).encode(), PRIVATE)
-    told = [[*pair, number] for pair, number in sorted(spellings.items())]
-    found |= {"bad_rows": len(bad), "bad_row_lines": bad_lines, "labels": sorted(labels), "spellings": told}
-    write_file(folder / f"{name}.json", json.dumps(found).encode(), PRIVATE)
-    return found
+    summary = {
+        "rows": rows,
+        "empty": empty,
+        "bad_rows": len(bad),
+        "bad_row_lines": bad_row_lines,
+        "bytes": size,
+        "runs": runs,
+        "problem": first_refused,
+        "labels": sorted(labels),
+        "spellings": [[*pair, number] for pair, number in sorted(spellings.items())],
+    }
+    write_file(folder / f"{name}.json", json.dumps(summary).encode(), PRIVATE)
+    return summary
 
 
 def _write_run(path: Path, tables: Sequence[pa.Table], bits: int) -> None:
     rows, sink = pa.concat_tables(tables), io.BytesIO()
     buckets = _buckets(rows["key"].to_numpy(), bits)
     rows = rows.take(pa.array(np.argsort(buckets, kind="stable"))).combine_chunks()
+    nothing = pa.RecordBatch.from_pylist([], schema=rows.schema)
     ends = np.searchsorted(np.sort(buckets), np.arange(2**bits + 1))
     with pa.ipc.new_file(sink, rows.schema) as writer:
         for first, stop in itertools.pairwise(ends):
-            (batch,) = rows.slice(first, stop - first).to_batches() or [_nothing(rows.schema)]
+            (batch,) = rows.slice(first, stop - first).to_batches() or [nothing]
             writer.write_batch(batch)
     write_file(path, sink.getbuffer(), PRIVATE)
 
@@ -153,14 +152,10 @@ def _buckets(keys: np.ndarray, bits: int) -> np.ndarray:
     return keys >> np.uint64(64 - bits) if bits else np.zeros(len(keys), dtype=np.uint64)
 
 
-def _nothing(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.record_batch([pa.array([], kind) for kind in schema.types], schema=schema)
-
-
-def runs_of(reading: Reading, found: Sequence[dict[str, Any]]) -> list[Path]:
-    """The files of all runs, in the order of their rows; `found` are what all pieces held."""
-    folder = Path(reading.folder)
-    return [folder / f"{piece:06d}-{run:04d}.arrow" for piece, each in enumerate(found) for run in range(each["runs"])]
+def runs_of(reader: PieceReader, summaries: Sequence[dict[str, Any]]) -> list[Path]:
+    """The files of all runs, in the order of their rows."""
+    runs = [(piece, run) for piece, summary in enumerate(summaries) for run in range(summary["runs"])]
+    return [Path(reader.folder, f"{piece:06d}-{run:04d}.arrow") for piece, run in runs]
 
 
 def read_bucket(runs: Sequence[Path], bucket: int) -> pa.Table:
@@ -168,9 +163,6 @@ def read_bucket(runs: Sequence[Path], bucket: int) -> pa.Table:
     return pa.concat_tables([read_batch(path, bucket) for path in runs])
 
 
-def bad_lines(reading: Reading, pieces: Sequence[Piece]) -> Iterator[bytes]:
+def bad_lines(reader: PieceReader) -> Iterator[bytes]:
     """The lists of skipped rows, of every piece that has one."""
-    for piece in pieces:
-        path = Path(reading.folder, f"{piece.number:06d}.bad.txt")
-        if path.exists():
-            yield path.read_bytes()
+    return (path.read_bytes() for path in sorted(Path(reader.folder).glob("*.bad.txt")))

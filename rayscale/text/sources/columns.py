@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,9 @@ class SampleTable:
 
     def text(self) -> str:
         """The column of the text: by its name, else the one with the longest strings."""
-        lengths = {
-            name: sum(len(value) for value in values if isinstance(value, str)) for name, values in self.columns.items()
-        }
-        return _named(TEXTS, [name for name in lengths if lengths[name]]) or max(
-            lengths, key=lambda name: lengths[name]
-        )
+        lengths = {name: sum(len(v) for v in values if isinstance(v, str)) for name, values in self.columns.items()}
+        filled = [name for name, length in lengths.items() if length]
+        return _named(TEXTS, filled) or max(lengths, key=lambda name: lengths[name])
 
     def named(self, key: str) -> str | None:
         """The column that is called as those of a task's key are; None if there is none."""
@@ -67,18 +64,20 @@ class SampleTable:
 
     def pair(self) -> tuple[str, str] | None:
         """The columns of two texts that belong together, by their names; None if there are none."""
-        found = ((_named((a,), list(self.columns)), _named((b,), list(self.columns))) for a, b in PAIRS)
-        return next(((a, b) for a, b in found if a and b), None) or self._numbered()
+        return next(self._known(PAIRS), None) or self._numbered()
+
+    def _known(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Those of the pairs of names that are columns, as they are written."""
+        written = {name.strip().casefold(): name for name in self.columns}
+        return ((written[one], written[other]) for one, other in pairs if one in written and other in written)
 
     def _numbered(self) -> tuple[str, str] | None:
         """Two columns of text whose names differ in a number at their end alone, where no column is called text."""
         if _named(TEXTS, list(self.columns)):
             return None
-        ends = [(f"{name[:-1]}{first}", f"{name[:-1]}{second}") for name in self.columns for first, second in NUMBERS
-                if name[-1:].casefold() == first]  # fmt: skip
-        found = ((_named((a.casefold(),), list(self.columns)), _named((b.casefold(),), list(self.columns)))
-                 for a, b in ends)  # fmt: skip
-        return next(((a, b) for a, b in found if a and b and self._varied(a) and self._varied(b)), None)
+        stems = [name[:-1].casefold() for name in self.columns]
+        pairs = self._known((f"{stem}{first}", f"{stem}{second}") for stem in stems for first, second in NUMBERS)
+        return next(((one, other) for one, other in pairs if self._varied(one) and self._varied(other)), None)
 
     def _varied(self, name: str) -> bool:
         """Whether a column holds text: strings that are no numbers, more than a few of them different."""
@@ -88,11 +87,11 @@ class SampleTable:
     def label(self, text: str) -> str | None:
         """The column of the classes: by its name, else the one with the fewest values that are no fractions.
 
-        It has two values at least, and no more than half as many as rows; None if there is no such column.
+        None where none has two values or more, but at most half as many as rows.
         """
-        values = {name: {str(value) for value in found} for name, found in self.columns.items() if name != text}
+        values = {name: {str(value) for value in kinds} for name, kinds in self.columns.items() if name != text}
         rows = max(map(len, self.columns.values()), default=0)
-        fitting = {name: len(found) for name, found in values.items() if 2 <= len(found) <= max(2, rows / 2)}
+        fitting = {name: len(kinds) for name, kinds in values.items() if 2 <= len(kinds) <= max(2, rows / 2)}
         whole = {name: size for name, size in fitting.items() if not any(map(_is_fraction, values[name]))}
         return _named(LABELS, list(fitting)) or min(whole, key=lambda name: whole[name], default=None)
 
@@ -100,8 +99,7 @@ class SampleTable:
 def read_table(path: Path, encoding: str = UTF_8) -> SampleTable | None:
     """The first rows of a csv, tsv, jsonl or parquet file; None for any other ending.
 
-    Raises DataError: a file that is empty, holds a header only, is of another format than its ending says, or is in
-    another encoding.
+    Raises DataError: a file without rows, of another format than its ending says, or in another encoding.
     """
     kind = ending(path)
     if kind not in TABLES:
@@ -145,10 +143,9 @@ def _delimited(path: Path, kind: str, encoding: str) -> SampleTable:
 
 
 def is_header(first: list[str], rest: list[list[str]]) -> bool:
-    """Whether a table's first row names its columns.
+    """Whether a table's first row names its columns: no cell is empty, a number, long, there twice, or a value below.
 
-    It does not if a cell is empty, a number, stands twice, or is longer than 60 characters, or if a value comes again
-    further down in its column. The numbers 0, 1, 2, ... are names: that is how pandas calls columns without any.
+    The numbers 0, 1, 2, ... are names: that is how pandas calls columns without any.
     """
     cells = [cell.strip() for cell in first]
     if cells == [str(number) for number in range(len(cells))]:
@@ -181,8 +178,8 @@ def _objects(path: Path, kind: str, encoding: str) -> SampleTable:
 
 
 def _named(known: tuple[str, ...], names: list[str]) -> str | None:
-    found = {name.strip().casefold(): name for name in names}
-    return next((found[name] for name in known if name in found), None)
+    originals = {name.strip().casefold(): name for name in names}
+    return next((originals[name] for name in known if name in originals), None)
 
 
 def _is_number(text: str) -> bool:

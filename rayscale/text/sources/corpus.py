@@ -66,45 +66,39 @@ def fingerprint() -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
-def ensure_corpus(each: Callable[[Callable[[str], list[str]], list[str]], Iterable[list[str]]] = map) -> Path:
+def ensure_corpus(apply: Callable[[Callable[[str], list[str]], list[str]], Iterable[list[str]]] = map) -> Path:
     """The cached corpus, made first if need be: one JSON array [text, package] a line.
 
-    `each` applies a function to every package as `map` does; Ray Data passes its own, which does so in parallel.
-    Raises DataError when fewer than two of the packages are installed.
+    `apply` applies a function to every package as `map` does. Raises DataError for fewer than two packages.
     """
     path = cache_root() / "corpus" / f"{fingerprint()}.jsonl"
     if path.exists():
         return path
     installed = sorted(_versions())
     if len(installed) < 2:
-        raise DataError(
-            f"the built-in corpus needs two of {', '.join(PACKAGES)}, and only {installed} are installed",
-            code="no_corpus",
-            where="builtin",
-        )
-    seen: set[str] = set()
-    lines = []
-    for package, paragraphs in zip(installed, each(harvest, installed), strict=True):
+        text = f"the built-in corpus needs two of {', '.join(PACKAGES)}, and only {installed} are installed"
+        raise DataError(text, code="no_corpus", where="builtin")
+    packages: dict[str, str] = {}
+    for package, paragraphs in zip(installed, apply(harvest, installed), strict=True):
         for paragraph in paragraphs:
-            if paragraph not in seen:
-                seen.add(paragraph)
-                lines.append(json.dumps([paragraph, package]) + "\n")
+            packages.setdefault(paragraph, package)
+    lines = (json.dumps([paragraph, package]) + "\n" for paragraph, package in packages.items())
     write_file(path, "".join(lines).encode(), PRIVATE)
     return path
 
 
 def harvest(package: str) -> list[str]:
     """The paragraphs of one installed package, each once, in the order of the rule."""
-    found: dict[str, None] = {}
+    paragraphs: dict[str, None] = {}
     with _no_collection():
         for file in _files(package):
             source = file.read_bytes()
             documented = sum(len(text) for text in _DOCUMENTATION.findall(source))
             if documented * 10 >= len(source) * 3 > 0:
-                found.update(dict.fromkeys(paragraphs_of(source)))
-            if len(found) >= PARAGRAPHS_PER_PACKAGE:
+                paragraphs.update(dict.fromkeys(paragraphs_of(source)))
+            if len(paragraphs) >= PARAGRAPHS_PER_PACKAGE:
                 break
-    return list(found)[:PARAGRAPHS_PER_PACKAGE]
+    return list(paragraphs)[:PARAGRAPHS_PER_PACKAGE]
 
 
 @contextmanager
@@ -180,11 +174,11 @@ def _files(package: str) -> list[Path]:
     root = _root(package)
     if root is None:
         return []
-    found = []
+    paths = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not _LEFT_OUT.fullmatch(name)]
-        found += [Path(folder, name) for name in files if name.endswith(".py")]
-    return sorted(found, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
+        paths += [Path(folder, name) for name in files if name.endswith(".py")]
+    return sorted(paths, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
 
 
 def _root(package: str) -> Path | None:

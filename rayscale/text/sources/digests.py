@@ -1,7 +1,7 @@
 """What a file holds: its digest and how its lines are spread, read once and remembered for as long as the file stands.
 
-A file is known again by device, number, size and both of its times; the last change of a file (ctime) is set by the
-system alone. One that changed within the last seconds is not remembered: a later change may bear the same time.
+A file is known by device, number, size and both times. One that changed within the last seconds is not remembered: a
+later change may bear the same time.
 """
 
 from __future__ import annotations
@@ -47,22 +47,21 @@ def look(path: str, encoding: str = UTF_8) -> Content:
         noted = cache_root() / "contents" / f"{mark}.json"
         if known := _recall(noted, stamp):
             return known
-        found = _read(path)
+        content = _read(path)
         if encoding != UTF_8:
-            found = replace(found, digest=_digest_of_text(path, encoding))
+            content = replace(content, digest=_digest_of_text(path, encoding))
         settled = time.time() - max(stamp[3:]) / 1e9 > SETTLED_SECONDS
         if settled and stamp[2] >= REMEMBERED_BYTES and _stamp(path) == stamp:
-            _note(noted, stamp, found)
+            _note(noted, stamp, content)
     except OSError as error:
-        raise DataError(
-            f"cannot be read ({error.strerror}); check its rights", code="unreadable_file", where=path
-        ) from error
-    return found
+        text = f"cannot be read ({error.strerror}); check its rights"
+        raise DataError(text, code="unreadable_file", where=path) from error
+    return content
 
 
 def _stamp(path: str) -> list[int]:
-    found = os.stat(path)
-    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    status = os.stat(path)
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _read(path: str) -> Content:
@@ -91,16 +90,16 @@ def _digest_of_text(path: str, encoding: str) -> str:
 def _recall(noted: Path, stamp: list[int]) -> Content | None:
     try:
         with open(noted, encoding="utf-8") as file:
-            found = json.load(file)
-        same = found["stamp"] == stamp and found["block_bytes"] == BLOCK_BYTES
-        return Content(found["digest"], tuple(found["line_ends"])) if same else None
+            note = json.load(file)
+        same = note["stamp"] == stamp and note["block_bytes"] == BLOCK_BYTES
+        return Content(note["digest"], tuple(note["line_ends"])) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _note(noted: Path, stamp: list[int], found: Content) -> None:
-    content = {"stamp": stamp, "block_bytes": BLOCK_BYTES, "digest": found.digest, "line_ends": found.line_ends}
+def _note(noted: Path, stamp: list[int], content: Content) -> None:
+    note = {"stamp": stamp, "block_bytes": BLOCK_BYTES, "digest": content.digest, "line_ends": content.line_ends}
     try:
-        write_file(noted, json.dumps(content).encode(), PRIVATE)
+        write_file(noted, json.dumps(note).encode(), PRIVATE)
     except OSError:
         pass  # a cache that is full or read-only: the next call reads the file again

@@ -1,9 +1,8 @@
 """Which encoding a file's bytes likely are in: a proposal by name, which the user writes down; nothing is read by it.
 
-A candidate must decode the bytes. Its score is the share of the decoded characters beyond ASCII that running text of
-its languages consists of, plus the share of the commonest of these; 0 to 2. No table of frequencies comes from outside:
-the standards themselves put common characters of Chinese and Japanese first (level 1). On short files this is right
-more often than charset-normalizer (docs/LOG.md).
+A candidate's score (0 to 2): the share of the decoded characters beyond ASCII that running text of its languages
+consists of, plus the share of the commonest of these. No table of frequencies comes from outside: the standards put
+common characters first. On short files this is right more often than charset-normalizer (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -68,12 +67,12 @@ class Guess:
     languages: str
 
 
-def _within(*ranges: tuple[int, int], also: str = "") -> Callable[[str], Iterable[bool]]:
-    return lambda text: [
-        character in also or any(low <= ord(character) <= high for low, high in ranges)
-        for character in text
-        if not character.isascii()
-    ]
+def _beyond_ascii(text: str) -> list[str]:
+    return [c for c in text if not c.isascii()]
+
+
+def _within(low: str, high: str, also: str = "") -> Callable[[str], Iterable[bool]]:
+    return lambda text: [c in also or low <= c <= high for c in _beyond_ascii(text)]
 
 
 @cache
@@ -85,12 +84,12 @@ def _level(codec: str, low: int, high: int) -> frozenset[str]:
 
 def _of(codec: str, low: int, high: int, also: str = "") -> Callable[[str], Iterable[bool]]:
     known = also + _PUNCTUATION
-    return lambda text: [c in _level(codec, low, high) or c in known for c in text if not c.isascii()]
+    return lambda text: [c in _level(codec, low, high) or c in known for c in _beyond_ascii(text)]
 
 
 def _japanese(text: str) -> Iterable[bool]:
     kana = [c for c in text if "ぁ" <= c <= "ー"]
-    beyond = [c for c in text if not c.isascii()]
+    beyond = _beyond_ascii(text)
     if len(kana) < 0.05 * len(beyond):  # no sentence is without them
         return [False] * len(beyond)
     return [
@@ -106,19 +105,19 @@ def _words(letters: Callable[[str], bool], *, latin: bool = False) -> Callable[[
     beyond ASCII, of others all."""
 
     def plain(text: str) -> list[bool]:
-        found = [c in _WESTERN for c in text if not c.isascii() and not c.isalpha()]
+        plain_ones = [c in _WESTERN for c in text if not c.isascii() and not c.isalpha()]
         for word in _WORD.findall(text):
-            beyond = [c for c in word if not c.isascii()]
+            beyond = _beyond_ascii(word)
             cased = word[1:] == word[1:].lower() or word == word.upper()
             fits = len(beyond) <= max(1, len(word) / 2) if latin else len(beyond) == len(word)
-            found += [cased and fits and letters(c) for c in beyond]
-        return found
+            plain_ones += [cased and fits and letters(c) for c in beyond]
+        return plain_ones
 
     return plain
 
 
-def _between(low: str, high: str) -> Callable[[str], bool]:
-    return lambda character: low <= character <= high
+def _alphabet(low: str, high: str) -> Callable[[str], Iterable[bool]]:
+    return _words(lambda character: low <= character <= high)
 
 
 _CANDIDATES = (
@@ -126,34 +125,31 @@ _CANDIDATES = (
     _Candidate(("big5", "big5hkscs"), _of("big5", 0xA4, 0xC6), _HANZI + _PUNCTUATION, "Chinese, traditional"),
     _Candidate(("shift_jis", "cp932"), _japanese, _KANA, "Japanese"),
     _Candidate(("euc_jp",), _japanese, _KANA, "Japanese"),
-    _Candidate(("euc_kr", "cp949"), _within((0xAC00, 0xD7A3), also=_PUNCTUATION), _SYLLABLES, "Korean"),
+    _Candidate(("euc_kr", "cp949"), _within("\uac00", "\ud7a3", _PUNCTUATION), _SYLLABLES, "Korean"),
     _Candidate(("windows-1252",), _words(lambda c: c.lower() in _WESTERN, latin=True), _WESTERN,
                "western European languages"),
     _Candidate(("windows-1250",), _words(lambda c: c.lower() in _CENTRAL + "áéíóúýäöüâîôëçß", latin=True), _CENTRAL,
                "central European languages"),
-    _Candidate(("windows-1251",), _words(_between("Ѐ", "ӿ")), _CYRILLIC, "Cyrillic"),
-    _Candidate(("koi8-r",), _words(_between("Ѐ", "ӿ")), _CYRILLIC, "Russian"),
-    _Candidate(("windows-1253",), _words(_between("Ͱ", "Ͽ")), _GREEK, "Greek"),
-    _Candidate(("windows-1255",), _words(_between("֐", "׿")), _HEBREW, "Hebrew"),
-    _Candidate(("windows-1256",), _words(_between("؀", "ۿ")), _ARABIC, "Arabic"),
-    _Candidate(("cp874",), _within((0x0E00, 0x0E7F)), _THAI, "Thai"),
+    _Candidate(("windows-1251",), _alphabet("Ѐ", "ӿ"), _CYRILLIC, "Cyrillic"),
+    _Candidate(("koi8-r",), _alphabet("Ѐ", "ӿ"), _CYRILLIC, "Russian"),
+    _Candidate(("windows-1253",), _alphabet("Ͱ", "Ͽ"), _GREEK, "Greek"),
+    _Candidate(("windows-1255",), _alphabet("֐", "׿"), _HEBREW, "Hebrew"),
+    _Candidate(("windows-1256",), _alphabet("؀", "ۿ"), _ARABIC, "Arabic"),
+    _Candidate(("cp874",), _within("\u0e00", "\u0e7f"), _THAI, "Thai"),
 )  # fmt: skip
 
 
 def guess(content: bytes) -> list[Guess]:
-    """Encodings that the bytes may be in, likeliest first; none where they are UTF-8 or nothing fits.
-
-    More than one is named where the first is not clearly the likeliest.
-    """
+    """Encodings that the bytes may be in: the likeliest, and the next where it is close; none for UTF-8 or no fit."""
     if wide := _wide(content):
         return [wide]
     lines = [line for line in content.splitlines(keepends=True) if not line.isascii()]
     sample = b"".join(lines)[:MOST_BYTES]
     if not sample or _broken(sample.decode("utf-8", "replace")) <= MOST_BROKEN:
         return []
-    found = sorted(filter(None, (_judged(each, sample) for each in _CANDIDATES)), key=lambda each: -each.score)
-    fitting = [each for each in found if each.score >= LEAST_SCORE]
-    return [each for each in fitting if each.score > fitting[0].score - MARGIN][:2]
+    guesses = sorted(filter(None, (_judged(guess, sample) for guess in _CANDIDATES)), key=lambda guess: -guess.score)
+    fitting = [guess for guess in guesses if guess.score >= LEAST_SCORE]
+    return [guess for guess in fitting if guess.score > fitting[0].score - MARGIN][:2]
 
 
 def _wide(content: bytes) -> Guess | None:
@@ -171,7 +167,7 @@ def _judged(candidate: _Candidate, sample: bytes) -> Guess | None:
         text = sample.decode(name, "replace")
         if name == candidate.names[-1] or "\ufffd" not in text:
             break
-    beyond = [c for c in text if not c.isascii()]
+    beyond = _beyond_ascii(text)
     if not beyond or _broken(text) > MOST_BROKEN:
         return None
     plain = list(candidate.plain(text))
@@ -182,21 +178,18 @@ def _judged(candidate: _Candidate, sample: bytes) -> Guess | None:
 
 def _broken(text: str) -> float:
     """Share of the characters beyond ASCII that could not be decoded (C1 controls stand for such, too)."""
-    beyond = [c for c in text if not c.isascii()]
+    beyond = _beyond_ascii(text)
     return sum(c == "\ufffd" or c <= "\x9f" for c in beyond) / max(1, len(beyond))
 
 
 def proposal(path: str, used: str = UTF_8, write: str = "write data: {{encoding: {}}}") -> str:
-    """The mend of bytes that are not in the encoding that a file was read in: the likely one by name.
-
-    `write` says what to do with the name.
-    """
+    """How to fix bytes that are not in the encoding a file was read in; `write` says what to do with the likely one."""
     with open_bytes(path) as file:
         content = file.read(LOOKED_AT)
-    found = [each for each in guess(content) if canonical(each.name) != used]
-    if found:
-        names = " or ".join(f"{each.name} ({each.languages})" for each in found)
-        return f"the file looks like {names}: {write.format(found[0].name)}, or save it as UTF-8"
+    guesses = [guess for guess in guess(content) if canonical(guess.name) != used]
+    if guesses:
+        names = " or ".join(f"{guess.name} ({guess.languages})" for guess in guesses)
+        return f"the file looks like {names}: {write.format(guesses[0].name)}, or save it as UTF-8"
     if _broken(content.decode(UTF_8, "replace")) > MOST_BROKEN:
         return f"{write.format('NAME')}, where NAME is the encoding that the file was saved in, or save it as UTF-8"
     if used != UTF_8:

@@ -35,9 +35,8 @@ def open_bytes(path: str) -> IO[bytes]:
         return cast("IO[bytes]", gzip.open(path))
     for kind, magic in _PACKED.items():
         if head.startswith(magic):
-            raise DataError(
-                f"packed with {kind}; unpack it first, or pack it with gzip", code="wrong_format", where=path
-            )
+            text = f"packed with {kind}; unpack it first, or pack it with gzip"
+            raise DataError(text, code="wrong_format", where=path)
     return open(path, "rb")
 
 
@@ -60,8 +59,7 @@ def unpacked_size(path: str) -> int:
 def open_text(path: str, encoding: str = UTF_8) -> IO[str]:
     """The text of a file, unpacked on the way if it is gzip.
 
-    Bytes that are not in this encoding become lone surrogates, which `checked_text` reports with line and column:
-    decoding strictly would end the whole file at the first of them.
+    Bytes that are not in this encoding become lone surrogates, which `checked_text` reports with line and column.
     """
     file = open_bytes(path)
     with naming_damage(path):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from rayscale.errors import DataError
 from rayscale.text.sources.opening import MAX_ROW, short
-from rayscale.text.sources.readers import missing
+from rayscale.text.sources.readers import check_names
 from rayscale.text.sources.row import BadRow, Row
 
 #: Bytes of a row group, by its own account, up to which its texts are read as dictionaries.
@@ -23,7 +23,7 @@ _DAMAGE = (pa.ArrowException, OSError, MemoryError, UnicodeError, OverflowError)
 def read_parquet(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     """The rows of a parquet file, read in batches. A damaged file is a DataError.
 
-    Columns hold plain values: one of an extension type is refused unread, since some of Ray's are pickles.
+    A column of an extension type is refused unread, since some of Ray's are pickles.
     """
     row = 0
     try:
@@ -34,11 +34,8 @@ def read_parquet(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
                 row += 1
                 yield Row(row, values)
     except _DAMAGE as error:
-        raise DataError(
-            f"damaged, or no parquet file ({short(error)}); write it again from its source",
-            code="damaged_file",
-            where=f"{path}: row {row + 1}",
-        ) from error
+        text = f"damaged, or not a parquet file ({short(error)}); write it again from its source"
+        raise DataError(text, code="damaged_file", where=f"{path}: row {row + 1}") from error
 
 
 def plain_columns(path: str) -> list[str]:
@@ -50,12 +47,12 @@ def plain_columns(path: str) -> list[str]:
 
 def first_rows(path: str, columns: Sequence[str], number: int) -> list[dict[str, Any]]:
     """So many rows at most, of columns that are plain. Raises what pyarrow raises for a damaged file."""
-    found: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
     for part in _batches(path, columns, number):
-        found += part.to_pylist()[: number - len(found)]
-        if len(found) == number or part.nbytes > MAX_ROW:
+        kept += part.to_pylist()[: number - len(kept)]
+        if len(kept) == number or part.nbytes > MAX_ROW:
             break
-    return found
+    return kept
 
 
 def _batches(path: str, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
@@ -72,26 +69,22 @@ def _batches(path: str, columns: Sequence[str], rows: int) -> Iterator[pa.Record
             for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=list(columns)):
                 batch.validate(full=True)
                 for part in _parts(batch):
-                    yield pa.record_batch([_unpacked(column) for column in part.columns], part.schema.names)
+                    columns_of = [c.dictionary_decode() if hasattr(c, "dictionary_decode") else c for c in part.columns]
+                    yield pa.record_batch(columns_of, part.schema.names)
 
 
 def _rows_at_once(about: Any) -> int:
     """Rows of a row group that take some tens of megabytes unpacked, by what the file says of the whole group.
 
-    What it says of single columns is not asked: in pyarrow 26 damage there ends the process (an exception of C++ that
-    `RowGroupMetaData.column` lets through).
+    Single columns are not asked: in pyarrow 26 damage there ends the process.
     """
     most = 4096 if about.total_byte_size <= MAX_PACKED else 256  # in a large group sizes may differ much
     return max(1, min(most, MAX_ROW * about.num_rows // max(1, about.total_byte_size)))
 
 
 def _check_columns(path: str, columns: Sequence[str], schema: Any) -> None:
-    if any(column not in schema.names for column in columns):
-        raise missing(path, 1, columns, schema.names)
+    check_names(path, 1, columns, schema.names)
     for column in columns:
-        if schema.names.count(column) > 1:
-            raise DataError(f"{schema.names.count(column)} columns are called '{column}'; rename all but one",
-                            code="ambiguous_column", where=f"{path}:1: {column}")  # fmt: skip
         kind = schema.field(column).type
         if not _is_plain(kind):
             shown = getattr(kind, "extension_name", None) or short(kind)
@@ -109,10 +102,6 @@ def _is_plain(kind: Any) -> bool:
 
 def _is_text(kind: Any) -> bool:
     return any(of(kind) for of in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
-
-
-def _unpacked(column: Any) -> Any:
-    return column.dictionary_decode() if hasattr(column, "dictionary_decode") else column
 
 
 def _parts(batch: Any) -> Iterator[Any]:

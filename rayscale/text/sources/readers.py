@@ -1,8 +1,7 @@
-"""Reading text files, row by row. Every row that cannot be used is a value that names file, line, column and mend.
+"""Reading text files, row by row: a source yields the `Row`s of a file, and a `BadRow` for each that cannot be used.
 
-A source is a function `read(path, columns)` that yields a `Row` (the asked columns' values, in that order) or a
-`BadRow`, and raises DataError when the file as a whole is unusable. One of text takes `encoding`, too. Plugins register
-theirs in "rayscale.sources".
+It is a function `read(path, columns)` with the values in the order of the columns, raises DataError when the file as a
+whole is unusable, and takes `encoding`, too, if it reads text. Plugins register theirs in "rayscale.sources".
 """
 
 from __future__ import annotations
@@ -119,44 +118,34 @@ def _find_columns(
     path: str, line: int, columns: Sequence[str], first: list[str], encoding: str
 ) -> tuple[tuple[int, ...], bool]:
     """Positions of the columns, and whether the first line is a header."""
-    if all(column in first for column in columns):
-        for column in columns:
-            if first.count(column) > 1:
-                raise DataError(
-                    f"{first.count(column)} columns are called '{column}'; rename all but one",
-                    code="ambiguous_column",
-                    where=f"{path}:{line}: {column}",
-                )
-        return tuple(first.index(column) for column in columns), True
-    if all(column.isascii() and column.isdigit() for column in columns):
+    named = all(column in first for column in columns)
+    if not named and all(column.isascii() and column.isdigit() for column in columns):
         places = tuple(int(column) for column in columns)
         if max(places) >= len(first):
-            raise DataError(
-                f"column number {max(places)} asked, but the first line has {len(first)} columns, counted from 0",
-                code="missing_column",
-                where=f"{path}:{line}",
-            )
+            text = f"no column {max(places)}: the first line has {len(first)} columns, counted from 0"
+            raise DataError(text, code="missing_column", where=f"{path}:{line}")
         return places, False
-    if odd := next((name for name in first if undecoded(name)), None):
-        found = f"found {byte_in(odd)} in the first line, which is not {encoding.upper()}"
-        raise DataError(f"{found}; {proposal(path, encoding)}", code="bad_encoding", where=f"{path}:{line}")
-    numbers = ", ".join(f'{name}: "{number}"' for name, number in zip(("text", "label"), range(2), strict=True))
-    raise missing(
-        path, line, columns, first, f"; if the file has no header line, give column numbers: task: {{{numbers}}}"
-    )
+    if not named and (odd := next((name for name in first if undecoded(name)), None)):
+        text = f"found {byte_in(odd)} in the first line, which is not {encoding.upper()}; {proposal(path, encoding)}"
+        raise DataError(text, code="bad_encoding", where=f"{path}:{line}")
+    hint = '; if the file has no header line, give column numbers: task: {text: "0", label: "1"}'
+    check_names(path, line, columns, first, hint)
+    return tuple(first.index(column) for column in columns), True
 
 
-def missing(path: str, line: int, columns: Sequence[str], known: list[str], hint: str = "") -> DataError:
-    """What is said of the first column that a file does not have."""
-    absent = next(column for column in columns if column not in known)
-    shown = ", ".join(f"'{short(name)}'" for name in known[:20]) or "none"
-    if separator := other_separator(known):
-        hint = f"; the columns look separated by {separator}: save the file with commas (csv) or tabs (tsv)"
-    return DataError(
-        f"no column '{absent}'{nearest(absent, known)} (found: {shown}){hint}",
-        code="missing_column",
-        where=f"{path}:{line}: {absent}",
-    )
+def check_names(path: str, line: int, columns: Sequence[str], names: list[str], hint: str = "") -> None:
+    """Raise DataError for the first column that a file does not have, or has several times."""
+    for column in columns:
+        where = f"{path}:{line}: {column}"
+        if names.count(column) > 1:
+            text = f"{names.count(column)} columns are called '{column}'; rename all but one"
+            raise DataError(text, code="ambiguous_column", where=where)
+        if column not in names:
+            shown = ", ".join(f"'{short(name)}'" for name in names[:20]) or "none"
+            if separator := other_separator(names):
+                hint = f"; the columns look separated by {separator}: save the file with commas (csv) or tabs (tsv)"
+            text = f"no column '{column}'{nearest(column, names)} (found: {shown}){hint}"
+            raise DataError(text, code="missing_column", where=where)
 
 
 def other_separator(header: Sequence[str]) -> str | None:
@@ -186,20 +175,20 @@ def read_jsonl(
         while (stop is None or place < stop) and (raw := file.readline(MAX_ROW)):
             if len(raw) == MAX_ROW:
                 raise too_long(path, line)
-            found = _object(raw if isinstance(raw, bytes) else raw.encode(UTF_8, "surrogateescape"), line, kind)
-            if isinstance(found, dict):
+            row = _object(raw if isinstance(raw, bytes) else raw.encode(UTF_8, "surrogateescape"), line, kind)
+            if isinstance(row, dict):
                 if known is None:
-                    known = list(found)
-                    if start == 0 and any(column not in found for column in columns):
-                        raise missing(path, line, columns, known)
-                absent = [column for column in columns if column not in found]
+                    known = list(row)
+                    if start == 0:
+                        check_names(path, line, columns, known)
+                absent = [column for column in columns if column not in row]
                 yield (
                     BadRow(line, absent[0], "no such key in this object", "add it, or leave the line out")
                     if absent
-                    else Row(line, tuple(found[column] for column in columns))
+                    else Row(line, tuple(row[column] for column in columns))
                 )
-            elif found is not None:
-                yield found
+            elif row is not None:
+                yield row
             place, line = place + len(raw), line + 1
 
 
@@ -220,11 +209,11 @@ class _TwiceError(Exception):
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
         names = [name for name, _ in pairs]
         raise _TwiceError(next(name for name in names if names.count(name) > 1))
-    return found
+    return value
 
 
 _parse = json.JSONDecoder(object_pairs_hook=_pairs).decode
@@ -283,8 +272,7 @@ def read_builtin(path: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     from rayscale.text.sources.corpus import ensure_corpus
 
     known = ["text", "label"]
-    if any(column not in known for column in columns):
-        raise missing("builtin", 1, columns, known)
+    check_names("builtin", 1, columns, known)
     lines = Path(ensure_corpus()).read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         row = dict(zip(known, json.loads(line), strict=True))
@@ -298,9 +286,8 @@ MOST_TOKENS = 1000
 def read_conll(path: str, columns: Sequence[str], encoding: str = UTF_8) -> Iterator[Row | BadRow]:
     """The sentences: tokens (the first column) and tags (the last), as two lists, at the sentence's first line.
 
-    Columns stand apart by tabs where a line has one, else by white space. Lines that begin with -DOCSTART- are left
-    out. A sentence is bad as a whole if one of its lines has a token without a tag, or an empty one. Raises DataError
-    where a whole file is one sentence that is longer than any.
+    Columns are separated by tabs where a line has one, else by white space; -DOCSTART- lines are left out.
+    A sentence is bad as a whole. Raises DataError where a whole file is one sentence that is longer than any.
     """
     with open_text(path, encoding) as lines:
         first, begun, tokens, tags, bad = 0, 1, list[str](), list[str](), None

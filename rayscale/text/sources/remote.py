@@ -1,7 +1,5 @@
 """Files that lie elsewhere (object storage, the Hugging Face hub): copied once into the cache, then read like any file.
 
-Copying may be the longest step of all: how far it is is said on stderr, as the hub's own downloads do.
-
 A copy is kept under the address and all that the storage says of the file (size, time, tag), so a changed file is
 copied anew. Storage is reached through pyarrow, what pyarrow does not serve through fsspec.
 """
@@ -29,19 +27,18 @@ def is_remote(pattern: str) -> bool:
 
 
 def fetch(pattern: str, endings: tuple[str, ...]) -> list[str]:
-    """Local copies of all files that an address names: one file, a pattern, or a folder's files of these endings.
+    """Local copies of the files that an address names (a file, a pattern, or a folder's of these endings), in order.
 
-    They come in the order of their addresses; none if nothing is there. Raises DataError where the storage cannot be
-    reached.
+    Raises DataError where the storage cannot be reached.
     """
     try:
         system, path = _open(pattern)
         kind = _kind(system, path)
         if kind == "directory":
-            found = [each for each in system.find(path) if counts(each[len(path) :], endings)]
+            paths = [path_below for path_below in system.find(path) if counts(path_below[len(path) :], endings)]
         else:
-            found = [path] if kind else system.glob(path) if _is_pattern(path) else []
-        return [_copy(system, each, pattern) for each in sorted(found) if system.isfile(each)]
+            paths = [path] if kind else system.glob(path) if _is_pattern(path) else []
+        return [_copy(system, path_below, pattern) for path_below in sorted(paths) if system.isfile(path_below)]
     except DataError:
         raise
     except Exception as error:  # every storage has errors of its own, some of them no OSError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from rayscale.text.normalise import normalise
 from rayscale.text.sources.opening import short
 
 _FRACTION = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?|[+-]?\d+e[+-]?\d+", re.IGNORECASE)
@@ -31,20 +32,42 @@ class BadRow(NamedTuple):
     undecoded: bool = False
 
 
-def checked_text(value: object, row: Row, column: str) -> str | BadRow:
-    """The value as text, or why it is none."""
+class UnusableError(Exception):
+    """Raised by what checks the values of a row: `bad` is the row."""
+
+    def __init__(self, row: Row, column: str, found: str, mend: str, *, undecoded: bool = False) -> None:
+        super().__init__(found)
+        self.bad = BadRow(row.line, column, found, mend, undecoded=undecoded)
+
+
+def kind_and_value(value: object) -> str:
+    """A value of the wrong type, as messages name it."""
+    return "nothing (null)" if value is None else f"{type(value).__name__} {short(value)}"
+
+
+_NO_TEXT = "the text must be a string; fill it in or remove the row"
+
+
+def checked_text(value: object, row: Row, column: str, mend: str = _NO_TEXT) -> str:
+    """The value as text. Raises UnusableError; `mend` is for a value that is not a string."""
     if not isinstance(value, str):
-        found = "nothing (null)" if value is None else f"{type(value).__name__} {short(value)}"
-        return BadRow(row.line, column, found, "the text must be a string; fill it in or remove the row")
+        raise UnusableError(row, column, kind_and_value(value), mend)
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        line = row.line + value.count("\n", 0, error.start)
+        row = row._replace(line=row.line + value.count("\n", 0, error.start))
         if undecoded(value):
-            return BadRow(line, column, byte_in(value), "", undecoded=True)
-        found = f"half a character (\\u{ord(value[error.start]):04x})"
-        return BadRow(line, column, found, "add the other half, or remove the row")
+            raise UnusableError(row, column, byte_in(value), "", undecoded=True) from None
+        half = f"half a character (\\u{ord(value[error.start]):04x})"
+        raise UnusableError(row, column, half, "add the other half, or remove the row") from None
     return value
+
+
+def filled_text(value: object, row: Row, column: str) -> str:
+    """The value as normalised text that is not empty. Raises UnusableError."""
+    if text := normalise(checked_text(value, row, column)):
+        return text
+    raise UnusableError(row, column, "an empty text", "fill it in, or remove the row")
 
 
 _UNDECODED = re.compile("[\udc80-\udcff]")
@@ -57,9 +80,9 @@ def undecoded(text: str) -> bool:
 
 def byte_in(text: str) -> str:
     """The first of these bytes."""
-    found = _UNDECODED.search(text)
-    assert found
-    return f"byte 0x{ord(found[0]) - 0xDC00:02x}"
+    byte = _UNDECODED.search(text)
+    assert byte
+    return f"byte 0x{ord(byte[0]) - 0xDC00:02x}"
 
 
 class LabelKinds:
@@ -69,27 +92,27 @@ class LabelKinds:
         self._column = column
         self._first: tuple[str, int] | None = None
 
-    def __call__(self, row: Row) -> BadRow | None:
-        """Why a row whose label is usable does not go with the rows before; None if it does."""
+    def check(self, row: Row) -> None:
+        """Raises UnusableError for a row whose label is usable, but of another kind than those before."""
         value = row.values[-1]
         kind = "boolean" if isinstance(value, bool) else "whole number" if isinstance(value, int) else "string"
         if self._first is None:
             self._first = kind, row.line
         first, line = self._first
-        if kind == first:
-            return None
-        found = f"the {kind} {short(value)}, and a {first} in line {line}"
-        return BadRow(row.line, self._column, found, "write the labels of a file as strings, or all as whole numbers")
+        if kind != first:
+            found = f"the {kind} {short(value)}, and a {first} in line {line}"
+            mend = "write the labels of a file as strings, or all as whole numbers"
+            raise UnusableError(row, self._column, found, mend)
 
 
-def checked_label(value: object, row: Row, column: str) -> str | BadRow:
-    """The label as a string, or why it is none. Whole numbers and booleans are labels; fractions are not."""
+def checked_label(value: object, row: Row, column: str) -> str:
+    """The label as a string: whole numbers and booleans are labels, fractions are not. Raises UnusableError."""
     if isinstance(value, (bool, int)):
         return str(value).lower()
-    text = checked_text(value, row, column)
-    if isinstance(text, BadRow):
-        return text if isinstance(value, str) else text._replace(mend="a label is a string or a whole number")
-    text = " ".join(text.split())
+    text = " ".join(checked_text(value, row, column, "a label is a string or a whole number").split())
+    if not text:
+        raise UnusableError(row, column, "an empty label", "fill it in, or remove the row")
     if _FRACTION.fullmatch(text):
-        return BadRow(row.line, column, f"the fraction {text}", "a label is a name or a whole number: 1 instead of 1.0")
-    return text or BadRow(row.line, column, "an empty label", "fill it in, or remove the row")
+        mend = "a label is a name or a whole number: 1 instead of 1.0"
+        raise UnusableError(row, column, f"the fraction {text}", mend)
+    return text

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from rayscale.study.study import Task
 from rayscale.text.form import Form
 from rayscale.text.normalise import normalise
-from rayscale.text.sources.row import BadRow, Row, checked_text
-
-if TYPE_CHECKING:
-    from rayscale.study.study import Task
+from rayscale.text.sources.row import Row, checked_text
 
 
-def check(row: Row, task: Task) -> tuple[str, None] | BadRow:
+def check(row: Row, task: Task) -> tuple[str, None]:
     """The document with its lines kept."""
-    text = checked_text(row.values[0], row, task.text)
-    return text if isinstance(text, BadRow) else (normalise(text, keep_lines=True), None)
+    return normalise(checked_text(row.values[0], row, task.text), keep_lines=True), None
 
 
 FORM = Form(check, packed=True)

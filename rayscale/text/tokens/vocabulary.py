@@ -66,7 +66,10 @@ def make_vocabulary(spec: TokenizerSpec, texts: Iterable[list[str]], task: str, 
     Raises DataError: no tokenizer.json, a damaged one, too small a vocabulary, a BERT shape for causal-lm.
     """
     if spec.kind == "pretrained":
-        return _load(spec)
+        folder = tokenizer_folder(spec)
+        tokenizer, config = read_tokenizer(folder)
+        entries = tokenizer.get_vocab_size(with_added_tokens=True)
+        return Vocabulary(tokenizer, config, size_of(tokenizer), entries, folder)
     if spec.family == "bert" and task == "causal-lm":
         raise DataError("a BERT shape reads both ways and cannot be a causal-lm; use family: gpt2", code="wrong_family")
     size = int(spec.vocabulary or 0)
@@ -83,23 +86,14 @@ def make_vocabulary(spec: TokenizerSpec, texts: Iterable[list[str]], task: str, 
     return Vocabulary(tokenizer, config, size, tokenizer.get_vocab_size(with_added_tokens=True), None)
 
 
-def _load(spec: TokenizerSpec) -> Vocabulary:
-    folder = tokenizer_folder(spec)
-    tokenizer, config = read_tokenizer(folder)
-    entries = len(tokenizer.get_vocab(with_added_tokens=True))
-    return Vocabulary(tokenizer, config, size_of(tokenizer), entries, folder)
-
-
 def _train_bpe(texts: list[list[str]], size: int, task: str, roles: dict[str, str]) -> tuple[Tokenizer, dict[str, str]]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     specials = list(dict.fromkeys(roles.values()))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if len(specials) + len(alphabet) > size:
-        raise DataError(
-            f"a vocabulary of {size} cannot hold all bytes; ask for {len(specials) + len(alphabet)} or more",
-            code="small_vocabulary",
-        )
+    if (least := len(specials) + len(alphabet)) > size:
+        text = f"a vocabulary of {size} cannot hold all bytes; ask for {least} or more"
+        raise DataError(text, code="small_vocabulary")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from rayscale.on_ray.doctor import PACKAGES, Node, judge_nodes
+from rayscale.on_ray.doctor import PACKAGES, NodeReport, judge_nodes
 
 HERE = dict.fromkeys(PACKAGES, "1.0")
-GOOD = Node("a", {"CPU": 2.0}, HERE, clock_seconds=0.1, trip_seconds=0.01)
+GOOD = NodeReport("a", {"CPU": 2.0}, HERE, clock_seconds=0.1, trip_seconds=0.01)
 
 
-def told(*nodes: Node, storage: Path | None = None) -> dict[str, tuple[str, str]]:
+def told(*nodes: NodeReport, storage: Path | None = None) -> dict[str, tuple[str, str]]:
     return {each.name: (each.level, each.found) for each in judge_nodes(nodes, HERE, storage)}
 
 

@@ -17,7 +17,7 @@ from rayscale.cli.verbs import main
 from rayscale.errors import InputError, RayscaleError, TrialError
 from rayscale.on_ray import driver, run_study
 from rayscale.on_ray.session import session
-from rayscale.plan.observer import Silent
+from rayscale.plan.observer import Observer
 from rayscale.runs.folder import Run, load
 from rayscale.runs.status import read_status
 from rayscale.runs.trial import Trial
@@ -75,7 +75,7 @@ def test_a_trial_that_raises_is_a_failed_record_and_the_others_go_on(
     inline: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes: list[str] = []
-    monkeypatch.setattr(Silent, "say", lambda _, text: notes.append(text))
+    monkeypatch.setattr(Observer, "say", lambda _, text: notes.append(text))
     run = run_study(inline, out=str(inline.parent / "run"))
     assert any(re.match(r"bert-512: 1 of \d+ training rows is longer than 32 tokens", note) for note in notes)
     assert isinstance(run, Run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -151,7 +152,7 @@ def test_paths_of_results_there_become_those_here(tmp_path: Path) -> None:
     study = tmp_path / "study.yaml"
     study.write_text(STUDY)
     asked = module.Submission(study, "http://h:1", module.gather(study), "rayscale-runs/toy-01234567")
-    here = module._Translator(asked, Path("runs/toy"))
+    here = partial(asked.translate, out=Path("runs/toy"))
     assert here("Report: /home/ray/rayscale-runs/toy-01234567/report.html") == "Report: runs/toy/report.html"
     assert here("in /home/ray/rayscale-runs/toy-01234567.") == "in runs/toy."
     assert here("/home/ray/rayscale-runs/toy-01234567890") == "/home/ray/rayscale-runs/toy-01234567890"

@@ -13,7 +13,7 @@ import pytest
 from rayscale.errors import InputError, StudyError
 from rayscale.on_ray import driver, run_study
 from rayscale.plan.draft import draft_plan
-from rayscale.plan.observer import Silent
+from rayscale.plan.observer import Observer
 from rayscale.report.notes import row_notes
 from rayscale.report.rebuild import rebuild_report
 from rayscale.runs.folder import load
@@ -86,7 +86,7 @@ def test_cells_without_a_child_are_said_and_not_trained(
     write: Any, trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(Silent, "say", lambda _, text: said.append(f"{len(trained)} {text}"))
+    monkeypatch.setattr(Observer, "say", lambda _, text: said.append(f"{len(trained)} {text}"))
     path, out = write(NOTHING, "none", FEW, SWAP), str(tmp_path / "run")
     run = run_study(path, out=out)
     assert run is not None

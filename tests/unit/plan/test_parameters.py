@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from rayscale.errors import InputError
-from rayscale.plan.parameters import count, count_from_header, family_config, initial_deviation, training_flops
+from rayscale.plan.parameters import count, family_config, initial_deviation, training_flops
 
 BERT_BASE = {"model_type": "bert"}
 GPT2 = {"model_type": "gpt2"}
@@ -62,6 +63,10 @@ def test_bert_is_no_language_model() -> None:
         count(BERT_BASE, "causal-lm", 0)
 
 
+#: A model that is counted from its file alone: config, task, labels.
+ANY: tuple[dict[str, Any], str, int] = ({"model_type": "distilgpt"}, "causal-lm", 0)
+
+
 def _write(folder: Path) -> None:
     layers = {f"transformer.layer.{i}.w": np.zeros((4, 4), np.float32) for i in range(3)}
     other = {
@@ -75,8 +80,8 @@ def _write(folder: Path) -> None:
 
 def test_header_counts_floating_tensors_of_all_files(tmp_path: Path) -> None:
     _write(tmp_path)
-    assert count_from_header(tmp_path) == (48 + 40 + 4, 48 + 4)
-    assert count_from_header(tmp_path, layers=1) == (16 + 40 + 4, 16 + 4)
+    assert count(*ANY, None, tmp_path) == (48 + 40 + 4, 48 + 4)
+    assert count(*ANY, 1, tmp_path) == (16 + 40 + 4, 16 + 4)
     head = 4 * 4 + 4 + 5 * 2
     config = {"model_type": "distilbert", "dim": 4}
     assert count(config, "sequence-classification", 2, 2, tmp_path) == (32 + 40 + 4 + head, 32 + 4 + head)
@@ -109,15 +114,15 @@ def test_layers_by_unknown_names_are_refused(tmp_path: Path) -> None:
 
 def test_wrong_headers(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        count_from_header(tmp_path)
+        count(*ANY, None, tmp_path)
     assert caught.value.code == "no_safetensors"
     _write(tmp_path)
     with pytest.raises(InputError, match="3 layers"):
-        count_from_header(tmp_path, layers=4)
+        count(*ANY, 4, tmp_path)
     for content in (b"", b"\xff" * 40, (4).to_bytes(8, "little") + b"nope"):
         (tmp_path / "model-00001-of-00002.safetensors").write_bytes(content)
         with pytest.raises(InputError) as caught:
-            count_from_header(tmp_path)
+            count(*ANY, None, tmp_path)
         assert caught.value.code == "bad_safetensors"
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from rayscale.errors import StudyError
-from rayscale.plan.estimate import WORKER_BYTES, Copies, Measured, Supply, cost, remaining_seconds, steps_of
+from rayscale.plan.estimate import WORKER_BYTES, Copies, Measured, Supply, cost, steps_of, wall_seconds
 from rayscale.plan.plan import make_plan
 from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.study.sections import Task
 from rayscale.study.study import load_study
 from rayscale.system.machine import Machine
 from rayscale.text.tokens.encode import letters_per_token
@@ -157,9 +158,10 @@ def test_memory_counts_the_worker_itself(study_file: Path) -> None:
     # The demo's largest model on one worker was measured at 635 to 644 MB.
     model = ModelSpec("gpt2-2x128", "family", "gpt2", 2, 128, 512)
     training = {"epochs": 1, "global_batch": 8}
-    trial = Trial("", "demo", {"type": "causal-lm", "max_length": 64}, model, "tokens", 30000, 1, 0, "none", training,
+    trial = Trial("", "demo", Task(type="causal-lm", max_length=64), model, "tokens", 30000, 1, 0, "none", training,
                   "cpu", 1, "f")  # fmt: skip
-    assert cost(trial, 470_528, 396_544, 60.0, 1000, 0, 470_528).peak_memory_bytes == pytest.approx(640e6, rel=0.05)
+    supply = replace(SUPPLY, mean_tokens=60.0, held_out_rows=1000)
+    assert cost(trial, 470_528, 396_544, supply, 0, 470_528).peak_memory_bytes == pytest.approx(640e6, rel=0.05)
 
 
 def test_checkpointing_makes_other_cells_that_take_less_memory(study_file: Path) -> None:
@@ -257,8 +259,8 @@ def test_lint_says_what_the_design_cannot_show(study_file: Path) -> None:
 def test_packing_runs_lone_trials_by_themselves(study_file: Path) -> None:
     first, second, third = make_plan(load_study(study_file), CPU, SUPPLY).trials[:3]
     timed = [replace(p, seconds=s, alone=a) for p, s, a in ((first, 4, False), (second, 2, False), (third, 1, True))]
-    assert remaining_seconds(timed, 2) == 5
-    assert remaining_seconds(timed[:2], 2, slowness=2.0) == 8
+    assert wall_seconds(timed, 2) - wall_seconds([], 2) == 5
+    assert wall_seconds(timed[:2], 2) - wall_seconds([], 2) == 4
 
 
 def test_augmentations_multiply_the_cells_and_leave_plain_ids_alone(study_file: Path) -> None:

@@ -54,8 +54,7 @@ def test_what_is_on_a_gpu_at_once_is_counted_and_no_more(plan: Plan) -> None:
     assert crowd([], small) is None
     lone = crowd(plan.trials[:1], small)
     assert lone is not None
-    assert lone.trials == 1
-    assert lone.found.startswith("a trial takes up to ")
+    assert lone[0].startswith("a trial takes up to ")
 
 
 def test_the_doctor_finds_it_too(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 from rayscale.report import numbers
 
@@ -70,10 +71,10 @@ def test_shorten_keeps_both_ends():
 
 
 def test_a_chinese_sign_takes_two_columns():
-    assert numbers.width("大模型@1") == 8
-    assert numbers.width("ab") == 2
+    assert cell_len("大模型@1") == 8
+    assert cell_len("ab") == 2
     assert numbers.shorten("大" * 20, 11) == "大大…大大"
-    assert all(numbers.width(numbers.shorten("模型-v2 base 大" * 4, limit)) <= limit for limit in range(4, 40))
+    assert all(cell_len(numbers.shorten("模型-v2 base 大" * 4, limit)) <= limit for limit in range(4, 40))
     assert numbers.padded("大", 4) == "大  "
     assert numbers.padded("大", 4, right=True) == "  大"
 
@@ -81,7 +82,7 @@ def test_a_chinese_sign_takes_two_columns():
 def test_lines_end_by_columns_and_within_text_without_spaces_beside_a_wide_letter():
     text = "自动工单分类模型比较。第二个模型更好，因为它有更多的参数，mixed with bert-2x64 names"
     lines = numbers.wrap(text, 20, subsequent_indent="  ")
-    assert all(numbers.width(line) <= 20 for line in lines)
+    assert all(cell_len(line) <= 20 for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert not [line for line in lines if line.strip()[0] in "。，"]
     assert lines[0] == "自动工单分类模型比"  # the next letter has a full stop behind it, which would begin a line

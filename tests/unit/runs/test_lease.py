@@ -61,7 +61,7 @@ def test_row_24_a_killed_owner_on_this_host_is_followed_at_once(store: Store, ot
     other.wait()
     assert read_owner(store) is None
     said: list[str] = []
-    with hold(store, told=said.append):
+    with hold(store, say=said.append):
         owner = read_owner(store)
         assert owner is not None
         assert owner.pid == os.getpid()

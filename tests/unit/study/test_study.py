@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rayscale.errors import StudyError
+from rayscale.laws.formula import read_laws
 from rayscale.study.augment_key import read as read_augmentation
 from rayscale.study.study import Ladder, Study, load_study
 from rayscale.system.paths import files_of
@@ -154,7 +155,7 @@ def test_the_schema_is_json_schema() -> None:
 )
 def test_laws_are_named_or_written_as_formulas(study_file: Path, laws: str, names: list[str] | None) -> None:
     study_file.write_text(study_file.read_text() + f"laws: {laws}\n")
-    chosen = load_study(study_file).chosen_laws
+    chosen = read_laws(load_study(study_file).model_dump()["laws"])
     assert (chosen and [law.name for law in chosen]) == names
 
 

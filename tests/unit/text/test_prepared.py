@@ -9,7 +9,7 @@ from rayscale.errors import DataError
 from rayscale.text import preparation as steps
 from rayscale.text.folders import clean_folder
 from rayscale.text.preparation import Here, prepare
-from rayscale.text.prepared import Prepared, find_prepared
+from rayscale.text.prepared import Prepared, find_tokens
 from rayscale.text.review.survey import survey
 from rayscale.text.tokens.encode import TokenizerSpec
 
@@ -85,7 +85,7 @@ def test_subsets_are_nested_within_a_seed_and_differ_between_seeds(pets, words, 
 
 def test_a_second_call_does_nothing_and_new_seeds_only_add_an_index(pets, make_study, monkeypatch):
     study = make_study(pets)
-    assert find_prepared(study, BERT, [0]) is None
+    assert find_tokens(clean_folder(study), BERT, study.task.length, [0]) is None
     made = prepare(study, [BERT], [0], Here())[BERT.name]
     before = {path: path.stat().st_mtime_ns for path in made.path.rglob("*") if path.is_file()}
     monkeypatch.setattr(steps, "_tokenise", None)
@@ -93,9 +93,9 @@ def test_a_second_call_does_nothing_and_new_seeds_only_add_an_index(pets, make_s
     said = []
     assert prepare(study, [BERT], [0], None, said.append)[BERT.name] == made  # no worker is asked for anything
     assert said == []
-    assert find_prepared(study, BERT, [0, 3]) is None
+    assert find_tokens(clean_folder(study), BERT, study.task.length, [0, 3]) is None
     prepare(study, [BERT], [0, 3], Here())
-    assert find_prepared(study, BERT, [0, 3]) == made
+    assert find_tokens(clean_folder(study), BERT, study.task.length, [0, 3]) == made
     after = {path: path.stat().st_mtime_ns for path in made.path.rglob("*") if path.is_file()}
     assert set(after) - set(before) == {made.path / "index" / "seed-3.npy"}
     assert all(after[path] == stamp for path, stamp in before.items())
@@ -118,7 +118,7 @@ def test_a_folder_that_was_cut_short_is_made_again(pets, make_study):
     (made.path / "train.arrow").write_bytes(whole[:-100])
     with pytest.raises(DataError, match=r"train\.arrow cut short"):
         Prepared.open(made.path)
-    assert find_prepared(study, BERT, [0]) is None
+    assert find_tokens(clean_folder(study), BERT, study.task.length, [0]) is None
     prepare(study, [BERT], [0], Here())
     assert (made.path / "train.arrow").read_bytes() == whole
     assert [path.name for path in made.path.parent.iterdir() if path.name.startswith(".")] == []

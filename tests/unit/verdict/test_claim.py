@@ -12,7 +12,7 @@ import rayscale as rs
 from rayscale.errors import TableError
 from rayscale.report.sentences import claim_rows, claim_sentences
 from rayscale.verdict.claim import study_claim
-from rayscale.verdict.speedup import pair
+from rayscale.verdict.speedup import paired_change
 
 
 def grid(truth, noise=0.002, seed=0, sizes=(500, 1000, 2000, 4000), gpus=(1, 2), seeds=2):
@@ -98,7 +98,7 @@ def test_the_equivalence_test_keeps_its_level():
         rng = np.random.default_rng(seed)
         pairs = pd.DataFrame({"data_requested": np.repeat(np.arange(1, 9), 2), "gpus": [1, 2] * 8, "accuracy": 0.5})
         pairs.loc[1::2, "accuracy"] = 0.505 * np.exp(rng.normal(0, 0.005, 8))
-        wrong += pair(pairs, "accuracy", "gpus", ("data_requested",), 0.01).verdict == "equivalent"
+        wrong += paired_change(pairs, "accuracy", "gpus", ["data_requested"])["verdict"] == "equivalent"
     assert wrong < 25
 
 

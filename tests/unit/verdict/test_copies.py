@@ -148,10 +148,10 @@ def test_a_simulated_study_recovers_the_worth(tmp_path: Path):
         "models:\n  - {family: bert, sizes: [1x32]}\n"
         "grid: {examples: [200, 400, 800, 1600], seeds: 3}\nrun: {accelerator: cpu}\n"
     )
-    from rayscale.plan.observer import Silent
+    from rayscale.plan.observer import Observer
 
     planted = "augmented_power:B=8,E=0.3,beta=0.5,w=0.4"
-    run = run_simulated(tmp_path / "study.yaml", planted, out=str(tmp_path / "run"), observer=Silent())
+    run = run_simulated(tmp_path / "study.yaml", planted, out=str(tmp_path / "run"), observer=Observer())
     [one] = run.fit["verdict"]["augmentation"]
     assert (one["augment"], one["copies"]) == ("mix", 2.0)
     assert one["low"] <= 0.4 <= one["high"]

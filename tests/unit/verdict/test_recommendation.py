@@ -172,7 +172,7 @@ def test_costs_extrapolate_a_start_and_a_rate_and_borrow_the_ratio_of_speeds() -
     assert seconds == pytest.approx(made_study.seconds(1e6, 80_000, 1), rel=0.05)
     held_back = trials[~((trials["model"] == "base") & (trials["gpus"] == 2))]
     lent = costs(held_back, "examples")["base", 2]
-    assert lent.each == pytest.approx(known["base", 1].each * 2 / 1.7, rel=0.05)
+    assert lent.slope == pytest.approx(known["base", 1].slope * 2 / 1.7, rel=0.05)
     assert "speed ratio" in lent.basis
     no_pairs = held_back.assign(exclusive=False)
     assert ("base", 2) not in costs(no_pairs, "examples")

@@ -54,7 +54,7 @@ def test_the_json_has_the_keys_of_the_contract_and_the_file_predicts_the_same(ta
     assert (saved["rows_used"], len(saved["rows_dropped"])) == (32, 32)
     assert saved["params"]["E"] == pytest.approx(LAW["E"], rel=0.02)
     told = predict(saved_fit(str(tmp_path / "fit.json")), params=1e9, data=1e11)
-    assert told["predicted"] == done.found.predict(pd.DataFrame({"N": [1e9], "D": [1e11]}))["predicted"].iloc[0]
+    assert told["predicted"] == done.fitted.predict(pd.DataFrame({"N": [1e9], "D": [1e11]}))["predicted"].iloc[0]
     assert told["low"] < told["mean_low"] < told["predicted"] < told["mean_high"] < told["high"]
     assert (told["extrapolation"], told["unused"]) == (1.0, [])
     assert predict(saved, params=1e9, data=1e14)["warnings"][-1]["code"] == "far_extrapolation"
@@ -154,8 +154,8 @@ def test_a_formula_is_a_law_written_out_or_named_in_the_study(tmp_path: Path, ta
     named = fit_source(table, asked(where="set == 'x'"))
     written = fit_source(table, asked(law=formula, where="set == 'x'"))
     rows = pd.DataFrame({"N": [1e11], "D": [1e12]})
-    same = written.found.predict(rows)["predicted"].iloc[0]
-    assert same == pytest.approx(named.found.predict(rows)["predicted"].iloc[0], rel=1e-4)
+    same = written.fitted.predict(rows)["predicted"].iloc[0]
+    assert same == pytest.approx(named.fitted.predict(rows)["predicted"].iloc[0], rel=1e-4)
     run = made_study.write_run(tmp_path / "run", made_study.trials(models=("tiny", "base")))
     (run / "study.yaml").write_text(f"name: made\nlaws: {{mine: {{formula: {formula}}}}}\n")
     saved = fit_source(str(run), FitRequest("mine", {}, bootstrap=20)).to_json()
@@ -247,5 +247,5 @@ def test_the_text_names_units_reasons_and_advice_in_any_width(table: str, width:
     assert max(map(len, lines)) <= max(width, 40)
     assert "2 groups" in lines[0]
     told = prediction_lines(predict(saved, params=1e11, data=1e12), width)
-    assert "Extrapolated to 10× the largest size measured." in told
+    assert "Extrapolated to 10× the largest size measured." in " ".join(told)
     json.dumps(saved, allow_nan=False)

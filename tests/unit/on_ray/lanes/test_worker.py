@@ -12,10 +12,11 @@ from rayscale.nn.training import train
 from rayscale.on_ray.data import stream
 from rayscale.on_ray.lanes.worker import Handed, LaneSettings, LaneWorker
 from rayscale.runs.trial import ModelSpec, Trial
+from rayscale.study.sections import Task
 
 SECONDS = 90.0
 TRIAL = Trial(
-    "a", "toy", {"type": "causal-lm", "max_length": 64}, ModelSpec("bert-1x32", "family", "bert", 1, 32, 512),
+    "a", "toy", Task(type="causal-lm", max_length=64), ModelSpec("bert-1x32", "family", "bert", 1, 32, 512),
     "tokens", 1000, 1, 0, "none", {}, "cuda", 1, "f" * 64,
 )  # fmt: skip
 

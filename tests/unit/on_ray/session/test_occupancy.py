@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections import deque
 from types import SimpleNamespace as Some
 from typing import Any
 
 import pytest
+import ray
+from ray._private.state import state
 
 from rayscale.errors import ClusterError
+from rayscale.on_ray import cluster
+from rayscale.on_ray.session import capacity
 from rayscale.on_ray.session.capacity import SLOT, Capacity
 from rayscale.on_ray.session.occupancy import (
     ENTRY_LENGTH,
+    LOOKS,
+    QUIET_SECONDS,
+    SAY_SECONDS,
     Holder,
-    NodeUse,
-    Steady,
+    Wait,
     _described,
     held_by_others,
+    look_at,
     waiting_text,
 )
-from rayscale.on_ray.session.waiting import QUIET_SECONDS, SAY_SECONDS, Wait
 
 SLOTS = Capacity(SLOT, 1, {"CPU": 0, SLOT: 1})
 SHARED = Capacity("GPU", 1, {"CPU": 0, "GPU": 0.3333}, 3)
@@ -28,20 +35,32 @@ CORES = Capacity("CPU", 2.0, {"CPU": 1.8})
 @pytest.mark.parametrize(
     ("capacity", "nodes", "held"),
     [
-        (SLOTS, [NodeUse({SLOT: 2.0}, {SLOT: 2.0}), NodeUse({"CPU": 2.0}, {})], 0),
-        (SLOTS, [NodeUse({SLOT: 2.0}, {SLOT: 0.0}, ours=1), NodeUse({SLOT: 3.0}, {SLOT: 1.0})], 3),
-        (SLOTS, [NodeUse({SLOT: 2.0}, {SLOT: 2.0}, ours=2)], 0),  # Ray tells late what is taken
-        (SHARED, [NodeUse({"GPU": 2.0}, {"GPU": 0.6667}, ours=1)], 3),
-        (CORES, [NodeUse({"CPU": 8.0}, {"CPU": 2.18}, ours=2)], 1),
+        (SLOTS, [({SLOT: 2.0}, {SLOT: 2.0}, 0), ({"CPU": 2.0}, {}, 0)], 0),
+        (SLOTS, [({SLOT: 2.0}, {SLOT: 0.0}, 1), ({SLOT: 3.0}, {SLOT: 1.0}, 0)], 3),
+        (SLOTS, [({SLOT: 2.0}, {SLOT: 2.0}, 2)], 0),  # Ray tells late what is taken
+        (SHARED, [({"GPU": 2.0}, {"GPU": 0.6667}, 1)], 3),
+        (CORES, [({"CPU": 8.0}, {"CPU": 2.18}, 2)], 1),
     ],
 )
-def test_others_hold_what_is_neither_free_nor_ours(capacity: Capacity, nodes: list[NodeUse], held: int) -> None:
+def test_others_hold_what_is_neither_free_nor_ours(capacity: Capacity, nodes: list[Any], held: int) -> None:
     assert held_by_others(nodes, capacity) == held
 
 
-def test_a_place_that_was_just_given_back_is_not_taken_for_another_jobs() -> None:
-    steady = Steady()
-    assert [steady.look(held) for held in (0, 2, 0, 2, 2, 2, 1)] == [0, 0, 0, 0, 0, 2, 1]
+def test_a_place_that_was_just_given_back_is_not_taken_for_another_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = 0
+    nodes = [{"NodeID": "n", "Resources": {SLOT: 4.0}}]
+    for module, name, value in (
+        (cluster, "head_table", lambda *_, **__: []), (cluster, "living_nodes", lambda: nodes),
+        (capacity, "living_nodes", lambda: nodes), (Capacity, "most", lambda _: 0),
+        (ray, "get_runtime_context", lambda: Some(get_job_id=lambda: "ours")),
+        (state, "available_resources_per_node", lambda: {"n": {SLOT: 4.0 - held}}),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    looks, rooms = deque[int](maxlen=LOOKS), []
+    for number in (0, 2, 0, 2, 2, 2, 1):
+        held = number
+        rooms.append(look_at(SLOTS, looks).room)
+    assert rooms == [4, 4, 4, 4, 4, 2, 3]
 
 
 def test_the_words_name_what_is_asked_what_is_free_and_who_holds_the_rest() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from rayscale.report.figures.chart import colour, marker
+from rayscale.report.figures.chart import sign
 from rayscale.report.figures.evidence import gather
 from rayscale.report.figures.loss import loss_against_data, loss_against_size, metrics_against_data
 from rayscale.report.figures.residuals import held_out, residual_rows
-from rayscale.report.figures.speed import exclusive_rows, paired_ratios, speed_against_gpus
+from rayscale.report.figures.speed import speed_against_gpus
+from rayscale.verdict.speedup import speed_pairs, timed_alone
 
 
 def refuse(saved, rows):
@@ -91,17 +93,16 @@ def test_figures_need_something_to_show(simulated, gathered):
     assert held_out(failed, {"n": 0, "note": "one size", "rivals": {"constant": {"rmse_log": 0.1}}}) is None
 
 
-def test_speed_counts_only_exclusive_rows_and_pairs_like_with_like(simulated):
+def test_speed_counts_only_runs_that_were_alone_and_pairs_like_with_like(simulated):
     table = simulated.trials(gpus=(1, 2, 4), failed=0)
-    rows = exclusive_rows(table)
+    rows = timed_alone(table)
     assert rows["exclusive"].all()
     assert len(rows) < len(table)
-    pairs = paired_ratios(rows)
-    assert list(pairs["gpus"].unique()) == [2, 4]
+    pairs = speed_pairs(rows)
+    assert set(pairs["to"]) == {2, 4}
     assert len(pairs) == 2 * 3 * 4, "one pair per step, model and data size; seed 0 alone ran exclusively"
-    assert pairs["ratio"].between(1.2, 2.2).all()
-    missing = table.assign(exclusive=None)
-    assert exclusive_rows(missing).empty
+    assert np.exp(pairs["log_ratio"]).between(1.2, 2.2).all()
+    assert timed_alone(table.assign(exclusive=None)).empty
 
 
 def test_three_gpu_counts_have_two_steps(simulated, gathered):
@@ -140,4 +141,4 @@ def test_held_out_compares_with_rivals(gathered, simulated):
 
 
 def test_many_models_stay_apart():
-    assert len({(colour(place), marker(place)) for place in range(64)}) == 64
+    assert len({(sign(place)["color"], sign(place)["marker"]) for place in range(64)}) == 64

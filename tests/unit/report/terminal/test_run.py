@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from rayscale.report.terminal.run import (
+    ProgressView,
     RunningTrial,
     Snapshot,
     encodable,
     progress_line,
-    progress_view,
     verdict_lines,
 )  # fmt: skip
 
@@ -39,13 +39,13 @@ def printed(renderable, width: int, encoding: str) -> str:
 @pytest.mark.parametrize("width", [60, 120])
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
 def test_view_fits_the_terminal(width, encoding):
-    text = printed(progress_view(SNAPSHOT), width, encoding)
+    text = printed(ProgressView(SNAPSHOT), width, encoding)
     assert max(map(len, text.splitlines())) <= width
     assert "\x1b" not in text
 
 
 def test_progress_shows_what_runs():
-    text = printed(progress_view(SNAPSHOT), 120, "utf-8")
+    text = printed(ProgressView(SNAPSHOT), 120, "utf-8")
     for said in ("12 of 42 done, 1 failed, 2 running, 27 waiting", "gpt2-3x128", "step 120/195", "5.310", "starting",
                  "about 2 min 31 s left", "30 %", "Law so far",
                  "Last error: RuntimeError: worker 1 was killed"):  # fmt: skip
@@ -54,14 +54,14 @@ def test_progress_shows_what_runs():
 
 def test_progress_of_many_lanes_is_cut_and_says_so():
     running = tuple(replace(SNAPSHOT.running[0], trial_id=str(place)) for place in range(20))
-    text = printed(progress_view(replace(SNAPSHOT, running=running)), 60, "ascii")
+    text = printed(ProgressView(replace(SNAPSHOT, running=running)), 60, "ascii")
     assert "and 12 more" in text
     assert text.count("gpt2-3x128") == 8
 
 
 def test_progress_before_anything_is_known():
     empty = Snapshot(0, 0, (), 0, None, 0.0, None, None, 0.0, "preparing data")
-    assert "preparing data: 0 of 0 done" in printed(progress_view(empty), 60, "ascii")
+    assert "preparing data: 0 of 0 done" in printed(ProgressView(empty), 60, "ascii")
     assert "time left unknown" in progress_line(empty)
 
 

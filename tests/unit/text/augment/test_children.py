@@ -154,7 +154,7 @@ def test_a_stopped_run_goes_on_with_the_blocks_that_are_left(pets, make_study, m
             return [joined.slice(first, 50) for first in range(0, len(joined), 50)][::-1]
 
     prepare(study, [BERT], [0], Counting())
-    assert len(asked) == -(-folders.read_clean_manifest(whole.parent)["rows"]["train"] // 64) - 3
+    assert len(asked) == -(-folders.read_manifest(whole.parent)["rows"]["train"] // 64) - 3
     assert {p.name: p.read_bytes() for p in whole.iterdir() if p.is_file()} == contents
     assert not list(whole.parent.glob("augment-*-parts"))
 

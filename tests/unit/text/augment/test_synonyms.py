@@ -11,7 +11,7 @@ from rayscale.study.augment_key import read
 from rayscale.study.augmenters import Example
 from rayscale.text.augment.inflection import FORMS, Inflector
 from rayscale.text.augment.synonyms import SYNONYMS, SynonymSettings
-from rayscale.text.augment.wordnet import WordNet, find_wordnet, open_wordnet
+from rayscale.text.augment.wordnet import WordNet, find_wordnet
 from tests.unit.text.made_wordnet import write_wordnet
 
 
@@ -116,7 +116,7 @@ def test_nltks_data_folder_serves_as_debians(tmp_path):
 
 
 def test_every_form_is_read_back_as_a_form_of_its_word(wordnet):
-    inflector = Inflector(open_wordnet(str(wordnet)))
+    inflector = Inflector(WordNet(wordnet))
     for part, word in (("verb", "begin"), ("verb", "show"), ("noun", "child"), ("adj", "big"), ("verb", "choose")):
         for form in FORMS[part]:
             spelled = inflector.inflect(word, part, form)

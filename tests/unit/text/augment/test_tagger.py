@@ -12,7 +12,7 @@ import pytest
 from rayscale.errors import DataError
 from rayscale.study.study import Data, Grid, Ladder, Study, Task
 from rayscale.text import folders, prepared
-from rayscale.text.form import EncodingOptions, find_form
+from rayscale.text.form import find_form
 from rayscale.text.preparation import Here, prepare
 from rayscale.text.review.row_counts import token_counts
 from rayscale.text.rows import clean
@@ -80,9 +80,9 @@ def test_what_is_wrong_is_named_by_file_line_and_mend(tmp_path: Path, name: str,
 def test_the_first_piece_of_a_token_carries_its_tag(family: str) -> None:
     tokenizer = make_vocabulary(SPECS[family], TEXTS, "token-classification", 64).tokenizer
     words = ["Müller", "sells", "unbelievable", "×", "shoes"]
-    asked = EncodingOptions(64, ("A", "B", "C", "D", "E"))
+    tags = ("A", "B", "C", "D", "E")
     form = find_form("token-classification")
-    made = form.encode(tokenizer, ["\n".join(words)], ["A\nB\nC\nD\nE"], asked)
+    made = form.encode(tokenizer, ["\n".join(words)], ["\n".join(tags)], 64, tags)
     (ids,), (targets,) = made["input_ids"].to_pylist(), made["targets"].to_pylist()
     assert len(ids) == len(targets) > len(words)
     assert [target for target in targets if target >= 0] == [0, 1, 2, 3, 4]
@@ -91,7 +91,7 @@ def test_the_first_piece_of_a_token_carries_its_tag(family: str) -> None:
     for target, (start, end) in zip(targets, plain.offsets, strict=True):
         if target >= 0:  # the piece stands at the beginning of its word
             assert " ".join(words)[start:end].strip() == words[target][: len(" ".join(words)[start:end].strip())]
-    short = form.encode(tokenizer, ["\n".join(words)], ["A\nB\nC\nD\nE"], EncodingOptions(5, asked.labels))
+    short = form.encode(tokenizer, ["\n".join(words)], ["\n".join(tags)], 5, tags)
     assert short["truncated"].to_pylist() == [True]
     assert short["unread"].to_pylist()[0] == 5 - sum(t >= 0 for t in short["targets"].to_pylist()[0]) > 0
 

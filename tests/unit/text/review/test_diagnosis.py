@@ -84,7 +84,7 @@ def test_planted_faults_are_found_each_with_its_mend(tmp_path: Path) -> None:
     write_plan(store, plan, prepared)
     after = findings(Run(store).plan)
     assert set(after) == set(found)
-    assert "a word" in after["tokens of bert-400"]["found"]  # the tokenizer is there now, and was measured
+    assert "per word" in after["tokens of bert-400"]["found"]  # the tokenizer is there now, and was measured
     (splits,) = Run(store).plan["data"]["tokens"].values()
     assert f"{splits['train']['truncated_share']:.2g} of the texts" in after["tokens of bert-400"]["found"]
     assert store.read("near_duplicates.txt").decode().count("\n") >= 25
@@ -115,7 +115,7 @@ def test_of_little_text_the_plan_tells_what_tokenising_will_cut(tmp_path: Path) 
     assert splits["truncated_rows"] == 1
     assert "max_length" not in told["mend"]
     assert "held-out texts have characters that the training texts lack" in told["mend"]  # other words, other letters
-    assert f"; {splits['truncated_share']:.2g} of the texts are longer than 32 and will be cut" in told["found"]
+    assert f"; {splits['truncated_share']:.2g} of the texts exceed 32 tokens and will be cut" in told["found"]
 
 
 def tables(texts: list[str], labels: list[int] | None) -> dict[str, pa.Table]:
@@ -189,7 +189,7 @@ def test_a_chinese_text_is_told_its_unknown_characters_by_split_and_suits_where_
     whole = findings(draft_plan(load_study(path), MACHINE, Store.open(tmp_path / "run")).to_json())
     told = whole["tokens of bert-2600"]
     assert told["level"] == "ok"
-    assert "a word" not in told["found"]
+    assert "per word" not in told["found"]
     assert re.search(r"unknown: 0(\.000\d+)? of train, 0\.0\d+ of validation, 0\.0\d+ of test", told["found"])
     path.write_text(path.read_text(encoding="utf-8").replace("2600", "300"), encoding="utf-8")
     few = findings(draft_plan(load_study(path), MACHINE, Store.open(tmp_path / "run")).to_json())["tokens of bert-300"]
@@ -204,7 +204,7 @@ def test_tokens_of_chinese_are_counted_without_the_spaces_that_join_them(tmp_pat
     assert f"the longest has {max(len(row['tokens']) for row in rows)}" in told["lengths"]["found"]
     assert ", 1 character each" in told["tokens of bert-2600"]["found"]
     assert "does not suit" not in told["tokens of bert-2600"]["mend"]
-    assert told["first look"]["found"] == "none: there is no simple model for this task"
+    assert told["first look"]["found"] == "none: this task has no simple model"
 
 
 def test_of_pairs_there_is_no_first_look_since_words_do_not_tell_how_two_texts_go_together(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rayscale.errors import DataError
 from rayscale.text.sources import readers
 from rayscale.text.sources.parquet import read_parquet
-from rayscale.text.sources.row import BadRow, Row, checked_label, checked_text
+from rayscale.text.sources.row import BadRow, Row, UnusableError, checked_label, checked_text
 
 
 def write(tmp_path, name, content):
@@ -59,7 +59,7 @@ def test_bad_rows_name_their_line_and_reading_goes_on(tmp_path):
     ("columns", "words"),
     [
         (("txt", "label"), ["a.csv:1", "txt", "did you mean 'text'", "'text', 'label'", 'text: "0"']),
-        (("0", "7"), ["column number 7", "2 columns"]),
+        (("0", "7"), ["no column 7", "2 columns"]),
     ],
 )
 def test_a_missing_column_is_named_with_those_there_are(tmp_path, columns, words):
@@ -136,8 +136,9 @@ def test_txt_documents_are_separated_by_blank_lines_and_have_no_labels(tmp_path)
 def test_bytes_that_are_no_utf8_are_named_with_the_line_inside_the_row(tmp_path):
     path = write(tmp_path, "a.csv", b'text,label\n"one\ntw\xe9",x\n')
     (row,) = readers.read_csv(path, ("text", "label"))
-    bad = checked_text(row.values[0], row, "text")
-    assert isinstance(bad, BadRow)
+    with pytest.raises(UnusableError) as error:
+        checked_text(row.values[0], row, "text")
+    bad = error.value.bad
     assert (bad.line, bad.column) == (3, "text")
     assert "0xe9" in bad.found
     assert bad.undecoded
@@ -145,19 +146,25 @@ def test_bytes_that_are_no_utf8_are_named_with_the_line_inside_the_row(tmp_path)
 
 @pytest.mark.parametrize(
     ("value", "label"),
-    [(" a  b ", "a b"), (3, "3"), (True, "true"), *((bad, None) for bad in (1.0, None, "", " ", "\ud800", []))],
+    [(" a  b ", "a b"), (3, "3"), (True, "true")],
 )
 def test_labels_are_strings_whole_numbers_or_booleans(value, label):
-    found = checked_label(value, Row(7, (value,)), "label")
-    assert found == label if label else isinstance(found, BadRow) and found.line == 7
+    assert checked_label(value, Row(7, (value,)), "label") == label
+
+
+@pytest.mark.parametrize("value", [1.0, None, "", " ", "\ud800", []])
+def test_other_values_are_no_labels(value):
+    with pytest.raises(UnusableError) as error:
+        checked_label(value, Row(7, (value,)), "label")
+    assert error.value.bad.line == 7
 
 
 @pytest.mark.parametrize("value", ["0.0", "1.5", "-2.25", "1e-3", ".5", "3.0E+2", 1.0, float("nan"), None])
 def test_a_fraction_is_no_label(value):
-    found = checked_label(value, Row(7, ("text", value)), "label")
-    assert isinstance(found, BadRow)
-    assert (found.line, found.column) == (7, "label")
-    assert "whole number" in found.mend
+    with pytest.raises(UnusableError) as error:
+        checked_label(value, Row(7, ("text", value)), "label")
+    assert (error.value.bad.line, error.value.bad.column) == (7, "label")
+    assert "whole number" in error.value.bad.mend
 
 
 @pytest.mark.parametrize("value", ["v1.0", "1.0.0", "10", "-1", "1,5", "3.", "n.a.", "e5", 3, True])

@@ -15,7 +15,7 @@ import pytest
 from rayscale.errors import DataError
 from rayscale.study.study import Data, Grid, Ladder, Study, Task
 from rayscale.text import folders
-from rayscale.text.form import BETWEEN, EncodingOptions
+from rayscale.text.form import BETWEEN
 from rayscale.text.preparation import Here, prepare
 from rayscale.text.review.row_counts import token_counts
 from rayscale.text.rows import clean
@@ -73,8 +73,8 @@ def test_no_context_is_in_two_splits(tmp_path: Path) -> None:
     [
         ({"text": ["lives"], "answer_start": [3]}, r"a\.jsonl:1: answers: found the answer 'lives', which "
          r"is not at answer_start 3 of the context; there is ' live'; it is at 4 \(characters are counted from 0\)"),
-        ({"text": ["dies"], "answer_start": [4]}, "it is nowhere in the context: fix the text"),
-        ({"text": ["Ann"], "answer_start": []}, r"a\.jsonl:1: answers: found dict .* two lists of one length"),
+        ({"text": ["dies"], "answer_start": [4]}, "it is not in the context: fix the text"),
+        ({"text": ["Ann"], "answer_start": []}, r"a\.jsonl:1: answers: found dict .* two lists of equal length"),
         ({"text": ["Ann"], "answer_start": ["0"]}, "found answer_start 0; give a whole number"),
         ("Ann", "found str Ann; write"),
         (None, r"found nothing \(null\)"),
@@ -93,9 +93,7 @@ def test_windows_hold_the_context_and_point_at_the_answer(family: str) -> None:
     context = "  Müller sold × shoes. " * 9 + "Then Zoë  bought unbelievable numbers. " + "In New York. " * 9
     answer = "Zoë  bought"
     cases = [[[answer, context.index(answer)]], [], [[context[5:], 5]]]
-    made = encode(
-        tokenizer, [f"Who sold?{BETWEEN}{context}"] * 3, [json.dumps(case) for case in cases], EncodingOptions(LENGTH)
-    )
+    made = encode(tokenizer, [f"Who sold?{BETWEEN}{context}"] * 3, [json.dumps(case) for case in cases], LENGTH, ())
     lengths, ids = made["windows"].to_pylist()[0], made["input_ids"].to_pylist()[0]
     assert len(lengths) > 3
     assert sum(lengths) == len(ids)
@@ -116,9 +114,7 @@ def test_windows_hold_the_context_and_point_at_the_answer(family: str) -> None:
     assert {each.strip() for each in found} == {answer}
     assert made["unread"].to_pylist() == [0, 0, 1]  # the third is longer than any window
     assert not any(made["first"].to_pylist()[1] + made["last"].to_pylist()[1] + made["last"].to_pylist()[2])
-    long = encode(
-        tokenizer, [f"{'Who sold ' * 30}?{BETWEEN}{context}"], ["[]"], EncodingOptions(8)
-    )  # the least max_length
+    long = encode(tokenizer, [f"{'Who sold ' * 30}?{BETWEEN}{context}"], ["[]"], 8, ())  # the least max_length
     assert long["truncated"].to_pylist() == [True]
     assert max(long["windows"].to_pylist()[0]) == 8
 

@@ -60,10 +60,10 @@ def test_beginnings_give_the_tokens_of_the_whole_text(make, length):
     found = encode(tokenizer, rows, length)
     tokenizer.enable_truncation(length)
     whole = tokenizer.encode_batch(rows)
-    cuts = zip(found.offsets, found.offsets[1:], strict=False)
-    assert [found.values[first:stop].tolist() for first, stop in cuts] == [each.ids for each in whole]
-    assert found.truncated.tolist() == [bool(each.overflowing) for each in whole]
-    assert 0 < found.truncated.sum() < len(rows)
+    truncated = found["truncated"].to_pylist()
+    assert found["input_ids"].to_pylist() == [encoding.ids for encoding in whole]
+    assert truncated == [bool(encoding.overflowing) for encoding in whole]
+    assert 0 < sum(truncated) < len(rows)
 
 
 def test_a_text_is_read_no_further_than_needed(monkeypatch):

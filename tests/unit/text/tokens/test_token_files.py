@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayscale.errors import DataError
-from rayscale.text.tokens.encode import TokenizerSpec, encode, fingerprint, pack
+from rayscale.text.tokens.encode import Packer, TokenizerSpec, encode, fingerprint
 from rayscale.text.tokens.vocabulary import make_vocabulary
 
 BERT = TokenizerSpec("trained", "bert", 400)
@@ -40,11 +40,11 @@ def test_the_bert_shape_frames_texts_and_knows_every_frequent_character():
     made = make_vocabulary(BERT, TEXTS, "sequence-classification", 32)
     ids = made.token_ids()
     encoded = encode(made.tokenizer, ["The fox!", "", "##o fox " * 50], 10)
-    rows = [encoded.values[a:b].tolist() for a, b in zip(encoded.offsets[:-1], encoded.offsets[1:], strict=True)]
+    rows = encoded["input_ids"].to_pylist()
     assert [(row[0], row[-1]) for row in rows] == [(ids["cls"], ids["sep"])] * 3
     assert rows[1] == [ids["cls"], ids["sep"]]
     assert len(rows[2]) == 10
-    assert encoded.truncated.tolist() == [False, False, True]
+    assert encoded["truncated"].to_pylist() == [False, False, True]
     assert made.tokenizer.encode("naïvely × dog").tokens.count("[UNK]") == 0
     assert made.size == 400
     assert made.entries <= 400
@@ -53,11 +53,11 @@ def test_the_bert_shape_frames_texts_and_knows_every_frequent_character():
 def test_the_gpt2_shape_ends_a_text_to_classify_and_reads_all_bytes():
     made = make_vocabulary(GPT2, TEXTS, "sequence-classification", 32)
     encoded = encode(made.tokenizer, ["fox \U0001f98a " * 40], 8)
-    assert encoded.values[-1] == made.token_ids()["eos"] != made.token_ids()["pad"]
+    assert encoded["input_ids"].to_pylist()[0][-1] == made.token_ids()["eos"] != made.token_ids()["pad"]
     plain = make_vocabulary(GPT2, TEXTS, "causal-lm", 32)
     text = "fox \U0001f98a\nnew line"
-    values = encode(plain.tokenizer, [text], None).values
-    assert plain.tokenizer.decode(values.tolist()) == text
+    (ids,) = encode(plain.tokenizer, [text], None)["input_ids"].to_pylist()
+    assert plain.tokenizer.decode(ids) == text
 
 
 def test_little_text_gives_fewer_entries_than_asked():
@@ -110,12 +110,13 @@ def test_windows_hold_the_documents_in_order_and_count_the_rest(documents, windo
     offsets = np.cumsum([0, *map(len, documents)])
     values = np.array([t for d in documents for t in d], dtype=np.int32)
     keys = np.arange(len(documents), dtype=np.uint64)
-    packed = pack(values, offsets, keys, window=window, end=0)
+    packer = Packer(window, end=0)
+    windows, window_keys = packer.add(values, offsets, keys)
     joined = [token for document in documents for token in [*document, 0]]
     whole = len(joined) // window * window
-    assert packed.values.tolist() == joined[:whole]
-    assert packed.dropped_tokens == len(joined) - whole
-    assert len(np.unique(packed.keys)) == len(packed.keys) == whole // window
+    assert windows.tolist() == joined[:whole]
+    assert packer.left == len(joined) - whole
+    assert len(np.unique(window_keys)) == len(window_keys) == whole // window
 
 
 def test_the_config_names_special_tokens_and_length(tmp_path):
