@@ -1,8 +1,9 @@
 """Do the verdict's intervals hold where the law is wrong? Small planted studies of seven kinds, truth known.
 
-Each study is what people can afford: 3 model sizes, 4 data sizes (each twice the last), one seed, a second one at the smallest data size,
-noise 0.5% of the loss. Asked of every fit: the effect of twice the data and of twice the model, a new run at twice the
-data, and the data needed for the loss that the truth has at 1.5 times the largest data size. A pass: 90-99% covered.
+Each study is what people can afford: 3 model sizes, 4 data sizes (each twice the last), one seed, a second one at the
+smallest data size, noise 0.5% of the loss. Asked of every fit: the effect of twice the data and of twice the model, a
+new run at twice the data, and the data needed for the loss that the truth has at 1.5 times the largest data size. A
+pass: 90-99% covered.
 
     OMP_NUM_THREADS=1 python benchmarks/planted_studies.py [--kind s_shaped] [--studies 100] [--law auto chinchilla]
 """

@@ -92,12 +92,7 @@ def at_farthest(fit: Fit, fixed: dict[str, float]) -> dict[str, Any]:
     inputs = {role: np.array([value]) for role, value in fixed.items()}
     point, drawn = estimate.log_values(inputs | {"data": np.array([data])})
     low, high = estimate.interval(point[0], drawn[:, 0])
-<<<<<<< HEAD
-    values = [float(each) for each in np.exp(np.clip([point[0], low, high], -700, 700))]
-    return amount(values, fit.target, data=data)
-=======
-    return amount(np.exp(np.clip([point[0], low, high], -700, 700)).tolist(), fit.target)
->>>>>>> main
+    return amount(np.exp(np.clip([point[0], low, high], -700, 700)).tolist(), fit.target, data=data)
 
 
 def data_needed(fit: Fit, fixed: dict[str, float], reach: float) -> dict[str, Any] | None:

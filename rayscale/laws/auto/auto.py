@@ -26,6 +26,7 @@ from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import Z95, Estimate, Fit, score
 from rayscale.laws.law import Array, Law
 
+ALONE = 12  # configurations over several sizes from which on a curve says more by itself than its kind does
 FEWEST_ALONE = 5  # configurations of a curve without a population, or two more than the simplest law's parameters
 FEWEST = 2  # sizes from which a curve can be fitted among others of its kind
 DRAWN_VALUES = 1_000_000  # rows x draws, at most, but with FEWEST_DRAWS draws or more
@@ -57,6 +58,13 @@ def fit_auto(
     columns = usual_columns(table, given)
     columns = _varying(table, groups, columns, target, excluded | held)
     rows = [_observe(table, each, columns, target, excluded, held) for each in groups]
+    if len(groups) > 1 and len(columns) > 1 and any(alone := [_count(each) >= ALONE for each in rows]):
+
+        def fit(some: list[NDArray[np.int64]]) -> list[Blend]:
+            return fit_auto(table, some, given, target=target, excluded=excluded, held=held, draws=draws, seed=seed)
+
+        rest = iter(fit([rows for rows, long in zip(groups, alone, strict=True) if not long]) if not all(alone) else ())
+        return [fit([rows])[0] if long else next(rest) for rows, long in zip(groups, alone, strict=True)]
     known = [observations.target for observations in rows if len(observations.target)]
     below_one = bool(known) and max(each.max() for each in known) < 1
     trend = trends([(observations.inputs, observations.target) for observations in rows if len(observations.target)])
@@ -162,7 +170,7 @@ def _too_few(observations: Observations, simplest: Law) -> list[dict[str, str]]:
 
 def _count(observations: Observations) -> int:
     """How many different configurations there are."""
-    return int(observations.configurations.max()) + 1
+    return int(observations.configurations.max(initial=-1)) + 1
 
 
 def _refused(observations: Observations, target: str, why: list[dict[str, str]]) -> Blend:
