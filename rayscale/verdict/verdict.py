@@ -13,10 +13,10 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from rayscale.errors import InputError
 from rayscale.laws.fit import fit_law
+from rayscale.laws.fitting.held_out import too_narrow
 from rayscale.laws.fitting.result import Fit, score
 from rayscale.laws.formula import find_law
 from rayscale.laws.law import Law
@@ -29,7 +29,6 @@ from rayscale.verdict.metric_law import LOSS, bits_per_nat, refusals
 from rayscale.verdict.speedup import amount, changed, gpu_gain, mean_interval
 
 HOLDOUT_BOOTSTRAP = 200
-RARE = 0.025  # the chance below which a coverage is no bad luck: 1 of 3, 2 of 4, 7 of 10
 # Where the study names no laws: the combination of all suited ones over the models, chinchilla beside it, and the
 # simplest law of each model alone.
 USUAL: tuple[str | Law, ...] = ("auto", "chinchilla", "power")
@@ -261,7 +260,7 @@ def _held_out(
         return {"n": 0, "note": note, **facts, "rivals": scores}, fitted
     chosen = scores.pop(law)
     worse = "constant" in scores and chosen["rmse_log"] >= scores["constant"]["rmse_log"]
-    narrow = _too_narrow(chosen)
+    narrow = too_narrow(chosen)
     possible = (
         (worse, "the law predicts the held-out largest data size worse than the last value kept constant"),
         (narrow, f"{100 * chosen['covered']:.0f}% of the {chosen['n']} held-out runs lie in their 95% interval: "
@@ -276,12 +275,6 @@ def _held_out(
     rows = _held_rows(pd.concat(predicted[law]))
     check = {"law": law, **chosen, **facts, "too_narrow": narrow, "rivals": scores, "rows": rows}
     return check, _Fitted(*doubted)
-
-
-def _too_narrow(scored: Mapping[str, Any]) -> bool:
-    """Whether fewer held-out runs lie in their 95% intervals than chance explains (one-sided binomial test)."""
-    n, covered = int(scored["n"]), scored["covered"]
-    return covered is not None and bool(stats.binom.cdf(round(covered * n), n, 0.95) < RARE)
 
 
 def _held_rows(predicted: pd.DataFrame) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ FEWEST = 2  # sizes from which a curve can be fitted among others of its kind
 DRAWN_VALUES = 1_000_000  # rows x draws, at most, but with FEWEST_DRAWS draws or more
 FEWEST_DRAWS = 200
 STATEABLE = (1e-100, 1e100)
-MISFIT = 0.95  # share of the evidence on a discrepancy, from which on the laws are said to miss the runs
+MISFIT = 20.0  # Bayes factor of a discrepancy from which on the laws are said to miss the runs ("strong")
 WIDE = 10.0  # an exponent whose interval spans this many times is no number to quote
 
 
@@ -212,7 +212,7 @@ def _blend(
         made = _by_evidence(observations, panel, place, members, count, rng) if members else None
     if made is None:
         return _failed(refused)
-    drawn, mixture = made
+    drawn, mixture, misfit = made
     mixture = replace(mixture, ranges=refused.data_range)
     fits = [_member(observations, refused, panel, place, members[j], estimate) for j, _, estimate in drawn]
     heaviest, weights = fits[0], {members[j].law.name: share for j, share, _ in drawn}
@@ -230,7 +230,7 @@ def _blend(
         estimate=cast(Estimate, mixture),
         weights={each.law.name: weights.get(each.law.name, 0.0) for each in members},
         members=tuple(fits),
-        warnings=(*_warnings(observations, heaviest, choice, place, mixture), *refused.warnings),
+        warnings=(*_warnings(observations, heaviest, choice, place, misfit), *refused.warnings),
     )
 
 
@@ -240,7 +240,7 @@ Drawn = list[tuple[int, float, Estimate]]  # a member by its place, its share, a
 def _by_choice(
     observations: Observations, panel: Panel, place: int, members: Sequence[PanelFit], choice: Choice, count: int,
     rng: np.random.Generator,
-) -> tuple[Drawn, Mixture] | None:  # fmt: skip
+) -> tuple[Drawn, Mixture, float] | None:  # fmt: skip
     """The laws of a curve among others, weighed by hold-out."""
     shares = np.array([choice.weights[member.law.name] for member in members])
     if not shares.any():
@@ -260,16 +260,21 @@ def _by_choice(
         drawn.append((j, float(shares[j]), estimate))
     noise = float(np.sum(shares * [_log_noise(panel, member)[place] for member in members]))
     parts = tuple(estimate for _, _, estimate in drawn)
-    return drawn, Mixture(parts, tuple(shares[order].tolist()), {}, choice.drift, noise, degrees, widening)
+    return drawn, Mixture(parts, tuple(shares[order].tolist()), {}, choice.drift, noise, degrees, widening), 0.0
 
 
 def _by_evidence(
     observations: Observations, panel: Panel, place: int, members: Sequence[PanelFit], count: int,
     rng: np.random.Generator,
-) -> tuple[Drawn, Mixture]:  # fmt: skip
-    """The laws of a lone curve, each with a discrepancy, weighed by evidence."""
+) -> tuple[Drawn, Mixture, float] | None:  # fmt: skip
+    """The laws of a lone curve, each with a discrepancy, weighed by evidence; None for sizes beyond all reason.
+
+    Last the Bayes factor of the discrepancy.
+    """
     rows, within, degrees = configurations(panel, place, list(observations.columns), members)
-    weighed = weigh(panel, place, members, rows, within, degrees)
+    weighed, misfit = weigh(panel, place, members, rows, within, degrees)
+    if not weighed:
+        return None
     free = max(3, round(len(rows.target) + degrees - len(members[weighed[0][0]].law.names)))
     versions: dict[int, list[Version]] = {}
     shares: dict[int, list[float]] = {}
@@ -288,7 +293,7 @@ def _by_evidence(
         drawn.append((j, sum(shares[j]), replace(versions[j][0].estimate, draws=sample)))
     parts = tuple(version for j in order for version in versions[j])
     noise = float(np.sqrt(sum(share * setting.noise**2 for _, setting, share in weighed)))
-    return drawn, Mixture(parts, tuple(share for j in order for share in shares[j]), {}, 0.0, noise, free, 1.0)
+    return drawn, Mixture(parts, tuple(share for j in order for share in shares[j]), {}, 0.0, noise, free, 1.0), misfit
 
 
 def _is_stateable(panel: Panel, place: int, member: PanelFit) -> bool:
@@ -344,7 +349,7 @@ def _member(
 
 
 def _warnings(
-    observations: Observations, heaviest: Fit, choice: Choice | None, place: int, mixture: Mixture
+    observations: Observations, heaviest: Fit, choice: Choice | None, place: int, misfit: float
 ) -> list[dict[str, str]]:
     groups = observations.configurations
     configurations, need = int(groups.max()) + 1, 2 * len(heaviest.law.names)
@@ -354,7 +359,7 @@ def _warnings(
     skill = choice.skill[place] if choice else 0.0
     candidates = (
         (
-            mixture.misfit > MISFIT,
+            misfit > MISFIT,
             "misspecified",
             "no law that was tried follows these runs within their noise; the intervals include the misfit",
         ),

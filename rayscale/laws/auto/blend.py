@@ -58,12 +58,6 @@ class Mixture:
 
     linked_values = log_values
 
-    @property
-    def misfit(self) -> float:
-        """The share of the parts that a discrepancy was needed for."""
-        return sum(share for part, share in zip(self.parts, self.shares, strict=True)
-                   if isinstance(part, Version) and part.setting.is_smooth)  # fmt: skip
-
     def to_json(self) -> dict[str, Any]:
         """What `Blend.read_estimate` needs besides the members, which are saved as fits of their own."""
         names = ("drift", "noise", "degrees", "widening")

@@ -25,12 +25,13 @@ from rayscale.laws.law import Array
 NOISES = tuple(np.geomspace(1e-4, 0.3, 18))  # deviations of a run's log target that are weighed
 # (deviation of the discrepancy over the whole span of the data, weight), as what a law can miss on real tables.
 BENDS = ((0.0, 0.15), (0.03, 0.25), (0.1, 0.35), (0.3, 0.25))
-WAVES = ((0.0, 0.5), (0.02, 0.5))
+WAVES = ((0.0, 0.4), (0.01, 0.3), (0.04, 0.3))
 LENGTH = 2.5  # e-folds over which a wave turns
 FREQUENCIES = 48
 KNOTS = 10  # within the data, from their middle to either end; as many beyond
 FARTHEST = np.log(1e6)  # beyond the data, the last knot
 ODD = 3.0  # rows beyond this many deviations of the law count less
+ABSURD = 1e12  # a variance of log targets that no table has
 LEAST_SHARE = 0.01
 MOST_VERSIONS = 24
 
@@ -138,21 +139,21 @@ def configurations(
 ) -> tuple[Rows, float, float]:
     """The rows of a curve by configuration, the sum of squares within these, and its degrees of freedom.
 
-    A configuration that most laws miss by far counts less.
+    A row that most laws miss by far counts less.
     """
     known = panel.weights[curve] > 0
     sizes = np.stack([panel.inputs[role][curve, known] for role in roles], axis=1)
     target, weights = np.log(panel.target[curve, known]), panel.weights[curve, known]
-    distinct, which = np.unique(sizes, axis=0, return_inverse=True)
-    count = np.bincount(which.ravel(), weights)
+    rows = Rows(tuple(roles), np.log(np.maximum(sizes, 1e-300)), target, weights)
+    missed = np.median([np.abs(target - _linearised(panel, curve, member, rows)[0]) for member in members], axis=0)
+    typical = max(1.4826 * float(np.median(missed)), 1e-9)
+    weights = weights * np.minimum(1.0, ODD * typical / np.maximum(missed, 1e-300)) ** 2
+    distinct, first, which = np.unique(sizes, axis=0, return_index=True, return_inverse=True)
+    count = np.asarray(np.bincount(which.ravel(), weights), dtype=float)
     means = np.bincount(which.ravel(), weights * target) / count
     within = float((weights * (target - means[which.ravel()]) ** 2).sum())
-    rows = Rows(tuple(roles), np.log(np.maximum(distinct, 1e-300)), means, count)
-    missed = [np.abs(means - _linearised(panel, curve, member, rows)[0]) for member in members]
-    far = np.median(missed, axis=0) * np.sqrt(count)
-    typical = max(1.4826 * float(np.median(far)), 1e-9)
-    rows = replace(rows, weights=count * np.minimum(1.0, ODD * typical / np.maximum(far, 1e-300)))
-    return rows, within, float(weights.sum() - len(distinct))
+    rows = replace(rows, places=rows.places[first], target=means, weights=count)
+    return rows, within, max(float(weights.sum()) - len(distinct), 0.0)
 
 
 def _linearised(panel: Panel, curve: int, member: PanelFit, rows: Rows) -> tuple[Array, Array]:
@@ -162,8 +163,10 @@ def _linearised(panel: Panel, curve: int, member: PanelFit, rows: Rows) -> tuple
 
 def weigh(
     panel: Panel, curve: int, members: Sequence[PanelFit], rows: Rows, within: float, degrees: float
-) -> list[tuple[int, Setting, float]]:
+) -> tuple[list[tuple[int, Setting, float]], float]:
     """Laws (by their place among the members) with settings and shares, the heaviest first; shares add up to 1.
+
+    And the Bayes factor of a discrepancy against none: how much more likely it makes the rows.
 
     The evidence is that of the law linearised at its fit, parameters under their weak prior, the discrepancy a Gaussian
     process: normal with covariance J S J' + bends + waves + noise; the scatter within configurations is noise alone.
@@ -179,16 +182,25 @@ def weigh(
         of_law = slope @ member.prior[curve] @ slope.T
         for (bend, bend_weight), (wave, wave_weight) in product(BENDS, WAVES):
             smooth = bend**2 * bends @ bends.T + wave**2 * waves @ waves.T
-            values, vectors = np.linalg.eigh((of_law + smooth) * root[:, None] * root)
+            matrix = (of_law + smooth) * root[:, None] * root
+            kinds += [(place, Setting(float(each), bend, wave)) for each in noise]
+            if not (np.isfinite(matrix).all() and np.abs(matrix).max() < ABSURD):
+                scores.append(np.full(len(noise), -np.inf))
+                continue
+            values, vectors = np.linalg.eigh(matrix)
             variance = np.maximum(values, 0.0) + noise[:, None] ** 2
             score = by_seeds - ((vectors.T @ (root * left)) ** 2 / variance + np.log(variance)).sum(1) / 2
             scores.append(score + np.log(bend_weight * wave_weight))
-            kinds += [(place, Setting(float(each), bend, wave)) for each in noise]
-    logs = np.nan_to_num(np.concatenate(scores), nan=-np.inf)
+    logs = np.nan_to_num(np.concatenate(scores), nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
+    if not np.isfinite(logs).any():
+        return [], 0.0
     shares = np.exp(logs - logs.max())
     order = [int(j) for j in np.argsort(-shares, kind="stable")[:MOST_VERSIONS] if shares[j] >= LEAST_SHARE]
     total = float(shares[order].sum())
-    return [(*kinds[j], float(shares[j]) / total) for j in order]
+    smooth = np.array([setting.is_smooth for _, setting in kinds])
+    odds = float(shares[smooth].sum() / max(shares[~smooth].sum(), 1e-300))
+    prior = BENDS[0][1] * WAVES[0][1]
+    return [(*kinds[j], float(shares[j]) / total) for j in order], odds * prior / (1 - prior)
 
 
 def read_versions(saved: Sequence[Mapping[str, Any]], rows: Rows, estimates: Sequence[Estimate]) -> list[Version]:

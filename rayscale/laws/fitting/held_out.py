@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from rayscale.laws.fitting.observations import Observations, numbers
 from rayscale.laws.fitting.result import Fit, far
@@ -15,7 +16,7 @@ from rayscale.laws.law import Array
 
 F = TypeVar("F", bound=Fit)
 
-JUDGED = 3  # held-out rows from which on missing most of them is no luck
+RARE = 0.025  # the chance below which a coverage is no bad luck: 1 of 3, 2 of 4, 7 of 10
 
 
 def beside_held_out(fit: F, observations: Observations) -> F:
@@ -40,13 +41,21 @@ def _refuted(fit: Fit, table: pd.DataFrame, observations: Observations) -> list[
     # Within twice the noise of a run nothing can be told.
     if error > max(constant_error, (2 * fit.known_estimate().noise) ** 2):
         return [explains_less(error / max(constant_error, 1e-300), "on the held-out rows")]
-    inside = round(fit.held_out["covered"] * len(table)) if fit.held_out else 0
-    if len(table) >= JUDGED and inside < len(table) / 2:
-        text = (
-            f"only {inside} of {len(table)} held-out rows lie in their 95% interval: the law is wrong beyond the data"
-        )
+    if fit.held_out and too_narrow(fit.held_out):
+        inside = round(fit.held_out["covered"] * len(table))
+        inside_text = f"only {inside} of {len(table)} held-out rows lie in their 95% intervals"
+        text = f"{inside_text}: they are too narrow beyond the data"
         return [{"code": "misspecified", "message": text}]
     return []
+
+
+def too_narrow(scored: Mapping[str, Any]) -> bool:
+    """Whether fewer held-out rows lie in their 95% intervals than chance explains (one-sided binomial test).
+
+    `scored` as of `rayscale.laws.fitting.result.score`: n, covered.
+    """
+    n, covered = int(scored["n"]), scored["covered"]
+    return covered is not None and bool(stats.binom.cdf(round(covered * n), n, 0.95) < RARE)
 
 
 def nearest_kept(kept: Mapping[str, Array], target: Array, asked: Mapping[str, Array]) -> Array:

@@ -213,13 +213,11 @@ def observe(
 
 
 def name_copies(table: pd.DataFrame, dropped: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """The dropped rows of `table`, where a copy's reason names the row that it is a copy of."""
-    rows = [dict(each) for each in dropped]
-    if any(each["reason"] == COPY for each in rows):
+    """The dropped rows of `table`, where a copy has `same_as`, the place of the row that it is a copy of."""
+    rows = [dict(entry) for entry in dropped]
+    if any(entry["reason"] == COPY for entry in rows):
         first = _first_of_each(table)
-        for each in rows:
-            if each["reason"] == COPY:
-                each["reason"] = f"the same as row {first[each['row']]}"
+        rows = [entry | ({"same_as": int(first[entry["row"]])} if entry["reason"] == COPY else {}) for entry in rows]
     return tuple(rows)
 
 

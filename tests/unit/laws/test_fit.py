@@ -350,13 +350,15 @@ def test_a_row_written_twice_is_one_run(law):
     table = planted().assign(note=[["a list"], None] * 6)
     given = {**AXES, "bootstrap": 50}
     once, twice = (fit_law(rows, law, **given) for rows in (table, pd.concat([table, table])))
-    assert twice.rows_dropped == tuple({"row": 12 + k, "reason": f"the same as row {k}"} for k in range(12))
+    assert twice.rows_dropped == tuple(
+        {"row": 12 + k, "reason": "the same as an earlier row", "same_as": k} for k in range(12)
+    )
     assert {each.pop("code") for each in map(dict, twice.warnings)} == {*codes(once), "dropped_rows"}
     assert (twice.standard_errors, twice.rows_used) == (once.standard_errors, 12)
     grouped = fit_law(pd.concat([table.assign(set=name) for name in "aabb"]), law, **given, by="set")
     assert [each.rows_dropped[0] for each in grouped.groups] == [
-        {"row": 12, "reason": "the same as row 0"},
-        {"row": 36, "reason": "the same as row 24"},
+        {"row": 12, "reason": "the same as an earlier row", "same_as": 0},
+        {"row": 36, "reason": "the same as an earlier row", "same_as": 24},
     ]
     seeds = fit_law(pd.concat([table.assign(seed=seed) for seed in (0, 1)]), law, **given)
     assert (seeds.rows_used, seeds.rows_dropped) == (24, ())

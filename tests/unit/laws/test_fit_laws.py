@@ -16,6 +16,7 @@ LAWS = {value.name: value for value in vars(catalogue).values() if isinstance(va
 TRUTHS = {
     "power": {"B": 30.0, "E": 1.2, "beta": 0.3},
     "chinchilla": {"A": 60.0, "B": 300.0, "E": 2.5, "alpha": 0.33, "beta": 0.4},
+    "chinchilla_rectified": {"A": 60.0, "B": 500.0, "E": 2.5, "D0": 150.0, "alpha": 0.33, "beta": 0.45},
     "chinchilla_tied": {"A": 60.0, "B": 100.0, "E": 2.5, "alpha": 0.33},
     "multiplicative": {"A": 150.0, "E": 1.2, "alpha": 0.12, "beta": 0.2},
     "rectified": {"B": 500.0, "E": 1.0, "D0": 150.0, "beta": 0.45},

@@ -96,8 +96,9 @@ def test_a_target_below_the_asymptote_is_said_to_be_out_of_reach():
     found = settle(study(), reach=2.0)
     assert found["verdict"]["target"]["needed"] is None
     limit = found["verdict"]["target"]["limit"]
-    assert limit["low"] < law(6.7e5, np.inf) < limit["high"]
-    assert "with any amount of data" in text_of(found)
+    assert limit["data"] == 8e6
+    assert limit["low"] < law(6.7e5, 8e6) < limit["high"]
+    assert "within 10 times the data measured" in text_of(found)
 
 
 def test_the_cheapest_allocation_reaches_the_target_on_the_mean_of_its_seeds():
