@@ -18,7 +18,8 @@ from rayscale.system.machine import cpu_name, memory_bytes, nearest_folder, nvid
 from rayscale.system.storage import Store
 
 GIGA = 1e9
-SHARED = Path("/dev/shm")  # nosec B108: only looked at
+# It is looked at; nothing is written there.
+SHARED = Path("/dev/shm")  # nosec B108
 LEAST_MEMORY = 4e9
 #: Ray's object store takes 30% of memory but no more than /dev/shm; below this it falls back to files.
 LEAST_SHARED = 1e9
