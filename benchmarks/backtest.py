@@ -184,11 +184,9 @@ def main() -> None:
     parser.add_argument("--bootstrap", type=int, default=400)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    print(
-        f"{'table':30s} {'method':26s} {'rows':>5s} {'rms':>8s} {'mean':>8s} {'covered':>8s} {'width':>7s} {'CPU-s':>6s}"
-    )
+    print(LINE.format("table", "method", "rows", "rms", "mean", "covered", "width", "CPU-s"))
     for test in tests(args.data, args.cases):
-        if args.table and not any(each in test.name for each in args.table):
+        if args.table and not any(part in test.name for part in args.table):
             continue
         laws = ("auto",) if args.only_auto else ("auto", *test.laws)
         for method in (*laws, *(() if args.only_auto else RULES)):

@@ -36,7 +36,8 @@ _WIDE = (1e-30, 1e30)
 # Bounds and starts of a parameter that the user left open, as in the catalogue: an exponent beyond 0.01 to 4 is a
 # constant or a step; a coefficient is a multiple of the median target; a pure number is 1 where a unit is one input.
 EXPONENT = (0.01, 4.0, (0.1, 0.25, 0.5, 1.0, 2.0))
-_ASYMPTOTE = (1e-4, 1e4, (0.5, 0.1, 0.8, 3.0))
+# What is far above all rows may be the top of a curve that rises.
+_ASYMPTOTE = (1e-4, 1e4, (0.5, 0.1, 0.8))
 _COEFFICIENT = (1e-5, 1e4, (0.2, 1.0, 5.0))
 _PURE = (1e-4, 1e4, (0.3, 1.0, 0.03, 5.0))
 _UNKNOWN_SIZE = (*_WIDE, (1.0, 1e3, 1e-3, 1e6, 1e9))

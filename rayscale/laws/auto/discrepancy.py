@@ -197,8 +197,8 @@ def weigh(
     shares = np.exp(logs - logs.max())
     order = [int(j) for j in np.argsort(-shares, kind="stable")[:MOST_VERSIONS] if shares[j] >= LEAST_SHARE]
     total = float(shares[order].sum())
-    smooth = np.array([setting.is_smooth for _, setting in kinds])
-    odds = float(shares[smooth].sum() / max(shares[~smooth].sum(), 1e-300))
+    none = np.array([not setting.is_smooth for _, setting in kinds])
+    odds = float((shares.sum() - shares[none].sum()) / max(shares[none].sum(), 1e-300))
     prior = BENDS[0][1] * WAVES[0][1]
     return [(*kinds[j], float(shares[j]) / total) for j in order], odds * prior / (1 - prior)
 
