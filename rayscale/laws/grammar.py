@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,30 +141,7 @@ def compute(node: Node, values: Mapping[str, Any]) -> Any:
         return np.float64(node.value)
     if node.kind == "name":
         return values[node.name]
-    parts = [compute(part, values) for part in node.parts]
-    match node.kind:
-        case "+":
-            return parts[0] + parts[1]
-        case "-":
-            return parts[0] - parts[1]
-        case "*":
-            return parts[0] * parts[1]
-        case "/":
-            return parts[0] / parts[1]
-        case "**":
-            return _raise(parts[0], parts[1])
-        case "minus":
-            return -parts[0]
-        case "exp":
-            return _exp(parts[0])
-        case "log":
-            return np.log(parts[0])
-        case "sqrt":
-            return np.sqrt(parts[0])
-        case "min":
-            return np.where(np.real(parts[0]) <= np.real(parts[1]), parts[0], parts[1])
-        case _:
-            return np.where(np.real(parts[0]) >= np.real(parts[1]), parts[0], parts[1])
+    return _OPERATIONS[node.kind](*(compute(part, values) for part in node.parts))
 
 
 def _exp(z: Any) -> Any:
@@ -185,3 +163,19 @@ def _raise(base: Any, exponent: Any) -> Any:
         return _exp(exponent * np.log(base))
     grown = _exp(exponent * np.log(np.where(zero, 1.0, base)))
     return np.where(zero, np.where(np.real(exponent) > 0, 0.0, np.inf), grown)
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "**": _raise,
+    "minus": operator.neg,
+    "exp": _exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    # By the real parts: a complex step must not decide.
+    "min": lambda one, other: np.where(np.real(one) <= np.real(other), one, other),
+    "max": lambda one, other: np.where(np.real(one) >= np.real(other), one, other),
+}

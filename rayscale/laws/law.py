@@ -18,8 +18,6 @@ from rayscale.system.registry import resolve
 
 Array = NDArray[np.float64]
 Values = Mapping[str, Any]  # name -> array (or number)
-KINDS = ("coefficient", "positive", "exponent")
-LINKS = ("log", "logit")
 
 
 @dataclass(frozen=True)

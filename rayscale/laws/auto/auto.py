@@ -33,6 +33,16 @@ DRAWN_VALUES = 1_000_000  # rows x draws, at most, but with FEWEST_DRAWS draws o
 FEWEST_DRAWS = 200
 STATEABLE = (1e-100, 1e100)
 MISFIT = 20.0  # Bayes factor of a discrepancy from which on the laws are said to miss the runs ("strong")
+OF_HEAVIEST = (
+    "outcome",
+    "params",
+    "standard_errors",
+    "intervals",
+    "covariance",
+    "objective",
+    "starts",
+    "starts_at_best",
+)
 WIDE = 10.0  # an exponent whose interval spans this many times is no number to quote
 
 
@@ -218,17 +228,10 @@ def _blend(
     heaviest, weights = fits[0], {members[j].law.name: share for j, share, _ in drawn}
     return replace(
         refused,
+        **{name: getattr(heaviest, name) for name in OF_HEAVIEST},
         law=blended(heaviest.law, weights, list(observations.columns)),
-        outcome=heaviest.outcome,
-        params=heaviest.params,
-        standard_errors=heaviest.standard_errors,
-        intervals=heaviest.intervals,
-        covariance=heaviest.covariance,
-        objective=heaviest.objective,
-        starts=heaviest.starts,
-        starts_at_best=heaviest.starts_at_best,
         estimate=cast(Estimate, mixture),
-        weights={each.law.name: weights.get(each.law.name, 0.0) for each in members},
+        weights={member.law.name: weights.get(member.law.name, 0.0) for member in members},
         members=tuple(fits),
         warnings=(*_warnings(observations, heaviest, choice, place, misfit), *refused.warnings),
     )

@@ -7,7 +7,10 @@ from rayscale.errors import InputError
 from rayscale.laws import catalogue
 from rayscale.laws.catalogue import CHINCHILLA, POWER
 from rayscale.laws.fitting.coordinates import Coordinates, link, unlink
-from rayscale.laws.law import KINDS, LINKS, Law, find_registered
+from rayscale.laws.law import Law, find_registered
+
+KINDS = ("coefficient", "positive", "exponent")
+LINKS = ("log", "logit")
 
 LAWS = [value for value in vars(catalogue).values() if isinstance(value, Law)]
 SIZES = {
