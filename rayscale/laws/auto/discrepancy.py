@@ -17,12 +17,14 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rayscale.laws.auto.panel import Panel, PanelFit
+from rayscale.laws.fitting.coordinates import link
 from rayscale.laws.fitting.result import Estimate
 from rayscale.laws.law import Array
 
-NOISES = tuple(np.geomspace(1e-4, 0.3, 18))  # deviations of a run's log target that are weighed
+NOISES = tuple(np.geomspace(1e-4, 3.0, 36))  # deviations of a run's log target that are weighed
 # (deviation of the discrepancy over the whole span of the data, weight), as what a law can miss on real tables.
 BENDS = ((0.0, 0.15), (0.03, 0.25), (0.1, 0.35), (0.3, 0.25))
 WAVES = ((0.0, 0.4), (0.01, 0.3), (0.04, 0.3))
@@ -33,7 +35,8 @@ FARTHEST = np.log(1e6)  # beyond the data, the last knot
 ODD = 3.0  # rows beyond this many deviations of the law count less
 ABSURD = 1e12  # a variance of log targets that no table has
 LEAST_SHARE = 0.01
-MOST_VERSIONS = 24
+MOST_VERSIONS = 32
+MOST_CELLS = 250  # configurations; neighbours of more are averaged: a discrepancy is smooth, and costs their cube
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,15 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The configurations of a table: `places` (m, axes) logs of their sizes, mean log `target` (m,), how many runs'
-    worth each is, `weights` (m,). Axes are in the order of `roles`."""
+    """The configurations of a table: `places` (m, axes) logs of their sizes, mean `target` (m,) on the scale of `link`
+    (log, or log odds where all laws are in these), how many runs' worth each is, `weights` (m,). Axes are in the order
+    of `roles`."""
 
     roles: tuple[str, ...]
     places: Array
     target: Array
     weights: Array
+    link: str = "log"
 
     @cached_property
     def inputs(self) -> dict[str, Array]:
@@ -83,7 +88,9 @@ class Rows:
         turned = places @ numbers
         waves = np.concatenate([np.cos(turned), np.sin(turned)], axis=1) / FREQUENCIES**0.5
         hinges = np.maximum(np.stack([places, -places], axis=-1)[..., None] - knots, 0.0) * spacing**0.5
-        return hinges.reshape(len(places), -1) * (3 / span**3) ** 0.5, waves
+        # A target that falls by several e-folds is missed by more than one that hardly changes.
+        scale = max(1.0, float(np.ptp(self.target)))
+        return scale * (3 / span**3) ** 0.5 * hinges.reshape(len(places), -1), scale * waves
 
     def covariance(self, setting: Setting) -> Array:
         """Of what a law leaves of the rows, (m, m): the discrepancy and the noise."""
@@ -92,11 +99,16 @@ class Rows:
         return np.asarray(smooth + np.diag(setting.noise**2 / self.weights))
 
     def to_json(self) -> dict[str, Any]:
-        return {"roles": list(self.roles), **{n: getattr(self, n).tolist() for n in ("places", "target", "weights")}}
+        return {
+            "roles": list(self.roles),
+            "link": self.link,
+            **{n: getattr(self, n).tolist() for n in ("places", "target", "weights")},
+        }
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Rows:
-        return cls(tuple(saved["roles"]), *(np.array(saved[n], dtype=float) for n in ("places", "target", "weights")))
+        places, target, weights = (np.array(saved[name], dtype=float) for name in ("places", "target", "weights"))
+        return cls(tuple(saved["roles"]), places, target, weights, saved["link"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,23 +118,27 @@ class Version:
     estimate: Estimate
     setting: Setting
     rows: Rows
+    seed: int
 
     def log_values(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """Log target at the inputs: of the mean (n,) and of every draw (draws, n)."""
-        point, drawn = self.estimate.log_values(inputs)
+        point, drawn = self._linked(inputs)
         rows, setting = self.rows, self.setting
-        if not setting.is_smooth:
-            return point, drawn
-        fitted, fitted_drawn = self.estimate.log_values(rows.inputs)
-        here, there = (self._features(each) for each in (rows.inputs, inputs))
-        variance = setting.noise**2 / rows.weights
-        solved = np.linalg.solve(here @ here.T + np.diag(variance), here).T  # (features, rows)
-        rng = np.random.default_rng(0)
-        prior = rng.normal(0, 1, (len(drawn), here.shape[1]))
-        disturbed = prior @ here.T + rng.normal(0, 1, fitted_drawn.shape) * np.sqrt(variance)
-        # Matheron's rule: a draw from the prior, corrected by what it misses of the rows.
-        weights = prior + (rows.target - fitted_drawn - disturbed) @ solved.T
-        return point + there @ (solved @ (rows.target - fitted)), drawn + weights @ there.T
+        if setting.is_smooth:
+            fitted, fitted_drawn = self._linked(rows.inputs)
+            here, there = (self._features(sizes) for sizes in (rows.inputs, inputs))
+            variance = setting.noise**2 / rows.weights
+            solved = np.linalg.solve(here @ here.T + np.diag(variance), here).T  # (features, rows)
+            rng = np.random.default_rng((0, self.seed))
+            prior = rng.normal(0, 1, (len(drawn), here.shape[1]))
+            disturbed = prior @ here.T + rng.normal(0, 1, fitted_drawn.shape) * np.sqrt(variance)
+            # Matheron's rule: a draw from the prior, corrected by what it misses of the rows.
+            weights = prior + (rows.target - fitted_drawn - disturbed) @ solved.T
+            point, drawn = point + there @ (solved @ (rows.target - fitted)), drawn + weights @ there.T
+        return (point, drawn) if rows.link == "log" else (-np.logaddexp(0, -point), -np.logaddexp(0, -drawn))
+
+    def _linked(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
+        return self.estimate.linked_values(inputs) if self.rows.link == "logit" else self.estimate.log_values(inputs)
 
     def to_json(self) -> dict[str, Any]:
         """What `read_versions` needs besides the rows and the law's estimate, which has the draws."""
@@ -142,23 +158,46 @@ def configurations(
     A row that most laws miss by far counts less.
     """
     known = panel.weights[curve] > 0
+    scale = "logit" if all(member.law.link == "logit" for member in members) else "log"
     sizes = np.stack([panel.inputs[role][curve, known] for role in roles], axis=1)
-    target, weights = np.log(panel.target[curve, known]), panel.weights[curve, known]
-    rows = Rows(tuple(roles), np.log(np.maximum(sizes, 1e-300)), target, weights)
+    target, weights = link(scale, panel.target[curve, known]), panel.weights[curve, known]
+    rows = Rows(tuple(roles), np.log(np.maximum(sizes, 1e-300)), target, weights, scale)
     missed = np.median([np.abs(target - _linearised(panel, curve, member, rows)[0]) for member in members], axis=0)
     typical = max(1.4826 * float(np.median(missed)), 1e-9)
     weights = weights * np.minimum(1.0, ODD * typical / np.maximum(missed, 1e-300)) ** 2
-    distinct, first, which = np.unique(sizes, axis=0, return_index=True, return_inverse=True)
-    count = np.asarray(np.bincount(which.ravel(), weights), dtype=float)
-    means = np.bincount(which.ravel(), weights * target) / count
-    within = float((weights * (target - means[which.ravel()]) ** 2).sum())
-    rows = replace(rows, places=rows.places[first], target=means, weights=count)
-    return rows, within, max(float(weights.sum()) - len(distinct), 0.0)
+    alike = np.unique(sizes, axis=0, return_inverse=True)[1].ravel()
+    count, mean = _means(alike, weights, target)
+    within, degrees = float((weights * (target - mean[alike]) ** 2).sum()), float(np.maximum(count - 1, 0.0).sum())
+    which = _cells(rows.places)
+    count, _ = _means(which, weights, target)
+    places = np.stack([_means(which, weights, column)[1] for column in rows.places.T], axis=1)
+    # Of a cell of several sizes: how far its rows lie from a law, and the law at their middle.
+    nearest = min(members, key=lambda member: float(member.noise[curve]))
+    off = _means(which, weights, target - _linearised(panel, curve, nearest, rows)[0])[1]
+    cells = replace(rows, places=places, weights=count)
+    return replace(cells, target=_linearised(panel, curve, nearest, cells)[0] + off), within, degrees
+
+
+def _means(which: NDArray[np.int64], weights: Array, values: Array) -> tuple[Array, Array]:
+    """The weight and the weighted mean of each group, (groups,)."""
+    count = np.asarray(np.bincount(which, weights), dtype=float)
+    return count, np.asarray(np.bincount(which, weights * values) / count)
+
+
+def _cells(places: Array) -> NDArray[np.int64]:
+    """The number of the configuration of each row, (n,); where there are very many, of neighbouring ones together."""
+    distinct, which = np.unique(places, axis=0, return_inverse=True)
+    least, span = places.min(0), np.maximum(np.ptp(places, axis=0), 1e-9)
+    parts = 1e6
+    while len(distinct) > MOST_CELLS:
+        distinct, which = np.unique(np.floor((places - least) / span * parts), axis=0, return_inverse=True)
+        parts *= 0.8
+    return np.asarray(which.ravel(), dtype=np.int64)
 
 
 def _linearised(panel: Panel, curve: int, member: PanelFit, rows: Rows) -> tuple[Array, Array]:
-    """A law's log target at the rows, (m,), and its derivative by the parameters, (m, p)."""
-    return panel.coordinates(replace(member.law, link="log"), curve).jacobian(member.theta[curve], rows.inputs)
+    """A law at the rows, (m,), on their scale, and its derivative by the parameters, (m, p)."""
+    return panel.coordinates(replace(member.law, link=rows.link), curve).jacobian(member.theta[curve], rows.inputs)
 
 
 def weigh(
@@ -208,10 +247,10 @@ def read_versions(saved: Sequence[Mapping[str, Any]], rows: Rows, estimates: Seq
     known = {estimate.coordinates.law.name: estimate for estimate in estimates}
     first = dict.fromkeys(known, 0)
     versions = []
-    for each in saved:
+    for seed, each in enumerate(saved):
         whole, begin = known[each["law"]], first[each["law"]]
         first[each["law"]] += each["draws"]
         own = replace(whole, theta=np.array(each["theta"], dtype=float), draws=whole.draws[begin : first[each["law"]]],
                       noise=each["noise"])  # fmt: skip
-        versions.append(Version(own, Setting(each["noise"], each["bend"], each["wave"]), rows))
+        versions.append(Version(own, Setting(each["noise"], each["bend"], each["wave"]), rows, seed))
     return versions

@@ -209,14 +209,14 @@ def draw(panel: Panel, fit: PanelFit, curve: int, count: int, rng: np.random.Gen
 
 
 def draw_correlated(
-    panel: Panel, fit: PanelFit, curve: int, inputs: Mapping[str, Array], target: Array, covariance: Array, count: int,
-    rng: np.random.Generator,
+    panel: Panel, fit: PanelFit, curve: int, inputs: Mapping[str, Array], target: Array, scale: str, covariance: Array,
+    count: int, rng: np.random.Generator,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """The parameters (p,) of a lone curve and draws of them (count, p), from log targets whose errors are correlated.
+    """The parameters (p,) of a lone curve and draws of them (count, p), from targets whose errors are correlated.
 
-    `inputs` role -> (n,), `target` (n,) log target, `covariance` (n, n) of what the law leaves of it.
+    `inputs` role -> (n,), `target` (n,) on the `scale` log or logit, `covariance` (n, n) of what the law leaves of it.
     """
-    law, root = replace(fit.law, link="log"), np.linalg.cholesky(covariance)
+    law, root = replace(fit.law, link=scale), np.linalg.cholesky(covariance)
     rows = count + 1  # the first is not disturbed
     scaled = {role: np.tile(inputs[role] / np.exp(fit.centre[role]), (rows, 1)) for role in law.inputs}
     errors = rng.normal(0, 1, (rows, len(target))) @ root.T

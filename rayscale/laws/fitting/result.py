@@ -65,7 +65,8 @@ class Estimate:
     def log_values(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """Log target at the inputs: of the point (n,) and of every draw (resamples, n)."""
         with np.errstate(over="ignore"):  # an absurd size may be past what a number holds; its power is then infinite
-            everything = np.log(self.coordinates.value(np.vstack([self.theta, self.draws]), inputs))
+            values = self.coordinates.value(np.vstack([self.theta, self.draws]), inputs)
+        everything = np.log(np.maximum(values, np.finfo(float).tiny))  # far away a law may underflow to 0
         return everything[0], everything[1:]
 
     def linked_values(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:

@@ -1,0 +1,236 @@
+"""One curve's blend of laws, from their fits: shares, draws and what the reader must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+from scipy import stats
+
+from rayscale.laws.auto.blend import Blend, Mixture, blended
+from rayscale.laws.auto.discrepancy import Version, configurations, weigh
+from rayscale.laws.auto.panel import NOISE_PSEUDO, Panel, PanelFit, draw, draw_correlated
+from rayscale.laws.auto.weights import Choice
+from rayscale.laws.fitting.bootstrap import SAVED_DRAWS, spread
+from rayscale.laws.fitting.coordinates import link
+from rayscale.laws.fitting.held_out import explains_less
+from rayscale.laws.fitting.huber import huber_sum
+from rayscale.laws.fitting.observations import Observations
+from rayscale.laws.fitting.outcome import Outcome
+from rayscale.laws.fitting.result import Z95, Estimate, Fit
+from rayscale.laws.law import Array
+
+FEWEST = 2  # sizes from which a curve can be fitted among others of its kind
+DRAWN_VALUES = 1_000_000  # rows x draws, at most, but with FEWEST_DRAWS draws or more
+FEWEST_DRAWS = 200
+STATEABLE = (1e-100, 1e100)
+MISFIT = 20.0  # Bayes factor of a discrepancy from which on the laws are said to miss the runs ("strong")
+# Fields of a blend that are those of its heaviest law.
+OF_HEAVIEST = (
+    "outcome", "params", "standard_errors", "intervals", "covariance", "objective", "starts", "starts_at_best",
+)  # fmt: skip
+WIDE = 10.0  # an exponent whose interval spans this many times is no number to quote
+Drawn = list[tuple[int, float, Estimate]]  # a member by its place, its share, and its own estimate; the heaviest first
+
+
+def blend_curve(
+    observations: Observations, refused: Blend, panel: Panel, place: int, members: Sequence[PanelFit],
+    choice: Choice | None, draws: int, seed: int,
+) -> Blend:  # fmt: skip
+    """One curve's blend: laws weighed by `choice`, or, for a lone curve, by evidence, each with a discrepancy."""
+    # In absurd units some law's parameters are beyond what a number can hold; the others then do without it.
+    # A law with as many parameters as a lone curve has configurations fits anything and says nothing.
+    most = np.inf if choice else count_configurations(observations)
+    members = [each for each in members if _is_stateable(panel, place, each) and len(each.law.names) < most]
+    rng, rows = np.random.default_rng(seed), float(panel.weights[place].sum())
+    count = min(draws, SAVED_DRAWS, max(FEWEST_DRAWS, int(DRAWN_VALUES / rows)))
+    if choice:
+        made = _by_choice(observations, panel, place, members, choice, count, rng)
+    else:  # versions share the draws, so that there must be some
+        made = _by_evidence(observations, panel, place, members, max(count, FEWEST_DRAWS), rng) if members else None
+    if made is None:
+        return failed(refused)
+    drawn, mixture, misfit = made
+    mixture = replace(mixture, ranges=refused.data_range)
+    fits = [_member(observations, refused, panel, place, members[j], estimate) for j, _, estimate in drawn]
+    heaviest, weights = fits[0], {members[j].law.name: share for j, share, _ in drawn}
+    return replace(
+        refused,
+        **{name: getattr(heaviest, name) for name in OF_HEAVIEST},
+        law=blended(heaviest.law, weights, list(observations.columns)),
+        estimate=cast(Estimate, mixture),
+        weights={member.law.name: weights.get(member.law.name, 0.0) for member in members},
+        members=tuple(fits),
+        warnings=(*_warnings(observations, heaviest, choice, place, misfit), *refused.warnings),
+    )
+
+
+def _by_choice(
+    observations: Observations, panel: Panel, place: int, members: Sequence[PanelFit], choice: Choice, count: int,
+    rng: np.random.Generator,
+) -> tuple[Drawn, Mixture, float] | None:  # fmt: skip
+    """The laws of a curve among others, weighed by hold-out."""
+    shares = np.array([choice.weights[member.law.name] for member in members])
+    if not shares.any():
+        return None
+    shares = shares / shares.sum()
+    # Of laws that weigh the same, the one of fewest parameters comes first.
+    sizes = [len(member.law.names) for member in members]
+    order = [int(j) for j in np.lexsort((sizes, -shares)) if shares[j] > 0]
+    rows = float(panel.weights[place].sum())
+    degrees = max(3, round(rows + NOISE_PSEUDO - np.sum(shares * [len(member.law.names) for member in members])))
+    widening = float(stats.t.ppf(0.975, degrees)) / Z95
+    drawn = []
+    for j in order:
+        sample = np.round(draw(panel, members[j], place, max(2, round(count * shares[j])), rng), 7)
+        coordinates, noise = panel.coordinates(members[j].law, place), float(members[j].noise[place])
+        estimate = Estimate(coordinates, members[j].theta[place], sample, noise, degrees, widening)
+        drawn.append((j, float(shares[j]), estimate))
+    noise = float(np.sum(shares * [log_noise(panel, member)[place] for member in members]))
+    parts = tuple(estimate for _, _, estimate in drawn)
+    return drawn, Mixture(parts, tuple(shares[order].tolist()), {}, choice.drift, noise, degrees, widening), 0.0
+
+
+def _by_evidence(
+    observations: Observations, panel: Panel, place: int, members: Sequence[PanelFit], count: int,
+    rng: np.random.Generator,
+) -> tuple[Drawn, Mixture, float] | None:  # fmt: skip
+    """The laws of a lone curve, each with a discrepancy, weighed by evidence; None for sizes beyond all reason.
+
+    Last the Bayes factor of the discrepancy.
+    """
+    rows, within, degrees = configurations(panel, place, list(observations.columns), members)
+    weighed, misfit = weigh(panel, place, members, rows, within, degrees)
+    if not weighed:
+        return None
+    free = max(3, round(len(rows.target) + degrees - len(members[weighed[0][0]].law.names)))
+    versions: dict[int, list[Version]] = {}
+    shares: dict[int, list[float]] = {}
+    for j, setting, share in weighed:
+        covariance = rows.covariance(setting)
+        theta, sample = draw_correlated(panel, members[j], place, rows.inputs, rows.target, rows.link, covariance,
+                                        max(2, round(count * share)), rng)  # fmt: skip
+        coordinates = panel.coordinates(members[j].law, place)
+        estimate = Estimate(coordinates, theta, np.round(sample, 7), setting.noise, free, 1.0)
+        versions.setdefault(j, []).append(Version(estimate, setting, rows, 0))
+        shares.setdefault(j, []).append(share)
+    order = sorted(versions, key=lambda j: -sum(shares[j]))
+    drawn = []
+    for j in order:
+        sample = np.concatenate([version.estimate.draws for version in versions[j]])
+        drawn.append((j, sum(shares[j]), replace(versions[j][0].estimate, draws=sample)))
+    parts = [version for j in order for version in versions[j]]
+    parts = [replace(version, seed=seed) for seed, version in enumerate(parts)]
+    noise = float(np.sqrt(sum(share * setting.noise**2 for _, setting, share in weighed)))
+    if rows.link == "logit":  # a blend's noise is that of the log target
+        noise *= float(1 - np.exp(panel.level[place]))
+    return (
+        drawn,
+        Mixture(tuple(parts), tuple(share for j in order for share in shares[j]), {}, 0.0, noise, free, 1.0),
+        misfit,
+    )
+
+
+def _is_stateable(panel: Panel, place: int, member: PanelFit) -> bool:
+    """Whether the parameters and their squares, in the table's units, are numbers, with room for their intervals."""
+    coordinates = panel.coordinates(member.law, place)
+    with np.errstate(all="ignore"):
+        natural = coordinates.natural(member.theta[place])[coordinates.is_log]
+    return bool(np.all((natural > STATEABLE[0]) & (natural < STATEABLE[1])))
+
+
+def _member(
+    observations: Observations, refused: Blend, panel: Panel, place: int, member: PanelFit, estimate: Estimate
+) -> Fit:
+    """One law on one curve as a Fit, from its estimate."""
+    law, coordinates = member.law, panel.coordinates(member.law, place)
+    theta, sample, (low, high) = estimate.theta, estimate.draws, coordinates.bounds()
+    point, cloud, logs = coordinates.natural(theta), coordinates.natural(sample), coordinates.is_log
+    placed, clouds = (np.where(logs, np.log(np.where(logs, each, 1.0)), each) for each in (point, cloud))
+    pairs = np.array(estimate.interval(placed, clouds))
+    limits = np.array([[each.low, each.high] for each in law.parameters]).T
+    # Student's t may move an exponent's interval beyond the law's own bounds, where it means nothing.
+    pairs = np.where(logs, np.exp(np.clip(pairs, -700, 700)), np.clip(pairs, *limits))
+    covariance = spread(cloud)
+    missed = coordinates.linked(theta, observations.inputs) - link(law.link, observations.target)
+    bound = ", ".join(law.names[j] for j in np.flatnonzero((theta <= low + 1e-9) | (theta >= high - 1e-9)))
+    loose = ", ".join(
+        each.name
+        for each, pair in zip(law.parameters, pairs.T, strict=True)
+        if each.kind == "exponent" and pair[0] > 0 and pair[1] > WIDE * pair[0]
+    )
+    candidates = (
+        (bound, "at_bound", f"{bound} of {law.name} reached the search limit: the data do not determine it"),
+        (loose, "flat_ridge", f"{loose} of {law.name}: uncertain by a factor of several; do not quote"),
+    )
+    return Fit(
+        law,
+        refused.target,
+        {role: observations.columns[role] for role in law.inputs},
+        outcome=Outcome.AT_BOUND if bound else Outcome.FLAT if loose else Outcome.CONVERGED,
+        rows_used=refused.rows_used,
+        rows_dropped=(),
+        data_range={role: refused.data_range[role] for role in law.inputs},
+        warnings=tuple({"code": code, "message": message} for true, code, message in candidates if true),
+        params=dict(zip(law.names, point.tolist(), strict=True)),
+        standard_errors=dict(zip(law.names, np.sqrt(np.diag(covariance)).tolist(), strict=True)),
+        intervals=dict(zip(law.names, map(tuple, pairs.T.tolist()), strict=True)),
+        covariance=tuple(map(tuple, covariance.tolist())),
+        objective=float(huber_sum(missed)),
+        starts=member.polished,
+        starts_at_best=int(member.at_best[place]),
+        estimate=estimate,
+    )
+
+
+def _warnings(
+    observations: Observations, heaviest: Fit, choice: Choice | None, place: int, misfit: float
+) -> list[dict[str, str]]:
+    groups = observations.configurations
+    configurations, need = int(groups.max()) + 1, 2 * len(heaviest.law.names)
+    few = [
+        observations.columns[role] for role, values in observations.inputs.items() if len(np.unique(values)) == FEWEST
+    ]
+    skill = choice.skill[place] if choice else 0.0
+    candidates = (
+        (
+            misfit > MISFIT,
+            "misspecified",
+            "no law that was tried follows these runs within their noise; the intervals include the misfit",
+        ),
+        (few, "few_sizes", f"two values of {', '.join(few)}: three or more distinguish a power law from other curves"),
+        (
+            choice is not None and not choice.cuts,
+            "few_sizes",
+            "too few sizes to hold any out: laws are weighted by how well they fit",
+        ),
+        (configurations < need, "few_points", f"{configurations} configurations for {need // 2} parameters"),
+        (
+            configurations == len(groups),
+            "no_replicates",
+            "no configuration has two seeds: run-to-run noise is estimated from the residuals",
+        ),
+    )
+    warnings = [{"code": code, "message": message} for true, code, message in candidates if true] + list(
+        heaviest.warnings
+    )
+    return [*warnings, explains_less(float(skill), "where larger sizes were held out")] if skill >= 1 else warnings
+
+
+def failed(refused: Blend) -> Blend:
+    text = {"code": "flat_ridge", "message": "no law reached a finite minimum; check the table for extreme values"}
+    return replace(refused, outcome=Outcome.FAILED, warnings=(text, *refused.warnings))
+
+
+def count_configurations(observations: Observations) -> int:
+    """How many different configurations there are."""
+    return int(observations.configurations.max(initial=-1)) + 1
+
+
+def log_noise(panel: Panel, member: PanelFit) -> Array:
+    """The deviation of a row's log target by one law, (curves,), whatever scale the law is fitted on."""
+    if member.law.link != "logit":
+        return member.noise
+    return np.asarray(member.noise * (1 - np.exp(panel.level)))
