@@ -26,7 +26,7 @@ from rayscale.laws.law import Array
 
 NOISES = tuple(np.geomspace(1e-4, 3.0, 36))  # deviations of a run's log target that are weighed
 # (deviation of the discrepancy over the whole span of the data, weight), as what a law can miss on real tables.
-BENDS = ((0.0, 0.15), (0.03, 0.25), (0.1, 0.35), (0.3, 0.25))
+BENDS = ((0.0, 0.1), (0.03, 0.2), (0.1, 0.35), (0.3, 0.35))
 WAVES = ((0.0, 0.4), (0.01, 0.3), (0.04, 0.3))
 LENGTH = 2.5  # e-folds over which a wave turns
 FREQUENCIES = 48
