@@ -54,18 +54,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real tables and texts beside the repository; tests that need it skip where it is absent."""
-    folder = Path(__file__).parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"real data folder not found: {folder}")
-    return folder
+    return _shared("data", "real data folder")
 
 
 @pytest.fixture(scope="session")
 def shared_cases() -> Path:
     """The folder of small inputs that once failed; tests that need it skip where it is absent."""
-    folder = Path(__file__).parents[2] / "shared" / "cases"
+    return _shared("cases", "folder of cases")
+
+
+def _shared(name: str, what: str) -> Path:
+    folder = Path(__file__).parents[2] / "shared" / name
     if not folder.is_dir():
-        pytest.skip(f"folder of cases not found: {folder}")
+        pytest.skip(f"{what} not found: {folder}")
     return folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from scipy import stats
@@ -124,8 +124,7 @@ def _by_evidence(
     parts = [version for j in order for version in versions[j]]
     parts = [replace(version, seed=seed) for seed, version in enumerate(parts)]
     noise = float(np.sqrt(sum(share * setting.noise**2 for _, setting, share in weighed)))
-    if rows.link == "logit":  # a blend's noise is that of the log target
-        noise *= float(1 - np.exp(panel.level[place]))
+    noise = float(_of_log(noise, rows.link, panel.level[place]))
     return (
         drawn,
         Mixture(tuple(parts), tuple(share for j in order for share in shares[j]), {}, 0.0, noise, free, 1.0),
@@ -188,8 +187,7 @@ def _member(
 def _warnings(
     observations: Observations, heaviest: Fit, choice: Choice | None, place: int, misfit: float
 ) -> list[dict[str, str]]:
-    groups = observations.configurations
-    configurations, need = int(groups.max()) + 1, 2 * len(heaviest.law.names)
+    configurations, need = count_configurations(observations), 2 * len(heaviest.law.names)
     few = [
         observations.columns[role] for role, values in observations.inputs.items() if len(np.unique(values)) == FEWEST
     ]
@@ -208,7 +206,7 @@ def _warnings(
         ),
         (configurations < need, "few_points", f"{configurations} configurations for {need // 2} parameters"),
         (
-            configurations == len(groups),
+            configurations == len(observations.target),
             "no_replicates",
             "no configuration has two seeds: run-to-run noise is estimated from the residuals",
         ),
@@ -231,6 +229,9 @@ def count_configurations(observations: Observations) -> int:
 
 def log_noise(panel: Panel, member: PanelFit) -> Array:
     """The deviation of a row's log target by one law, (curves,), whatever scale the law is fitted on."""
-    if member.law.link != "logit":
-        return member.noise
-    return np.asarray(member.noise * (1 - np.exp(panel.level)))
+    return np.asarray(_of_log(member.noise, member.law.link, panel.level))
+
+
+def _of_log(noise: Any, scale: str, level: Any) -> Any:
+    """A deviation on the scale log or logit as one of the log target, whose median is `level`."""
+    return noise * (1 - np.exp(level)) if scale == "logit" else noise

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscale.laws.auto.panel import Panel, PanelFit
+from rayscale.laws.auto.panel import Panel, PanelFit, is_coefficient
 from rayscale.laws.fitting.coordinates import link
 from rayscale.laws.fitting.result import Estimate
 from rayscale.laws.law import Array
@@ -31,7 +31,7 @@ WAVES = ((0.0, 0.4), (0.01, 0.3), (0.04, 0.3))
 LENGTH = 2.5  # e-folds over which a wave turns
 FREQUENCIES = 48
 KNOTS = 10  # within the data, from their middle to either end; as many beyond
-FARTHEST = np.log(1e6)  # beyond the data, the last knot
+LAST_KNOT = np.log(1e6)  # beyond the data
 ODD = 3.0  # rows beyond this many deviations of the law count less
 ABSURD = 1e12  # a variance of log targets that no table has
 LEAST_SHARE = 0.01
@@ -74,7 +74,7 @@ class Rows:
         """Middle of the data (axes,), their longest span, knots and spacing (knots,), wave numbers (axes, waves)."""
         middle, half = (self.places.max(0) + self.places.min(0)) / 2, float(np.ptp(self.places, axis=0).max()) / 2
         inside = np.linspace(0.0, half, KNOTS, endpoint=False)
-        beyond = half + np.geomspace(half / KNOTS, FARTHEST, KNOTS) - half / KNOTS
+        beyond = half + np.geomspace(half / KNOTS, LAST_KNOT, KNOTS) - half / KNOTS
         knots = np.concatenate([inside, beyond])
         spacing = np.diff(knots, append=2 * knots[-1] - knots[-2])
         numbers = np.random.default_rng(0).normal(0, 1 / LENGTH, (len(middle), FREQUENCIES))
@@ -84,7 +84,7 @@ class Rows:
         """The basis of bends and of waves at these inputs, (n, features) each, for amplitudes of 1."""
         middle, span, knots, spacing, numbers = self._frame
         places = np.log(np.maximum(np.stack([inputs[role] for role in self.roles], axis=-1), 1e-300)) - middle
-        places = np.maximum(places, -FARTHEST - span)  # a size of 0 lies so far below
+        places = np.maximum(places, -LAST_KNOT - span)  # a size of 0 lies so far below
         turned = places @ numbers
         waves = np.concatenate([np.cos(turned), np.sin(turned)], axis=1) / FREQUENCIES**0.5
         hinges = np.maximum(np.stack([places, -places], axis=-1)[..., None] - knots, 0.0) * spacing**0.5
@@ -92,11 +92,19 @@ class Rows:
         scale = max(1.0, float(np.ptp(self.target)))
         return scale * (3 / span**3) ** 0.5 * hinges.reshape(len(places), -1), scale * waves
 
+    @cached_property
+    def basis(self) -> tuple[Array, Array]:
+        """The features of the rows themselves."""
+        return self.features(self.inputs)
+
+    def smooth(self, bend: float, wave: float) -> Array:
+        """The covariance of the discrepancy at the rows, (m, m)."""
+        bends, waves = self.basis
+        return np.asarray(bend**2 * bends @ bends.T + wave**2 * waves @ waves.T)
+
     def covariance(self, setting: Setting) -> Array:
         """Of what a law leaves of the rows, (m, m): the discrepancy and the noise."""
-        bends, waves = self.features(self.inputs)
-        smooth = setting.bend**2 * bends @ bends.T + setting.wave**2 * waves @ waves.T
-        return np.asarray(smooth + np.diag(setting.noise**2 / self.weights))
+        return np.asarray(self.smooth(setting.bend, setting.wave) + np.diag(setting.noise**2 / self.weights))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -126,7 +134,7 @@ class Version:
         rows, setting = self.rows, self.setting
         if setting.is_smooth:
             fitted, fitted_drawn = self._linked(rows.inputs)
-            here, there = (self._features(sizes) for sizes in (rows.inputs, inputs))
+            here, there = (self._scaled(basis) for basis in (rows.basis, rows.features(inputs)))
             variance = setting.noise**2 / rows.weights
             solved = np.linalg.solve(here @ here.T + np.diag(variance), here).T  # (features, rows)
             rng = np.random.default_rng((0, self.seed))
@@ -145,8 +153,8 @@ class Version:
         theta, draws = self.estimate.theta.tolist(), len(self.estimate.draws)
         return {"law": self.estimate.coordinates.law.name, "theta": theta, "draws": draws, **asdict(self.setting)}
 
-    def _features(self, inputs: Mapping[str, Array]) -> Array:
-        bends, waves = self.rows.features(inputs)
+    def _scaled(self, basis: tuple[Array, Array]) -> Array:
+        bends, waves = basis
         return np.concatenate([self.setting.bend * bends, self.setting.wave * waves], axis=1)
 
 
@@ -210,17 +218,17 @@ def weigh(
     The evidence is that of the law linearised at its fit, parameters under their weak prior, the discrepancy a Gaussian
     process: normal with covariance J S J' + bends + waves + noise; the scatter within configurations is noise alone.
     """
-    bends, waves = rows.features(rows.inputs)
+    kernels = [(bend, wave, np.log(by_bend * by_wave), rows.smooth(bend, wave))
+               for (bend, by_bend), (wave, by_wave) in product(BENDS, WAVES)]  # fmt: skip
     noise, root = np.array(NOISES), np.sqrt(rows.weights)
     by_seeds = -degrees * np.log(noise) - within / (2 * noise**2)
     scores, kinds = [], []
     for place, member in enumerate(members):
         fitted, slope = _linearised(panel, curve, member, rows)
-        shift = panel.level[curve] * np.array([each.kind == "coefficient" for each in member.law.parameters])
+        shift = panel.level[curve] * is_coefficient(member.law)
         left = rows.target - fitted - slope @ (member.mean + shift - member.theta[curve])
         of_law = slope @ member.prior[curve] @ slope.T
-        for (bend, bend_weight), (wave, wave_weight) in product(BENDS, WAVES):
-            smooth = bend**2 * bends @ bends.T + wave**2 * waves @ waves.T
+        for bend, wave, weight, smooth in kernels:
             matrix = (of_law + smooth) * root[:, None] * root
             kinds += [(place, Setting(float(each), bend, wave)) for each in noise]
             if not (np.isfinite(matrix).all() and np.abs(matrix).max() < ABSURD):
@@ -229,7 +237,7 @@ def weigh(
             values, vectors = np.linalg.eigh(matrix)
             variance = np.maximum(values, 0.0) + noise[:, None] ** 2
             score = by_seeds - ((vectors.T @ (root * left)) ** 2 / variance + np.log(variance)).sum(1) / 2
-            scores.append(score + np.log(bend_weight * wave_weight))
+            scores.append(score + weight)
     logs = np.nan_to_num(np.concatenate(scores), nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
     if not np.isfinite(logs).any():
         return [], 0.0

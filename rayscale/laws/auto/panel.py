@@ -181,7 +181,7 @@ def fit_panel(panel: Panel, law: Law, rounds: int = 30) -> PanelFit:
                 spread = (total + PSEUDO * weak) / (curves + PSEUDO)
             if np.max(np.abs(theta - before)) < 1e-3:
                 break
-    theta = theta + np.outer(panel.level, _is_coefficient(law))
+    theta = theta + np.outer(panel.level, is_coefficient(law))
     return PanelFit(law, panel.centre, theta, posterior, noise, mean, spread / odd[:, None, None], starts, at_best)
 
 
@@ -200,7 +200,7 @@ def draw(panel: Panel, fit: PanelFit, curve: int, count: int, rng: np.random.Gen
     root = np.linalg.cholesky(fit.prior[curve])
     means = fit.mean + rng.normal(0, 1, (count, len(fit.mean))) @ root.T
     precision = np.broadcast_to(np.linalg.inv(fit.prior[curve]), (count, *root.shape))
-    shift = panel.level[curve] * _is_coefficient(law)
+    shift = panel.level[curve] * is_coefficient(law)
     start = np.broadcast_to(fit.theta[curve] - shift, means.shape)
     with np.errstate(all="ignore"):
         ends, _ = _descend(replace(part, linked=disturbed), start, np.full(count, fit.noise[curve]), means, precision,
@@ -224,7 +224,7 @@ def draw_correlated(
     errors[0], means[0] = 0.0, fit.mean
     problem = _Problem(law, scaled, target + errors, np.ones(errors.shape), np.full(rows, panel.level[curve]),
                        np.linalg.inv(root))  # fmt: skip
-    shift = panel.level[curve] * _is_coefficient(law)
+    shift = panel.level[curve] * is_coefficient(law)
     precision = np.broadcast_to(np.linalg.inv(fit.prior[curve]), (rows, *fit.prior[curve].shape))
     start = np.broadcast_to(fit.theta[curve] - shift, means.shape)
     with np.errstate(all="ignore"):
@@ -232,7 +232,8 @@ def draw_correlated(
     return ends[0] + shift, ends[1:] + shift
 
 
-def _is_coefficient(law: Law) -> NDArray[np.bool_]:
+def is_coefficient(law: Law) -> NDArray[np.bool_]:
+    """Which parameters are coefficients, (p,): those that the level of a curve shifts."""
     return np.array([parameter.kind == "coefficient" for parameter in law.parameters])
 
 
@@ -269,7 +270,7 @@ def _started(
         missed = np.where(np.isfinite(missed), missed, np.inf)
         best.append(starts[np.argsort(missed, kind="stable")[:KEPT_STARTS]])
     kept = len(best[0])
-    stacked = np.concatenate(best) - np.outer(np.repeat(panel.level, kept), _is_coefficient(problem.law))
+    stacked = np.concatenate(best) - np.outer(np.repeat(panel.level, kept), is_coefficient(problem.law))
     many = problem.at(np.repeat(np.arange(len(panel.level)), kept))
     noise = np.full(len(stacked), STARTED)
     weak = np.broadcast_to(precision, (len(stacked), *precision.shape))
