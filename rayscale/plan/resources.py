@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rayscale.plan.estimate import Planned
 from rayscale.runs.savepoints import KEPT
 from rayscale.study.study import RunSettings
+from rayscale.system.doctor_devices import GIGA
 from rayscale.system.machine import Machine
 
 RECORD_BYTES = 20_000  # a trial's record, curve and log
@@ -41,7 +42,6 @@ def checkpoint_bytes(planned: Sequence[Planned], run: RunSettings, slots: int) -
     return total
 
 
-GIGA = 1e9
 CONTEXT_BYTES = 500_000_000  # of each process on a GPU beside what torch allocates there: assumed, not measured
 
 

@@ -14,12 +14,12 @@ from rayscale.laws.fitting.observations import require_columns
 from rayscale.laws.fitting.result import far
 from rayscale.runs.fit_rows import data_column, unfit, untrained
 from rayscale.runs.folder import Run
+from rayscale.verdict.allocation import FARTHEST
 from rayscale.verdict.costs import Cost, costs
 from rayscale.verdict.metric_law import INTERVALS, Quality, measured, measured_metrics, quality
 from rayscale.verdict.speedup import gpu_counts
 from rayscale.verdict.targets import Goal, Spending, parse_budget, parse_target
 
-BEYOND = 10.0  # times the largest data size measured: as far as data is searched
 LIKELY = 0.5  # of new runs that should reach the target; one half is where the mean does
 CHANCE = 0.01  # of reaching the target: below it candidates are ordered by their prediction, as the reason is
 _PER_DECADE = 24  # data sizes tried in each factor of ten, besides those measured
@@ -36,7 +36,7 @@ def recommend(
     budget: str | None = None,
     price_gpu_hour: float | None = None,
     currency: str = "USD",
-    beyond: float = BEYOND,
+    beyond: float = FARTHEST,
     probability: float = LIKELY,
     planned: pd.DataFrame | None = None,
     share: float = 1.0,
