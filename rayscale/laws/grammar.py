@@ -141,7 +141,7 @@ def compute(node: Node, values: Mapping[str, Any]) -> Any:
         return np.float64(node.value)
     if node.kind == "name":
         return values[node.name]
-    return _OPERATIONS[node.kind](*(compute(part, values) for part in node.parts))
+    return _OPERATIONS[node.kind](*[compute(part, values) for part in node.parts])
 
 
 def _exp(z: Any) -> Any:

@@ -5,9 +5,11 @@ A plugin is a package with an entry point in one of the groups of BUILT_IN; it h
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from operator import attrgetter
 from typing import Any
 
@@ -61,13 +63,19 @@ class Entry:
     origin: str  # "rayscale" or "distribution version"
 
 
+@lru_cache(maxsize=64)
+def _plugins(group: str, path: tuple[str, ...]) -> list[EntryPoint]:
+    """What the packages on this `sys.path` register: reading their metadata takes longer than a fit of ten rows."""
+    return sorted(entry_points(group=group), key=lambda point: point.name)
+
+
 def entries(group: str | None = None) -> list[Entry]:
     """All registered names, built-ins first, then plugins by name. A plugin may not take a built-in's name."""
     listed = []
     for kind in [group] if group else BUILT_IN:
         built_in = BUILT_IN[kind]
         listed += [Entry(kind, name, target, "rayscale") for name, target in sorted(built_in.items())]
-        for point in sorted(entry_points(group=kind), key=lambda p: p.name):
+        for point in _plugins(kind, tuple(sys.path)):
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
             if point.name in built_in:
                 text = f"plugin {origin} registers '{point.name}', a built-in name of {kind}; rename it in the plugin"
