@@ -105,6 +105,22 @@ CHINCHILLA_RECTIFIED = _law(
     "Hoffmann et al. 2022, arXiv 2203.15556, with the data term of Lin et al. 2024, arXiv 2402.02314",
     _NATS_OF_BOTH,
 )
+# A smooth minimum of data and D1: what comes after D1 brings nothing more. With D1 below the data it is the last value.
+_D1 = Parameter("D1", "positive", 1e-3, 1e4, (0.3, 3.0, 30.0, 300.0))
+SATURATING = _law(
+    "saturating",
+    "E + B * (data ** -4 + D1 ** -4) ** (beta / 4)",
+    (_B, _E, _D1, _BETA),
+    "a power law until D1 and a plateau from there on",
+    _NATS + "data: examples or tokens",
+)
+CHINCHILLA_SATURATING = _law(
+    "chinchilla_saturating",
+    "E + A * params ** -alpha + B * (data ** -4 + D1 ** -4) ** (beta / 4)",
+    (_A, _B, _E, _D1, _ALPHA, _BETA),
+    "chinchilla until D1 and a plateau from there on",
+    _NATS_OF_BOTH,
+)
 MULTIPLICATIVE = _law(
     "multiplicative",
     "E + A * params ** -alpha * data ** -beta",

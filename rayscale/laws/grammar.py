@@ -156,7 +156,7 @@ def _raise(base: Any, exponent: Any) -> Any:
     if np.ndim(exponent) == 0 and np.isrealobj(exponent) and float(exponent).is_integer() and abs(exponent) <= 16:
         # A whole power of a negative number is real, which exp(e * log(b)) would not find.
         whole = base ** abs(int(exponent))
-        return whole if exponent >= 0 else 1.0 / whole
+        return whole if exponent >= 0 else np.divide(1.0, whole)
     # exp of a log, not a power: a real base to a complex exponent is many times slower in numpy.
     zero = np.real(base) == 0
     if not np.any(zero):
@@ -169,7 +169,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
-    "/": operator.truediv,
+    "/": np.divide,  # of 0, where that of Python raises
     "**": _raise,
     "minus": operator.neg,
     "exp": _exp,

@@ -10,7 +10,8 @@ import numpy as np
 from scipy import stats
 
 from rayscale.laws.auto.blend import Blend, Mixture, blended
-from rayscale.laws.auto.discrepancy import Version, configurations, weigh
+from rayscale.laws.auto.discrepancy import Version, configurations
+from rayscale.laws.auto.evidence import weigh
 from rayscale.laws.auto.panel import NOISE_PSEUDO, Panel, PanelFit, draw, draw_correlated
 from rayscale.laws.auto.weights import Choice
 from rayscale.laws.fitting.bootstrap import SAVED_DRAWS, spread
@@ -108,14 +109,20 @@ def _by_evidence(
     free = max(3, round(len(rows.target) + degrees - len(members[weighed[0][0]].law.names)))
     versions: dict[int, list[Version]] = {}
     shares: dict[int, list[float]] = {}
-    for j, setting, share in weighed:
-        covariance = rows.covariance(setting)
-        theta, sample = draw_correlated(panel, members[j], place, rows.inputs, rows.target, rows.link, covariance,
-                                        max(2, round(count * share)), rng)  # fmt: skip
+    for j in dict.fromkeys(member for member, _, _ in weighed):
+        parts = [(setting, share) for member, setting, share in weighed if member == j]
+        shares[j] = [share for _, share in parts]
+        counts = [max(2, round(count * share)) for share in shares[j]]
+        covariances = [rows.covariance(setting) for setting, _ in parts]
+        fits = draw_correlated(panel, members[j], place, rows.inputs, rows.target, rows.link, covariances, counts, rng)
         coordinates = panel.coordinates(members[j].law, place)
-        estimate = Estimate(coordinates, theta, np.round(sample, 7), setting.noise, free, 1.0)
-        versions.setdefault(j, []).append(Version(estimate, setting, rows, 0))
-        shares.setdefault(j, []).append(share)
+        estimates = [
+            Estimate(coordinates, theta, np.round(sample, 7), setting.noise, free, 1.0)
+            for (setting, _), (theta, sample) in zip(parts, fits, strict=True)
+        ]
+        versions[j] = [
+            Version(estimate, setting, rows, 0) for (setting, _), estimate in zip(parts, estimates, strict=True)
+        ]
     order = sorted(versions, key=lambda j: -sum(shares[j]))
     drawn = []
     for j in order:

@@ -13,44 +13,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscale.laws.auto.panel import Panel, PanelFit, is_coefficient
+from rayscale.laws.auto.panel import Panel, PanelFit
 from rayscale.laws.fitting.coordinates import link
 from rayscale.laws.fitting.result import Estimate
 from rayscale.laws.law import Array
 
-NOISES = tuple(np.geomspace(1e-4, 3.0, 36))  # deviations of a run's log target that are weighed
-# (deviation of the discrepancy over the whole span of the data, weight), as what a law can miss on real tables.
-BENDS = ((0.0, 0.1), (0.03, 0.2), (0.1, 0.35), (0.3, 0.35))
-WAVES = ((0.0, 0.4), (0.01, 0.3), (0.04, 0.3))
+# (deviation of log target over the whole span of the data, weight), as what a law can miss on real tables.
+BENDS = ((0.0, 0.2), (0.03, 0.2), (0.1, 0.3), (0.3, 0.3))  # along each axis
+WAVES = ((0.0, 0.6), (0.01, 0.2), (0.04, 0.2))
 LENGTH = 2.5  # e-folds over which a wave turns
 FREQUENCIES = 48
 KNOTS = 10  # within the data, from their middle to either end; as many beyond
 LAST_KNOT = np.log(1e6)  # beyond the data
 ODD = 3.0  # rows beyond this many deviations of the law count less
-ABSURD = 1e12  # a variance of log targets that no table has
-LEAST_SHARE = 0.01
-MOST_VERSIONS = 32
-MOST_CELLS = 250  # configurations; neighbours of more are averaged: a discrepancy is smooth, and costs their cube
+MOST_CELLS = 120  # configurations; neighbours of more are averaged: a discrepancy is smooth, and costs their cube
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How large noise and discrepancy are: deviations of log target, that of `bend` over the span of the data."""
+    """How large noise and discrepancy are, as deviations of log target: `sizes` in the order of `Rows.features`."""
 
     noise: float
-    bend: float
-    wave: float
+    sizes: tuple[float, ...]
 
     @property
     def is_smooth(self) -> bool:
         """Whether there is a discrepancy at all."""
-        return bool(self.bend or self.wave)
+        return any(self.sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,31 +74,41 @@ class Rows:
         numbers = np.random.default_rng(0).normal(0, 1 / LENGTH, (len(middle), FREQUENCIES))
         return middle, 2 * half, knots, spacing, numbers
 
-    def features(self, inputs: Mapping[str, Any]) -> tuple[Array, Array]:
-        """The basis of bends and of waves at these inputs, (n, features) each, for amplitudes of 1."""
+    @property
+    def levels(self) -> tuple[tuple[tuple[float, float], ...], ...]:
+        """What is weighed for the size of each part of `features`: (deviation, weight) of each level."""
+        return (*[BENDS] * len(self.roles), WAVES)
+
+    def features(self, inputs: Mapping[str, Any]) -> list[Array]:
+        """The basis at these inputs, for sizes of 1, (n, features) each: a bend per axis, then waves."""
         middle, span, knots, spacing, numbers = self._frame
         places = np.log(np.maximum(np.stack([inputs[role] for role in self.roles], axis=-1), 1e-300)) - middle
         places = np.maximum(places, -LAST_KNOT - span)  # a size of 0 lies so far below
-        turned = places @ numbers
-        waves = np.concatenate([np.cos(turned), np.sin(turned)], axis=1) / FREQUENCIES**0.5
-        hinges = np.maximum(np.stack([places, -places], axis=-1)[..., None] - knots, 0.0) * spacing**0.5
         # A target that falls by several e-folds is missed by more than one that hardly changes.
         scale = max(1.0, float(np.ptp(self.target)))
-        return scale * (3 / span**3) ** 0.5 * hinges.reshape(len(places), -1), scale * waves
+        hinges = np.maximum(np.stack([places, -places], axis=-1)[..., None] - knots, 0.0) * spacing**0.5
+        bends = scale * (3 / span**3) ** 0.5 * hinges.reshape(*places.shape, -1)
+        turned = places @ numbers
+        waves = scale * np.concatenate([np.cos(turned), np.sin(turned)], axis=1) / FREQUENCIES**0.5
+        return [*np.moveaxis(bends, 1, 0), waves]
 
     @cached_property
-    def basis(self) -> tuple[Array, Array]:
+    def basis(self) -> list[Array]:
         """The features of the rows themselves."""
         return self.features(self.inputs)
 
-    def smooth(self, bend: float, wave: float) -> Array:
+    @cached_property
+    def _kernels(self) -> Array:
+        """The covariance of each part of the discrepancy at the rows, (parts, m, m)."""
+        return np.array([part @ part.T for part in self.basis])
+
+    def smooth(self, sizes: Sequence[float]) -> Array:
         """The covariance of the discrepancy at the rows, (m, m)."""
-        bends, waves = self.basis
-        return np.asarray(bend**2 * bends @ bends.T + wave**2 * waves @ waves.T)
+        return np.asarray(np.tensordot(np.square(sizes), self._kernels, axes=1))
 
     def covariance(self, setting: Setting) -> Array:
         """Of what a law leaves of the rows, (m, m): the discrepancy and the noise."""
-        return np.asarray(self.smooth(setting.bend, setting.wave) + np.diag(setting.noise**2 / self.weights))
+        return np.asarray(self.smooth(setting.sizes) + np.diag(setting.noise**2 / self.weights))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -153,9 +157,8 @@ class Version:
         theta, draws = self.estimate.theta.tolist(), len(self.estimate.draws)
         return {"law": self.estimate.coordinates.law.name, "theta": theta, "draws": draws, **asdict(self.setting)}
 
-    def _scaled(self, basis: tuple[Array, Array]) -> Array:
-        bends, waves = basis
-        return np.concatenate([self.setting.bend * bends, self.setting.wave * waves], axis=1)
+    def _scaled(self, basis: Sequence[Array]) -> Array:
+        return np.concatenate([size * part for size, part in zip(self.setting.sizes, basis, strict=True)], axis=1)
 
 
 def configurations(
@@ -170,7 +173,7 @@ def configurations(
     sizes = np.stack([panel.inputs[role][curve, known] for role in roles], axis=1)
     target, weights = link(scale, panel.target[curve, known]), panel.weights[curve, known]
     rows = Rows(tuple(roles), np.log(np.maximum(sizes, 1e-300)), target, weights, scale)
-    missed = np.median([np.abs(target - _linearised(panel, curve, member, rows)[0]) for member in members], axis=0)
+    missed = np.median([np.abs(target - linearise(panel, curve, member, rows)[0]) for member in members], axis=0)
     typical = max(1.4826 * float(np.median(missed)), 1e-9)
     weights = weights * np.minimum(1.0, ODD * typical / np.maximum(missed, 1e-300)) ** 2
     alike = np.unique(sizes, axis=0, return_inverse=True)[1].ravel()
@@ -181,9 +184,9 @@ def configurations(
     places = np.stack([_means(which, weights, column)[1] for column in rows.places.T], axis=1)
     # Of a cell of several sizes: how far its rows lie from a law, and the law at their middle.
     nearest = min(members, key=lambda member: float(member.noise[curve]))
-    off = _means(which, weights, target - _linearised(panel, curve, nearest, rows)[0])[1]
+    off = _means(which, weights, target - linearise(panel, curve, nearest, rows)[0])[1]
     cells = replace(rows, places=places, weights=count)
-    return replace(cells, target=_linearised(panel, curve, nearest, cells)[0] + off), within, degrees
+    return replace(cells, target=linearise(panel, curve, nearest, cells)[0] + off), within, degrees
 
 
 def _means(which: NDArray[np.int64], weights: Array, values: Array) -> tuple[Array, Array]:
@@ -203,51 +206,9 @@ def _cells(places: Array) -> NDArray[np.int64]:
     return np.asarray(which.ravel(), dtype=np.int64)
 
 
-def _linearised(panel: Panel, curve: int, member: PanelFit, rows: Rows) -> tuple[Array, Array]:
+def linearise(panel: Panel, curve: int, member: PanelFit, rows: Rows) -> tuple[Array, Array]:
     """A law at the rows, (m,), on their scale, and its derivative by the parameters, (m, p)."""
     return panel.coordinates(replace(member.law, link=rows.link), curve).jacobian(member.theta[curve], rows.inputs)
-
-
-def weigh(
-    panel: Panel, curve: int, members: Sequence[PanelFit], rows: Rows, within: float, degrees: float
-) -> tuple[list[tuple[int, Setting, float]], float]:
-    """Laws (by their place among the members) with settings and shares, the heaviest first; shares add up to 1.
-
-    And the Bayes factor of a discrepancy against none: how much more likely it makes the rows.
-
-    The evidence is that of the law linearised at its fit, parameters under their weak prior, the discrepancy a Gaussian
-    process: normal with covariance J S J' + bends + waves + noise; the scatter within configurations is noise alone.
-    """
-    kernels = [(bend, wave, np.log(by_bend * by_wave), rows.smooth(bend, wave))
-               for (bend, by_bend), (wave, by_wave) in product(BENDS, WAVES)]  # fmt: skip
-    noise, root = np.array(NOISES), np.sqrt(rows.weights)
-    by_seeds = -degrees * np.log(noise) - within / (2 * noise**2)
-    scores, kinds = [], []
-    for place, member in enumerate(members):
-        fitted, slope = _linearised(panel, curve, member, rows)
-        shift = panel.level[curve] * is_coefficient(member.law)
-        left = rows.target - fitted - slope @ (member.mean + shift - member.theta[curve])
-        of_law = slope @ member.prior[curve] @ slope.T
-        for bend, wave, weight, smooth in kernels:
-            matrix = (of_law + smooth) * root[:, None] * root
-            kinds += [(place, Setting(float(each), bend, wave)) for each in noise]
-            if not (np.isfinite(matrix).all() and np.abs(matrix).max() < ABSURD):
-                scores.append(np.full(len(noise), -np.inf))
-                continue
-            values, vectors = np.linalg.eigh(matrix)
-            variance = np.maximum(values, 0.0) + noise[:, None] ** 2
-            score = by_seeds - ((vectors.T @ (root * left)) ** 2 / variance + np.log(variance)).sum(1) / 2
-            scores.append(score + weight)
-    logs = np.nan_to_num(np.concatenate(scores), nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
-    if not np.isfinite(logs).any():
-        return [], 0.0
-    shares = np.exp(logs - logs.max())
-    order = [int(j) for j in np.argsort(-shares, kind="stable")[:MOST_VERSIONS] if shares[j] >= LEAST_SHARE]
-    total = float(shares[order].sum())
-    none = np.array([not setting.is_smooth for _, setting in kinds])
-    odds = float((shares.sum() - shares[none].sum()) / max(shares[none].sum(), 1e-300))
-    prior = BENDS[0][1] * WAVES[0][1]
-    return [(*kinds[j], float(shares[j]) / total) for j in order], odds * prior / (1 - prior)
 
 
 def read_versions(saved: Sequence[Mapping[str, Any]], rows: Rows, estimates: Sequence[Estimate]) -> list[Version]:
@@ -260,5 +221,5 @@ def read_versions(saved: Sequence[Mapping[str, Any]], rows: Rows, estimates: Seq
         first[each["law"]] += each["draws"]
         own = replace(whole, theta=np.array(each["theta"], dtype=float), draws=whole.draws[begin : first[each["law"]]],
                       noise=each["noise"])  # fmt: skip
-        versions.append(Version(own, Setting(each["noise"], each["bend"], each["wave"]), rows, seed))
+        versions.append(Version(own, Setting(each["noise"], tuple(each["sizes"])), rows, seed))
     return versions

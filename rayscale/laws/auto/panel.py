@@ -3,13 +3,15 @@
 Every curve has its own parameters, drawn from a population whose mean and covariance are estimated from all curves
 (empirical Bayes, by expectation-maximisation with a normal approximation of each curve's posterior). A curve with many
 points keeps its own parameters, one with few is drawn towards its kind. The population is a Student t: an odd curve
-neither drags the others along nor is dragged far. Fewer than three curves make no population; a weak prior stands in.
+neither drags the others along nor is dragged far. Fewer than three curves make no population; a weak prior stands in,
+a Student t of each parameter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -101,13 +103,19 @@ class _Problem:
     linked: Array
     weights: Array
     level: Array
-    whiten: Array | None = None  # (rows, rows): from residuals that are correlated to independent ones of deviation 1
+    # From residuals that are correlated to independent ones of deviation 1: (versions, rows, rows), and which (batch,).
+    whiten: Array | None = None
+    version: NDArray[np.int64] | None = None
 
     def whitened(self, values: Array) -> Array:
         """Residuals (batch, rows), or their derivatives (batch, rows, p), made independent."""
-        if self.whiten is None:
+        if self.whiten is None or self.version is None:
             return values
-        return np.asarray(self.whiten @ values if values.ndim == 3 else values @ self.whiten.T)
+        made = np.empty_like(values)
+        for k in np.unique(self.version):
+            at = self.version == k
+            made[at] = self.whiten[k] @ values[at] if values.ndim == 3 else values[at] @ self.whiten[k].T
+        return made
 
     @classmethod
     def of(cls, panel: Panel, law: Law) -> _Problem:
@@ -117,7 +125,8 @@ class _Problem:
     def at(self, rows: Any) -> _Problem:
         inputs = {role: values[rows] for role, values in self.inputs.items()}
         linked, weights, level = self.linked[rows], self.weights[rows], self.level[rows]
-        return replace(self, inputs=inputs, linked=linked, weights=weights, level=level)
+        version = None if self.version is None else self.version[rows]
+        return replace(self, inputs=inputs, linked=linked, weights=weights, level=level, version=version)
 
     def value(self, theta: NDArray[Any]) -> NDArray[Any]:
         parameters: dict[str, Any] = {}
@@ -150,19 +159,20 @@ def fit_panel(panel: Panel, law: Law, rounds: int = 30) -> PanelFit:
     mean, spread = middle, weak
     with np.errstate(all="ignore"):  # a far step may overflow; it is then not taken
         theta, starts, at_best = _started(panel, problem, bounds, mean, np.linalg.inv(spread))
-        noise, odd = np.full(curves, STARTED), np.ones(curves)
+        noise, odd = np.full(curves, STARTED), np.ones((curves, p))
         shared = curves >= POPULATION
         if shared:
             mean = np.median(theta, axis=0)  # and the weak spread: from a narrow one the population would never widen
         for _ in range(rounds):
             before = theta.copy()
             precision = np.linalg.inv(spread)
-            theta, _ = _descend(problem, theta, noise, mean, odd[:, None, None] * precision, bounds, 10)
+            tails = np.sqrt(odd[:, :, None] * odd[:, None, :])
+            theta, _ = _descend(problem, theta, noise, mean, tails * precision, bounds, 10)
             fitted, derivative = problem.jacobian(theta)
             missed = fitted - problem.linked
             outer = problem.weights * NEAR / np.maximum(np.abs(missed) / noise[:, None], NEAR)
             curvature = np.swapaxes(derivative * outer[..., None], 1, 2) @ derivative / noise[:, None, None] ** 2
-            posterior = np.linalg.inv(curvature + odd[:, None, None] * precision + 1e-9 * np.eye(p))
+            posterior = np.linalg.inv(curvature + tails * precision + 1e-9 * np.eye(p))
             unsure = np.einsum("gnp,gpq,gnq->gn", derivative, posterior, derivative)
             # What the residuals are too small by, because the law was fitted to them, is what the fit is unsure of.
             # Capped (Huber's proposal 2): one row in ten that is wrong by any factor makes the noise no third larger.
@@ -171,18 +181,23 @@ def fit_panel(panel: Panel, law: Law, rounds: int = 30) -> PanelFit:
             rows = np.maximum(problem.weights.sum(1), 1e-300)
             typical = float(np.median(squares / rows))
             noise = np.sqrt(np.maximum((squares + NOISE_PSEUDO * typical) / (rows + NOISE_PSEUDO), FLOOR**2))
+            off = theta - mean
             if shared:
-                off = theta - mean
                 far = np.einsum("gp,pq,gq->g", off, precision, off) + np.einsum("pq,gqp->g", precision, posterior)
-                odd = (TAIL + p) / (TAIL + far)
-                mean = (odd[:, None] * theta).sum(0) / odd.sum()
+                weight = (TAIL + p) / (TAIL + far)
+                mean = (weight[:, None] * theta).sum(0) / weight.sum()
                 off = theta - mean
-                total = np.einsum("g,gp,gq->pq", odd, off, off) + np.einsum("g,gpq->pq", odd, posterior)
+                total = np.einsum("g,gp,gq->pq", weight, off, off) + np.einsum("g,gpq->pq", weight, posterior)
                 spread = (total + PSEUDO * weak) / (curves + PSEUDO)
+                odd = np.repeat(weight[:, None], p, axis=1)
+            else:  # each parameter has a t of its own: one that the rows put far off is not drawn back
+                far = (off**2 + np.einsum("gpp->gp", posterior)) / np.diag(weak)
+                odd = (TAIL + 1) / (TAIL + far)
             if np.max(np.abs(theta - before)) < 1e-3:
                 break
     theta = theta + np.outer(panel.level, is_coefficient(law))
-    return PanelFit(law, panel.centre, theta, posterior, noise, mean, spread / odd[:, None, None], starts, at_best)
+    prior = spread / np.sqrt(odd[:, :, None] * odd[:, None, :])
+    return PanelFit(law, panel.centre, theta, posterior, noise, mean, prior, starts, at_best)
 
 
 def draw(panel: Panel, fit: PanelFit, curve: int, count: int, rng: np.random.Generator) -> Array:
@@ -209,27 +224,33 @@ def draw(panel: Panel, fit: PanelFit, curve: int, count: int, rng: np.random.Gen
 
 
 def draw_correlated(
-    panel: Panel, fit: PanelFit, curve: int, inputs: Mapping[str, Array], target: Array, scale: str, covariance: Array,
-    count: int, rng: np.random.Generator,
-) -> tuple[Array, Array]:  # fmt: skip
-    """The parameters (p,) of a lone curve and draws of them (count, p), from targets whose errors are correlated.
+    panel: Panel, fit: PanelFit, curve: int, inputs: Mapping[str, Array], target: Array, scale: str,
+    covariances: Sequence[Array], counts: Sequence[int], rng: np.random.Generator,
+) -> list[tuple[Array, Array]]:  # fmt: skip
+    """For each covariance, the parameters (p,) of a lone curve and `count` draws of them (count, p).
 
-    `inputs` role -> (n,), `target` (n,) on the `scale` log or logit, `covariance` (n, n) of what the law leaves of it.
+    `inputs` role -> (n,), `target` (n,) on the `scale` log or logit; `covariances` (n, n) of what the law leaves of it.
     """
-    law, root = replace(fit.law, link=scale), np.linalg.cholesky(covariance)
-    rows = count + 1  # the first is not disturbed
+    law, roots = replace(fit.law, link=scale), [np.linalg.cholesky(covariance) for covariance in covariances]
+    first = np.cumsum([0, *(count + 1 for count in counts)])  # the first of each is not disturbed
+    rows = int(first[-1])
+    version = np.repeat(np.arange(len(counts)), np.diff(first))
     scaled = {role: np.tile(inputs[role] / np.exp(fit.centre[role]), (rows, 1)) for role in law.inputs}
-    errors = rng.normal(0, 1, (rows, len(target))) @ root.T
+    errors = rng.normal(0, 1, (rows, len(target)))
+    for k, root in enumerate(roots):
+        errors[first[k] : first[k + 1]] = errors[first[k] : first[k + 1]] @ root.T
     means = fit.mean + rng.normal(0, 1, (rows, len(fit.mean))) @ np.linalg.cholesky(fit.prior[curve]).T
-    errors[0], means[0] = 0.0, fit.mean
+    errors[first[:-1]], means[first[:-1]] = 0.0, fit.mean
+    whiten = np.array([np.linalg.inv(root) for root in roots])
     problem = _Problem(law, scaled, target + errors, np.ones(errors.shape), np.full(rows, panel.level[curve]),
-                       np.linalg.inv(root))  # fmt: skip
+                       whiten, version)  # fmt: skip
     shift = panel.level[curve] * is_coefficient(law)
     precision = np.broadcast_to(np.linalg.inv(fit.prior[curve]), (rows, *fit.prior[curve].shape))
     start = np.broadcast_to(fit.theta[curve] - shift, means.shape)
     with np.errstate(all="ignore"):
         ends, _ = _descend(problem, start, np.ones(rows), means, precision, Coordinates(law, {}, 0.0).bounds(), 15)
-    return ends[0] + shift, ends[1:] + shift
+    ends = ends + shift
+    return [(ends[begin], ends[begin + 1 : end]) for begin, end in pairwise(first)]
 
 
 def is_coefficient(law: Law) -> NDArray[np.bool_]:

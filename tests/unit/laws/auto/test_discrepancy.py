@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rayscale.laws.auto.discrepancy import Rows, Setting, configurations, weigh
+from rayscale.laws.auto.discrepancy import Rows, Setting, configurations
+from rayscale.laws.auto.evidence import settings_of, weigh
 from rayscale.laws.auto.panel import Panel, fit_panel
 from rayscale.laws.catalogue import CHINCHILLA, POWER
 from rayscale.laws.fit import fit_law
@@ -96,11 +97,13 @@ def test_a_row_that_all_laws_miss_counts_less():
 def test_the_discrepancy_is_of_its_size_within_the_data_and_grows_beyond():
     places = np.log(np.array([[n, d] for n in PARAMS for d in DATA]))
     rows = Rows(("params", "data"), places, np.zeros(len(places)), np.ones(len(places)))
-    bends, waves = rows.features({"params": PARAMS[[1, 1, 1]], "data": DATA[-1] * np.array([1.0, 10.0, 100.0])})
-    spread = (bends**2).sum(1) ** 0.5
+    asked = {"params": PARAMS[[1, 1, 1]], "data": DATA[-1] * np.array([1.0, 10.0, 100.0])}
+    by_params, by_data, waves = rows.features(asked)
+    spread = (by_data**2).sum(1) ** 0.5
     assert 0.1 < spread[0] < 1 < spread[1] < spread[2]
+    assert np.ptp(by_params, axis=0).max() == 0.0
     np.testing.assert_allclose((waves**2).sum(1), 1.0)
-    noise = rows.covariance(Setting(0.1, 0.0, 0.0))
+    noise = rows.covariance(Setting(0.1, (0.0, 0.0, 0.0)))
     np.testing.assert_allclose(noise, 0.01 * np.eye(len(places)))
 
 
@@ -120,3 +123,24 @@ def test_a_law_of_data_alone_has_a_discrepancy_too():
     blend = fit_law(table, "auto", target="loss", data="data", bootstrap=50)
     assert POWER.inputs == tuple(blend.columns)
     assert blend.estimate.to_json()["versions"]
+
+
+def test_settings_have_the_weights_of_their_levels():
+    levels = (((0.0, 0.25), (0.1, 0.75)), ((0.0, 0.5), (0.02, 0.25), (0.3, 0.25)))
+    sizes, weights = settings_of(levels)
+    assert sizes[0] == (0.0, 0.0)
+    assert weights[0] == pytest.approx(0.125)
+    assert weights.sum() == pytest.approx(1.0)
+    for axis, part in enumerate(levels):
+        for size, weight in part:
+            share = sum(w for place, w in zip(sizes, weights, strict=True) if place[axis] == size)
+            assert share == pytest.approx(weight, abs=0.03)
+
+
+def test_each_axis_bends_for_itself():
+    curved = study(lambda n, d: 2 + (n / PARAMS[0]) ** -0.3 + 2 * np.exp(-0.1 * np.log(d / DATA[0]) ** 2), noise=1e-4)
+    *_, versions, _ = evidence(curved)
+    by_params, by_data = np.average(
+        [setting.sizes[:2] for _, setting, _ in versions], axis=0, weights=[share for *_, share in versions]
+    )
+    assert by_data > 1.5 * by_params
