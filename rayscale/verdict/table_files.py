@@ -124,9 +124,8 @@ def check_columns(table: Table, asked: Mapping[str, str | None], sizes: Collecti
             raise TableError(message, code="not_numbers", where=f"{table.name}: {option}")
         for row, value in enumerate(values.tolist()):
             if not _is_number(value) and not (column in sizes and read_size(value) is not None):
-                kind, fix = ("sizes", FIX) if column in sizes else ("numbers", _fix(value))
-                fix = WEIGHT_FIX if option == "--weights" else fix
-                message = f"{option} column '{column}' must hold {kind}; found {reprlib.repr(value)}; {fix}"
+                fix = WEIGHT_FIX if option == "--weights" else _fix(value, column in sizes)
+                message = f"{option} column '{column}' must hold numbers; found {reprlib.repr(value)}; {fix}"
                 raise TableError(message, code="not_numbers", where=table.place(row))
 
 
@@ -183,13 +182,13 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _fix(value: Any) -> str:
+def _fix(value: Any, is_size: bool) -> str:
     text = str(value).strip()
     if text.endswith("%"):
         return "write a fraction or a plain number, without the % sign"
     if "," in text and _is_number(text.replace(",", "")):
         return "write numbers with a decimal point and without thousands separators"
-    return "correct it, or leave the field empty"
+    return FIX if is_size else "correct it, or leave the field empty"
 
 
 def _text(place: Path) -> str:

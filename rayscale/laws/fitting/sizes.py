@@ -47,7 +47,7 @@ def with_sizes(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
             sizes = [np.nan if lost else read_size(cell) for cell, lost in zip(cells, missing, strict=True)]
             if None in sizes:
                 row = sizes.index(None)
-                text = f"column '{column}' must hold sizes, but row {row} holds {cells.iloc[row]!r}; {FIX}"
+                text = f"column '{column}' must hold numbers, but row {row} holds {cells.iloc[row]!r}; {FIX}"
                 raise TableError(text, where=column)
             read[column] = np.array(sizes, dtype=float)
     return table.assign(**read) if read else table
