@@ -262,9 +262,11 @@ def weight_text(weight: float) -> str:
 
 
 def _of_mean_1(worth: NDArray[np.float64]) -> NDArray[np.float64]:
-    # By the largest first, so that equal weights become 1 to the last bit and none overflows.
-    shares = worth / worth.max(initial=0.0) if len(worth) else worth
-    return np.asarray(shares / shares.mean() if len(shares) else shares)
+    if not len(worth):
+        return worth
+    # By the largest first, so that equal weights become 1 to the last bit; a billionth of a billionth says nothing.
+    shares = np.maximum(worth / worth.max(), 1e-18)
+    return np.asarray(shares / shares.mean())
 
 
 def name_copies(table: pd.DataFrame, dropped: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:

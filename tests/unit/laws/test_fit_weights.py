@@ -68,6 +68,16 @@ def test_weights_have_mean_1_whatever_their_scale(weights):
     assert np.isfinite(scaled).all()
 
 
+@pytest.mark.parametrize("law", ["power", "auto"])
+def test_weights_of_any_ratio_fit(law):
+    table = made()
+    table.loc[[0, 3], "runs"] = 1e-300
+    fit = fit_law(table, law, **AXES, weights="runs", bootstrap=50)
+    assert fit.outcome.usable
+    assert fit.rows_used == len(table)
+    json.dumps(fit.to_json(), allow_nan=False)
+
+
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 1000))
 def test_a_row_of_weight_w_fits_as_w_equal_rows(seed):
