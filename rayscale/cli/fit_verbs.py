@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rayscale.cli.options import Json, RunFolder, option
+from rayscale.cli.options import Json, RunFolder, option, size
 from rayscale.cli.output import RefusedError, print_json, print_lines, say, width
 
 
@@ -22,6 +22,7 @@ def fit(
     gpus: Annotated[str | None, option("--gpus", "COLUMN", "Workers G.")] = None,
     loss: Annotated[str | None, option("--loss", "COLUMN", "The loss that the metric follows.")] = None,
     copies: Annotated[str | None, option("--copies", "COLUMN", "Column of augmented copies per example.")] = None,
+    weights: Annotated[str | None, option("--weights", "COLUMN", "How many runs a row is worth.")] = None,
     where: Annotated[str | None, option("--where", "QUERY", "Rows to use: 'N > 1e6 and split == \"a\"'.")] = None,
     holdout: Annotated[str | None, option("--holdout", "QUERY", "Rows to keep out of the fit and predict.")] = None,
     by: Annotated[str | None, option("--by", "COLUMN,..", "Columns to group by: one fit per group.")] = None,
@@ -32,19 +33,21 @@ def fit(
         option("--predictions", "FILE", "Write the held-out rows with predictions (.csv or .parquet)."),
     ] = None,
     out: Annotated[Path | None, option("--out", "FIT.json", "Save the fit, for `predict`.")] = None,
+    draws: Annotated[bool, typer.Option("--draws", help="Print the resamples too, with --json.")] = False,
     json_: Json = False,
 ) -> None:
     """Fit a law to any table of runs, or to a run folder."""
+    from rayscale.laws.fitting.result import without_draws
     from rayscale.verdict.table_fit import FitRequest, fit_and_save
 
     named = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss,
              "copies": copies}  # fmt: skip
     columns = {role: column for role, column in named.items() if column is not None}
-    asked = FitRequest(law, columns, target, where, holdout, by, bootstrap, seed)
+    asked = FitRequest(law, columns, target, where, holdout, by, bootstrap, seed, weights)
     done = fit_and_save(source, asked, predictions, out)
     saved = done.to_json()
     if json_:
-        print_json(saved)
+        print_json(saved if draws else without_draws(saved))
     else:
         from rayscale.report.terminal.fit import fit_lines
 
@@ -58,10 +61,10 @@ def fit(
 
 def predict(
     source: Annotated[str, typer.Argument(metavar="RUN|FIT", help="A run folder, or a file of `fit --out`.")],
-    params: Annotated[float | None, option("--params", "N", "Parameters of the model.")] = None,
-    data: Annotated[float | None, option("--data", "D", "Examples, or tokens for causal-lm.")] = None,
-    unique: Annotated[float | None, option("--unique", "U", "Unique examples or tokens.")] = None,
-    compute: Annotated[float | None, option("--compute", "C", "FLOP.")] = None,
+    params: Annotated[float | None, size("--params", "N", "Parameters of the model, such as 7B.")] = None,
+    data: Annotated[float | None, size("--data", "D", "Examples, or tokens for causal-lm.")] = None,
+    unique: Annotated[float | None, size("--unique", "U", "Unique examples or tokens.")] = None,
+    compute: Annotated[float | None, size("--compute", "C", "FLOP.")] = None,
     gpus: Annotated[int | None, option("--gpus", "G", "GPUs, for the speed.")] = None,
     loss: Annotated[float | None, option("--loss", "L", "The loss that the metric follows.")] = None,
     copies: Annotated[float | None, option("--copies", "K", "Augmented copies per example.")] = None,

@@ -13,6 +13,19 @@ def option(name: str, metavar: str, text: str) -> Any:
     return typer.Option(name, metavar=metavar, help=text)
 
 
+def size(name: str, metavar: str, text: str) -> Any:
+    """An option whose value is a size: a number, or one such as 7B."""
+    return typer.Option(name, metavar=metavar, help=text, parser=_size)
+
+
+def _size(text: str) -> float:
+    from rayscale.laws.fitting.sizes import FIX, read_size
+
+    if (number := read_size(text)) is None:
+        raise typer.BadParameter(f"found '{text}'; {FIX}.")
+    return number
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; text for people goes to stderr.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Start without asking for confirmation.")]
 Out = Annotated[str | None, option("--out", "DIR", "Run folder; default: <storage>/<name>.")]

@@ -27,11 +27,14 @@ from rayscale.laws.fitting.observations import (
     observe,
     refusals,
     require_columns,
+    runs_worth,
     select,
+    size_columns,
     without_constants,
 )
 from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import FORETOLD, Fit, GroupedFit, score
+from rayscale.laws.fitting.sizes import with_sizes
 from rayscale.laws.fitting.starts import grid
 from rayscale.laws.formula import find_law
 from rayscale.laws.law import Array, Law
@@ -53,6 +56,7 @@ def fit_law(
     gpus: str | None = None,
     loss: str | None = None,
     copies: str | None = None,
+    weights: str | None = None,
     by: str | list[str] | None = None,
     where: str | None = None,
     holdout: str | None = None,
@@ -62,7 +66,10 @@ def fit_law(
     """Fit `law` to the columns `params` and `data` (sizes, any unit) and `target` (positive) of a table.
 
     `unique` (distinct data among `data`), `compute`, `gpus`, `loss` and `copies` (augmented ones of each example) name
-    the columns of laws that need them.
+    the columns of laws that need them. A column of sizes may hold text such as `7B`, `350M` or `1.2e9`.
+    `weights` names the column of how many runs a row is worth, as the mean of so many is: its variance is that of a
+    run over the weight, a row of 0 is left out. Only ratios count: weights are divided by their mean over the rows
+    that a fit uses, so that low and high are those of a row of mean weight. Held-out rows count once each.
     `where` says which rows to use at all, `holdout` which of these to keep out and predict, both as pandas queries.
     With `by` (columns) the result is a GroupedFit, one fit per group. The law `auto` is a Blend of all suited laws,
     weighed by how each foretells the largest sizes within the training rows; its groups borrow from each other.
@@ -73,11 +80,15 @@ def fit_law(
     seed that is no whole number from 0.
     """
     _check(table, by=by, holdout=holdout, bootstrap=bootstrap, seed=seed)
-    law = find_law(law)
     given: dict[str, str | None] = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus,
                                     "loss": loss, "copies": copies}  # fmt: skip
+    law = find_law(law)
+    table = with_sizes(table, size_columns(table, law.inputs, given))
+    if weights and law.result is not None and law.name != "auto":
+        raise InputError(f"{law.name} takes no weights: there a row counts as one run; leave them out", where="weights")
     excluded = ~select(table, where, "where") if where else np.zeros(len(table), dtype=bool)
     held = select(table, holdout, "holdout") if holdout else np.zeros(len(table), dtype=bool)
+    runs_worth(table, weights, excluded)  # of the whole table first, so that a message names its row there
     places, names = _groups(table, by)
     if law.name != "auto":  # auto chooses by itself which sizes matter
         given = without_constants(table, law, given, [rows[~excluded[rows]] for rows in places])
@@ -91,7 +102,8 @@ def fit_law(
                                  held=held[rows] if holdout else None, bootstrap=bootstrap, seed=seed)  # fmt: skip
             dropped = tuple({**each, "row": int(rows[each["row"]])} for each in own.rows_dropped)
             return replace(own, rows_dropped=dropped)
-        observations = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows])
+        observations = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows],
+                               weights=weights)  # fmt: skip
         # A dropped row is named by its place in the table that was given, not in its group.
         dropped = tuple({**each, "row": int(rows[each["row"]])} for each in observations.dropped)
         fit = _fit(replace(observations, dropped=dropped), law, target, bootstrap, seed)
@@ -104,11 +116,11 @@ def fit_law(
         if law.name != "auto":
             fits = [fit_rows(rows) for rows in groups]
         else:
-            fits = list(fit_auto(table, groups, given, target=target, excluded=excluded, held=held, draws=bootstrap,
-                                  seed=seed))  # fmt: skip
+            fits = list(fit_auto(table, groups, given, target=target, weights=weights, excluded=excluded, held=held,
+                                  draws=bootstrap, seed=seed))  # fmt: skip
         fits = [_count_unpredicted(each, rows[held[rows]]) for each, rows in zip(fits, groups, strict=True)]
         few = few_resamples(bootstrap)
-        return [replace(each, rows_dropped=name_copies(table, each.rows_dropped),
+        return [replace(each, rows_dropped=name_copies(table, each.rows_dropped), weighted_by=weights,
                         warnings=(*each.warnings, *(few if each.params else []))) for each in fits]  # fmt: skip
 
     if by is None:
@@ -183,7 +195,7 @@ def _fit(observations: Observations, law: Law, target: str, bootstrap: int, seed
     linked = link(law.link, observations.target)
     coordinates = Coordinates.of(law, observations.inputs, observations.target)
     with np.errstate(all="ignore"):  # far steps may overflow; whatever is not finite in the end is refused below
-        ends, objective, settled = search(coordinates, observations.inputs, observations.target)
+        ends, objective, settled = search(coordinates, observations.inputs, observations.target, observations.weights)
         best = int(np.argmin(objective))
         at_best = ends[objective <= objective[best] * 1.001 + 1e-12]
         estimate, draws, misfits = resample(coordinates, observations, linked, ends[best], at_best, bootstrap, seed)
@@ -217,15 +229,15 @@ def _fit(observations: Observations, law: Law, target: str, bootstrap: int, seed
 
 
 def search(
-    coordinates: Coordinates, inputs: Mapping[str, Array], target: Array
+    coordinates: Coordinates, inputs: Mapping[str, Array], target: Array, worth: Array
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Where the best few starts end, (starts, p), their objective (infinite if it is not finite), and which settled."""
-    linked, ends = link(coordinates.law.link, target), grid(coordinates, inputs, target)
+    linked, ends = link(coordinates.law.link, target), grid(coordinates, inputs, target, worth)
     for rank, delta in enumerate(DELTAS):
-        here = huber_sum(coordinates.linked(ends, inputs) - linked, 1.0, delta)
+        here = huber_sum(coordinates.linked(ends, inputs) - linked, worth, delta)
         here = np.where(np.isfinite(here), here, np.inf)
         ends = ends[np.argsort(here, kind="stable")[: POLISHED[rank]]]
         ends, objective, settled = minimise(
-            coordinates, inputs, ends, linked, np.ones(1), delta=delta, tolerance=TOLERANCES[rank]
+            coordinates, inputs, ends, linked, worth, delta=delta, tolerance=TOLERANCES[rank]
         )
     return ends, np.where(np.isfinite(objective), objective, np.inf), settled

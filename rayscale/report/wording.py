@@ -38,6 +38,7 @@ ADVICE = {
     "no_replicates": "Give the smallest cells two or three seeds, to separate noise from trend.",
     "dropped_rows": "The rows are listed with their reasons under the trials.",
     "untrained": "Train longer (more epochs, a smaller global_batch) or start at larger sizes, so that all learn.",
+    "extreme_target": "Write the target in another unit.",
     "constant_target": "The target does not move over this design: widen the sizes or choose another target.",
 }
 

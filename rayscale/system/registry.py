@@ -30,9 +30,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "rayscale.laws": {
         **_in(
             "rayscale.laws.catalogue",
-            "amdahl bnsl bnsl_without_E chinchilla chinchilla_rectified chinchilla_saturating chinchilla_tied "
-            "chinchilla_without_E logit_chinchilla logit_power metric_sigmoid multiplicative multiplicative_without_E power power_without_E "
-            "ratio rectified rectified_without_E repeated_data saturating shifted shifted_without_E speedup transfer",
+            "amdahl bnsl bnsl_without_E chinchilla chinchilla_rectified chinchilla_saturating "
+            "chinchilla_tied chinchilla_without_E logit_chinchilla logit_power metric_sigmoid multiplicative "
+            "multiplicative_without_E power power_without_E ratio rectified rectified_without_E "
+            "repeated_data saturating shifted shifted_without_E speedup transfer",
         ),
         "augmented_chinchilla": "rayscale.laws.augmented:CHINCHILLA",
         "augmented_chinchilla_by_size": "rayscale.laws.augmented:CHINCHILLA_BY_SIZE",

@@ -15,6 +15,7 @@ from rayscale.errors import InputError, nearest
 from rayscale.laws.fitting.observations import usual_role
 from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import Fit, far
+from rayscale.laws.fitting.sizes import read_size
 from rayscale.runs.folder import load
 from rayscale.verdict.metric_law import LOSS
 from rayscale.verdict.speedup import relative_speeds
@@ -150,7 +151,7 @@ def _same(value: Any, asked: str) -> bool:
     if str(value) == asked:
         return True
     try:
-        return not isinstance(value, str | bool) and float(value) == float(asked)
+        return not isinstance(value, str | bool) and float(value) == read_size(asked)
     except (TypeError, ValueError):
         return False
 

@@ -13,14 +13,18 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from rayscale.errors import TableError, nearest
+from rayscale.laws.fitting.observations import WEIGHT_FIX, numbers, weight_text, wrong_weight
+from rayscale.laws.fitting.sizes import FIX, read_size
 from rayscale.system.disk import write_file
 
 _DELIMITED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -101,8 +105,11 @@ def write_table(rows: pd.DataFrame, path: str | Path) -> None:
         raise TableError(message, code="not_writable", where=str(path)) from error
 
 
-def check_columns(table: Table, asked: Mapping[str, str | None]) -> None:
-    """Raises TableError for the first option (`--params` -> column) whose column is missing or holds no numbers."""
+def check_columns(table: Table, asked: Mapping[str, str | None], sizes: Collection[str] = ()) -> None:
+    """Raises TableError for the first option (`--params` -> column) whose column is missing or holds no numbers.
+
+    Columns of `sizes` may hold text such as 7B.
+    """
     for option, column in asked.items():
         if column is None:
             continue
@@ -116,9 +123,18 @@ def check_columns(table: Table, asked: Mapping[str, str | None]) -> None:
             message = f"column '{column}' holds {kind}; it must hold numbers"
             raise TableError(message, code="not_numbers", where=f"{table.name}: {option}")
         for row, value in enumerate(values.tolist()):
-            if not _is_number(value):
-                message = f"{option} column '{column}' must hold numbers; found {reprlib.repr(value)}; {_fix(value)}"
+            if not _is_number(value) and not (column in sizes and read_size(value) is not None):
+                fix = WEIGHT_FIX if option == "--weights" else _fix(value, column in sizes)
+                message = f"{option} column '{column}' must hold numbers; found {reprlib.repr(value)}; {fix}"
                 raise TableError(message, code="not_numbers", where=table.place(row))
+
+
+def check_weights(table: Table, column: str, excluded: NDArray[np.bool_]) -> None:
+    """Raises TableError for the first row, not `excluded` (rows,), whose weight is missing, infinite or negative."""
+    worth = numbers(table.rows, column)
+    if (row := wrong_weight(worth, excluded)) is not None:
+        message = f"--weights column '{column}' must hold weights; found {weight_text(worth[row])}; {WEIGHT_FIX}"
+        raise TableError(message, code="not_numbers", where=table.place(row))
 
 
 def check_query(table: Table, query: str | None, option: str) -> None:
@@ -166,13 +182,13 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _fix(value: Any) -> str:
+def _fix(value: Any, is_size: bool) -> str:
     text = str(value).strip()
     if text.endswith("%"):
         return "write a fraction or a plain number, without the % sign"
     if "," in text and _is_number(text.replace(",", "")):
         return "write numbers with a decimal point and without thousands separators"
-    return "correct it, or leave the field empty"
+    return FIX if is_size else "correct it, or leave the field empty"
 
 
 def _text(place: Path) -> str:

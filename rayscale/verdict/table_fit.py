@@ -14,9 +14,10 @@ import pandas as pd
 
 from rayscale.errors import InputError, TableError
 from rayscale.laws.fit import fit_law
-from rayscale.laws.fitting.observations import select
+from rayscale.laws.fitting.observations import select, size_columns, usual_role
 from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import FORETOLD, Fit, GroupedFit
+from rayscale.laws.fitting.sizes import with_sizes
 from rayscale.laws.formula import find_law, find_user_law
 from rayscale.laws.law import Law
 from rayscale.runs.fit_rows import data_column, unfit
@@ -29,6 +30,7 @@ from rayscale.verdict.table_files import (
     Table,
     check_columns,
     check_query,
+    check_weights,
     check_writable,
     listed,
     missing_column,
@@ -51,6 +53,7 @@ class FitRequest:
     by: str | None = None  # columns, comma-separated
     bootstrap: int = 1000
     seed: int = 0
+    weights: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,25 +157,31 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
         asked = _usual(asked, run, law)
         check_query(table, asked.where, "--where")
         left_out = _left_out(table.rows, asked, law)
-    options = {f"--{role}": column for role, column in asked.columns.items()}
-    check_columns(table, {"--target": asked.target, **options})
+    sizes = size_columns(table.rows, law.inputs if law else (), asked.columns)
+    options = {f"--{usual_role(column)}": column for column in sizes if column not in asked.columns.values()}
+    options |= {f"--{role}": column for role, column in asked.columns.items()}
+    check_columns(table, {"--target": asked.target, **options, "--weights": asked.weights}, sizes)
+    table = replace(table, rows=with_sizes(table.rows, sizes))
     check_query(table, asked.where, "--where")
     check_query(table, asked.holdout, "--holdout")
     keys = None if asked.by is None else _keys(asked.by, table)
     rows = table.rows if left_out is None else table.rows[left_out == ""]
+    if asked.weights:
+        unused = ~select(table.rows, asked.where, "where") if asked.where else np.zeros(len(table.rows), dtype=bool)
+        check_weights(table, asked.weights, unused if left_out is None else unused | (left_out != ""))
     try:
         fitted = fit_law(
-            rows, law or asked.law, target=str(asked.target), **asked.columns, by=keys,
+            rows, law or asked.law, target=str(asked.target), **asked.columns, weights=asked.weights, by=keys,
             where=asked.where, holdout=asked.holdout, bootstrap=asked.bootstrap, seed=asked.seed,
         )  # fmt: skip
     except InputError as error:
         if not isinstance(error, TableError):
-            if error.where in (*ROLES, "by", "bootstrap", "seed"):
+            if error.where in (*ROLES, "by", "bootstrap", "seed", "weights"):
                 error.where = f"--{error.where}"
             raise
         if error.where and str(source) in error.where:
             raise
-        option = f"--{error.where}" if error.where in (*ROLES, "where", "holdout") else error.where
+        option = f"--{error.where}" if error.where in (*ROLES, "where", "holdout", "weights") else error.where
         text = error.message.replace(f"{error.where}=...", f"{option} COLUMN").replace("by='", "--by '")
         raise TableError(text, code=error.code, where=f"{source}: {option}" if option else source) from error
     return TableFit(source, table, asked, fitted if left_out is None else _with_left_out(fitted, left_out))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rayscale.laws.auto.blend import AUTO, Blend
+from rayscale.laws.auto.blend import Blend, over
 from rayscale.laws.auto.blending import FEWEST, blend_curve, count_configurations, failed, log_noise
 from rayscale.laws.auto.panel import POPULATION, Panel, PanelFit, fit_panel
 from rayscale.laws.auto.weights import choose, suited, trends
@@ -34,6 +34,7 @@ def fit_auto(
     given: Mapping[str, str | None],
     *,
     target: str,
+    weights: str | None,
     excluded: NDArray[np.bool_],
     held: NDArray[np.bool_],
     draws: int,
@@ -45,19 +46,21 @@ def fit_auto(
     Unless the groups are few, or a group has many configurations over several sizes: such a one is fitted `apart`.
 
     `given`: role -> column as the caller named them; where none is named the usual names are looked for. A size that
-    is the same within every group is left out: within a group it changes nothing. `excluded` and `held` are (rows,).
+    is the same within every group is left out: within a group it changes nothing. `weights`: the column of how many
+    runs a row is worth, within its group. `excluded` and `held` are (rows,).
     A curve too short to be fitted alone borrows from the others, if there are enough of these.
     """
     began = perf_counter()
     columns = usual_columns(table, given)
     columns = _varying(table, groups, columns, target, excluded | held)
-    rows = [_observe(table, each, columns, target, excluded, held) for each in groups]
+    rows = [_observe(table, each, columns, target, excluded, held, weights) for each in groups]
     if apart and len(groups) > 1:
         alone = [len(groups) < POPULATION or _stands_alone(observations) for observations in rows]
         if any(alone) and len(groups) <= MOST_ALONE:
             fit = partial(
-                fit_auto, table, given=given, target=target, excluded=excluded, held=held, draws=draws, seed=seed
-            )
+                fit_auto, table, given=given, target=target, weights=weights, excluded=excluded, held=held,
+                draws=draws, seed=seed,
+            )  # fmt: skip
             together = fit(groups, apart=False) if not all(alone) else []
             return [fit([groups[k]])[0] if alone[k] else together[k] for k in range(len(groups))]
     known = [observations.target for observations in rows if len(observations.target)]
@@ -121,11 +124,12 @@ def _varying(
 
 def _observe(
     table: pd.DataFrame, rows: NDArray[np.int64], columns: Mapping[str, str], target: str,
-    excluded: NDArray[np.bool_], held: NDArray[np.bool_],
+    excluded: NDArray[np.bool_], held: NDArray[np.bool_], weights: str | None = None,
 ) -> Observations:  # fmt: skip
-    law = replace(AUTO, inputs=tuple(columns))
+    law = over(columns)
     part = table.iloc[rows]
-    observations = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows])
+    observations = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows],
+                           weights=weights)  # fmt: skip
     # A dropped row is named by its place in the table that was given, not in its group.
     return replace(
         observations, dropped=tuple({**each, "row": int(rows[each["row"]])} for each in observations.dropped)
@@ -164,7 +168,7 @@ def _too_few(observations: Observations, simplest: Law) -> list[dict[str, str]]:
 
 def _refused(observations: Observations, target: str, why: list[dict[str, str]]) -> Blend:
     ranges = {role: (float(v.min()), float(v.max())) for role, v in observations.inputs.items() if len(v)}
-    law, columns = replace(AUTO, inputs=tuple(observations.columns)), observations.columns
+    law, columns = over(observations.columns), observations.columns
     return Blend(law, target, columns, outcome=Outcome.NOT_IDENTIFIABLE, rows_used=len(observations.target),
                  rows_dropped=observations.dropped, warnings=(*why, *observations.warnings()),
                  data_range=ranges)  # fmt: skip
@@ -174,7 +178,7 @@ def _curve(observations: Observations) -> tuple[Mapping[str, Array], Array, Arra
     """The rows of one group for a panel. A row given several times is one measurement: its copies share its weight."""
     stacked = np.stack([*observations.inputs.values(), observations.target], axis=1)
     _, which, count = np.unique(stacked, axis=0, return_inverse=True, return_counts=True)
-    return observations.inputs, observations.target, 1 / count[which.ravel()]
+    return observations.inputs, observations.target, observations.weights / count[which.ravel()]
 
 
 def _foretell(blend: Blend, observations: Observations) -> Blend:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from rayscale.laws.auto.discrepancy import Rows, Version, read_versions
+from rayscale.laws.auto.places import may_be_zero, offset
 from rayscale.laws.fitting.result import Fit
 from rayscale.laws.law import Law
 
+DISCREPANCY = "smooth discrepancy"
 Inputs = Mapping[str, NDArray[np.float64]]
 
 
@@ -70,11 +72,12 @@ class Mixture:
 
 def reach(inputs: Inputs, ranges: Mapping[str, tuple[float, float]]) -> NDArray[np.float64]:
     """How far beyond the data each row lies, (n,): the log of the times above the most or below the least size."""
-    beyond = [
-        np.maximum(0.0, np.maximum(np.log(np.maximum(inputs[role], 1e-300) / most), np.log(least / inputs[role])))
-        for role, (least, most) in ranges.items()
-        if role in inputs
-    ]
+    beyond = []
+    for role, (least, most) in ranges.items():
+        if role in inputs:
+            shift = offset(role)
+            sizes = np.maximum(inputs[role] + shift, 1e-300)
+            beyond.append(np.maximum(0.0, np.maximum(np.log(sizes / (most + shift)), np.log((least + shift) / sizes))))
     return np.asarray(np.max(beyond, axis=0))
 
 
@@ -88,8 +91,13 @@ def blended(heaviest: Law, weights: Mapping[str, float], roles: Sequence[str]) -
     """The law named auto, over these inputs: a value to show; predictions come from the Mixture."""
     listed = sorted(weights.items(), key=lambda item: -item[1])
     shares = ", ".join(f"{share:.2f} {name}" for name, share in listed if share)
-    return replace(AUTO, formula=f"{AUTO.formula}: {shares}", parameters=heaviest.parameters, inputs=tuple(roles),
+    return replace(over(roles), formula=f"{AUTO.formula}: {shares}", parameters=heaviest.parameters,
                    units=heaviest.units)  # fmt: skip
+
+
+def over(roles: Collection[str]) -> Law:
+    """The law named auto over these inputs."""
+    return replace(AUTO, inputs=tuple(roles), zero=may_be_zero(roles))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +109,13 @@ class Blend(Fit):
     """
 
     members: tuple[Fit, ...] = ()
+
+    @property
+    def formula(self) -> str:
+        """The laws with their shares, and whether a discrepancy is added to any."""
+        parts: tuple[Part, ...] = self.estimate.parts if isinstance(self.estimate, Mixture) else ()
+        smooth = any(isinstance(part, Version) and part.setting.is_smooth for part in parts)
+        return f"{self.law.formula} + {DISCREPANCY}" if smooth else self.law.formula
 
     @classmethod
     def read_fields(cls, law: Law, saved: Mapping[str, Any]) -> dict[str, Any]:

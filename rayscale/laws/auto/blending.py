@@ -102,7 +102,7 @@ def _by_evidence(
 
     Last the Bayes factor of the discrepancy.
     """
-    rows, within, degrees = configurations(panel, place, list(observations.columns), members)
+    rows, within, degrees = configurations(panel, place, list(observations.columns), members, observations.weights)
     weighed, misfit = weigh(panel, place, members, rows, within, degrees)
     if not weighed:
         return None
@@ -184,7 +184,7 @@ def _member(
         standard_errors=dict(zip(law.names, np.sqrt(np.diag(covariance)).tolist(), strict=True)),
         intervals=dict(zip(law.names, map(tuple, pairs.T.tolist()), strict=True)),
         covariance=tuple(map(tuple, covariance.tolist())),
-        objective=float(huber_sum(missed)),
+        objective=float(huber_sum(missed, observations.weights)),
         starts=member.polished,
         starts_at_best=int(member.at_best[place]),
         estimate=estimate,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayscale.laws.auto.panel import Panel, PanelFit
+from rayscale.laws.auto.places import place_of, size_of
 from rayscale.laws.fitting.coordinates import link
 from rayscale.laws.fitting.result import Estimate
 from rayscale.laws.law import Array
@@ -49,7 +50,7 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The configurations of a table: `places` (m, axes) logs of their sizes, mean `target` (m,) on the scale of `link`
+    """The configurations of a table: `places` (m, axes) of their sizes, logs, mean `target` (m,) on the scale of `link`
     (log, or log odds where all laws are in these), how many runs' worth each is, `weights` (m,). Axes are in the order
     of `roles`."""
 
@@ -61,7 +62,7 @@ class Rows:
 
     @cached_property
     def inputs(self) -> dict[str, Array]:
-        return {role: np.exp(column) for role, column in zip(self.roles, self.places.T, strict=True)}
+        return {role: size_of(role, column) for role, column in zip(self.roles, self.places.T, strict=True)}
 
     @cached_property
     def _frame(self) -> tuple[Array, float, Array, Array, Array]:
@@ -82,7 +83,7 @@ class Rows:
     def features(self, inputs: Mapping[str, Any]) -> list[Array]:
         """The basis at these inputs, for sizes of 1, (n, features) each: a bend per axis, then waves."""
         middle, span, knots, spacing, numbers = self._frame
-        places = np.log(np.maximum(np.stack([inputs[role] for role in self.roles], axis=-1), 1e-300)) - middle
+        places = np.stack([place_of(role, inputs[role]) for role in self.roles], axis=-1) - middle
         places = np.maximum(places, -LAST_KNOT - span)  # a size of 0 lies so far below
         # A target that falls by several e-folds is missed by more than one that hardly changes.
         scale = max(1.0, float(np.ptp(self.target)))
@@ -162,23 +163,26 @@ class Version:
 
 
 def configurations(
-    panel: Panel, curve: int, roles: Sequence[str], members: Sequence[PanelFit]
+    panel: Panel, curve: int, roles: Sequence[str], members: Sequence[PanelFit], worth: Array
 ) -> tuple[Rows, float, float]:
     """The rows of a curve by configuration, the sum of squares within these, and its degrees of freedom.
 
-    A row that most laws miss by far counts less.
+    `worth` (n,): how many runs each row is worth, which makes it no more than one row where degrees are counted. A row
+    that most laws miss by far counts less.
     """
     known = panel.weights[curve] > 0
     scale = "logit" if all(member.law.link == "logit" for member in members) else "log"
     sizes = np.stack([panel.inputs[role][curve, known] for role in roles], axis=1)
     target, weights = link(scale, panel.target[curve, known]), panel.weights[curve, known]
-    rows = Rows(tuple(roles), np.log(np.maximum(sizes, 1e-300)), target, weights, scale)
+    places = np.stack([place_of(role, column) for role, column in zip(roles, sizes.T, strict=True)], axis=1)
+    rows = Rows(tuple(roles), places, target, weights, scale)
     missed = np.median([np.abs(target - linearise(panel, curve, member, rows)[0]) for member in members], axis=0)
     typical = max(1.4826 * float(np.median(missed)), 1e-9)
     weights = weights * np.minimum(1.0, ODD * typical / np.maximum(missed, 1e-300)) ** 2
     alike = np.unique(sizes, axis=0, return_inverse=True)[1].ravel()
-    count, mean = _means(alike, weights, target)
-    within, degrees = float((weights * (target - mean[alike]) ** 2).sum()), float(np.maximum(count - 1, 0.0).sum())
+    _, mean = _means(alike, weights, target)
+    within = float((weights * (target - mean[alike]) ** 2).sum())
+    degrees = float(np.maximum(np.bincount(alike, weights / worth) - 1, 0.0).sum())
     which = _cells(rows.places)
     count, _ = _means(which, weights, target)
     places = np.stack([_means(which, weights, column)[1] for column in rows.places.T], axis=1)

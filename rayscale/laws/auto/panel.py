@@ -286,8 +286,9 @@ def _started(
         rows = np.flatnonzero(panel.weights[curve] > 0)
         coordinates = panel.coordinates(problem.law, curve)
         inputs = {role: panel.inputs[role][curve, rows] for role in problem.law.inputs}
-        starts = grid(coordinates, inputs, panel.target[curve, rows])
-        missed = np.abs(coordinates.linked(starts, inputs) - problem.linked[curve, rows]).sum(1)
+        worth = panel.weights[curve, rows]
+        starts = grid(coordinates, inputs, panel.target[curve, rows], worth)
+        missed = (worth * np.abs(coordinates.linked(starts, inputs) - problem.linked[curve, rows])).sum(1)
         missed = np.where(np.isfinite(missed), missed, np.inf)
         best.append(starts[np.argsort(missed, kind="stable")[:KEPT_STARTS]])
     kept = len(best[0])

@@ -186,8 +186,8 @@ def choose(panel: Panel, laws: Sequence[Law], roles: Sequence[str], noise: Array
         missed = np.where(np.isfinite(missed), np.clip(missed, -100, 100), 100.0)
         errors.append(_winsorised(missed, trial.asked >= 0, noise))
         spreads.append(np.minimum(np.nan_to_num(np.array([each for _, each in foretold]), nan=1e4), 1e4))
-    weights = _weigh(asked, errors, noise)
-    drift, skill = _judge(asked, errors, spreads, weights, noise, logs)
+    weights = _weigh(asked, errors, noise, panel.weights)
+    drift, skill = _judge(asked, errors, spreads, weights, noise, logs, panel.weights)
     return Choice(dict(zip((law.name for law in laws), weights.tolist(), strict=True)), drift, skill, len(asked))
 
 
@@ -198,8 +198,8 @@ def _winsorised(missed: Array, rows: NDArray[np.bool_], noise: Array) -> Array:
     return np.asarray(np.clip(missed, -limit, limit))
 
 
-def _weigh(asked: Sequence[HeldOutCut], errors: Sequence[Array], noise: Array) -> Array:
-    """The laws' shares, (laws,): inverse powers of their mean squared errors.
+def _weigh(asked: Sequence[HeldOutCut], errors: Sequence[Array], noise: Array, worth: Array) -> Array:
+    """The laws' shares, (laws,): inverse powers of their mean squared errors, each row counting as it is `worth`.
 
     The mean over kinds of reach is that of the logarithms, so that the farthest, with the largest errors, does not
     decide alone. The measurements' own noise is added: to be nearer than that is luck. With few curves (lines of an
@@ -208,7 +208,7 @@ def _weigh(asked: Sequence[HeldOutCut], errors: Sequence[Array], noise: Array) -
     cells = []
     for trial, missed in zip(asked, errors, strict=True):
         for kind in range(BINS):
-            rows = trial.asked == kind
+            rows = (trial.asked == kind) * worth
             count = rows.sum(1)
             if not (judged := count > 0).any():
                 continue
@@ -255,20 +255,23 @@ def _judge(
     weights: Array,
     noise: Array,
     logs: Array,
+    worth: Array,
 ) -> tuple[float, Array]:
     """The blend's drift, and its squared error over that of the last value kept, (curves,), NaN where not judged."""
     count, squares, constant = (np.zeros(len(logs)) for _ in range(3))
     excess, lever = np.zeros(len(logs)), np.zeros(len(logs))
     share = weights[:, None, None]
     for trial, missed, spread in zip(asked, errors, spreads, strict=True):
-        rows = trial.asked >= 0
+        asked_for = trial.asked >= 0
+        rows = asked_for * worth
         blend = (share * missed).sum(0)
         explained = (share * (spread + (missed - blend) ** 2)).sum(0) + noise[:, None] ** 2
         excess += (rows * (blend**2 - explained)).sum(1)
         lever += (rows * trial.reach**4).sum(1)
         count += rows.sum(1)
         squares += (rows * blend**2).sum(1)
-        constant += (rows * _winsorised((logs - np.nan_to_num(trial.last)[:, None])[None], rows, noise)[0] ** 2).sum(1)
+        from_last = (logs - np.nan_to_num(trial.last)[:, None])[None]
+        constant += (rows * _winsorised(from_last, asked_for, noise)[0] ** 2).sum(1)
     judged = count > 0
     ratio = np.maximum(excess[judged], 0.0) / np.maximum(lever[judged], 1e-12)
     # Divided by one more than the curves: a lone curve's excess is mostly its luck.

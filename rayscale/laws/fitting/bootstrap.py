@@ -39,16 +39,17 @@ def resample(
     the best (`tied`): along a ridge these differ, and the intervals must know it.
     """
     (fitted, jacobian), groups = coordinates.jacobian(theta, observations.inputs), observations.configurations
-    run, mean, degrees, misfits = noise(linked - fitted, jacobian, groups)
+    worth = observations.weights
+    run, mean, degrees, misfits = noise(linked - fitted, jacobian, groups, worth)
     rng, m, n, draws = np.random.default_rng(seed), int(groups.max()) + 1, len(groups), []
     batch = max(1, BATCH_VALUES // n)
     for first in range(0, count, batch):
         size = min(batch, count - first)
         if is_many(groups, len(theta)):
-            targets, weights = linked, rng.multinomial(m, np.full(m, 1 / m), size)[:, groups].astype(float)
+            targets, weights = linked, rng.multinomial(m, np.full(m, 1 / m), size)[:, groups] * worth
         else:
             misses = rng.normal(0, 1, (size, m))[:, groups] * mean
-            targets, weights = fitted + misses + rng.normal(0, 1, (size, n)) * run, np.ones(1)
+            targets, weights = fitted + misses + rng.normal(0, 1, (size, n)) * run / np.sqrt(worth), worth
         start = tied[np.arange(first, first + size) % len(tied)]
         # A resample need not settle as finely as the point: 1e-6 of its objective is far below the scatter of draws.
         draws.append(minimise(coordinates, observations.inputs, start, targets, weights, tolerance=1e-6)[0])
@@ -69,26 +70,29 @@ def spread(sample: Array) -> Array:
     return np.atleast_2d(np.cov(np.clip(sample, low, high), rowvar=False))
 
 
-def noise(residual: Array, jacobian: Array, groups: NDArray[np.int64]) -> tuple[float, float, int, bool]:
+def noise(residual: Array, jacobian: Array, groups: NDArray[np.int64], worth: Array) -> tuple[float, float, int, bool]:
     """Deviation of a run, deviation of a configuration's mean, degrees of freedom behind them, whether the law misfits.
 
-    `residual` (n,), its `jacobian` (n, p) at the fit, and the configuration of each row. The classical lack-of-fit
+    `residual` (n,), its `jacobian` (n, p) at the fit, the configuration of each row, and how many runs it is worth:
+    the mean of so many deviates by the deviation of a run over their root. The classical lack-of-fit
     test: where the means of configurations scatter more than their seeds explain, the law misses something, and the
     misses are noise of their own, known from as few configurations as there are.
     """
     n, m, p = len(residual), int(groups.max()) + 1, jacobian.shape[1]
+    root = np.sqrt(worth)
+    residual = residual * root
     # Winsorised at five robust deviations, so that garbage rows do not set the noise. A fit by Huber passes through
     # about as many rows as it has parameters; their residuals of zero say nothing.
     limit = 5 * 1.4826 * np.median(np.sort(np.abs(residual))[p:])
     residual = np.clip(residual, -limit, limit)
-    jacobian = np.nan_to_num(jacobian, nan=0.0, posinf=0.0, neginf=0.0)
+    jacobian = np.nan_to_num(jacobian, nan=0.0, posinf=0.0, neginf=0.0) * root[:, None]
     # What a least-squares fit would still take up is no noise: a fit by absolute errors leaves more of it.
     left, size, _ = np.linalg.svd(jacobian, full_matrices=False)
     left = left[:, size > 1e-8 * size[0]]
     residual, taken = residual - left @ (left.T @ residual), left.shape[1]
-    count = np.bincount(groups)
-    means = np.bincount(groups, residual) / count
-    within = float(np.sum((residual - means[groups]) ** 2)) / max(n - m, 1)
+    count = np.bincount(groups, worth)
+    means = np.bincount(groups, root * residual) / count
+    within = float(np.sum((residual - root * means[groups]) ** 2)) / max(n - m, 1)
     between = float(np.sum(count * means**2)) / (m - taken)
     # Below 1e-16 (1e-8 of the target) there is rounding only. Rows given twice agree fully: they are no second sample.
     if n > m and between > max(1e-16, within * stats.f.isf(0.01, m - taken, n - m)):

@@ -70,7 +70,7 @@ def _misses_alike(observations: Observations, residual: Array) -> bool:
     count = int(groups.max()) + 1
     if count < FEWEST_WAVES:
         return False
-    means = np.bincount(groups, residual) / np.bincount(groups)
+    means = np.bincount(groups, observations.weights * residual) / np.bincount(groups, observations.weights)
     first = np.unique(groups, return_index=True)[1]
     # By their place among the sizes, so that every step of an axis is as long.
     places = np.stack(
@@ -117,12 +117,13 @@ def _ridges(
                 starts.append(np.where(np.arange(len(theta)) == j, value, theta))
     if not held:
         return []
+    worth = observations.weights
     ends, pinned = np.array(starts), np.array(held)[:, None] == np.arange(len(theta))
     for delta in (0.1, 0.01, DELTA):
-        ends, _, _ = minimise(coordinates, observations.inputs, ends, linked, np.ones(1), delta=delta, pinned=pinned,
+        ends, _, _ = minimise(coordinates, observations.inputs, ends, linked, worth, delta=delta, pinned=pinned,
                               tolerance=1e-6)  # fmt: skip
     best = huber(coordinates.linked(theta, observations.inputs) - linked)
-    worse = huber(coordinates.linked(ends, observations.inputs) - linked) - best
+    worse = worth * (huber(coordinates.linked(ends, observations.inputs) - linked) - best)
     groups = observations.configurations
     by_configuration = np.array([np.bincount(groups, each) for each in worse])
     count = by_configuration.shape[1]

@@ -27,7 +27,7 @@ from rayscale.laws.fitting.parabola import (
     interval,
 )
 from rayscale.laws.fitting.parabola import widening as widen
-from rayscale.laws.fitting.result import Z95, Estimate, Fit, around, score
+from rayscale.laws.fitting.result import Z95, Estimate, Fit, around, read_draws, score
 from rayscale.laws.law import Array, Law, Parameter
 
 SAVED_DRAWS = 1000
@@ -171,8 +171,7 @@ class IsoFlop(Fit):
     @classmethod
     def read_estimate(cls, law: Law, known: Mapping[str, Any], saved: Mapping[str, Any]) -> Any:
         """The optima."""
-        draws = np.array(saved["draws"], dtype=float).reshape(-1, 2)
-        return Optima(**{**saved, "theta": tuple(saved["theta"]), "draws": draws})
+        return Optima(**{**saved, "theta": tuple(saved["theta"]), "draws": read_draws(saved, 2)})
 
 
 #: The columns that the fit needs, and what it says; `fit_isoflop` fits it, not the fit of one law to one target.

@@ -26,7 +26,9 @@ USUAL = {
     "gpus": ("gpus",),
     "loss": ("loss", "eval_loss"),
 }
+WEIGHT_FIX = "write how many runs the row is worth, 0 to leave it out"
 COPY = "the same as an earlier row"
+EXTREME = (1e-90, 1e90)  # median targets within these leave room for coefficients, and for the squares of both
 _SIZES = ("params", "data")  # what a law of a loss is over where nobody says
 
 
@@ -35,12 +37,14 @@ class Observations:
     """Rows in a canonical order (by inputs, then target), so that the order of the table changes no result.
 
     `inputs`: role -> (n,) float; `target`: (n,) float, positive (below 1 for a law in log odds);
+    `weights`: (n,), how many runs' worth each row is, of mean 1: only their ratios matter;
     `held_out`: the rows kept out, all columns; `columns`: role -> column;
     `dropped`: ({"row": position in the table from 0, "reason": text}, ...).
     """
 
     inputs: Mapping[str, NDArray[np.float64]]
     target: NDArray[np.float64]
+    weights: NDArray[np.float64]
     columns: Mapping[str, str]
     held_out: pd.DataFrame
     dropped: tuple[dict[str, Any], ...]
@@ -147,6 +151,18 @@ def usual_columns(table: pd.DataFrame, given: Mapping[str, str | None]) -> dict[
     return columns
 
 
+def size_columns(table: pd.DataFrame, inputs: Sequence[str], given: Mapping[str, str | None]) -> list[str]:
+    """The columns that a law of these inputs reads sizes from: those given, and the usual ones of the other inputs.
+
+    A loss is no size. `inputs` is empty for a law yet to be chosen.
+    """
+    columns = {role: column for role, column in given.items() if column}
+    if not columns or len(inputs) > 1:
+        usual = {role: next((name for name in USUAL[role] if name in table.columns), None) for role in inputs or _SIZES}
+        columns = {role: column for role, column in usual.items() if column} | columns
+    return [column for role, column in columns.items() if role != "loss"]
+
+
 def usual_role(column: str) -> str | None:
     """The role that a column of this name usually has, None for a name that says nothing."""
     return next((role for role, names in USUAL.items() if column in names), None)
@@ -171,14 +187,15 @@ def observe(
     columns: Mapping[str, str],
     excluded: NDArray[np.bool_],
     held: NDArray[np.bool_],
+    weights: str | None = None,
 ) -> Observations:
     """Sort the table's rows into used, held out and dropped for a law; `excluded` and `held` are (rows,).
 
-    Dropped are the excluded rows, trials (rows with a trial_id) of a status other than ok, and those whose
-    target or an input is missing, infinite, zero (unless the law takes it) or negative; for a law in log odds also a
-    target of 1 or more. Rows equal in every column of the table are one run written twice: the first is used, the
-    others dropped. Rows that differ in any column, as in the seed, are runs of their own. Raises TableError for a
-    column that is missing or not numeric.
+    `weights`: the column of how many runs' worth a row is. Dropped are the excluded rows, those of weight 0, trials
+    (rows with a trial_id) of a status other than ok, and those whose target or an input is missing, infinite, zero
+    (unless the law takes it) or negative; for a law in log odds also a target of 1 or more. Rows equal in every column
+    of the table are one run written twice: the first is used, the others dropped. Rows that differ in any column, as in
+    the seed, are runs of their own. Raises TableError for a column that is missing or not numeric.
     """
     if target in columns.values():
         raise TableError(f"'{target}' is both the target and an input; choose two different columns", where=target)
@@ -199,6 +216,8 @@ def observe(
         )
         for wrong, fault in faults:
             reasons[wrong & (reasons == "")] = f"{column} is {fault}"
+    worth = runs_worth(table, weights, excluded)
+    reasons[(worth == 0) & (reasons == "")] = f"{weights} is zero"
     reasons[(_first_of_each(table) < np.arange(len(table))) & (reasons == "")] = COPY
     good = reasons == ""
     used = good & ~held
@@ -206,10 +225,48 @@ def observe(
     return Observations(
         inputs={role: values[column][used][order] for role, column in columns.items()},
         target=values[target][used][order],
+        weights=_of_mean_1(worth[used][order]),
         columns=columns,
         held_out=table[good & held],
         dropped=tuple({"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(~good)),
     )
+
+
+def runs_worth(table: pd.DataFrame, column: str | None, excluded: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """How many runs' worth each row is, (rows,), 1 without a column; TableError for what is no weight.
+
+    Excluded rows need none.
+    """
+    if column is None:
+        return np.ones(len(table))
+    require_columns(table, [column])
+    try:
+        worth = numbers(table, column)
+    except TableError as error:
+        raise TableError(f"{error.message}; {WEIGHT_FIX}", where="weights") from None
+    if (row := wrong_weight(worth, excluded)) is not None:
+        text = f"column '{column}' must hold weights, but row {row} holds {weight_text(worth[row])}; {WEIGHT_FIX}"
+        raise TableError(text, where="weights")
+    return worth
+
+
+def wrong_weight(worth: NDArray[np.float64], excluded: NDArray[np.bool_]) -> int | None:
+    """The first row that is not excluded and whose weight is none: missing, infinite or negative."""
+    wrong = ~(np.isfinite(worth) & (worth >= 0)) & ~excluded
+    return int(np.argmax(wrong)) if wrong.any() else None
+
+
+def weight_text(weight: float) -> str:
+    """A wrong weight as a message shows it."""
+    return "nothing" if np.isnan(weight) else f"{weight:g}"
+
+
+def _of_mean_1(worth: NDArray[np.float64]) -> NDArray[np.float64]:
+    if not len(worth):
+        return worth
+    # By the largest first, so that equal weights become 1 to the last bit; a billionth of a billionth says nothing.
+    shares = np.maximum(worth / worth.max(), 1e-18)
+    return np.asarray(shares / shares.mean())
 
 
 def name_copies(table: pd.DataFrame, dropped: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -249,6 +306,10 @@ def refusals(observations: Observations, law: Law) -> list[dict[str, str]]:
         if len(values) and len(np.unique(values)) == 1:
             text = f"only one value of {observations.columns[role]}: its effect on the target cannot be estimated"
             refused.append({"code": "one_size", "message": text})
+    level = float(np.median(observations.target)) if len(observations.target) else 1.0
+    if not EXTREME[0] < level < EXTREME[1]:
+        text = f"the target is about {level:.0e}: squares of it are past what a number holds; change its unit"
+        refused.append({"code": "extreme_target", "message": text})
     if len(observations.target) > 1 and np.ptp(observations.target) == 0:
         refused.append(
             {"code": "constant_target", "message": "the target is the same in every row: there is nothing to fit"}

@@ -12,8 +12,9 @@ import pandas as pd
 
 from rayscale.errors import InputError, TableError
 from rayscale.laws.fitting.coordinates import Coordinates, unlink
-from rayscale.laws.fitting.observations import numbers
+from rayscale.laws.fitting.observations import numbers, size_columns
 from rayscale.laws.fitting.outcome import Outcome
+from rayscale.laws.fitting.sizes import with_sizes
 from rayscale.laws.formula import find_saved
 from rayscale.laws.law import Array, Law
 
@@ -82,7 +83,8 @@ class Fit:
     """A law fitted to a table; the fields, in this order, are the keys of the JSON (INTERFACE: `fit` on any table).
 
     Without an estimate (outcome not usable) `params` is empty and `warnings` says why. `covariance` is in the order of
-    `params`; `data_range` role -> (least, most) used. `predictions`: the held-out rows, all their columns, and
+    `params`; `data_range` role -> (least, most) used; `weights` law -> share, of several laws; `weighted_by` the column
+    of the rows' weights. `predictions`: the held-out rows, all their columns, and
     predicted, low, high ...; they are not saved. A law with a `result` of its own has a subclass of this class.
     """
 
@@ -105,6 +107,7 @@ class Fit:
     warnings: tuple[dict[str, str], ...]
     seconds: float = 0.0
     data_range: Mapping[str, tuple[float, float]]
+    weighted_by: str | None = None
     by: Mapping[str, Any] | None = None
     estimate: Estimate | None = None
     predictions: pd.DataFrame | None = None
@@ -152,6 +155,7 @@ class Fit:
 
         Raises TableError for a missing column and for a size that is not a positive number.
         """
+        table = with_sizes(table, size_columns(table, (), {role: self.columns[role] for role in roles}))
         inputs = {role: numbers(table, self.columns[role]) for role in roles}
         beyond = np.ones(len(table))
         for role, values in inputs.items():
@@ -182,7 +186,7 @@ class Fit:
         """The fit as one JSON object without NaN; `from_json` gives back a fit that predicts the same numbers."""
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "predictions"}
         saved = {"law": self.law.name, "formula": self.formula, **_plain({**values, "law": self.law.name})}
-        for name in ("by", "estimate"):
+        for name in ("weighted_by", "by", "estimate"):
             if saved[name] is None:
                 del saved[name]
         return {**saved, "seconds": round(self.seconds, 3)}
@@ -203,7 +207,7 @@ class Fit:
     @classmethod
     def read_fields(cls, law: Law, saved: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the class, from its JSON; KeyError and the like for what is not its JSON."""
-        names = {each.name for each in fields(cls)} - {"law", "by", "estimate", "predictions"}
+        names = {each.name for each in fields(cls)} - {"law", "weighted_by", "by", "estimate", "predictions"}
         known = {name: saved[name] for name in names}
         for name in ("intervals", "data_range"):
             known[name] = {key: (low, high) for key, (low, high) in saved[name].items()}
@@ -211,15 +215,35 @@ class Fit:
             known[name] = tuple(saved[name])
         known |= {"outcome": Outcome(saved["outcome"]), "covariance": tuple(map(tuple, saved["covariance"]))}
         estimate = cls.read_estimate(law, known, saved["estimate"]) if saved.get("estimate") else None
-        return {"law": law, **known, "by": saved.get("by"), "estimate": estimate}
+        optional = {name: saved.get(name) for name in ("weighted_by", "by")}
+        return {"law": law, **known, **optional, "estimate": estimate}
 
     @classmethod
     def read_estimate(cls, law: Law, known: Mapping[str, Any], saved: Mapping[str, Any]) -> Any:
         """The estimate from its JSON; `known`: the fields that have been read."""
         numbers = {name: saved[name] for name in ("noise", "degrees", "widening")}
-        draws = np.array(saved["draws"], dtype=float).reshape(-1, len(law.names))
+        draws = read_draws(saved, len(law.names))
         coordinates = Coordinates(law, saved["centre"], saved["level"])
         return Estimate(coordinates, np.array(saved["theta"], dtype=float), draws, **numbers)
+
+
+def read_draws(saved: Mapping[str, Any], columns: int) -> Array:
+    """The draws (resamples, columns) of a saved estimate; raises InputError where it was printed without them."""
+    if "draws" not in saved:
+        text = "this fit was printed without its draws, which predictions need"
+        raise InputError(f"{text}; save it with --out FILE, or print it with --draws", code="no_draws")
+    return np.array(saved["draws"], dtype=float).reshape(-1, columns)
+
+
+def without_draws(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A fit's JSON, or that of groups, without the draws of its estimates: no one reads a thousand of them."""
+    short = dict(saved)
+    for several in ("groups", "members"):
+        if several in saved:
+            short[several] = [without_draws(fit) for fit in saved[several]]
+    if "draws" in (saved.get("estimate") or {}):
+        short["estimate"] = {name: value for name, value in saved["estimate"].items() if name != "draws"}
+    return short
 
 
 def _plain(value: Any) -> Any:

@@ -18,11 +18,12 @@ ROUNDS = 6  # of reweighting: rows far from the law lose their say
 FLOOR = 1e-2  # residuals below 1% all count alike in a start
 
 
-def grid(coordinates: Coordinates, inputs: Values, target: Array) -> Array:
+def grid(coordinates: Coordinates, inputs: Values, target: Array, worth: Array) -> Array:
     """The starts of a fit, (starts, p): every combination of the non-linear parameters' starts, the linear ones solved.
 
-    `target` (n,) in its own unit. The least squares are of relative errors, reweighted towards absolute ones, with
-    every linear parameter kept within its bounds. A law without linear parameters starts from all its combinations.
+    `target` (n,) in its own unit, `worth` (n,) how many runs' worth each row is. The least squares are of relative
+    errors, reweighted towards absolute ones, with every linear parameter kept within its bounds. A law without linear
+    parameters starts from all its combinations.
     """
     law, (low, high) = coordinates.law, coordinates.bounds()
     linear = [law.names.index(name) for name in law.linear]
@@ -36,7 +37,8 @@ def grid(coordinates: Coordinates, inputs: Values, target: Array) -> Array:
     offset, basis = _basis(coordinates, theta, inputs, linear)
     floor, ceiling = np.exp(low[linear]), np.exp(high[linear])
     # By relative error, but no row weighs more than one at the median: one far too small would decide alone.
-    weights = np.broadcast_to(1 / np.maximum(target, np.median(target)), (len(theta), len(target)))
+    root = np.sqrt(worth)
+    weights = np.broadcast_to(root / np.maximum(target, np.median(target)), (len(theta), len(target)))
     solved = np.ones((len(theta), len(linear)))
     for _ in range(ROUNDS):
         solved = np.clip(_least_squares(basis, target - offset, weights), floor, ceiling)
@@ -45,7 +47,7 @@ def grid(coordinates: Coordinates, inputs: Values, target: Array) -> Array:
         # The error per unit of log error is the logarithmic mean of both: a row a hundred times too small is then as
         # far off as one a hundred times too large.
         mean = np.where(np.abs(missed) > 1e-6, (value - target) / np.where(missed == 0, 1.0, missed), target)
-        weights = 1 / (mean * np.sqrt(np.maximum(np.abs(missed), FLOOR)))
+        weights = root / (mean * np.sqrt(np.maximum(np.abs(missed), FLOOR)))
     theta[:, linear] = np.log(solved)
     return np.clip(theta, low, high)
 

@@ -61,7 +61,7 @@ def _one(fit: Mapping[str, Any], width: int) -> list[str]:
         lines += hanging(fit["formula"] if " = " in fit["formula"] else f"{fit['target']} = {fit['formula']}")
     lines += hanging(_columns_text(fit))
     if fit.get("weights"):
-        lines += ["", *hanging(_weights(fit["weights"]))]
+        lines += ["", *hanging(_weights(fit))]
     if fit.get("params"):
         if fit.get("members"):
             formula = fit["members"][0].get("formula")
@@ -77,6 +77,8 @@ def _columns_text(fit: Mapping[str, Any]) -> str:
         reach = ranges.get(role)
         span = f", {significant(reach[0], 3)} to {significant(reach[1], 3)}" if reach else ""
         parts.append(f"{role} is column {column}{span}")
+    if fit.get("weighted_by"):
+        parts.append(f"rows are weighted by column {fit['weighted_by']}")
     return "; ".join(parts)
 
 
@@ -116,8 +118,10 @@ def _power(power: Any, fit: Mapping[str, Any]) -> str:
     return "" if power == 1 else f"^{power if isinstance(power, str) else format(float(power), '.3g')}"
 
 
-def _weights(weights: Mapping[str, float]) -> str:
-    return f"Weights, by how each law predicted held-out larger scales: {weight_text({'weights': weights})}"
+def _weights(fit: Mapping[str, Any]) -> str:
+    way = "evidence" if "versions" in (fit.get("estimate") or {}) else "how each law predicted held-out larger scales"
+    smooth = " + smooth discrepancy" if str(fit.get("formula")).endswith("smooth discrepancy") else ""
+    return f"Weights, by {way}: {weight_text(fit)}{smooth}"
 
 
 def _search(fit: Mapping[str, Any]) -> str:
@@ -180,7 +184,7 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
     weights = [fit["weights"] for fit in fits if fit.get("weights")]
     shared = len(weights) == len(fits) and all(others == weights[0] for others in weights)
     if shared:
-        lines += wrap(_weights(weights[0]), width, subsequent_indent="  ")
+        lines += wrap(_weights(fits[0]), width, subsequent_indent="  ")
     rows = []
     for fit in fits[:_MOST_GROUPS]:
         name = ", ".join(str(value) for value in (fit.get("by") or {}).values())

@@ -147,7 +147,9 @@ def test_a_table_from_fit_to_predict_with_one_json_object_each(tmp_path: Path) -
     held = ("--holdout", "D >= 1e9", "--predictions", "held.csv")
     fit = answer("fit", "runs.csv", *columns, "--out", "fit.json", cwd=tmp_path)
     assert fit["outcome"] in ("converged", "flat", "at_bound")
-    told = answer("predict", "fit.json", "--params", "1e7", "--data", "1e8", cwd=tmp_path)
+    assert "draws" not in fit["estimate"]
+    assert len(answer("fit", "runs.csv", *columns, "--draws", cwd=tmp_path)["estimate"]["draws"]) == 20
+    told = answer("predict", "fit.json", "--params", "10M", "--data", "1e8", cwd=tmp_path)
     assert told["predicted"] == pytest.approx(2 + 300 * 1e7**-0.4 + 900 * 1e8**-0.4, rel=1e-3)
     plain = rayscale("fit", "runs.csv", *columns, *held, cwd=tmp_path)
     assert plain.returncode == 0, plain.stderr

@@ -201,6 +201,23 @@ def test_no_table_gives_nan_or_a_traceback_where_the_law_is_chosen(rows):
     check(fit_law(table, "auto", target="target", params="a", data="b", bootstrap=20), len(table))
 
 
+@pytest.mark.parametrize("law", ["chinchilla", "auto"])
+@pytest.mark.parametrize("scale", [1e80, 1e-80, 1e200, 1e-200, 1e300, 1e-300])
+def test_a_target_of_any_scale_fits_alike_or_is_refused_in_words(law, scale):
+    table, _ = table_of(resolve("rayscale.laws", "chinchilla"), steps=4)
+    axes = {"target": "target", "params": "params", "data": "data", "bootstrap": 50}
+    plain = fit_law(table, law, **axes).predict(table)
+    fit = fit_law(table.assign(target=table["target"] * scale), law, **axes)
+    check(fit, len(table))
+    if 1e-90 < scale < 1e90:
+        assert (fit.predict(table)["predicted"] / scale).tolist() == pytest.approx(
+            plain["predicted"].tolist(), rel=1e-3
+        )
+    else:
+        assert (fit.outcome, fit.warnings[0]["code"]) == ("not_identifiable", "extreme_target")
+        assert "change its unit" in fit.warnings[0]["message"]
+
+
 def test_text_dates_and_yes_or_no_are_named_and_not_fitted():
     table, _ = table_of(resolve("rayscale.laws", "power"))
     for wrong in ("many", True, pd.Timestamp("2026-01-01"), 1j):

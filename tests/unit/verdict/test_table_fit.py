@@ -12,6 +12,7 @@ import pytest
 
 from rayscale.errors import InputError, TableError
 from rayscale.laws.fit import fit_law
+from rayscale.laws.fitting.result import without_draws
 from rayscale.report.terminal.fit import fit_lines, prediction_lines
 from rayscale.verdict.prediction import parse_by, predict, saved_fit
 from rayscale.verdict.table_fit import PREDICTED, FitRequest, fit_and_save, fit_source
@@ -208,6 +209,44 @@ def test_the_sizes_and_groups_that_a_prediction_needs_are_named(table: str) -> N
         with pytest.raises(InputError) as caught:
             predict(saved, **given)
         assert re.search(said, str(caught.value)), str(caught.value)
+
+
+def test_sizes_in_text_weights_and_a_fit_printed_without_its_draws(table: str, tmp_path: Path) -> None:
+    rows = grid()
+    plain = fit_source(table, asked(by="set", holdout="D >= 1e12")).to_json()
+    rows["N"] = rows["N"].map({1e7: "10M", 1e8: "0.1b", 1e9: " 1 B", 1e10: "1e10"})
+    rows["D"] = rows["D"].map({1e9: "1B", 1e10: "10G", 1e11: "100,000,000,000", 1e12: "1t"})
+    rows.to_csv(table, index=False)
+    out, held = tmp_path / "fit.json", tmp_path / "held.csv"
+    done = fit_and_save(table, asked(by="set", where="N > 1", holdout="D >= 1e12"), held, out)
+    saved = done.to_json()
+    assert [fit["params"] for fit in saved["groups"]] == [fit["params"] for fit in plain["groups"]]
+    assert pd.read_csv(held)["D"].unique().tolist() == [1e12]
+    printed = json.loads(json.dumps(without_draws(saved)))
+    assert "draws" in saved["groups"][0]["estimate"]
+    assert "draws" not in printed["groups"][0]["estimate"]
+    assert printed["groups"][0]["covariance"] == json.loads(json.dumps(saved["groups"][0]["covariance"]))
+    sizes = {"params": 1e9, "data": 1e11, "by": {"set": "x"}}
+    assert predict(saved_fit(str(out)), **sizes)["predicted"] == predict(plain, **sizes)["predicted"]
+    for each in (printed, without_draws(fit_source(table, asked(law="auto")).to_json())):
+        with pytest.raises(InputError, match="save it with --out FILE, or print it with --draws") as caught:
+            predict(each, **{**sizes, "by": sizes["by"] if each is printed else None})
+        assert caught.value.code == "no_draws"
+    rows.assign(N=rows["N"].replace("10M", "10X")).to_csv(table, index=False)
+    with pytest.raises(TableError, match=r"runs.csv:2: --params column 'N' must hold numbers; found '10X'; .*7B"):
+        fit_source(table, asked())
+
+
+@pytest.mark.parametrize(("worth", "said"), [("-1", "found -1"), ("", "found nothing"), ("x", "found 'x'")])
+def test_a_wrong_weight_is_named_by_its_line(table: str, worth: str, said: str) -> None:
+    rows = grid().assign(runs=["2"] * 63 + [worth])
+    rows.to_csv(table, index=False)
+    with pytest.raises(TableError, match=f"runs.csv:65: --weights column 'runs' .*{said}; write how many runs"):
+        fit_source(table, asked(weights="runs"))
+    rows.iloc[:63].to_csv(table, index=False)
+    assert fit_source(table, asked(weights="runs")).to_json()["weighted_by"] == "runs"
+    with pytest.raises(TableError, match="--weights: no column 'run'"):
+        fit_source(table, asked(weights="run"))
 
 
 def test_groups_on_the_command_line() -> None:

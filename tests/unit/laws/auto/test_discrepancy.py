@@ -72,7 +72,7 @@ def evidence(table):
     inputs = {role: table[role].to_numpy(dtype=float) for role in ("params", "data")}
     panel = Panel.of(CHINCHILLA, [(inputs, table["loss"].to_numpy(), np.ones(len(table)))])
     members = [fit_panel(panel, CHINCHILLA)]
-    rows, within, degrees = configurations(panel, 0, ["params", "data"], members)
+    rows, within, degrees = configurations(panel, 0, ["params", "data"], members, np.ones(len(table)))
     return rows, within, degrees, *weigh(panel, 0, members, rows, within, degrees)
 
 
