@@ -1,11 +1,12 @@
 """What the laws miss of one table, as a smooth function of its sizes: a discrepancy (Kennedy & O'Hagan 2001).
 
 log target = law + discrepancy + noise. The discrepancy is a Gaussian process over the logs of the sizes, in a finite
-basis, so that every draw of it is a function that can be evaluated anywhere. It has two parts: waves (random Fourier
-features of a squared exponential, Rahimi & Recht 2007), which the law misses within the data and which die out beyond
-them; and bends (hinges of random slope from the middle of the data outwards, an integrated Wiener process along every
-axis), which say what becomes of an extrapolation if the curve's slope wanders from the law's. Laws, noise and both
-amplitudes are averaged by their evidence; a configuration's seeds say what is noise and what is not.
+basis, so that every draw of it is a function that can be evaluated anywhere. Its parts: waves (random Fourier features
+of a squared exponential, Rahimi & Recht 2007), which the law misses within the data and which die out beyond them;
+bends (hinges of random slope from the middle of the data outwards, an integrated Wiener process along every axis),
+which say what becomes of an extrapolation if the curve's slope wanders from the law's; and twists of every pair of
+axes, a bend along one that grows along the other, as where large models learn faster from data than small ones. How
+large each is comes from the evidence (evidence.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,8 @@ from rayscale.laws.fitting.result import Estimate
 from rayscale.laws.law import Array
 
 # (deviation of log target over the whole span of the data, weight), as what a law can miss on real tables.
-BENDS = ((0.0, 0.2), (0.03, 0.2), (0.1, 0.3), (0.3, 0.3))  # along each axis
+BENDS = ((0.0, 0.25), (0.03, 0.2), (0.1, 0.35), (0.2, 0.2))  # along each axis
+TWISTS = ((0.0, 0.5), (0.03, 0.2), (0.1, 0.3))  # of each pair of axes
 WAVES = ((0.0, 0.6), (0.01, 0.2), (0.04, 0.2))
 LENGTH = 2.5  # e-folds over which a wave turns
 FREQUENCIES = 48
@@ -78,10 +81,11 @@ class Rows:
     @property
     def levels(self) -> tuple[tuple[tuple[float, float], ...], ...]:
         """What is weighed for the size of each part of `features`: (deviation, weight) of each level."""
-        return (*[BENDS] * len(self.roles), WAVES)
+        axes = len(self.roles)
+        return (*[BENDS] * axes, *[TWISTS] * (axes * (axes - 1) // 2), WAVES)
 
     def features(self, inputs: Mapping[str, Any]) -> list[Array]:
-        """The basis at these inputs, for sizes of 1, (n, features) each: a bend per axis, then waves."""
+        """The basis at these inputs, for sizes of 1, (n, features) each: a bend per axis, a twist per pair, waves."""
         middle, span, knots, spacing, numbers = self._frame
         places = np.stack([place_of(role, inputs[role]) for role in self.roles], axis=-1) - middle
         places = np.maximum(places, -LAST_KNOT - span)  # a size of 0 lies so far below
@@ -89,9 +93,14 @@ class Rows:
         scale = max(1.0, float(np.ptp(self.target)))
         hinges = np.maximum(np.stack([places, -places], axis=-1)[..., None] - knots, 0.0) * spacing**0.5
         bends = scale * (3 / span**3) ** 0.5 * hinges.reshape(*places.shape, -1)
+        ends = places / np.maximum(np.ptp(self.places, axis=0) / 2, 1e-9)
+        twists = [
+            np.concatenate([ends[:, [i]] * bends[:, j], ends[:, [j]] * bends[:, i]], axis=1) / 2**0.5
+            for i, j in combinations(range(len(self.roles)), 2)
+        ]
         turned = places @ numbers
         waves = scale * np.concatenate([np.cos(turned), np.sin(turned)], axis=1) / FREQUENCIES**0.5
-        return [*np.moveaxis(bends, 1, 0), waves]
+        return [*np.moveaxis(bends, 1, 0), *twists, waves]
 
     @cached_property
     def basis(self) -> list[Array]:

@@ -98,12 +98,14 @@ def test_the_discrepancy_is_of_its_size_within_the_data_and_grows_beyond():
     places = np.log(np.array([[n, d] for n in PARAMS for d in DATA]))
     rows = Rows(("params", "data"), places, np.zeros(len(places)), np.ones(len(places)))
     asked = {"params": PARAMS[[1, 1, 1]], "data": DATA[-1] * np.array([1.0, 10.0, 100.0])}
-    by_params, by_data, waves = rows.features(asked)
+    by_params, by_data, twist, waves = rows.features(asked)
     spread = (by_data**2).sum(1) ** 0.5
     assert 0.1 < spread[0] < 1 < spread[1] < spread[2]
     assert np.ptp(by_params, axis=0).max() == 0.0
+    spread = (twist**2).sum(1) ** 0.5
+    assert 0 < spread[0] < spread[1] < spread[2]
     np.testing.assert_allclose((waves**2).sum(1), 1.0)
-    noise = rows.covariance(Setting(0.1, (0.0, 0.0, 0.0)))
+    noise = rows.covariance(Setting(0.1, (0.0, 0.0, 0.0, 0.0)))
     np.testing.assert_allclose(noise, 0.01 * np.eye(len(places)))
 
 
@@ -144,3 +146,11 @@ def test_each_axis_bends_for_itself():
         [setting.sizes[:2] for _, setting, _ in versions], axis=0, weights=[share for *_, share in versions]
     )
     assert by_data > 1.5 * by_params
+
+
+def test_models_that_learn_from_data_at_their_own_pace_are_predicted():
+    asked = pd.DataFrame({"params": PARAMS, "data": 2 * DATA[-1]})
+    for seed in range(3):
+        rows = fitted(study(crossing, seed=seed)).predict(asked)
+        np.testing.assert_allclose(rows["predicted"], crossing(asked["params"], asked["data"]), rtol=0.06)
+        assert (rows["mean_high"] / rows["mean_low"]).max() < 1.35
