@@ -7,7 +7,7 @@ from typing import Any
 
 from rayscale.report.numbers import capitalised, percent, plural, significant, spoken, spoken_range, whole
 from rayscale.report.wording import ADVICE, amount, interval_text, percentage, reach_text, rival_name
-from rayscale.verdict.verdict import untrained_text
+from rayscale.verdict.leading import untrained_text
 
 Facts = Mapping[str, Any]
 
@@ -15,11 +15,15 @@ Facts = Mapping[str, Any]
 def verdict_sentences(verdict: Facts, fits: Sequence[Facts], task_type: str, data_axis: str) -> list[str]:
     """The sentences of a verdict (its other keys as in fit.json) and of the outcomes of its fits, most useful first."""
     doubling, untrained = verdict["doubling"], verdict.get("untrained")
+    quantity = (verdict.get("leading") or {}).get("target", "eval_loss").removesuffix(" / 100")
+    if quantity == "eval_loss":
+        quantity = "test loss per token" if task_type == "causal-lm" else "test loss"
     sentences = [
         "" if untrained is None else f"{untrained_text(untrained)}. {ADVICE['untrained']}",
         _aim(verdict, data_axis),
-        _gain(doubling["data"], f"the {data_axis}", "", task_type),
-        _gain(doubling["params"], "the model size", " parameters", task_type),
+        (verdict.get("leading") or {}).get("why") or "",
+        _gain(doubling["data"], f"the {data_axis}", "", quantity),
+        _gain(doubling["params"], "the model size", " parameters", quantity),
         _which(doubling["data"], doubling["params"], data_axis),
         *(_copy(worth) for worth in verdict.get("augmentation", ())),
         _gpus(doubling["gpus"]),
@@ -37,17 +41,17 @@ def interval(facts: Facts, unit: str = "", digits: int = 3) -> str:
     return f"95% interval {spoken_range(facts['low'], facts['high'], digits, unit)}"
 
 
-def _gain(gain: Facts, what: str, unit: str, task_type: str) -> str:
+def _gain(gain: Facts, what: str, unit: str, quantity: str) -> str:
     if gain["value"] is None:
         return f"The effect of doubling {what} is unknown: {gain['note']}."
-    loss = "loss per token" if task_type == "causal-lm" else "loss"
+    change = "%" if gain["unit"] == "%" else f" {gain['unit']}"
     lowers = gain["value"] <= 0
     low, high = (-gain["high"], -gain["low"]) if lowers else (gain["low"], gain["high"])
     unsure = "" if gain["low"] * gain["high"] > 0 else ", so even the sign is uncertain"
     return (
         f"Doubling {what} ({spoken(gain['from'])} to {spoken(gain['to'])}{unit}) {'lowers' if lowers else 'raises'} "
-        f"the test {loss} of {gain['model']} by {percentage(abs(gain['value']))}% "
-        f"(95% interval {interval_text(low, high, '%')}{unsure}; "
+        f"the {quantity} of {gain['model']} by {percentage(abs(gain['value']))}{change} "
+        f"(95% interval {interval_text(low, high, gain['unit'])}{unsure}; "
         f"{gain['law']} law, {reach_text(gain['extrapolation'])})."
     )
 
@@ -55,8 +59,9 @@ def _gain(gain: Facts, what: str, unit: str, task_type: str) -> str:
 def _which(data: Facts, params: Facts, data_axis: str) -> str:
     if data["value"] is None or params["value"] is None:
         return ""
-    first, second = (data, params) if data["value"] < params["value"] else (params, data)
-    if first["high"] < second["low"]:
+    less = data["unit"] == "%"  # of a loss is better, more of a metric
+    first, second = (data, params) if (data["value"] < params["value"]) == less else (params, data)
+    if first["high"] < second["low"] if less else first["low"] > second["high"]:
         better, other = (data_axis, "model size") if first is data else ("model size", data_axis)
         return f"Doubling the {better} helps more than doubling the {other}: the intervals do not overlap."
     return "These trials do not show which of the two helps more: the intervals overlap."

@@ -102,8 +102,8 @@ def amount(value: float | None, unit: str) -> str:
         return f"×{significant(value)}"
     if unit in {"s", "seconds"}:
         return duration(value)
-    if unit == "%":
-        return f"{percentage(value)}%"
+    if unit in ("%", "points"):
+        return f"{percentage(value)}{'%' if unit == '%' else ' points'}"
     if unit in _SIZES:
         return f"{count(value)} {unit}"
     return f"{significant(value)} {unit}".strip()
@@ -124,8 +124,9 @@ def interval_text(low: Any, high: Any, unit: str = "", digits: int = 3) -> str:
         return ""
     if number(high) is None:
         return f"{amount(outwards(low, digits, up=False), unit)} or more"
-    if unit == "%":  # to one decimal, as `percentage` has it
-        return f"{percentage(math.floor(10 * low) / 10)}% to {percentage(math.ceil(10 * high) / 10)}%"
+    if unit in ("%", "points"):  # to one decimal, as `percentage` has it
+        sign = "%" if unit == "%" else ""
+        return f"{percentage(math.floor(10 * low) / 10)}{sign} to {percentage(math.ceil(10 * high) / 10)}{sign}"
     write, sign = (count, "") if unit in _SIZES else (significant, "×" if unit in _RATIOS else "")
     ends = (write(outwards(end, digits, up=is_high), digits) for end, is_high in ((low, False), (high, True)))
     return " to ".join(f"{sign}{end}" for end in ends)
@@ -152,7 +153,9 @@ def weight_text(item: Mapping[str, Any], most: int | None = None) -> str:
 
 def rival_name(law: str) -> str:
     """A law of the held-out check in words."""
-    return {"power": "a power law for each model", "constant": "the last value kept"}.get(law, law)
+    names = {"power": "a power law for each model", "constant": "the last value kept",
+             "logit_power": "a power law of the log odds for each model"}  # fmt: skip
+    return names.get(law, law)
 
 
 def notices(fit: dict | None) -> list[Notice]:
@@ -161,7 +164,8 @@ def notices(fit: dict | None) -> list[Notice]:
 
 
 def _notices(fit: dict | None) -> Iterator[Notice]:
-    fits = fits_of(fit)
+    leading = (verdict_of(fit).get("leading") or {}).get("target")
+    fits = [item for item in fits_of(fit) if leading in (None, item.get("target"))]
     shared = [item for item in fits if not item.get("by")]
     # The verdict stands on the law over all models where it could be fitted, else on all there are.
     for item in shared if any(map(usable, shared)) else fits:

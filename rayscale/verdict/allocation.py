@@ -95,11 +95,12 @@ def at_farthest(fit: Fit, fixed: dict[str, float]) -> dict[str, Any]:
     return amount(np.exp(np.clip([point[0], low, high], -700, 700)).tolist(), fit.target, data=data)
 
 
-def data_needed(fit: Fit, fixed: dict[str, float], reach: float) -> dict[str, Any] | None:
-    """The data size at which the law's mean first falls to `reach` with the other inputs `fixed` (role -> value).
+def data_needed(fit: Fit, fixed: dict[str, float], reach: float, *, rising: bool = False) -> dict[str, Any] | None:
+    """The data size at which the law's mean first falls, or of a `rising` target rises, to `reach`.
 
-    value, low, high in the fit's data unit and `extrapolation`; None where the law stays above `reach` up to FARTHEST
-    times the data. A null `high`: the interval's upper end is not within FARTHEST times the data.
+    The other inputs are `fixed` (role -> value). value, low, high in the fit's data unit and `extrapolation`; None
+    where the law does not get to `reach` within FARTHEST times the data. A null `high`: the interval's upper end is
+    not within FARTHEST times the data.
     """
     estimate = fit.known_estimate()
     least, most = fit.data_range["data"]
@@ -107,7 +108,7 @@ def data_needed(fit: Fit, fixed: dict[str, float], reach: float) -> dict[str, An
     sizes = np.linspace(np.log(least), end, _TRIED)
     inputs = {role: np.full(len(sizes), value) for role, value in fixed.items()} | {"data": np.exp(sizes)}
     point, drawn = estimate.log_values(inputs)
-    above = np.vstack([point, drawn]) - np.log(reach)
+    above = (np.vstack([point, drawn]) - np.log(reach)) * (-1 if rising else 1)
     reached = above <= 0
     first = np.where(reached.any(axis=1), reached.argmax(axis=1), len(sizes))
     if first[0] == len(sizes):

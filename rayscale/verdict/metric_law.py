@@ -18,7 +18,7 @@ from rayscale.errors import InputError
 from rayscale.laws.fit import fit_law
 from rayscale.laws.fitting.coordinates import link
 from rayscale.laws.fitting.observations import numbers
-from rayscale.laws.fitting.result import Z95, Fit
+from rayscale.laws.fitting.result import Fit
 from rayscale.laws.formula import find_law
 from rayscale.laws.law import Array
 from rayscale.study.metrics import BITS, PERCENTS, QUALITIES
@@ -37,7 +37,8 @@ class Quality:
 
     `law` names it; `error` is its root mean square error, in the metric's unit, on the largest data size when fitted
     without it (None where that could not be tried); `rivals` the errors of the laws not chosen; `why` what kept laws
-    from being fitted; `units` by how much the metric of each model is larger than what the laws are fitted to.
+    from being fitted; `units` by how much the metric of each model is larger than what the laws are fitted to; `level`
+    the median of that.
     """
 
     target: Goal
@@ -49,11 +50,12 @@ class Quality:
     rivals: Mapping[str, float]
     why: tuple[str, ...]
     units: Mapping[str, float]
+    level: float
 
     def predict(self, model: str, sizes: Array) -> pd.DataFrame | None:
-        """At data sizes (n,): the columns of INTERVALS in the metric's unit, extrapolation, probability.
+        """At data sizes (n,): the columns of INTERVALS in the metric's unit, and extrapolation.
 
-        `probability` is that of a new run to reach the target. None for a model without a law.
+        None for a model without a law.
         """
         fit = self.fits.get(model)
         if fit is None:
@@ -61,17 +63,22 @@ class Quality:
         predicted = fit.predict(pd.DataFrame({"params": self.sizes[model], self.data: sizes}))
         top = np.inf if self.target.lower else 1.0
         values = {name: np.minimum(predicted[name].to_numpy(dtype=float), top) for name in INTERVALS}
-        # The interval for a new run is that of a normal error on the law's own scale, a half to either side.
-        unit = self.units[model]
-        aim = link(fit.law.link, _quantity(self.target, np.array([self.target.reach]), unit))
-        middle, low, high = (link(fit.law.link, np.clip(values[name], 1e-300, top - 1e-12 if top == 1 else top))
-                             for name in ("predicted", "low", "high"))  # fmt: skip
-        ahead = aim - middle if self.target.lower else middle - aim
-        above = ahead >= 0  # then it is the side of worse runs that counts
-        width = np.where(above == self.target.lower, high - middle, middle - low) / Z95
-        columns = {name: _metric(self.target, value, unit) for name, value in values.items()}
-        columns["probability"] = stats.norm.cdf(ahead / np.maximum(width, 1e-12))
+        columns = {name: _metric(self.target, value, self.units[model]) for name, value in values.items()}
         return pd.DataFrame({**columns, "extrapolation": predicted["extrapolation"].to_numpy(dtype=float)})
+
+    def ahead(self, model: str, sizes: Array) -> tuple[Array, float]:
+        """By how much the model's mean is better than the target at data sizes (n,), of every draw of its law,
+        (draws, n), and the deviation of a new run: in log odds of a metric, else in log."""
+        fit = self.fits[model]
+        estimate, scale = fit.known_estimate(), "log" if self.target.lower else "logit"
+        inputs, _ = fit.sizes(pd.DataFrame({"params": self.sizes[model], self.data: sizes}), fit.columns)
+        (point, drawn), noise = estimate.linked_values(inputs), estimate.noise
+        if scale != fit.law.link:  # a blend is in log, at the level of the runs; a run scatters alike in log odds
+            point, drawn = (link(scale, np.minimum(np.exp(values), 1 - 1e-12)) for values in (point, drawn))
+            noise = noise / (1 - self.level)
+        aim = link(scale, _quantity(self.target, np.array([self.target.reach]), self.units[model]))
+        drawn = point + estimate.widening * (drawn - point)
+        return (aim - drawn if self.target.lower else drawn - aim), max(estimate.widening * noise, 1e-12)
 
 
 def quality(
@@ -90,6 +97,7 @@ def quality(
     quantity = _quantity(target, numbers(trials, target.metric), unit_of_row)
     trials = trials.assign(**{_COLUMN: quantity})
     trials = trials[np.isfinite(quantity)].dropna(subset=[data, "params"])
+    level = float(trials[_COLUMN].median())
     sizes = {str(model): float(size) for model, size in trials.groupby("model")["params"].median().items()}
     largest = trials[data].max() if len(trials) else np.nan
     kept, held = trials[trials[data] < largest], trials[trials[data] >= largest]
@@ -103,14 +111,14 @@ def quality(
             continue
         fitted[name] = fits
         check, _ = _fits(kept, name, over_all, data, _CHECK_BOOTSTRAP, seed)
-        error = _miss(Quality(target, data, sizes, name, check, None, {}, (), units), held)
+        error = _miss(Quality(target, data, sizes, name, check, None, {}, (), units, level), held)
         if error is not None:
             errors[name] = error
     # A law that leaves out models cannot be compared with one that has them all.
     chosen = min(fitted, key=lambda name: (-len(fitted[name]), errors.get(name, np.inf)), default=None)
     fits = fitted[chosen] if chosen else {}
     error = errors.pop(chosen, None) if chosen else None
-    return Quality(target, data, sizes, chosen, fits, error, errors, tuple(dict.fromkeys(why)), units)
+    return Quality(target, data, sizes, chosen, fits, error, errors, tuple(dict.fromkeys(why)), units, level)
 
 
 def _candidates(law: str, target: Goal) -> dict[str, bool]:

@@ -17,9 +17,9 @@ from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import Fit, far
 from rayscale.laws.fitting.sizes import read_size
 from rayscale.runs.folder import load
+from rayscale.verdict.leading import reasons
 from rayscale.verdict.metric_law import LOSS
 from rayscale.verdict.speedup import relative_speeds
-from rayscale.verdict.verdict import reasons
 
 ROLES = ("params", "data", "unique", "compute", "gpus", "loss", "copies")
 _ASKED = {"isoflop": ("compute",)}  # read from more columns than a prediction takes
@@ -48,7 +48,7 @@ def predict(
     sizes = (params, data, unique, compute, gpus, loss, copies)
     given = {role: float(size) for role, size in zip(ROLES, sizes, strict=True) if size is not None}
     of_run = "fits" in saved
-    fit = _of_run(saved["fits"], given) if of_run else _of_table(saved, by or {})
+    fit = _of_run(saved, given) if of_run else _of_table(saved, by or {})
     values, used = _values(fit, given, saved.get("options") or {})
     asked = pd.DataFrame({fit.columns[role]: [value] for role, value in values.items()})
     prediction: dict[str, Any] = {str(name): float(value) for name, value in fit.predict(asked).iloc[0].items()}
@@ -109,11 +109,15 @@ def read_fit(saved: Mapping[str, Any]) -> Fit:
     return Fit.from_json(saved)
 
 
-def _of_run(listed: Sequence[Mapping[str, Any]], given: Mapping[str, float]) -> Fit:
-    """The fit of a run that speaks for these sizes: the law over all models, else that of the model of this size."""
+def _of_run(saved: Mapping[str, Any], given: Mapping[str, float]) -> Fit:
+    """The fit of a run that speaks for these sizes: the law over all models, else that of the model of this size.
+
+    Of the quantity that its verdict rests on.
+    """
     if missing := [role for role in ("params", "data") if role not in given]:
         raise InputError("needs a number: a run's law takes both sizes", where=f"--{missing[0]}")
-    known = [read_fit(saved) for saved in listed if saved.get("target") == LOSS]
+    target = (saved.get("verdict", {}).get("leading") or {"target": LOSS})["target"]  # of older runs the loss
+    known = [read_fit(fit) for fit in saved["fits"] if fit.get("target") == target]
     usable = [fit for fit in known if fit.outcome.usable]
     shared = [fit for fit in usable if fit.role_of("params")]
     of_size = [fit for fit in usable if (fit.by or {}).get("params") == given["params"]]

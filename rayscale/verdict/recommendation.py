@@ -17,10 +17,11 @@ from rayscale.runs.folder import Run
 from rayscale.verdict.allocation import FARTHEST
 from rayscale.verdict.costs import Cost, costs
 from rayscale.verdict.metric_law import INTERVALS, Quality, measured, measured_metrics, quality
+from rayscale.verdict.selection import chances, optimism
 from rayscale.verdict.speedup import gpu_counts
 from rayscale.verdict.targets import Goal, Spending, parse_budget, parse_target
 
-LIKELY = 0.5  # of new runs that should reach the target; one half is where the mean does
+LIKELY = 0.5  # of new runs that should reach the target
 CHANCE = 0.01  # of reaching the target: below it candidates are ordered by their prediction, as the reason is
 _PER_DECADE = 24  # data sizes tried in each factor of ten, besides those measured
 _FRONTIER = 8
@@ -83,6 +84,7 @@ def recommend(
     cost = "gpu_hours" if search["gpu_hours"].notna().any() else "work"
     search = search.dropna(subset=[cost]).reset_index(drop=True)
     affordable = _affordable(search, limit, price_gpu_hour)
+    search = _with_chances(search, metric_law, affordable, cost, seed)
     good = _reach(search, aim, probability)
     answer = search[good & affordable].sort_values([cost, "extrapolation", "gpus"], kind="stable")
     row = answer.iloc[0] if len(answer) else None
@@ -154,7 +156,9 @@ def _candidates(
                for size, fact in zip(middle, facts, strict=True) if fact["runs"]}  # fmt: skip
         tried = _sizes(sizes, middle, beyond)
         frame = metric_law.predict(str(model), tried)
-        if frame is None:
+        if frame is not None:
+            frame = frame.assign(probability=np.nan)  # until it is known what would be chosen
+        else:
             frame = pd.DataFrame(facts).reindex(columns=list(_NUMBERS)).assign(extrapolation=1.0)
             frame = frame[frame["predicted"].notna()]
             tried = middle.to_numpy()[frame.index]
@@ -177,6 +181,33 @@ def _candidates(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
+def _with_chances(
+    search: pd.DataFrame, metric_law: Quality, affordable: pd.Series, cost: str, seed: int
+) -> pd.DataFrame:
+    """The search with the probability that a new run of each allocation of a model with a law reaches the target.
+
+    It is what becomes of the law's own probability for an allocation that was chosen by it as the cheapest.
+    """
+    with_law = search[search["model"].isin([*metric_law.fits])]
+    cheapest = with_law.sort_values(cost, kind="stable").drop_duplicates(["model", "data"])  # GPUs change no quality
+    parts = {model: metric_law.ahead(str(model), rows["data"].to_numpy(dtype=float))
+             for model, rows in cheapest.groupby("model", sort=False)}  # fmt: skip
+    if not parts:
+        return search
+    draws = min(len(ahead) for ahead, _ in parts.values())
+    rows = pd.concat([cheapest[cheapest["model"] == model] for model in parts])
+    ahead = np.concatenate([ahead[:draws] for ahead, _ in parts.values()], axis=1)
+    noise = np.concatenate([np.full(part.shape[1], deviation) for part, deviation in parts.values()])
+    probability = chances(ahead, noise)
+    choice = affordable[rows.index].to_numpy()
+    if choice.any():
+        stated, realised = optimism(ahead[:, choice], noise[choice], rows.loc[choice, cost].to_numpy(dtype=float), seed)
+        probability = np.interp(probability, stated, realised)
+    known = pd.Series(probability, index=pd.MultiIndex.from_frame(rows[["model", "data"]]))
+    by_law = known.reindex(pd.MultiIndex.from_frame(search[["model", "data"]])).to_numpy()
+    return search.assign(probability=np.where(np.isnan(by_law), search["probability"], by_law))
+
+
 def _sizes(sizes: pd.Series, measured_at: pd.Series, beyond: float) -> np.ndarray:
     """The model's own measured sizes and, between them and beyond, round numbers evenly spread in log."""
     least, most = float(sizes.min()), float(sizes.max()) * beyond
@@ -191,8 +222,7 @@ def _sizes(sizes: pd.Series, measured_at: pd.Series, beyond: float) -> np.ndarra
 def _reach(search: pd.DataFrame, aim: Goal, probability: float) -> pd.Series:
     """Which rows are predicted to reach the target: with that probability, or by the mean where none is known."""
     mean = search["predicted"] <= aim.reach if aim.lower else search["predicted"] >= aim.reach
-    # One half is the mean itself; rounding in the probability must not decide.
-    known = mean if probability == LIKELY else search["probability"] >= probability
+    known = search["probability"] >= probability
     return known.where(search["probability"].notna(), mean & (probability <= LIKELY))
 
 
@@ -289,10 +319,6 @@ def _unknown(
         unknown.append("The law could not be tested on an unseen data size")
     if row is not None and not np.isfinite(row["probability"]):
         unknown.append("A single run gives no probability of reaching the target")
-    if row is not None and metric_law.fits:
-        # Measured on planted studies: where 0.57 to 0.59 was stated, 0.41 to 0.50 of new runs reached the target.
-        unknown.append("The cheapest of many candidates tends to be over-optimistic; if missing the target is "
-                       "expensive, raise --probability")  # fmt: skip
     unknown.append(
         "Larger models than those measured are not considered, nor is the price of labelling or collecting data"
     )

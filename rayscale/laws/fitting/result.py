@@ -169,13 +169,21 @@ class Fit:
 
     def change(self, before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, float, float]:
         """Relative change of the mean target from one set of inputs (role -> value) to another: value, low, high."""
-        estimate = self.known_estimate()
-        inputs = {role: np.array([before[role], after[role]], dtype=float) for role in self.law.inputs}
-        point, drawn = estimate.log_values(inputs)
-        step = point[1] - point[0]
-        low, high = estimate.interval(step, drawn[:, 1] - drawn[:, 0])
-        value, least, most = np.expm1(np.clip([step, low, high], -700, 700))
+        point, drawn = self._two_values(before, after)
+        step = self.known_estimate().interval(point[1] - point[0], drawn[:, 1] - drawn[:, 0])
+        value, least, most = np.expm1(np.clip([point[1] - point[0], *step], -700, 700))
         return float(value), float(least), float(most)
+
+    def difference(self, before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, float, float]:
+        """The same change in the target's unit, not relative to it."""
+        point, drawn = (np.exp(np.clip(values, -700, 700)) for values in self._two_values(before, after))
+        low, high = self.known_estimate().interval(point[1] - point[0], drawn[:, 1] - drawn[:, 0])
+        return float(point[1] - point[0]), float(low), float(high)
+
+    def _two_values(self, before: Mapping[str, float], after: Mapping[str, float]) -> tuple[Array, Array]:
+        """Log target at two sets of inputs: (2,), and of every draw (draws, 2)."""
+        inputs = {role: np.array([before[role], after[role]], dtype=float) for role in self.law.inputs}
+        return self.known_estimate().log_values(inputs)
 
     @property
     def formula(self) -> str:

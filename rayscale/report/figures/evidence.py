@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rayscale.report.wording import fits_of, usable
+from rayscale.study.metrics import LOWER_IS_BETTER, PERCENTS
 from rayscale.study.tasks import KINDS
 
 #: Curves and their bands for one law: (fit as saved, rows) → columns predicted, low, high.
@@ -44,6 +45,16 @@ class Evidence:
     def sizes(self) -> tuple[int, ...]:
         """The data sizes asked for, ascending."""
         return tuple(sorted(int(size) for size in self.ok["data_requested"].dropna().unique()))
+
+    @property
+    def quantity(self) -> str:
+        """The target in a word or two: `loss`, `accuracy`."""
+        return "loss" if self.target in _NAMES else self.target_label
+
+    @property
+    def lower(self) -> bool:
+        """Whether less of the target is better."""
+        return self.target in LOWER_IS_BETTER
 
     @property
     def target_label(self) -> str:
@@ -83,7 +94,8 @@ def gather(study: dict, trials: pd.DataFrame, fit: dict | None) -> Evidence:
     task = str((study.get("task") or {}).get("type") or next(iter(trials["task"]), None) or "")
     quality = [item for item in fits_of(fit) if item.get("target") != "examples_per_second"]
     good = [item for item in quality if usable(item)]
-    # Losses carry the curves; a metric such as f1 is shown beside them unless the law itself is on it.
+    # The first law carries the curves: that of the target, where the verdict rests on it, else of the loss.
+    trials = trials.assign(**{f"{name} / 100": pd.to_numeric(trials[name]) / 100 for name in PERCENTS & {*trials}})
     target = _measured([str(item.get("target")) for item in (*good, *quality)], "eval_loss", trials)
     named = [column for item in [*good, *quality] for column in (item.get("columns") or {}).values()]
     usual = KINDS[task].axis if task in KINDS else "examples"

@@ -56,7 +56,7 @@ def loss_against_data(evidence: Evidence, predict: Predict) -> Drawn | None:
 
     law = " Curves: the law, dashed beyond the data; bands: 95% of new runs." if beyond else ""
     caption, reading, alt = _data_caption(evidence, shown), f"{_POINTS}.{law}", _data_alt(evidence, shown)
-    return chart.draw("loss-data", "Loss against data", caption, reading, alt, paint)
+    return chart.draw("loss-data", capitalised(f"{evidence.quantity} against data"), caption, reading, alt, paint)
 
 
 def loss_against_size(evidence: Evidence, predict: Predict) -> Drawn | None:
@@ -95,7 +95,7 @@ def loss_against_size(evidence: Evidence, predict: Predict) -> Drawn | None:
     curves = " Curves: the law; band: 95% of new runs at the largest data size." if law is not None else ""
     caption, reading = _size_caption(evidence, shown), f"{_POINTS}.{curves}"
     alt = f"{evidence.target_label} against parameters, one line per data size."
-    return chart.draw("loss-size", "Loss against model size", caption, reading, alt, paint)
+    return chart.draw("loss-size", capitalised(f"{evidence.quantity} against model size"), caption, reading, alt, paint)
 
 
 def _counts_entities(evidence: Evidence) -> bool:
@@ -174,10 +174,14 @@ def _data_caption(evidence: Evidence, shown: list[str]) -> str:
     means = {model: cell["mean"] for model in shown if len(cell := evidence.cells[model]) > 1}
     if not means:
         return "Only one data size was run, so nothing can be said about more data."
-    others = [shorten(model, 40) for model, mean in means.items() if not mean.iloc[-1] < mean.iloc[:-1].min()]
+    sign = 1 if evidence.lower else -1
+    others = [shorten(model, 40) for model, mean in means.items()
+              if not sign * mean.iloc[-1] < (sign * mean.iloc[:-1]).min()]  # fmt: skip
     if others:
-        return f"More data does not steadily lower the loss of {', '.join(others)}."
-    return "More data lowers the loss of every model." if len(shown) > 1 else "More data lowers the loss."
+        change = "lower" if evidence.lower else "raise"
+        return f"More data does not steadily {change} the {evidence.quantity} of {', '.join(others)}."
+    text = f"More data {'lowers' if evidence.lower else 'raises'} the {evidence.quantity}"
+    return f"{text} of every model." if len(shown) > 1 else f"{text}."
 
 
 def _data_alt(evidence: Evidence, shown: list[str]) -> str:
@@ -193,6 +197,6 @@ def _data_alt(evidence: Evidence, shown: list[str]) -> str:
 def _size_caption(evidence: Evidence, shown: list[str]) -> str:
     size = evidence.sizes[-1]
     means = evidence.ok[evidence.ok["data_requested"] == size].groupby("model")[evidence.target].mean()
-    best, largest = means.idxmin(), max(shown, key=evidence.params_of)
+    best, largest = means.idxmin() if evidence.lower else means.idxmax(), max(shown, key=evidence.params_of)
     which = "The largest model is best" if best == largest else f"{shorten(best, 40)}, not the largest model, is best"
     return f"{which} at {count(size)} {evidence.data}, the largest data size."

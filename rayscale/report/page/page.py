@@ -17,7 +17,7 @@ from rayscale.report.figures.loss import loss_against_data, loss_against_size, m
 from rayscale.report.figures.residuals import held_out, residual_rows, residuals
 from rayscale.report.figures.speed import speed_against_gpus
 from rayscale.report.notes import doctor_notes, row_notes
-from rayscale.report.numbers import count, duration, number, plain, significant, trimmed
+from rayscale.report.numbers import capitalised, count, duration, number, plain, significant, trimmed
 from rayscale.report.page.tables import (
     ClassScores,
     constant_settings,
@@ -144,8 +144,8 @@ def _figures(
     check = verdict.get("held_out") or {}
     no_rows = "no trial is ok yet"
     wanted: list[tuple[str, Drawn | None, str]] = [
-        ("Loss against data", loss_against_data(evidence, predict), no_rows),
-        ("Loss against model size", loss_against_size(evidence, predict),
+        (capitalised(f"{evidence.quantity} against data"), loss_against_data(evidence, predict), no_rows),
+        (capitalised(f"{evidence.quantity} against model size"), loss_against_size(evidence, predict),
          no_rows if evidence.ok.empty else "only one model size has ok trials"),
         ("Metrics", metrics_against_data(evidence), ""),
         ("Speed against GPUs", speed_against_gpus(evidence, trials, speed_gain),
@@ -219,8 +219,9 @@ def _tiles(evidence: Evidence, trials: pd.DataFrame) -> list[tuple[str, str]]:
     many = "data sizes" if sizes.nunique() > 1 else "data size"
     tiles.append((f"{many}, {_reach(sizes)} {evidence.data}", str(sizes.nunique())))
     tiles.append(("GPUs or worker slots", ", ".join(str(int(value)) for value in sorted(ok["gpus"].dropna().unique()))))
-    if ok[evidence.target].notna().any():
-        tiles.append((f"lowest {evidence.target_label}", significant(ok[evidence.target].min(), 4)))
+    if len(values := evidence.ok[evidence.target].dropna()):
+        which, best = ("lowest", values.min()) if evidence.lower else ("highest", values.max())
+        tiles.append((f"{which} {evidence.target_label}", significant(best, 4)))
     if trials["device_seconds"].notna().any():
         tiles.append(("device time, all trials", duration(trials["device_seconds"].sum())))
     return tiles
@@ -242,12 +243,13 @@ def _trials_sentence(trials: pd.DataFrame) -> str:
 
 
 def _snippet(evidence: Evidence) -> str:
+    measured = evidence.target.removesuffix(" / 100")
     return (
         "import pandas as pd\n\n"
         'trials = pd.read_parquet("trials.parquet")   # in the run folder\n'
         'ok = trials[trials["status"] == "ok"]\n'
         f'print(ok.pivot_table(index=["params", "model"], columns="data_requested",\n'
-        f'                     values="{evidence.target}", aggfunc=["mean", "std", "count"]))\n\n'
+        f'                     values="{measured}", aggfunc=["mean", "std", "count"]))\n\n'
         "import rayscale as rs                         # the same with the fit and the plan\n"
         'run = rs.load(".")\n'
         "run.trials, run.fit, run.plan\n"

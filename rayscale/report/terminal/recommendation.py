@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import floor
 from typing import Any
 
-from rayscale.report.numbers import count, duration, percent, plural, shorten, significant, trimmed, wrap, wrap_all
+from rayscale.report.numbers import count, duration, plural, shorten, significant, trimmed, wrap, wrap_all
 from rayscale.report.terminal.fit import WIDTH, table_lines, warning_lines
 from rayscale.report.wording import interval_text, reach_text, weight_text
 
@@ -72,9 +73,12 @@ def _predicted(row: Mapping[str, Any], metric: str) -> str:
 
 
 def _share(probability: float | None) -> str:
+    """Whole percents, rounded down: more was not checked, and nobody is promised more than there is."""
     if probability is None:
         return "?"
-    return "over 99%" if probability > 0.99 else "under 1%" if probability < 0.01 else percent(probability)
+    if 0.01 <= probability <= 0.99:
+        return f"{floor(100 * probability + 1e-9)}%"
+    return "over 99%" if probability > 0.99 else "under 1%"
 
 
 def _frontier(recommendation: Mapping[str, Any], metric: str, width: int) -> list[str]:

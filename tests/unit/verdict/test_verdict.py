@@ -115,17 +115,111 @@ def test_the_cheapest_allocation_reaches_the_target_on_the_mean_of_its_seeds():
     assert cheapest["trial_id"] in set(trials["trial_id"])
 
 
-def test_accuracy_is_reached_from_below_and_forecast_by_the_law_of_its_error():
-    trials = study(data=(500, 1000, 2000, 4000, 8000), gpus=(1,))
-    errors = 0.02 + 4 * trials["examples"] ** -0.4 * (trials["params"] / 8e4) ** -0.1
-    wobble = np.exp(np.random.default_rng(0).normal(0, 0.01, len(trials)))
-    trials["f1_macro"] = 1 - errors * wobble
-    arguments = {"data_axis": "examples", "target": "f1_macro"}
-    missed = settle(trials, reach=0.93, **arguments)["verdict"]["target"]
-    truth = ((0.07 - 0.02) / (4 * (6.7e5 / 8e4) ** -0.1)) ** (-1 / 0.4)
-    assert missed["needed"]["low"] < truth < missed["needed"]["high"]
-    reached = settle(trials, reach=0.8, **arguments)["verdict"]
-    assert reached["cheapest"]["f1_macro"]["value"] >= 0.8
+def with_accuracy(trials, noise=0.03):
+    """The trials with an accuracy that rises with data and model size, in log odds, and ends at 0.95."""
+    odds = 3.0 - 3.0 * (trials["examples"] / 500) ** -0.4 - 0.5 * (trials["params"] / 8e4) ** -0.4
+    wobble = np.random.default_rng(0).normal(0, noise, len(trials))
+    return trials.assign(accuracy=1 / (1 + np.exp(-(odds + wobble))))
+
+
+def confident(trials):
+    """The trials with a loss that rises again beyond 2,000 examples."""
+    loss = 1.0 + 0.1 * np.abs(np.log(trials["examples"] / 2000)) + 0.02 * (trials["seed"] == 1)
+    return trials.assign(eval_loss=loss)
+
+
+ACCURATE = {"sizes": (8e4, 2.4e5, 6.7e5), "data": (500, 1000, 2000, 4000, 8000), "gpus": (1,)}
+
+
+@pytest.fixture(scope="module")
+def overconfident():
+    return settle(confident(with_accuracy(study(**ACCURATE))), data_axis="examples", target="accuracy", reach=0.9,
+                  bootstrap=200)  # fmt: skip
+
+
+def test_the_targets_own_law_leads_where_the_loss_rises_again(overconfident):
+    verdict, quantities = overconfident["verdict"], {fit["target"] for fit in overconfident["fits"]}
+    assert quantities == {"accuracy"}, "no law of the loss holds"
+    assert verdict["leading"] == {
+        "target": "accuracy",
+        "why": "The verdict rests on accuracy, the study's target: beyond 2,000 examples the test loss rises again, "
+        "and accuracy still improves.",
+    }
+    assert verdict["sentences"][1] == verdict["leading"]["why"]
+    assert verdict["held_out"]["law"] == "auto"
+    assert verdict["held_out"]["rmse_log"] < 0.03
+
+
+def test_gains_of_a_metric_are_in_points_and_hold_the_truth(overconfident):
+    here = pd.DataFrame({"examples": [8000.0, 16000.0, 8000.0], "params": [6.7e5, 6.7e5, 1.34e6]})
+    truth = 100 * with_accuracy(here, noise=0)["accuracy"]
+    for axis, after in (("data", truth[1]), ("params", truth[2])):
+        gain = overconfident["verdict"]["doubling"][axis]
+        assert (gain["unit"], gain["model"]) == ("points", "planted-670000")
+        assert gain["low"] < after - truth[0] < gain["high"]
+    assert "raises the accuracy of planted-670000 by" in text_of(overconfident)
+    assert " points (95% interval" in text_of(overconfident)
+
+
+def test_the_data_that_a_metric_needs_is_where_its_own_law_rises_to_it(overconfident):
+    needed = overconfident["verdict"]["target"]["needed"]
+    sizes = np.geomspace(8000, 80_000, 2000)
+    truth = with_accuracy(pd.DataFrame({"examples": sizes, "params": 6.7e5}), noise=0)["accuracy"]
+    assert needed["law"] == "auto"
+    assert needed["low"] < sizes[np.argmax(truth >= 0.9)] < (needed["high"] or np.inf)
+
+
+def test_predictions_of_a_run_are_of_what_its_verdict_rests_on(overconfident):
+    prediction = predict(json.loads(json.dumps(overconfident)), params=6.7e5, data=16_000)
+    truth = with_accuracy(pd.DataFrame({"examples": [16_000.0], "params": [6.7e5]}), noise=0)["accuracy"][0]
+    assert prediction["target"] == "accuracy"
+    assert prediction["low"] < truth < prediction["high"] < 1
+    older = {**overconfident, "verdict": {}}
+    with pytest.raises(InputError, match="no law over model sizes"):
+        predict(older, params=6.7e5, data=16_000)
+
+
+def test_a_loss_that_falls_is_shown_after_the_metric():
+    trials = with_accuracy(study(**ACCURATE))
+    found = settle(trials, data_axis="examples", target="accuracy")
+    quantities = [fit["target"] for fit in found["fits"]]
+    assert quantities == sorted(quantities)
+    assert set(quantities) == {"accuracy", "eval_loss"}
+    assert found["verdict"]["leading"]["why"] == "The verdict rests on accuracy, the study's target."
+
+
+def test_a_metric_too_short_for_a_law_leaves_the_loss_to_lead_and_says_why():
+    trials = with_accuracy(study(**ACCURATE))
+    trials.loc[trials["examples"] > 500, "accuracy"] = np.nan
+    found = settle(trials[trials["seed"] == 0], data_axis="examples", target="accuracy", reach=0.99)
+    leading = found["verdict"]["leading"]
+    assert leading["target"] == "eval_loss"
+    assert leading["why"].startswith("The verdict rests on the test loss, since no law of accuracy can be fitted: ")
+    assert found["verdict"]["doubling"]["data"]["unit"] == "%"
+    assert found["verdict"]["target"]["note"] == "no law of accuracy predicts how much data would reach it"
+    assert leading["why"] in found["verdict"]["sentences"]
+
+
+def test_a_study_of_the_loss_needs_no_reason(whole):
+    assert whole["verdict"]["leading"] == {"target": "eval_loss", "why": None}
+
+
+def test_percentages_are_fitted_as_fractions_and_laws_in_log_odds_are_the_metrics():
+    trials = with_accuracy(study(**ACCURATE)).assign(chrf=lambda rows: 100 * rows["accuracy"])
+    laws = [find_law("logit_chinchilla"), find_law("chinchilla")]
+    found = settle(trials, data_axis="examples", target="chrf", reach=90.0, laws=laws)
+    assert [(fit["law"], fit["target"]) for fit in found["fits"]] == [
+        ("logit_chinchilla", "chrf / 100"),
+        ("chinchilla", "eval_loss"),
+    ]
+    assert found["verdict"]["target"]["needed"]["value"] > 8000
+    assert "the chrf of planted-670000 by" in text_of(found)
+
+
+def test_a_metric_is_reached_from_below():
+    trials = with_accuracy(study(**ACCURATE))
+    reached = settle(trials, reach=0.8, data_axis="examples", target="accuracy")["verdict"]
+    assert reached["cheapest"]["accuracy"]["value"] >= 0.8
     assert reached["target"]["direction"] == "higher"
 
 

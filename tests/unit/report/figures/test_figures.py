@@ -43,6 +43,15 @@ def test_one_data_size_says_nothing_about_more(simulated, gathered):
     assert drawn.caption.startswith("Only one data size was run")
 
 
+def test_a_percentage_whose_law_is_of_fractions_is_drawn_as_these(simulated):
+    table = simulated.trials("sequence-classification", gpus=(1,)).assign(chrf=lambda rows: 100 * rows["accuracy"])
+    evidence = gather(simulated.study(), table.reset_index(drop=True), {"fits": [{"target": "chrf / 100"}]})
+    assert (evidence.target, evidence.quantity, evidence.lower) == ("chrf / 100", "chrf / 100", False)
+    drawn = loss_against_data(evidence, refuse)
+    assert drawn.title == "Chrf / 100 against data"
+    assert loss_against_size(evidence, refuse).caption.startswith("The largest model is best")
+
+
 def test_a_smaller_model_may_be_best(simulated, gathered):
     table = simulated.trials(gpus=(1,))
     table.loc[table["model"] == "gpt2-2x64", "eval_loss"] *= 0.5

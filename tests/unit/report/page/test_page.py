@@ -359,6 +359,16 @@ def test_the_verdict_of_a_run_is_shown_whole(written, simulated):
         assert said in page.text
 
 
+def test_where_a_metric_leads_the_figures_are_of_it(written, simulated):
+    table = simulated.trials(simulated.CLASSES, gpus=(1,))
+    fit = conclude(table, data_axis="examples", target="f1_macro", reach=None, bootstrap=40)
+    page = written(table, simulated.CLASSES, fit=with_sentences(fit, simulated.CLASSES, "examples"))
+    assert fit["verdict"]["leading"]["target"] == "f1_macro"
+    for said in ("The verdict rests on f1_macro, the study's target.", "F1 macro against data", "highest f1 macro",
+                 "the f1 macro of every model", " points", "F1 macro against model size"):  # fmt: skip
+        assert said in page.text
+
+
 def test_a_target_out_of_reach_says_how_far(simulated):
     asked = {"data_axis": "tokens", "target": "eval_loss", "reach": 3.6}
     fit = conclude(simulated.trials(), **asked, bootstrap=40)
