@@ -15,6 +15,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 from scipy.stats import qmc
 
 from rayscale.laws.auto.discrepancy import Rows, Setting, linearise
@@ -53,8 +54,9 @@ def weigh(
         for k in tried:
             matrix = of_law + smooth[k]
             if np.isfinite(matrix).all() and np.abs(matrix).max() < ABSURD:
-                log = _evidence(matrix, left) - _evidence(matrix[np.ix_(training, training)], left[training])
-                log = by_seeds + log + np.log(prior[k])
+                log = by_seeds + _evidence(matrix, left) + np.log(prior[k])
+                if len(training):  # over all deviations of the noise, which all rows tell
+                    log -= logsumexp(by_seeds + _evidence(matrix[np.ix_(training, training)], left[training]))
                 scores[place, k] = np.nan_to_num(log, nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
 
     for place in range(len(members)):
