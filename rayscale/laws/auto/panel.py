@@ -8,7 +8,7 @@ neither drags the others along nor is dragged far. Fewer than three curves make 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayscale.laws.fitting.coordinates import Coordinates, link
-from rayscale.laws.fitting.starts import grid
+from rayscale.laws.fitting.starts import combinations, solve_linear
 from rayscale.laws.law import Array, Law
 
 NEAR = 1.5  # residuals beyond 1.5 deviations count linearly: 96% efficient under normal noise
@@ -29,6 +29,9 @@ WEAK = (2.0, 1.0)  # deviations of the weak prior, of logarithms and of exponent
 STARTED = 0.01  # the noise, on the scale of residuals, from which the estimates of it begin
 FLOOR = 1e-6  # noise below a millionth is rounding
 KEPT_STARTS = 4  # starts of each curve that are polished
+BATCH_VALUES = 60_000  # rows x parameter sets at once: more leave the processor's cache
+
+Curve = tuple[Mapping[str, Array], Array, Array]  # inputs role -> (n,), target (n,) and weights (n,) of its rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +50,8 @@ class Panel:
     level: Array
 
     @classmethod
-    def of(cls, law: Law, curves: list[tuple[Mapping[str, Array], Array, Array]]) -> Panel:
-        """From (inputs role -> (n,), target (n,), weights (n,)) of each curve; `law` says which inputs are unscaled."""
+    def of(cls, law: Law, curves: list[Curve]) -> Panel:
+        """The curves side by side; `law` says which inputs are unscaled."""
         longest = max(len(target) for _, target, _ in curves)
 
         def pad(values: Array, fill: float) -> Array:
@@ -114,27 +117,41 @@ class _Problem:
         inputs = {role: panel.inputs[role] / np.exp(panel.centre[role]) for role in law.inputs}
         return cls(law, inputs, np.asarray(link(law.link, panel.target)), panel.weights, panel.level)
 
-    def at(self, rows: Any) -> _Problem:
-        inputs = {role: values[rows] for role, values in self.inputs.items()}
-        linked, weights, level = self.linked[rows], self.weights[rows], self.level[rows]
-        return replace(self, inputs=inputs, linked=linked, weights=weights, level=level)
+    def at(self, curves: Any, rows: Any = slice(None)) -> _Problem:
+        """The problem of these curves, and of these rows of each."""
+        inputs = {role: values[curves, rows] for role, values in self.inputs.items()}
+        linked, weights = self.linked[curves, rows], self.weights[curves, rows]
+        return replace(self, inputs=inputs, linked=linked, weights=weights, level=self.level[curves].ravel())
 
-    def value(self, theta: NDArray[Any]) -> NDArray[Any]:
-        parameters: dict[str, Any] = {}
-        for j, parameter in enumerate(self.law.parameters):
-            column = theta[:, j] + (self.level if parameter.kind == "coefficient" else 0.0)
-            parameters[parameter.name] = (column if parameter.kind == "exponent" else np.exp(column))[:, None]
-        return np.asarray(self.law.function(self.inputs, parameters)) * np.ones(self.linked.shape)
+    def value(self, theta: Array) -> Array:
+        """The law, (batch, rows), at parameters (batch, p)."""
+        return self._compute(self._columns(theta))
 
-    def jacobian(self, theta: Array) -> tuple[Array, Array]:
-        """The law on the scale of residuals, (batch, rows), and its derivative, (batch, rows, p), by a complex step."""
-        value = self.value(theta)
-        slope = 1 / (value * (1 - value)) if self.law.link == "logit" else 1 / value
+    def _columns(self, theta: Array) -> dict[str, Any]:
+        """Parameter -> (batch, 1), as the law takes it."""
+        columns: dict[str, Any] = {}
+        for parameter, column in zip(self.law.parameters, theta.T, strict=True):
+            shifted = column + self.level if parameter.kind == "coefficient" else column
+            columns[parameter.name] = (shifted if parameter.kind == "exponent" else np.exp(shifted))[:, None]
+        return columns
+
+    def _compute(self, columns: Mapping[str, Any]) -> Any:
+        return np.broadcast_to(self.law.function(self.inputs, columns), self.linked.shape)
+
+    def jacobian(self, theta: Array, value: Array | None = None) -> tuple[Array, Array]:
+        """The law on the scale of residuals, (batch, rows), and its derivative, (batch, rows, p), by a complex step.
+
+        `value` is what the law is at theta, where that is known.
+        """
+        columns = self._columns(theta)
+        value = self._compute(columns) if value is None else value
+        slope = 1e20 / (value * (1 - value)) if self.law.link == "logit" else 1e20 / value
         derivative = np.empty((*value.shape, theta.shape[1]))
-        for j in range(theta.shape[1]):
-            shifted = theta.astype(complex)
-            shifted[:, j] += 1e-20j
-            derivative[..., j] = self.value(shifted).imag * 1e20 * slope
+        for j, parameter in enumerate(self.law.parameters):
+            # Only this parameter is complex: what the law computes from the others stays real and several times faster.
+            column = columns[parameter.name]
+            step = 1e-20j if parameter.kind == "exponent" else column * 1e-20j
+            derivative[..., j] = self._compute({**columns, parameter.name: column + step}).imag * slope
         return np.asarray(link(self.law.link, value)), derivative
 
 
@@ -185,27 +202,47 @@ def fit_panel(panel: Panel, law: Law, rounds: int = 30) -> PanelFit:
     return PanelFit(law, panel.centre, theta, posterior, noise, mean, spread / odd[:, None, None], starts, at_best)
 
 
-def draw(panel: Panel, fit: PanelFit, curve: int, count: int, rng: np.random.Generator) -> Array:
-    """Parameters as likely as the fitted ones, (count, p), in the curve's coordinates.
+def draw(
+    panel: Panel, fit: PanelFit, curves: Sequence[int], counts: Sequence[int], rngs: Sequence[np.random.Generator]
+) -> list[Array]:
+    """Parameters as likely as the fitted ones, (count, p) for each of these curves, in its coordinates.
 
     Each draw is the fit to the rows and the prior mean, both disturbed as they are unsure (randomise, then optimise;
     Bardsley et al. 2014): unlike a normal approximation it stays on a curved ridge, where the rows still fit.
+    Every curve has a generator of its own, so that its draws do not depend on which others there are.
     """
-    law, rows = fit.law, np.flatnonzero(panel.weights[curve] > 0)
-    whole = _Problem.of(panel, law).at(np.full(count, curve))
-    part = _Problem(law, {role: values[:, rows] for role, values in whole.inputs.items()}, whole.linked[:, rows],
-                    whole.weights[:, rows], whole.level)  # fmt: skip
-    # A row of weight w stands for w rows: its mean is unsure by noise / sqrt(w).
-    disturbed = part.linked + rng.normal(0, 1, part.linked.shape) * fit.noise[curve] / np.sqrt(part.weights)
-    root = np.linalg.cholesky(fit.prior[curve])
-    means = fit.mean + rng.normal(0, 1, (count, len(fit.mean))) @ root.T
-    precision = np.broadcast_to(np.linalg.inv(fit.prior[curve]), (count, *root.shape))
-    shift = panel.level[curve] * is_coefficient(law)
-    start = np.broadcast_to(fit.theta[curve] - shift, means.shape)
+    values = np.cumsum(np.asarray(counts) * (panel.weights[curves] > 0).sum(1))
+    batches = np.split(np.arange(len(curves)), np.flatnonzero(np.diff(values // BATCH_VALUES)) + 1)
+    return [
+        sample
+        for batch in batches
+        for sample in _draw_batch(panel, fit, *([each[k] for k in batch] for each in (curves, counts, rngs)))
+    ]
+
+
+def _draw_batch(
+    panel: Panel, fit: PanelFit, curves: Sequence[int], counts: Sequence[int], rngs: Sequence[np.random.Generator]
+) -> list[Array]:
+    law, which = fit.law, np.repeat(np.arange(len(curves)), counts)
+    known = panel.weights[curves] > 0
+    # The rows that count come first, and no more columns are kept than the longest curve has of them.
+    order = np.argsort(~known, axis=1, kind="stable")[:, : known.sum(1).max()]
+    part = _Problem.of(panel, law).at(np.asarray(curves)[:, None], order)
+    roots, precision = np.linalg.cholesky(fit.prior[curves]), np.asarray(np.linalg.inv(fit.prior[curves]))
+    disturbed, means = [], []
+    for k, (curve, count, rng) in enumerate(zip(curves, counts, rngs, strict=True)):
+        rows = int(known[k].sum())
+        linked = np.tile(part.linked[k], (count, 1))
+        # A row of weight w stands for w rows: its mean is unsure by noise / sqrt(w).
+        linked[:, :rows] += rng.normal(0, 1, (count, rows)) * fit.noise[curve] / np.sqrt(part.weights[k, :rows])
+        disturbed.append(linked)
+        means.append(fit.mean + rng.normal(0, 1, (count, len(fit.mean))) @ roots[k].T)
+    shift = np.outer(panel.level[curves], is_coefficient(law))
+    problem, start = replace(part.at(which), linked=np.concatenate(disturbed)), (fit.theta[curves] - shift)[which]
     with np.errstate(all="ignore"):
-        ends, _ = _descend(replace(part, linked=disturbed), start, np.full(count, fit.noise[curve]), means, precision,
+        ends, _ = _descend(problem, start, fit.noise[curves][which], np.concatenate(means), precision[which],
                            Coordinates(law, {}, 0.0).bounds(), 12)  # fmt: skip
-    return ends + shift
+    return np.split(ends + shift[which], np.cumsum(counts)[:-1])
 
 
 def draw_correlated(
@@ -260,24 +297,33 @@ def _started(
 ) -> tuple[Array, int, NDArray[np.int64]]:
     """The best end of each curve's best few starts, on its own, under the weak prior; how many starts were polished,
     and how many of these end there."""
-    best = []
-    for curve in range(len(panel.level)):
-        rows = np.flatnonzero(panel.weights[curve] > 0)
-        coordinates = panel.coordinates(problem.law, curve)
-        inputs = {role: panel.inputs[role][curve, rows] for role in problem.law.inputs}
-        starts = grid(coordinates, inputs, panel.target[curve, rows])
-        missed = np.abs(coordinates.linked(starts, inputs) - problem.linked[curve, rows]).sum(1)
-        missed = np.where(np.isfinite(missed), missed, np.inf)
-        best.append(starts[np.argsort(missed, kind="stable")[:KEPT_STARTS]])
-    kept = len(best[0])
-    stacked = np.concatenate(best) - np.outer(np.repeat(panel.level, kept), is_coefficient(problem.law))
-    many = problem.at(np.repeat(np.arange(len(panel.level)), kept))
+    law, curves, shift = problem.law, np.arange(len(panel.level)), is_coefficient(problem.law)
+    neutral = Coordinates(law, {}, 0.0)
+    tried, rows = combinations(neutral), panel.weights > 0
+    kept = min(KEPT_STARTS, len(tried))
+    chosen = np.empty((len(curves), kept, len(shift)))
+    for some in np.array_split(curves, min(len(curves), -(-len(curves) * len(tried) * rows.shape[1] // BATCH_VALUES))):
+        which = np.repeat(some, len(tried))
+        part, theta = problem.at(which), np.tile(tried, (len(some), 1))
+        if law.linear:
+            levels = np.outer(part.level, shift)
+            low, high = (limit + levels for limit in bounds)
+            target = panel.target[which]
+            typical = np.nanmedian(np.where(rows[some], panel.target[some], np.nan), axis=1)
+            weights = rows[which] / np.maximum(target, np.repeat(typical, len(tried))[:, None])
+            theta = solve_linear(law, part.inputs, theta + levels, target, weights, (low, high)) - levels
+        missed = np.where(rows[which], np.abs(link(law.link, part.value(theta)) - part.linked), 0.0).sum(1)
+        missed = np.where(np.isfinite(missed), missed, np.inf).reshape(len(some), -1)
+        best = np.argsort(missed, axis=1, kind="stable")[:, :kept]
+        chosen[some] = np.take_along_axis(theta.reshape(len(some), len(tried), -1), best[..., None], 1)
+    stacked = chosen.reshape(-1, len(shift))
+    many = problem.at(np.repeat(curves, kept))
     noise = np.full(len(stacked), STARTED)
     weak = np.broadcast_to(precision, (len(stacked), *precision.shape))
     ends, objective = _descend(many, stacked, noise, mean, weak, bounds, 40)
-    ends, objective = ends.reshape(len(best), kept, -1), objective.reshape(len(best), kept)
+    ends, objective = ends.reshape(chosen.shape), objective.reshape(len(curves), kept)
     at_best = (objective <= objective.min(1, keepdims=True) * 1.001 + 1e-6).sum(1)
-    return ends[np.arange(len(best)), objective.argmin(1)], kept, at_best
+    return ends[curves, objective.argmin(1)], kept, at_best
 
 
 def _descend(
@@ -295,45 +341,51 @@ def _descend(
     """
     low, high = bounds
     theta = np.clip(start, low, high)
-    mean = np.broadcast_to(mean, theta.shape)
+    mean, diagonal = np.broadcast_to(mean, theta.shape), np.arange(theta.shape[1])
 
-    def objective(part: _Problem, theta: Array, rows: Any) -> Array:
-        size = np.abs(part.whitened(link(part.law.link, part.value(theta)) - part.linked)) / noise[rows, None]
+    def objective(part: _Problem, value: Array, off: Array, noise: Array, precision: Array) -> Array:
+        size = np.abs(part.whitened(link(part.law.link, value) - part.linked)) / noise[:, None]
         loss = np.where(size <= NEAR, size**2 / 2, NEAR * (size - NEAR / 2))
-        off = theta - mean[rows]
-        total = (part.weights * loss).sum(1) + np.einsum("gp,gpq,gq->g", off, precision[rows], off) / 2
+        total = (part.weights * loss).sum(1) + np.einsum("gp,gpq,gq->g", off, precision, off) / 2
         return np.asarray(np.where(np.isfinite(total), total, np.inf))
 
-    everything = np.arange(len(theta))
-    best = objective(problem, theta, everything)
+    value = problem.value(theta)
+    best = objective(problem, value, theta - mean, noise, precision)
+    active, going = np.arange(len(theta)), np.isfinite(best)
+    here, least, part = theta, best, problem
     damping, idle = np.full(len(theta), 0.1), np.zeros(len(theta), dtype=int)
-    active = everything[np.isfinite(best)]
     for _ in range(steps):
+        if not going.all():
+            active, part = active[going], part.at(going)
+            here, value, least, damping, idle, noise, mean, precision = (
+                each[going] for each in (here, value, least, damping, idle, noise, mean, precision)
+            )
         if not len(active):
             break
-        part, here = problem.at(active), theta[active]
-        fitted, derivative = part.jacobian(here)
-        missed = part.whitened(fitted - part.linked) / noise[active, None]
-        derivative = part.whitened(derivative) / noise[active, None, None]
+        fitted, derivative = part.jacobian(here, value)
+        missed = part.whitened(fitted - part.linked) / noise[:, None]
+        derivative = part.whitened(derivative) / noise[:, None, None]
         outer = part.weights * NEAR / np.maximum(np.abs(missed), NEAR)
         slope = np.einsum("gnp,gn->gp", derivative, outer * missed)
-        slope += np.einsum("gpq,gq->gp", precision[active], here - mean[active])
-        matrix = np.swapaxes(derivative * outer[..., None], 1, 2) @ derivative + precision[active]
+        slope += np.einsum("gpq,gq->gp", precision, here - mean)
+        matrix = np.swapaxes(derivative * outer[..., None], 1, 2) @ derivative + precision
         free = ~(((here <= low) & (slope > 0)) | ((here >= high) & (slope < 0)))
         matrix = matrix * free[:, :, None] * free[:, None, :]
         scale = np.einsum("gpp->gp", matrix)
-        ridge = damping[active, None] * scale + 1e-10 * scale.max(1, keepdims=True) + 1e-300 + ~free
-        matrix[:, np.arange(theta.shape[1]), np.arange(theta.shape[1])] += ridge
+        ridge = damping[:, None] * scale + 1e-10 * scale.max(1, keepdims=True) + 1e-300 + ~free
+        matrix[:, diagonal, diagonal] += ridge
         usable = np.isfinite(matrix).all((1, 2)) & np.isfinite(slope).all(1)
         matrix[~usable] = np.eye(theta.shape[1])
         step = np.linalg.solve(matrix, (np.where(usable[:, None], slope, 0.0) * free)[..., None])[..., 0]
         moved = np.clip(here - np.clip(step, -2, 2), low, high)
-        tried = objective(part, moved, active)
-        better = tried < best[active]
-        gain = np.where(better, best[active] - tried, 0.0)
-        idle[active] = np.where(gain <= 1e-6 * best[active] + 1e-9, idle[active] + 1, 0)
-        theta[active] = np.where(better[:, None], moved, here)
-        best[active] = np.where(better, tried, best[active])
-        damping[active] = np.clip(damping[active] * np.where(better, 0.2, 5.0), 1e-9, 1e6)
-        active = active[idle[active] < 3]
+        there = part.value(moved)
+        tried = objective(part, there, moved - mean, noise, precision)
+        better = tried < least
+        gain = np.where(better, least - tried, 0.0)
+        idle = np.where(gain <= 1e-6 * least + 1e-9, idle + 1, 0)
+        here, value = (np.where(better[:, None], *pair) for pair in ((moved, here), (there, value)))
+        least = np.where(better, tried, least)
+        damping = np.clip(damping * np.where(better, 0.2, 5.0), 1e-9, 1e6)
+        theta[active], best[active] = here, least
+        going = idle < 3
     return theta, best

@@ -180,9 +180,49 @@ def observe(
     others dropped. Rows that differ in any column, as in the seed, are runs of their own. Raises TableError for a
     column that is missing or not numeric.
     """
+    everything = [np.arange(len(table))]
+    return observe_groups(table, everything, law, target=target, columns=columns, excluded=excluded, held=held)[0]
+
+
+def observe_groups(
+    table: pd.DataFrame,
+    groups: Sequence[NDArray[np.int64]],
+    law: Law,
+    *,
+    target: str,
+    columns: Mapping[str, str],
+    excluded: NDArray[np.bool_],
+    held: NDArray[np.bool_],
+) -> list[Observations]:
+    """The same for every group (rows by position) of a table that is read once; `dropped` names rows of the table."""
     if target in columns.values():
         raise TableError(f"'{target}' is both the target and an input; choose two different columns", where=target)
     values = {column: numbers(table, column) for column in [*columns.values(), target]}
+    reasons = _reasons(table, law, values, target, columns, excluded)
+    good, nothing = reasons == "", table.iloc[:0]
+    keys = [values[target], *[values[column] for column in reversed([*columns.values()])]]
+    observations = []
+    for rows in groups:
+        counts, kept_out = good[rows], held[rows]
+        used, asked = rows[counts & ~kept_out], rows[counts & kept_out]
+        used = used[np.lexsort([key[used] for key in keys])]
+        observations.append(
+            Observations(
+                inputs={role: values[column][used] for role, column in columns.items()},
+                target=values[target][used],
+                columns=columns,
+                held_out=table.iloc[asked] if len(asked) else nothing,
+                dropped=tuple({"row": int(row), "reason": str(reasons[row])} for row in rows[~counts]),
+            )
+        )
+    return observations
+
+
+def _reasons(
+    table: pd.DataFrame, law: Law, values: Mapping[str, NDArray[np.float64]], target: str, columns: Mapping[str, str],
+    excluded: NDArray[np.bool_],
+) -> NDArray[Any]:  # fmt: skip
+    """Why each row is dropped, (rows,), "" for one that is not; `values` column -> (rows,)."""
     reasons = np.where(excluded, "outside where", "").astype(object)
     if {"status", "trial_id"} <= {*table.columns}:  # a table of trials; elsewhere "status" may mean anything
         states = table["status"].astype(object).to_numpy()
@@ -200,25 +240,23 @@ def observe(
         for wrong, fault in faults:
             reasons[wrong & (reasons == "")] = f"{column} is {fault}"
     reasons[(_first_of_each(table) < np.arange(len(table))) & (reasons == "")] = COPY
-    good = reasons == ""
-    used = good & ~held
-    order = np.lexsort([values[target][used], *[values[column][used] for column in reversed([*columns.values()])]])
-    return Observations(
-        inputs={role: values[column][used][order] for role, column in columns.items()},
-        target=values[target][used][order],
-        columns=columns,
-        held_out=table[good & held],
-        dropped=tuple({"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(~good)),
-    )
+    return np.asarray(reasons)
 
 
-def name_copies(table: pd.DataFrame, dropped: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """The dropped rows of `table`, where a copy has `same_as`, the place of the row that it is a copy of."""
-    rows = [dict(entry) for entry in dropped]
-    if any(entry["reason"] == COPY for entry in rows):
+def name_rows(dropped: Iterable[Mapping[str, Any]], rows: NDArray[np.int64]) -> tuple[dict[str, Any], ...]:
+    """The dropped rows of a part of a table, named by their places in the table: the part is its `rows`."""
+    return tuple({**entry, "row": int(rows[entry["row"]])} for entry in dropped)
+
+
+def name_copies(table: pd.DataFrame, groups: Sequence[Iterable[Mapping[str, Any]]]) -> list[tuple[dict[str, Any], ...]]:
+    """The dropped rows of every group, where a copy has `same_as`, the place of the row that it is a copy of."""
+    dropped = [tuple(dict(entry) for entry in group) for group in groups]
+    copies = [entry for group in dropped for entry in group if entry["reason"] == COPY]
+    if copies:
         first = _first_of_each(table)
-        rows = [entry | ({"same_as": int(first[entry["row"]])} if entry["reason"] == COPY else {}) for entry in rows]
-    return tuple(rows)
+        for entry in copies:
+            entry["same_as"] = int(first[entry["row"]])
+    return dropped
 
 
 def _first_of_each(table: pd.DataFrame) -> NDArray[np.int64]:

@@ -69,7 +69,7 @@ def test_draws_stay_where_the_rows_fit():
     rng = np.random.default_rng(5)
     _, panel = curves_of(BNSL, {"A": 3.0, "E": 0.7, "c0": 0.03, "c1": 0.3, "d1": 8e3, "f1": 0.8}, 0.003, rng, count=5)
     found = fit_panel(panel, BNSL)
-    sample = draw(panel, found, 0, 200, rng)
+    (sample,) = draw(panel, found, [0], [200], [rng])
     drawn = panel.coordinates(BNSL, 0).linked(sample, {"data": SIZES})
     assert np.isfinite(drawn).all()
     scatter = drawn.std(axis=0)
