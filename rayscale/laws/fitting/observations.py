@@ -78,8 +78,10 @@ def numbers(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
     if isinstance(cells, pd.DataFrame):
         raise TableError(f"the table has several columns named '{column}'; rename all but one", where=column)
     kind = cells.dtype.kind if isinstance(cells.dtype, np.dtype) else "O"
-    values = pd.to_numeric(cells, errors="coerce") if kind in "iufO" else cells
-    wrong = values.isna() & cells.notna() if kind in "iufO" else cells.notna()
+    if kind in "iuf":
+        return cells.to_numpy(dtype=float)
+    values = pd.to_numeric(cells, errors="coerce") if kind == "O" else cells
+    wrong = values.isna() & cells.notna() if kind == "O" else cells.notna()
     if kind == "O":
         wrong |= cells.map(lambda value: isinstance(value, bool | np.bool_ | complex)).astype(bool)
     if wrong.any():
