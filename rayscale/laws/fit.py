@@ -24,7 +24,8 @@ from rayscale.laws.fitting.observations import (
     dropped_rows,
     input_columns,
     name_copies,
-    observe,
+    name_rows,
+    observe_groups,
     refusals,
     require_columns,
     runs_worth,
@@ -94,34 +95,38 @@ def fit_law(
         given = without_constants(table, law, given, [rows[~excluded[rows]] for rows in places])
     columns = {} if law.name == "auto" else input_columns(table, law, given)
 
-    def fit_rows(rows: NDArray[np.int64]) -> Fit:
-        part = table.iloc[rows]
-        if law.result is not None:
-            chosen = {**columns, **{role: column for role, column in given.items() if column}}
-            own = law.result.fit(part, target=target, columns=chosen, excluded=excluded[rows],
-                                 held=held[rows] if holdout else None, bootstrap=bootstrap, seed=seed)  # fmt: skip
-            dropped = tuple({**each, "row": int(rows[each["row"]])} for each in own.rows_dropped)
-            return replace(own, rows_dropped=dropped)
-        observations = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows],
-                               weights=weights)  # fmt: skip
-        # A dropped row is named by its place in the table that was given, not in its group.
-        dropped = tuple({**each, "row": int(rows[each["row"]])} for each in observations.dropped)
-        fit = _fit(replace(observations, dropped=dropped), law, target, bootstrap, seed)
-        if holdout is None or fit.estimate is None:
-            return fit
-        predictions = pd.concat([observations.held_out, fit.predict(observations.held_out)], axis=1)
-        return beside_held_out(replace(fit, held_out=score(predictions, target), predictions=predictions), observations)
+    def fit_named(groups: list[NDArray[np.int64]]) -> list[Fit]:
+        rows = observe_groups(table, groups, law, target=target, columns=columns, excluded=excluded, held=held,
+                              weights=weights)  # fmt: skip
+        fits = []
+        for observations in rows:
+            fit = _fit(observations, law, target, bootstrap, seed)
+            if holdout is not None and fit.estimate is not None:
+                predictions = pd.concat([observations.held_out, fit.predict(observations.held_out)], axis=1)
+                fit = replace(fit, held_out=score(predictions, target), predictions=predictions)
+                fit = beside_held_out(fit, observations)
+            fits.append(fit)
+        return fits
+
+    def fit_own(rows: NDArray[np.int64]) -> Fit:
+        """By the law's own class."""
+        chosen = {**columns, **{role: column for role, column in given.items() if column}}
+        asked = held[rows] if holdout else None
+        fit = cast(Any, law.result).fit(table.iloc[rows], target=target, columns=chosen, excluded=excluded[rows],
+                                        held=asked, bootstrap=bootstrap, seed=seed)  # fmt: skip
+        return cast(Fit, replace(fit, rows_dropped=name_rows(fit.rows_dropped, rows)))
 
     def fit_groups(groups: list[NDArray[np.int64]]) -> list[Any]:
-        if law.name != "auto":
-            fits = [fit_rows(rows) for rows in groups]
+        if law.name == "auto":
+            fits: list[Any] = list(fit_auto(table, groups, given, target=target, weights=weights, excluded=excluded,
+                                            held=held, draws=bootstrap, seed=seed))  # fmt: skip
         else:
-            fits = list(fit_auto(table, groups, given, target=target, weights=weights, excluded=excluded, held=held,
-                                  draws=bootstrap, seed=seed))  # fmt: skip
+            fits = [fit_own(rows) for rows in groups] if law.result is not None else list(fit_named(groups))
         fits = [_count_unpredicted(each, rows[held[rows]]) for each, rows in zip(fits, groups, strict=True)]
-        few = few_resamples(bootstrap)
-        return [replace(each, rows_dropped=name_copies(table, each.rows_dropped), weighted_by=weights,
-                        warnings=(*each.warnings, *(few if each.params else []))) for each in fits]  # fmt: skip
+        few, dropped = few_resamples(bootstrap), name_copies(table, [each.rows_dropped for each in fits])
+        return [replace(each, rows_dropped=rows, weighted_by=weights,
+                        warnings=(*each.warnings, *(few if each.params else [])))
+                for each, rows in zip(fits, dropped, strict=True)]  # fmt: skip
 
     if by is None:
         return cast(Fit, fit_groups(places)[0])

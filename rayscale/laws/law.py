@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class Law:
     units: str = ""
     result: Any = None
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The parameters' names, in the order of every parameter vector."""
         return tuple(parameter.name for parameter in self.parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -50,7 +51,7 @@ class Coordinates:
             centre["unique"] = centre["data"]  # both count the same thing, and a law may divide one by the other
         return cls(law, centre, float(np.median(np.log(target))))
 
-    @property
+    @cached_property
     def is_log(self) -> NDArray[np.bool_]:
         return np.array([parameter.kind != "exponent" for parameter in self.law.parameters])
 
@@ -80,18 +81,20 @@ class Coordinates:
         return {role: inputs[role] / np.exp(self.centre[role]) for role in self.law.inputs}
 
     def _columns(self, theta: Array) -> dict[str, Any]:
-        columns = np.moveaxis(theta, -1, 0)[..., None]
-        named = zip(self.law.names, columns, self.is_log, strict=True)
-        return {name: np.exp(column) if log else column for name, column, log in named}
+        named = enumerate(zip(self.law.names, self.is_log, strict=True))
+        return {name: np.exp(theta[..., j, None]) if log else theta[..., j, None] for j, (name, log) in named}
 
     def linked(self, theta: Array, inputs: Values) -> Array:
         """The law on the scale of residuals, (..., n)."""
         return np.asarray(link(self.law.link, self.value(theta, inputs)))
 
-    def jacobian(self, theta: Array, inputs: Values) -> tuple[Array, Array]:
-        """The law on the scale of residuals, (..., n), and its derivative, (..., n, p), exact by a complex step."""
+    def jacobian(self, theta: Array, inputs: Values, value: Array | None = None) -> tuple[Array, Array]:
+        """The law on the scale of residuals, (..., n), and its derivative, (..., n, p), exact by a complex step.
+
+        `value` is what the law is at theta, where that is known.
+        """
         scaled, columns = self._scaled(inputs), self._columns(theta)
-        value = np.asarray(self.law.function(scaled, columns))
+        value = np.asarray(self.law.function(scaled, columns)) if value is None else value
         slope = 1e20 / (value * (1 - value)) if self.law.link == "logit" else 1e20 / value
         derivative = np.empty((*value.shape, theta.shape[-1]))
         for j, (name, log) in enumerate(zip(self.law.names, self.is_log, strict=True)):

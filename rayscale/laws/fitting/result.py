@@ -308,7 +308,8 @@ def score(rows: pd.DataFrame, target: str) -> dict[str, Any]:
     `n`; `rmse_log` (root mean square of the log error); `mape` (mean absolute relative error, a fraction); `r2` (null
     for fewer than two different values); `covered` (share of rows inside the 95% interval for a new run).
     """
-    measured, predicted = rows[target].to_numpy(dtype=float), rows["predicted"].to_numpy(dtype=float)
+    names = (target, "predicted", "low", "high")
+    measured, predicted, low, high = (rows[name].to_numpy(dtype=float) for name in names)
     spread = float(np.sum((measured - measured.mean()) ** 2)) if len(rows) else 0.0
     if not len(rows):
         return {"n": 0, "rmse_log": None, "mape": None, "r2": None, "covered": None}
@@ -317,5 +318,5 @@ def score(rows: pd.DataFrame, target: str) -> dict[str, Any]:
         "rmse_log": float(np.sqrt(np.mean(np.log(predicted / measured) ** 2))),
         "mape": float(np.mean(np.abs(predicted / measured - 1))),
         "r2": 1 - float(np.sum((measured - predicted) ** 2)) / spread if spread > 0 else None,
-        "covered": float(np.mean((rows["low"] <= measured) & (measured <= rows["high"]))),
+        "covered": float(np.mean((low <= measured) & (measured <= high))),
     }

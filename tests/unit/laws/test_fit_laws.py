@@ -20,6 +20,8 @@ TRUTHS = {
     "chinchilla_tied": {"A": 60.0, "B": 100.0, "E": 2.5, "alpha": 0.33},
     "multiplicative": {"A": 150.0, "E": 1.2, "alpha": 0.12, "beta": 0.2},
     "rectified": {"B": 500.0, "E": 1.0, "D0": 150.0, "beta": 0.45},
+    "saturating": {"B": 40.0, "E": 1.0, "D1": 2e5, "beta": 0.3},
+    "chinchilla_saturating": {"A": 60.0, "B": 300.0, "E": 2.5, "D1": 2e5, "alpha": 0.33, "beta": 0.4},
     "shifted": {"B": 40.0, "E": 1.0, "D0": 3000.0, "beta": 0.3},
     "bnsl": {"A": 3.0, "E": 0.8, "c0": 0.05, "c1": 0.4, "d1": 2e5, "f1": 0.5},
     "repeated_data": {"A": 60.0, "B": 300.0, "E": 2.5, "alpha": 0.33, "beta": 0.4, "RD": 12.0, "RN": 5.0},
