@@ -188,7 +188,7 @@ def _fit(observations: Observations, law: Law, target: str, bootstrap: int, seed
         at_best = ends[objective <= objective[best] * 1.001 + 1e-12]
         estimate, draws, misfits = resample(coordinates, observations, linked, ends[best], at_best, bootstrap, seed)
         natural, sample = coordinates.natural(ends[best]), coordinates.natural(draws)
-        is_log = coordinates.is_log
+        is_log = coordinates.is_positive
         point, cloud = (np.where(is_log, np.log(each), each) for each in (natural, sample))
         pairs = np.array(estimate.interval(point, cloud))
         pairs = np.where(is_log, np.exp(pairs), pairs)

@@ -39,6 +39,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "augmented_power": "rayscale.laws.augmented:POWER",
         "augmented_power_by_size": "rayscale.laws.augmented:POWER_BY_SIZE",
         "auto": "rayscale.laws.auto.blend:AUTO",
+        "farseer": "rayscale.laws.farseer:FARSEER",
         "isoflop": "rayscale.laws.fitting.isoflop:ISOFLOP",
     },
     "rayscale.sources": {

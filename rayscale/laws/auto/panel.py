@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscale.laws.fitting.coordinates import Coordinates, link
+from rayscale.laws.fitting.coordinates import Coordinates, link, scaled
 from rayscale.laws.fitting.starts import grid
 from rayscale.laws.law import Array, Law
 
@@ -111,7 +111,7 @@ class _Problem:
 
     @classmethod
     def of(cls, panel: Panel, law: Law) -> _Problem:
-        inputs = {role: panel.inputs[role] / np.exp(panel.centre[role]) for role in law.inputs}
+        inputs = scaled(law, panel.inputs, panel.centre)
         return cls(law, inputs, np.asarray(link(law.link, panel.target)), panel.weights, panel.level)
 
     def at(self, rows: Any) -> _Problem:
@@ -124,7 +124,7 @@ class _Problem:
         for j, parameter in enumerate(self.law.parameters):
             column = theta[:, j] + (self.level if parameter.kind == "coefficient" else 0.0)
             parameters[parameter.name] = (column if parameter.kind == "exponent" else np.exp(column))[:, None]
-        return np.asarray(self.law.function(self.inputs, parameters)) * np.ones(self.linked.shape)
+        return np.asarray(self.law.fitted(self.inputs, parameters)) * np.ones(self.linked.shape)
 
     def jacobian(self, theta: Array) -> tuple[Array, Array]:
         """The law on the scale of residuals, (batch, rows), and its derivative, (batch, rows, p), by a complex step."""
@@ -218,11 +218,11 @@ def draw_correlated(
     """
     law, root = replace(fit.law, link=scale), np.linalg.cholesky(covariance)
     rows = count + 1  # the first is not disturbed
-    scaled = {role: np.tile(inputs[role] / np.exp(fit.centre[role]), (rows, 1)) for role in law.inputs}
+    tiled = {role: np.tile(values, (rows, 1)) for role, values in scaled(law, inputs, fit.centre).items()}
     errors = rng.normal(0, 1, (rows, len(target))) @ root.T
     means = fit.mean + rng.normal(0, 1, (rows, len(fit.mean))) @ np.linalg.cholesky(fit.prior[curve]).T
     errors[0], means[0] = 0.0, fit.mean
-    problem = _Problem(law, scaled, target + errors, np.ones(errors.shape), np.full(rows, panel.level[curve]),
+    problem = _Problem(law, tiled, target + errors, np.ones(errors.shape), np.full(rows, panel.level[curve]),
                        np.linalg.inv(root))  # fmt: skip
     shift = panel.level[curve] * is_coefficient(law)
     precision = np.broadcast_to(np.linalg.inv(fit.prior[curve]), (rows, *fit.prior[curve].shape))
@@ -243,7 +243,7 @@ def predict(panel: Panel, fit: PanelFit) -> tuple[Array, Array]:
     The variance is that of the mean, by the delta method.
     """
     law = fit.law
-    inputs = {role: panel.inputs[role] / np.exp(fit.centre[role]) for role in law.inputs}
+    inputs = scaled(law, panel.inputs, fit.centre)
     zeros = np.zeros(len(panel.level))
     problem = _Problem(law, inputs, np.zeros(panel.target.shape), panel.weights, zeros)
     with np.errstate(all="ignore"):

@@ -53,7 +53,7 @@ def grid(coordinates: Coordinates, inputs: Values, target: Array) -> Array:
 def _basis(coordinates: Coordinates, theta: Array, inputs: Values, linear: list[int]) -> tuple[Array, Array]:
     """The law with its linear parameters 0, (grid, n), and what a unit of each adds, (grid, n, linear)."""
     law = coordinates.law
-    scaled = {role: inputs[role] / np.exp(coordinates.centre[role]) for role in law.inputs}
+    scaled = coordinates.scaled(inputs)
     is_log = coordinates.is_log
     columns: dict[str, Any] = {
         name: (np.exp(theta[:, j]) if is_log[j] else theta[:, j])[:, None] for j, name in enumerate(law.names)
@@ -63,7 +63,7 @@ def _basis(coordinates: Coordinates, theta: Array, inputs: Values, linear: list[
 
     def value(one: int | None) -> Array:
         parameters = {**columns, **{law.names[j]: zero + (j == one) for j in linear}}
-        return np.broadcast_to(np.asarray(law.function(scaled, parameters), dtype=float), shape)
+        return np.broadcast_to(np.asarray(law.fitted(scaled, parameters), dtype=float), shape)
 
     offset = value(None)
     return offset, np.stack([value(j) - offset for j in linear], axis=-1)
