@@ -41,6 +41,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "auto": "rayscale.laws.auto.blend:AUTO",
         "farseer": "rayscale.laws.farseer:FARSEER",
         "isoflop": "rayscale.laws.fitting.isoflop:ISOFLOP",
+        "two_stage": "rayscale.laws.two_stage:TWO_STAGE",
     },
     "rayscale.sources": {
         "builtin": "rayscale.text.sources.readers:read_builtin",

@@ -51,6 +51,7 @@ class FitRequest:
     by: str | None = None  # columns, comma-separated
     bootstrap: int = 1000
     seed: int = 0
+    through: str | None = None  # the column of the loss on the way to the target
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +145,9 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
     """
     run = load(source) if "://" in source or Path(source).is_dir() else None
     law = None if asked.law == "auto" else _law(asked.law, run)
+    if asked.through is not None and asked.target is None:
+        message = f"needs --target METRIC: what the loss in column '{asked.through}' leads to"
+        raise InputError(message, where="--through")
     if run is None:
         table, left_out = read_table(source), None
         if asked.target is None:
@@ -155,7 +159,7 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
         check_query(table, asked.where, "--where")
         left_out = _left_out(table.rows, asked, law)
     options = {f"--{role}": column for role, column in asked.columns.items()}
-    check_columns(table, {"--target": asked.target, **options})
+    check_columns(table, {"--target": asked.target, "--through": asked.through, **options})
     check_query(table, asked.where, "--where")
     check_query(table, asked.holdout, "--holdout")
     keys = None if asked.by is None else _keys(asked.by, table)
@@ -164,15 +168,16 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
         fitted = fit_law(
             rows, law or asked.law, target=str(asked.target), **asked.columns, by=keys,
             where=asked.where, holdout=asked.holdout, bootstrap=asked.bootstrap, seed=asked.seed,
+            through=asked.through,
         )  # fmt: skip
     except InputError as error:
         if not isinstance(error, TableError):
-            if error.where in (*ROLES, "by", "bootstrap", "seed"):
+            if error.where in (*ROLES, "by", "bootstrap", "seed", "through"):
                 error.where = f"--{error.where}"
             raise
         if error.where and str(source) in error.where:
             raise
-        option = f"--{error.where}" if error.where in (*ROLES, "where", "holdout") else error.where
+        option = f"--{error.where}" if error.where in (*ROLES, "where", "holdout", "through") else error.where
         text = error.message.replace(f"{error.where}=...", f"{option} COLUMN").replace("by='", "--by '")
         raise TableError(text, code=error.code, where=f"{source}: {option}" if option else source) from error
     return TableFit(source, table, asked, fitted if left_out is None else _with_left_out(fitted, left_out))

@@ -233,7 +233,7 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Outcome) else value
 
 
-def around(point: Array, mean_low: Array, mean_high: Array, noise: float) -> dict[str, Array]:
+def around(point: Array, mean_low: Array, mean_high: Array, noise: float | Array) -> dict[str, Array]:
     """The columns of a prediction, (rows,) each: the mean's interval, and that of a new run, wider by its noise."""
     return {
         "predicted": point,

@@ -18,7 +18,8 @@ from rayscale.system.registry import entries, resolve
 
 # The laws that ship, without those that are fitted in a way of their own and the variants that name a special case.
 NAMES = [entry.name for entry in entries("rayscale.laws") if entry.origin == "rayscale"]
-EVERY = [law for name in NAMES if name != "auto" and isinstance(law := resolve("rayscale.laws", name), Law)]
+ASKED = [name for name in NAMES if name not in ("auto", "two_stage")]
+EVERY = [law for name in ASKED if isinstance(law := resolve("rayscale.laws", name), Law)]
 LAWS = [law for law in EVERY if law.result is None and not law.name.endswith("_without_E")]
 #: Laws whose parameters can be told apart on a plain grid: repeated_data has a ridge in its own data. Of farseer the
 #: unit of data is a part, so that what is planted in one unit is another law in another.
