@@ -78,7 +78,7 @@ def fit_auto(
     known = [observations.target for observations in rows if len(observations.target)]
     below_one = bool(known) and max(each.max() for each in known) < 1
     trend = trends([(observations.inputs, observations.target) for observations in rows if len(observations.target)])
-    laws = suited(list(columns), below_one, trend)
+    laws = suited(list(columns), below_one, trend, _enough(rows))
     if len(columns) == 1:  # a law in data serves any one size
         role = laws[0].inputs[0]
         columns = {role: next(iter(columns.values()))}
@@ -162,6 +162,13 @@ def _observe(
 ) -> list[Observations]:  # fmt: skip
     return observe_groups(table, groups, over(columns), target=target, columns=columns, weights=weights,
                           excluded=excluded, held=held)  # fmt: skip
+
+
+def _enough(rows: Sequence[Observations]) -> tuple[int, int]:
+    """How many different sizes of every input, and how many configurations, each curve has that has rows at all."""
+    curves = [observations for observations in rows if len(observations.target)]
+    sizes = [len(np.unique(values)) for observations in curves for values in observations.inputs.values()]
+    return min(sizes, default=0), min(map(count_configurations, curves), default=0)
 
 
 def _stands_alone(observations: Observations) -> bool:

@@ -177,7 +177,7 @@ def _is_stateable(panel: Panel, place: int, member: PanelFit) -> bool:
     """Whether the parameters and their squares, in the table's units, are numbers, with room for their intervals."""
     coordinates = panel.coordinates(member.law, place)
     with np.errstate(all="ignore"):
-        natural = coordinates.natural(member.theta[place])[coordinates.is_log]
+        natural = coordinates.natural(member.theta[place])[coordinates.is_positive]
     return bool(np.all((natural > STATEABLE[0]) & (natural < STATEABLE[1])))
 
 
@@ -187,12 +187,13 @@ def _member(
     """One law on one curve as a Fit, from its estimate."""
     law, coordinates = member.law, panel.coordinates(member.law, place)
     theta, sample, (low, high) = estimate.theta, estimate.draws, coordinates.bounds()
-    point, cloud, logs = coordinates.natural(theta), coordinates.natural(sample), coordinates.is_log
+    point, cloud, logs = coordinates.natural(theta), coordinates.natural(sample), coordinates.is_positive
     placed, clouds = (np.where(logs, np.log(np.where(logs, each, 1.0)), each) for each in (point, cloud))
     pairs = np.array(estimate.interval(placed, clouds))
     limits = np.array([[each.low, each.high] for each in law.parameters]).T
     # Student's t may move an exponent's interval beyond the law's own bounds, where it means nothing.
-    pairs = np.where(logs, np.exp(np.clip(pairs, -700, 700)), np.clip(pairs, *limits))
+    if law.frame is None:
+        pairs = np.where(logs, np.exp(np.clip(pairs, -700, 700)), np.clip(pairs, *limits))
     covariance = spread(cloud)
     missed = coordinates.linked(theta, observations.inputs) - link(law.link, observations.target)
     bound = ", ".join(law.names[j] for j in np.flatnonzero((theta <= low + 1e-9) | (theta >= high - 1e-9)))

@@ -58,7 +58,7 @@ class Problem:
         return columns
 
     def _compute(self, columns: Mapping[str, Any]) -> Any:
-        return np.broadcast_to(self.law.function(self.inputs, columns), self.linked.shape)
+        return np.broadcast_to(self.law.fitted(self.inputs, columns), self.linked.shape)
 
     def jacobian(self, theta: Array, value: Array | None = None) -> tuple[Array, Array]:
         """The law on the scale of residuals, (batch, rows), and its derivative, (batch, rows, p), by a complex step.

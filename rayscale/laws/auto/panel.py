@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayscale.laws.auto.descent import NEAR, Problem, descend
-from rayscale.laws.fitting.coordinates import Coordinates, link
+from rayscale.laws.fitting.coordinates import Coordinates, link, scaled
 from rayscale.laws.fitting.starts import combinations, solve_linear
 from rayscale.laws.law import Array, Law
 
@@ -74,7 +74,7 @@ class Panel:
 
     def problem(self, law: Law) -> Problem:
         """The rows that this law is fitted to."""
-        inputs = {role: self.inputs[role] / np.exp(self.centre[role]) for role in law.inputs}
+        inputs = scaled(law, self.inputs, self.centre)
         return Problem(law, inputs, np.asarray(link(law.link, self.target)), self.weights, self.level)
 
     def coordinates(self, law: Law, curve: int) -> Coordinates:
@@ -209,14 +209,14 @@ def draw_correlated(
     first = np.cumsum([0, *(count + 1 for count in counts)])  # the first of each is not disturbed
     rows = int(first[-1])
     version = np.repeat(np.arange(len(counts)), np.diff(first))
-    scaled = {role: np.tile(inputs[role] / np.exp(fit.centre[role]), (rows, 1)) for role in law.inputs}
+    tiled = {role: np.tile(values, (rows, 1)) for role, values in scaled(law, inputs, fit.centre).items()}
     errors = rng.normal(0, 1, (rows, len(target)))
     for k, root in enumerate(roots):
         errors[first[k] : first[k + 1]] = errors[first[k] : first[k + 1]] @ root.T
     means = fit.mean + rng.normal(0, 1, (rows, len(fit.mean))) @ np.linalg.cholesky(fit.prior[curve]).T
     errors[first[:-1]], means[first[:-1]] = 0.0, fit.mean
     whiten = np.array([np.linalg.inv(root) for root in roots])
-    problem = Problem(law, scaled, target + errors, np.ones(errors.shape), np.full(rows, panel.level[curve]),
+    problem = Problem(law, tiled, target + errors, np.ones(errors.shape), np.full(rows, panel.level[curve]),
                        whiten, version)  # fmt: skip
     shift = panel.level[curve] * is_coefficient(law)
     precision = np.broadcast_to(np.linalg.inv(fit.prior[curve]), (rows, *fit.prior[curve].shape))
@@ -238,7 +238,7 @@ def predict(panel: Panel, fit: PanelFit) -> tuple[Array, Array]:
     The variance is that of the mean, by the delta method.
     """
     law = fit.law
-    inputs = {role: panel.inputs[role] / np.exp(fit.centre[role]) for role in law.inputs}
+    inputs = scaled(law, panel.inputs, fit.centre)
     zeros = np.zeros(len(panel.level))
     problem = Problem(law, inputs, np.zeros(panel.target.shape), panel.weights, zeros)
     with np.errstate(all="ignore"):

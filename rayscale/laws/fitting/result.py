@@ -238,7 +238,7 @@ def read_draws(saved: Mapping[str, Any], columns: int) -> Array:
 def without_draws(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A fit's JSON, or that of groups, without the draws of its estimates: no one reads a thousand of them."""
     short = dict(saved)
-    for several in ("groups", "members"):
+    for several in ("groups", "members", "stages"):
         if several in saved:
             short[several] = [without_draws(fit) for fit in saved[several]]
     if "draws" in (saved.get("estimate") or {}):
@@ -257,7 +257,7 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Outcome) else value
 
 
-def around(point: Array, mean_low: Array, mean_high: Array, noise: float) -> dict[str, Array]:
+def around(point: Array, mean_low: Array, mean_high: Array, noise: float | Array) -> dict[str, Array]:
     """The columns of a prediction, (rows,) each: the mean's interval, and that of a new run, wider by its noise."""
     return {
         "predicted": point,

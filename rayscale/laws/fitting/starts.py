@@ -28,8 +28,9 @@ def grid(coordinates: Coordinates, inputs: Values, target: Array, worth: Array) 
     theta = combinations(coordinates)
     if not coordinates.law.linear:
         return theta
-    scaled = {role: inputs[role] / np.exp(coordinates.centre[role]) for role in coordinates.law.inputs}
-    return solve_linear(coordinates.law, scaled, theta, target, worth, np.median(target), coordinates.bounds())
+    return solve_linear(
+        coordinates.law, coordinates.scaled(inputs), theta, target, worth, np.median(target), coordinates.bounds()
+    )
 
 
 def combinations(coordinates: Coordinates) -> Array:
@@ -82,7 +83,7 @@ def _basis(law: Law, theta: Array, inputs: Values, linear: list[int], shape: tup
 
     def value(one: int | None) -> Array:
         parameters = {**columns, **{law.names[j]: zero + (j == one) for j in linear}}
-        return np.broadcast_to(np.asarray(law.function(inputs, parameters), dtype=float), shape)
+        return np.broadcast_to(np.asarray(law.fitted(inputs, parameters), dtype=float), shape)
 
     offset = value(None)
     return offset, np.stack([value(j) - offset for j in linear], axis=-1)

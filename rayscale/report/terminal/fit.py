@@ -102,6 +102,8 @@ def parameter_units(fit: Mapping[str, Any]) -> dict[str, str]:
         law = find_saved(str(fit.get("law")), fit.get("formula"))
     except InputError:  # a law of a study file or a combination: its units are not known here
         return {}
+    if law.frame:  # parameters of curves in a size, whose units are no products
+        return {}
     columns = fit.get("columns") or {}
     units = {}
     for parameter in law.parameters:

@@ -140,3 +140,14 @@ def test_many_rows_that_determine_a_law_show_no_ridge():
     law = LAWS["chinchilla"]
     fit = fit_law(planted(law, noise=0.01), "chinchilla", target="y", bootstrap=50, **roles(law))
     assert fit.outcome == "converged"
+
+
+def test_parameters_that_are_trained_are_a_size_of_the_joint_law_of_fine_tuning():
+    ranks, data = np.meshgrid(4.0 ** np.arange(1, 5), 500 * 2.0 ** np.arange(6))
+    table = pd.DataFrame({"params": 1e8, "params_trained": 18_432 * ranks.ravel(), "examples": data.ravel()})
+    sizes = {"params": table["params_trained"], "data": table["examples"]}
+    law = LAWS["multiplicative"]
+    table["eval_loss"] = law.function(sizes, TRUTHS["multiplicative"])
+    fit = fit_law(table, law, params="params_trained", data="examples", target="eval_loss", bootstrap=3)
+    assert fit.params == pytest.approx(TRUTHS["multiplicative"], rel=1e-3)
+    assert fit.columns == {"params": "params_trained", "data": "examples"}
