@@ -175,4 +175,7 @@ def test_weights_are_those_of_both_stages(fit):
 
 
 def test_a_fit_printed_without_draws_has_none_in_its_stages(fit):
-    assert '"draws"' not in json.dumps(without_draws(fit.to_json()))
+    short = without_draws(fit.to_json())
+    assert '"draws": [' not in json.dumps(short)
+    with pytest.raises(InputError, match="printed without its draws"):
+        Fit.from_json(short).predict(FAR)
