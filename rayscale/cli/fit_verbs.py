@@ -23,6 +23,9 @@ def fit(
     loss: Annotated[str | None, option("--loss", "COLUMN", "The loss that the metric follows.")] = None,
     copies: Annotated[str | None, option("--copies", "COLUMN", "Column of augmented copies per example.")] = None,
     weights: Annotated[str | None, option("--weights", "COLUMN", "How many runs a row is worth.")] = None,
+    through: Annotated[
+        str | None, option("--through", "COLUMN", "The loss that --law predicts and a metric, the target, follows.")
+    ] = None,
     where: Annotated[str | None, option("--where", "QUERY", "Rows to use: 'N > 1e6 and split == \"a\"'.")] = None,
     holdout: Annotated[str | None, option("--holdout", "QUERY", "Rows to keep out of the fit and predict.")] = None,
     by: Annotated[str | None, option("--by", "COLUMN,..", "Columns to group by: one fit per group.")] = None,
@@ -43,7 +46,7 @@ def fit(
     named = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss,
              "copies": copies}  # fmt: skip
     columns = {role: column for role, column in named.items() if column is not None}
-    asked = FitRequest(law, columns, target, where, holdout, by, bootstrap, seed, weights)
+    asked = FitRequest(law, columns, target, where, holdout, by, bootstrap, seed, weights, through)
     done = fit_and_save(source, asked, predictions, out)
     saved = done.to_json()
     if json_:

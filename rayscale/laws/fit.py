@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from time import perf_counter
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rayscale.errors import InputError, TableError
 from rayscale.laws.auto.auto import fit_auto
+from rayscale.laws.auto.blend import AUTO
 from rayscale.laws.fitting.bootstrap import resample, spread
 from rayscale.laws.fitting.coordinates import Coordinates, link
 from rayscale.laws.fitting.diagnosis import diagnose, few_resamples
@@ -24,7 +25,9 @@ from rayscale.laws.fitting.observations import (
     dropped_rows,
     input_columns,
     name_copies,
-    observe,
+    name_rows,
+    numbers,
+    observe_groups,
     refusals,
     require_columns,
     runs_worth,
@@ -38,6 +41,7 @@ from rayscale.laws.fitting.sizes import with_sizes
 from rayscale.laws.fitting.starts import grid
 from rayscale.laws.formula import find_law
 from rayscale.laws.law import Array, Law
+from rayscale.laws.two_stage import TwoStage, check_stages, compose
 
 POLISHED = (24, 12, 12)  # how many starts go on to each delta
 TOLERANCES = (1e-4, 1e-4, 1e-9)  # only the last must be exact
@@ -57,6 +61,7 @@ def fit_law(
     loss: str | None = None,
     copies: str | None = None,
     weights: str | None = None,
+    through: str | None = None,
     by: str | list[str] | None = None,
     where: str | None = None,
     holdout: str | None = None,
@@ -70,6 +75,8 @@ def fit_law(
     `weights` names the column of how many runs a row is worth, as the mean of so many is: its variance is that of a
     run over the weight, a row of 0 is left out. Only ratios count: weights are divided by their mean over the rows
     that a fit uses, so that low and high are those of a row of mean weight. Held-out rows count once each.
+    `through` names the column of a loss on the way to a metric: `law` is then fitted to that loss, the target is a
+    sigmoid of it, and the result is a TwoStage fit, or a GroupedFit of these.
     `where` says which rows to use at all, `holdout` which of these to keep out and predict, both as pandas queries.
     With `by` (columns) the result is a GroupedFit, one fit per group. The law `auto` is a Blend of all suited laws,
     weighed by how each foretells the largest sizes within the training rows; its groups borrow from each other.
@@ -90,45 +97,93 @@ def fit_law(
     held = select(table, holdout, "holdout") if holdout else np.zeros(len(table), dtype=bool)
     runs_worth(table, weights, excluded)  # of the whole table first, so that a message names its row there
     places, names = _groups(table, by)
+    if through is not None:
+        check_stages(law, target, through, loss)
+        fits = _two_stages(table, law, given, target, through, weights, excluded, held, by, bootstrap, seed)
+        return fits[0] if by is None else _grouped(fits, names, target)
     if law.name != "auto":  # auto chooses by itself which sizes matter
         given = without_constants(table, law, given, [rows[~excluded[rows]] for rows in places])
     columns = {} if law.name == "auto" else input_columns(table, law, given)
 
-    def fit_rows(rows: NDArray[np.int64]) -> Fit:
-        part = table.iloc[rows]
-        if law.result is not None:
-            chosen = {**columns, **{role: column for role, column in given.items() if column}}
-            own = law.result.fit(part, target=target, columns=chosen, excluded=excluded[rows],
-                                 held=held[rows] if holdout else None, bootstrap=bootstrap, seed=seed)  # fmt: skip
-            dropped = tuple({**each, "row": int(rows[each["row"]])} for each in own.rows_dropped)
-            return replace(own, rows_dropped=dropped)
-        observations = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows],
-                               weights=weights)  # fmt: skip
-        # A dropped row is named by its place in the table that was given, not in its group.
-        dropped = tuple({**each, "row": int(rows[each["row"]])} for each in observations.dropped)
-        fit = _fit(replace(observations, dropped=dropped), law, target, bootstrap, seed)
-        if holdout is None or fit.estimate is None:
-            return fit
-        predictions = pd.concat([observations.held_out, fit.predict(observations.held_out)], axis=1)
-        return beside_held_out(replace(fit, held_out=score(predictions, target), predictions=predictions), observations)
+    def fit_named(groups: list[NDArray[np.int64]]) -> list[Fit]:
+        rows = observe_groups(table, groups, law, target=target, columns=columns, excluded=excluded, held=held,
+                              weights=weights)  # fmt: skip
+        fits = []
+        for observations in rows:
+            fit = _fit(observations, law, target, bootstrap, seed)
+            if holdout is not None and fit.estimate is not None:
+                predictions = pd.concat([observations.held_out, fit.predict(observations.held_out)], axis=1)
+                fit = replace(fit, held_out=score(predictions, target), predictions=predictions)
+                fit = beside_held_out(fit, observations)
+            fits.append(fit)
+        return fits
+
+    def fit_own(rows: NDArray[np.int64]) -> Fit:
+        """By the law's own class."""
+        chosen = {**columns, **{role: column for role, column in given.items() if column}}
+        asked = held[rows] if holdout else None
+        fit = cast(Any, law.result).fit(table.iloc[rows], target=target, columns=chosen, excluded=excluded[rows],
+                                        held=asked, bootstrap=bootstrap, seed=seed)  # fmt: skip
+        return cast(Fit, replace(fit, rows_dropped=name_rows(fit.rows_dropped, rows)))
 
     def fit_groups(groups: list[NDArray[np.int64]]) -> list[Any]:
-        if law.name != "auto":
-            fits = [fit_rows(rows) for rows in groups]
+        if law.name == "auto":
+            fits: list[Any] = list(fit_auto(table, groups, given, target=target, weights=weights, excluded=excluded,
+                                            held=held, draws=bootstrap, seed=seed))  # fmt: skip
         else:
-            fits = list(fit_auto(table, groups, given, target=target, weights=weights, excluded=excluded, held=held,
-                                  draws=bootstrap, seed=seed))  # fmt: skip
+            fits = [fit_own(rows) for rows in groups] if law.result is not None else list(fit_named(groups))
         fits = [_count_unpredicted(each, rows[held[rows]]) for each, rows in zip(fits, groups, strict=True)]
-        few = few_resamples(bootstrap)
-        return [replace(each, rows_dropped=name_copies(table, each.rows_dropped), weighted_by=weights,
-                        warnings=(*each.warnings, *(few if each.params else []))) for each in fits]  # fmt: skip
+        few, dropped = few_resamples(bootstrap), name_copies(table, [each.rows_dropped for each in fits])
+        return [replace(each, rows_dropped=rows, weighted_by=weights,
+                        warnings=(*each.warnings, *(few if each.params else [])))
+                for each, rows in zip(fits, dropped, strict=True)]  # fmt: skip
 
     if by is None:
         return cast(Fit, fit_groups(places)[0])
-    groups = [replace(fit, by=name) for fit, name in zip(fit_groups(places), names, strict=True)]
-    foretold = [each.predictions for each in groups if each.predictions is not None]
+    return _grouped(fit_groups(places), names, target)
+
+
+def _grouped(fits: Sequence[Fit], names: Sequence[Mapping[str, Any]], target: str) -> GroupedFit:
+    """The fits of groups of these names, and the score of all their held-out rows."""
+    groups = tuple(replace(fit, by=name) for fit, name in zip(fits, names, strict=True))
+    foretold = [fit.predictions for fit in groups if fit.predictions is not None]
     predictions = pd.concat(foretold) if foretold else None
-    return GroupedFit(tuple(groups), None if predictions is None else score(predictions, target), predictions)
+    return GroupedFit(groups, None if predictions is None else score(predictions, target), predictions)
+
+
+def _two_stages(
+    table: pd.DataFrame, law: Law, given: Mapping[str, str | None], target: str, through: str,
+    weights: str | None, excluded: NDArray[np.bool_], held: NDArray[np.bool_], by: str | list[str] | None,
+    bootstrap: int, seed: int,
+) -> list[TwoStage]:  # fmt: skip
+    """One fit by way of the loss for each group of the table, in the order of `_groups`."""
+    out, metric = "_left_out", numbers(table, target)
+    if not (metric < 1).any():
+        text = f"no value of '{target}' is below 1; write a metric in percent as a fraction (0.87, not 87)"
+        raise TableError(text, where="target")
+    places, _ = _groups(table, by)
+
+    def stage(law: Law, target: str, spare: NDArray[np.bool_], **roles: str | None) -> Fit | GroupedFit:
+        rows = table.assign(**{out: excluded | held | spare})
+        return fit_law(rows, law, target=target, weights=weights, by=by, where=f"not {out}", bootstrap=bootstrap,
+                       seed=seed, **roles)  # fmt: skip
+
+    # A metric of 1 has no log odds; its loss is as good as any.
+    stages = [
+        stage(law, through, np.zeros(len(table), dtype=bool), **given),
+        stage(AUTO, target, metric >= 1, loss=through),
+    ]
+    pairs = zip(*(each.groups if isinstance(each, GroupedFit) else (each,) for each in stages), strict=True)
+    fits = []
+    for (first, second), rows in zip(pairs, places, strict=True):
+        place = {int(row): k for k, row in enumerate(rows)}
+        local = [replace(fit, rows_dropped=tuple({**entry, "row": place[entry["row"]]} for entry in fit.rows_dropped))
+                 for fit in (first, second)]  # fmt: skip
+        fit = compose((local[0], local[1]), table.iloc[rows], target, weights, excluded[rows], held[rows])
+        fit = replace(fit, rows_dropped=name_rows(fit.rows_dropped, rows), stages=(first, second))
+        fits.append(_count_unpredicted(fit, rows[held[rows]]))
+    dropped = name_copies(table, [fit.rows_dropped for fit in fits])
+    return [replace(fit, rows_dropped=rows) for fit, rows in zip(fits, dropped, strict=True)]
 
 
 def _groups(table: pd.DataFrame, by: str | list[str] | None) -> tuple[list[NDArray[np.int64]], list[dict[str, Any]]]:
@@ -200,7 +255,7 @@ def _fit(observations: Observations, law: Law, target: str, bootstrap: int, seed
         at_best = ends[objective <= objective[best] * 1.001 + 1e-12]
         estimate, draws, misfits = resample(coordinates, observations, linked, ends[best], at_best, bootstrap, seed)
         natural, sample = coordinates.natural(ends[best]), coordinates.natural(draws)
-        is_log = coordinates.is_log
+        is_log = coordinates.is_positive
         point, cloud = (np.where(is_log, np.log(each), each) for each in (natural, sample))
         pairs = np.array(estimate.interval(point, cloud))
         pairs = np.where(is_log, np.exp(pairs), pairs)

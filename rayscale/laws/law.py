@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,20 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """The parameters in which a law is looked for, where those of its formula lie along endless ridges.
+
+    There is one for each of the formula's, under its name and of the kind, bounds and starts that `Law.parameters`
+    says. `function(inputs, fitted)` is the law in these, at inputs divided by their geometric means, whose logarithms
+    are inputs too (`data_centre`; 0 where they are not given). `natural(fitted, centre)` are the formula's, in the
+    table's units; `centre`: role -> log of the geometric mean.
+    """
+
+    function: Callable[[Values, Values], Any]
+    natural: Callable[[Values, Mapping[str, float]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Law:
     """A scaling law: `function(inputs, parameters)` gives the target, both arguments keyed by name, in natural units.
 
@@ -55,7 +70,9 @@ class Law:
     `zero`: inputs that may be 0. `unscaled`: inputs that are a count with a unit of its own (1 of them means
     something, as 1 GPU does): they are not divided by their geometric mean. `units`: unit of target and inputs, words.
     `result`: for a law that is fitted in a way of its own (isoflop), the class of its fit, a subclass of Fit with a
-    class method `fit`, which `fit_law` calls.
+    class method `fit`, which `fit_law` calls. `frame`: the parameters in which it is fitted, if these are others.
+    `enough`: how many different sizes of every input, and how many configurations, a table must have before `auto`
+    weighs the law.
     """
 
     name: str
@@ -71,8 +88,15 @@ class Law:
     unscaled: tuple[str, ...] = ()
     units: str = ""
     result: Any = None
+    frame: Frame | None = None
+    enough: tuple[int, int] = (0, 0)
 
     @property
+    def fitted(self) -> Callable[[Values, Values], Any]:
+        """The law in the parameters in which it is fitted."""
+        return self.frame.function if self.frame else self.function
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The parameters' names, in the order of every parameter vector."""
         return tuple(parameter.name for parameter in self.parameters)

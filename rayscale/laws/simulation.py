@@ -127,5 +127,7 @@ def _check(law: Law, parameters: Mapping[str, float]) -> None:
         raise InputError(f"{law.name} also needs {', '.join(missing)}", where=missing[0])
     for parameter in law.parameters:
         value = parameters[parameter.name]
-        if not np.isfinite(value) or (parameter.kind != "exponent" and value < 0):
-            raise InputError(f"{parameter.name} is {value}; it must be finite, 0 or more", where=parameter.name)
+        signed = parameter.kind == "exponent" or law.frame is not None
+        if not np.isfinite(value) or (not signed and value < 0):
+            what = "finite" if signed else "finite, 0 or more"
+            raise InputError(f"{parameter.name} is {value}; it must be {what}", where=parameter.name)

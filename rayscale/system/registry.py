@@ -40,7 +40,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "augmented_power": "rayscale.laws.augmented:POWER",
         "augmented_power_by_size": "rayscale.laws.augmented:POWER_BY_SIZE",
         "auto": "rayscale.laws.auto.blend:AUTO",
+        "farseer": "rayscale.laws.farseer:FARSEER",
         "isoflop": "rayscale.laws.fitting.isoflop:ISOFLOP",
+        "two_stage": "rayscale.laws.two_stage:TWO_STAGE",
     },
     "rayscale.sources": {
         "builtin": "rayscale.text.sources.readers:read_builtin",

@@ -221,7 +221,7 @@ def _parameter(name: str, first: Any, second: Any) -> dict[str, Any]:
     bounds = [fit.intervals[name] for fit in (first, second)]
     positive = all(low > 0 for low, _ in bounds) and min(values) > 0
     kinds = {parameter.name: parameter.kind for parameter in first.law.parameters}
-    in_log = positive and kinds.get(name) != "exponent"
+    in_log = positive and kinds.get(name) != "exponent" and first.law.frame is None
     return {"name": name, **_gap(values, bounds, in_log)}
 
 

@@ -53,7 +53,8 @@ class FitRequest:
     by: str | None = None  # columns, comma-separated
     bootstrap: int = 1000
     seed: int = 0
-    weights: str | None = None
+    weights: str | None = None  # the column of how many runs a row is worth
+    through: str | None = None  # the column of the loss on the way to the target
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +148,9 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
     """
     run = load(source) if "://" in source or Path(source).is_dir() else None
     law = None if asked.law == "auto" else _law(asked.law, run)
+    if asked.through is not None and asked.target is None:
+        message = f"needs --target METRIC: what the loss in column '{asked.through}' leads to"
+        raise InputError(message, where="--through")
     if run is None:
         table, left_out = read_table(source), None
         if asked.target is None:
@@ -160,7 +164,8 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
     sizes = size_columns(table.rows, law.inputs if law else (), asked.columns)
     options = {f"--{usual_role(column)}": column for column in sizes if column not in asked.columns.values()}
     options |= {f"--{role}": column for role, column in asked.columns.items()}
-    check_columns(table, {"--target": asked.target, **options, "--weights": asked.weights}, sizes)
+    others = {"--through": asked.through, "--weights": asked.weights}
+    check_columns(table, {"--target": asked.target, **options, **others}, sizes)
     table = replace(table, rows=with_sizes(table.rows, sizes))
     check_query(table, asked.where, "--where")
     check_query(table, asked.holdout, "--holdout")
@@ -173,15 +178,17 @@ def fit_source(source: str, asked: FitRequest) -> TableFit:
         fitted = fit_law(
             rows, law or asked.law, target=str(asked.target), **asked.columns, weights=asked.weights, by=keys,
             where=asked.where, holdout=asked.holdout, bootstrap=asked.bootstrap, seed=asked.seed,
+            through=asked.through,
         )  # fmt: skip
     except InputError as error:
         if not isinstance(error, TableError):
-            if error.where in (*ROLES, "by", "bootstrap", "seed", "weights"):
+            if error.where in (*ROLES, "by", "bootstrap", "seed", "weights", "through"):
                 error.where = f"--{error.where}"
             raise
         if error.where and str(source) in error.where:
             raise
-        option = f"--{error.where}" if error.where in (*ROLES, "where", "holdout", "weights") else error.where
+        named = (*ROLES, "where", "holdout", "weights", "through")
+        option = f"--{error.where}" if error.where in named else error.where
         text = error.message.replace(f"{error.where}=...", f"{option} COLUMN").replace("by='", "--by '")
         raise TableError(text, code=error.code, where=f"{source}: {option}" if option else source) from error
     return TableFit(source, table, asked, fitted if left_out is None else _with_left_out(fitted, left_out))

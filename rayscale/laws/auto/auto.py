@@ -12,18 +12,26 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rayscale.laws.auto.blend import Blend, over
-from rayscale.laws.auto.blending import FEWEST, blend_curve, count_configurations, failed, log_noise
-from rayscale.laws.auto.panel import POPULATION, Panel, PanelFit, fit_panel
-from rayscale.laws.auto.weights import choose, suited, trends
+from rayscale.laws.auto.blending import FEWEST, blend_curve, count_configurations, draw_population, failed, log_noise
+from rayscale.laws.auto.panel import POPULATION, Curve, Panel, PanelFit, fit_panel
+from rayscale.laws.auto.weights import Choice, choose, suited, trends
 from rayscale.laws.catalogue import SUFFIX
 from rayscale.laws.fitting.held_out import beside_held_out
-from rayscale.laws.fitting.observations import Observations, count_text, observe, refusals, usual_columns
+from rayscale.laws.fitting.observations import (
+    Observations,
+    count_text,
+    name_rows,
+    observe_groups,
+    refusals,
+    usual_columns,
+)
 from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import score
 from rayscale.laws.law import Array, Law
 
 ALONE = 12  # configurations over several sizes from which on a curve says more by itself than its kind does
 MOST_ALONE = 100  # groups, of which each is fitted by itself; of more, their kind says enough
+MOST_WEIGHED = 256  # groups, of more a sample, by which the laws are weighed
 FEWEST_ALONE = 5  # configurations of a curve without a population, or two more than the simplest law's parameters
 
 
@@ -51,22 +59,26 @@ def fit_auto(
     A curve too short to be fitted alone borrows from the others, if there are enough of these.
     """
     began = perf_counter()
-    columns = usual_columns(table, given)
-    columns = _varying(table, groups, columns, target, excluded | held)
-    rows = [_observe(table, each, columns, target, excluded, held, weights) for each in groups]
+    read = partial(_observe, table, groups, target=target, weights=weights, excluded=excluded, held=held)
+    rows = read(usual_columns(table, given))
+    if (columns := _varying(rows)) != dict(rows[0].columns):
+        rows = read(columns)  # a row may lack only a size that is left out
     if apart and len(groups) > 1:
         alone = [len(groups) < POPULATION or _stands_alone(observations) for observations in rows]
         if any(alone) and len(groups) <= MOST_ALONE:
-            fit = partial(
-                fit_auto, table, given=given, target=target, weights=weights, excluded=excluded, held=held,
-                draws=draws, seed=seed,
-            )  # fmt: skip
-            together = fit(groups, apart=False) if not all(alone) else []
-            return [fit([groups[k]])[0] if alone[k] else together[k] for k in range(len(groups))]
+            fit = partial(fit_auto, given=given, target=target, weights=weights, draws=draws, seed=seed)
+            together = [] if all(alone) else fit(table, groups, excluded=excluded, held=held, apart=False)
+
+            def fit_alone(places: NDArray[np.int64]) -> Blend:
+                part = table.iloc[places]
+                (blend,) = fit(part, [np.arange(len(part))], excluded=excluded[places], held=held[places])
+                return replace(blend, rows_dropped=name_rows(blend.rows_dropped, places))
+
+            return [fit_alone(groups[k]) if alone[k] else together[k] for k in range(len(groups))]
     known = [observations.target for observations in rows if len(observations.target)]
     below_one = bool(known) and max(each.max() for each in known) < 1
     trend = trends([(observations.inputs, observations.target) for observations in rows if len(observations.target)])
-    laws = suited(list(columns), below_one, trend)
+    laws = suited(list(columns), below_one, trend, _enough(rows))
     if len(columns) == 1:  # a law in data serves any one size
         role = laws[0].inputs[0]
         columns = {role: next(iter(columns.values()))}
@@ -88,16 +100,15 @@ def fit_auto(
     blends = [_refused(observations, target, why) for observations, why in zip(rows, reasons, strict=True)]
     if not sound:
         return blends
-    panel = Panel.of(laws[0], [_curve(rows[index]) for index in sound])
-    members = [member for law in laws if _is_finite(member := fit_panel(panel, law))]
+    panel, members, choice = _weighed(laws, [_curve(rows[index]) for index in sound], list(columns))
     if not members:
         return [failed(each) if index in sound else each for index, each in enumerate(blends)]
-    choice = None
-    if len(sound) >= POPULATION:
-        noise = np.min([log_noise(panel, each) for each in members], axis=0)
-        choice = choose(panel, [member.law for member in members], list(columns), noise)
+    samples: list[dict[str, Array]] = [{}] * len(sound)
+    if choice:
+        samples = draw_population(panel, members, choice, draws, seed)
     for place, index in enumerate(sound):
-        blends[index] = blend_curve(rows[index], blends[index], panel, place, members, choice, draws, seed)
+        blends[index] = blend_curve(rows[index], blends[index], panel, place, members, choice, samples[place], draws,
+                                    seed)  # fmt: skip
     seconds = (perf_counter() - began) / len(sound)
     blends = [replace(each, seconds=seconds if each.members else 0.0) for each in blends]
     return [
@@ -105,35 +116,59 @@ def fit_auto(
     ]
 
 
+def _weighed(
+    laws: Sequence[Law], curves: list[Curve], roles: Sequence[str]
+) -> tuple[Panel, list[PanelFit], Choice | None]:
+    """The curves, the laws' fits to them and, where they are a population, what the hold-out says of the laws.
+
+    Of many curves a sample is held out, whatever the order of their rows, and only laws with a share are fitted to all.
+    """
+    many = len(curves) > MOST_WEIGHED
+    sample = np.arange(len(curves))
+    if many:
+        sample = np.sort(np.random.default_rng(0).choice(len(curves), MOST_WEIGHED, replace=False))
+    panel, members = _fitted(laws, [curves[place] for place in sample])
+    if not members or len(curves) < POPULATION:
+        return panel, members, None
+    noise = np.min([log_noise(panel, each) for each in members], axis=0)
+    choice = choose(panel, [member.law for member in members], roles, noise)
+    if many:
+        panel, members = _fitted([law for law in laws if choice.weights.get(law.name)], curves)
+        skill = np.full(len(curves), np.nan)
+        skill[sample] = choice.skill
+        choice = replace(choice, skill=skill)
+    return panel, members, choice
+
+
+def _fitted(laws: Sequence[Law], curves: list[Curve]) -> tuple[Panel, list[PanelFit]]:
+    panel = Panel.of(laws[0], curves)
+    return panel, [member for law in laws if _is_finite(member := fit_panel(panel, law))]
+
+
 def _is_finite(member: PanelFit) -> bool:
     return all(np.isfinite(each).all() for each in (member.theta, member.covariance, member.noise, member.prior))
 
 
-def _varying(
-    table: pd.DataFrame,
-    groups: Sequence[NDArray[np.int64]],
-    columns: dict[str, str],
-    target: str,
-    out: NDArray[np.bool_],
-) -> dict[str, str]:  # fmt: skip
+def _varying(rows: Sequence[Observations]) -> dict[str, str]:
     """The columns without those of one size in every group; all of them where none varies."""
-    observations = [_observe(table, each, columns, target, out, np.zeros(len(table), dtype=bool)) for each in groups]
-    varies = {role: any(len(np.unique(one.inputs[role])) > 1 for one in observations) for role in columns}
+    columns = dict(rows[0].columns)
+    varies = {role: any(len(np.unique(group.inputs[role])) > 1 for group in rows) for role in columns}
     return {role: column for role, column in columns.items() if varies[role]} or columns
 
 
 def _observe(
-    table: pd.DataFrame, rows: NDArray[np.int64], columns: Mapping[str, str], target: str,
-    excluded: NDArray[np.bool_], held: NDArray[np.bool_], weights: str | None = None,
-) -> Observations:  # fmt: skip
-    law = over(columns)
-    part = table.iloc[rows]
-    observations = observe(part, law, target=target, columns=columns, excluded=excluded[rows], held=held[rows],
-                           weights=weights)  # fmt: skip
-    # A dropped row is named by its place in the table that was given, not in its group.
-    return replace(
-        observations, dropped=tuple({**each, "row": int(rows[each["row"]])} for each in observations.dropped)
-    )
+    table: pd.DataFrame, groups: Sequence[NDArray[np.int64]], columns: Mapping[str, str], *, target: str,
+    weights: str | None, excluded: NDArray[np.bool_], held: NDArray[np.bool_],
+) -> list[Observations]:  # fmt: skip
+    return observe_groups(table, groups, over(columns), target=target, columns=columns, weights=weights,
+                          excluded=excluded, held=held)  # fmt: skip
+
+
+def _enough(rows: Sequence[Observations]) -> tuple[int, int]:
+    """How many different sizes of every input, and how many configurations, each curve has that has rows at all."""
+    curves = [observations for observations in rows if len(observations.target)]
+    sizes = [len(np.unique(values)) for observations in curves for values in observations.inputs.values()]
+    return min(sizes, default=0), min(map(count_configurations, curves), default=0)
 
 
 def _stands_alone(observations: Observations) -> bool:
@@ -174,7 +209,7 @@ def _refused(observations: Observations, target: str, why: list[dict[str, str]])
                  data_range=ranges)  # fmt: skip
 
 
-def _curve(observations: Observations) -> tuple[Mapping[str, Array], Array, Array]:
+def _curve(observations: Observations) -> Curve:
     """The rows of one group for a panel. A row given several times is one measurement: its copies share its weight."""
     stacked = np.stack([*observations.inputs.values(), observations.target], axis=1)
     _, which, count = np.unique(stacked, axis=0, return_inverse=True, return_counts=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -38,56 +38,90 @@ Drawn = list[tuple[int, float, Estimate]]  # a member by its place, its share, a
 
 def blend_curve(
     observations: Observations, refused: Blend, panel: Panel, place: int, members: Sequence[PanelFit],
-    choice: Choice | None, draws: int, seed: int,
+    choice: Choice | None, samples: Mapping[str, Array], draws: int, seed: int,
 ) -> Blend:  # fmt: skip
-    """One curve's blend: laws weighed by `choice`, or, for a lone curve, by evidence, each with a discrepancy."""
+    """One curve's blend: laws weighed by `choice`, or, for a lone curve, by evidence, each with a discrepancy.
+
+    `samples`: with a choice, each law's draws for this curve, as `draw_population` gives them.
+    """
     # In absurd units some law's parameters are beyond what a number can hold; the others then do without it.
     # A law with as many parameters as a lone curve has configurations fits anything and says nothing.
     most = np.inf if choice else count_configurations(observations)
     members = [each for each in members if _is_stateable(panel, place, each) and len(each.law.names) < most]
-    rng, rows = np.random.default_rng(seed), float(panel.weights[place].sum())
-    count = min(draws, SAVED_DRAWS, max(FEWEST_DRAWS, int(DRAWN_VALUES / rows)))
     if choice:
-        made = _by_choice(observations, panel, place, members, choice, count, rng)
+        made = _by_choice(panel, place, members, choice, samples)
     else:  # versions share the draws, so that there must be some
-        made = _by_evidence(observations, panel, place, members, max(count, FEWEST_DRAWS), rng) if members else None
+        rng, count = np.random.default_rng(seed), max(_count_draws(panel, place, draws), FEWEST_DRAWS)
+        made = _by_evidence(observations, panel, place, members, count, rng) if members else None
     if made is None:
         return failed(refused)
     drawn, mixture, misfit = made
     mixture = replace(mixture, ranges=refused.data_range)
     fits = [_member(observations, refused, panel, place, members[j], estimate) for j, _, estimate in drawn]
+    weighed = [*choice.weights] if choice else [member.law.name for member in members]
     heaviest, weights = fits[0], {members[j].law.name: share for j, share, _ in drawn}
     return replace(
         refused,
         **{name: getattr(heaviest, name) for name in OF_HEAVIEST},
         law=blended(heaviest.law, weights, list(observations.columns)),
         estimate=cast(Estimate, mixture),
-        weights={member.law.name: weights.get(member.law.name, 0.0) for member in members},
+        weights={name: weights.get(name, 0.0) for name in weighed},
         members=tuple(fits),
         warnings=(*_warnings(observations, heaviest, choice, place, misfit), *refused.warnings),
     )
 
 
+def draw_population(
+    panel: Panel, members: Sequence[PanelFit], choice: Choice, draws: int, seed: int
+) -> list[dict[str, Array]]:
+    """The draws of every curve of a panel: law -> (count, p), in proportion to its share of the curve, if it has one.
+
+    A law draws for many curves at once; every curve has a generator of its own.
+    """
+    curves = range(len(panel.level))
+    stateable = [np.array([_is_stateable(panel, place, member) for place in curves]) for member in members]
+    shares = np.array([choice.weights[member.law.name] for member in members]) * np.stack(stateable, axis=1)
+    shares = shares / np.maximum(shares.sum(1, keepdims=True), 1e-300)
+    counts = [_count_draws(panel, place, draws) for place in curves]
+    rngs = [np.random.default_rng(seed) for _ in curves]
+    samples: list[dict[str, Array]] = [{} for _ in curves]
+    for j in _heaviest_first(members, choice):
+        places = np.flatnonzero(shares[:, j])
+        numbers = [max(2, round(counts[place] * shares[place, j])) for place in places]
+        drawn = draw(panel, members[j], places.tolist(), numbers, [rngs[place] for place in places])
+        for place, sample in zip(places, drawn, strict=True):
+            samples[place][members[j].law.name] = np.round(sample, 7)
+    return samples
+
+
+def _count_draws(panel: Panel, place: int, draws: int) -> int:
+    rows = float(panel.weights[place].sum())
+    return min(draws, SAVED_DRAWS, max(FEWEST_DRAWS, int(DRAWN_VALUES / rows)))
+
+
+def _heaviest_first(members: Sequence[PanelFit], choice: Choice) -> list[int]:
+    """The members with a share by their places; of laws that weigh the same, the one of fewest parameters first."""
+    shares = np.array([choice.weights[member.law.name] for member in members])
+    sizes = np.array([len(member.law.names) for member in members])
+    return [int(j) for j in np.lexsort((sizes, -shares)) if shares[j] > 0]
+
+
 def _by_choice(
-    observations: Observations, panel: Panel, place: int, members: Sequence[PanelFit], choice: Choice, count: int,
-    rng: np.random.Generator,
-) -> tuple[Drawn, Mixture, float] | None:  # fmt: skip
+    panel: Panel, place: int, members: Sequence[PanelFit], choice: Choice, samples: Mapping[str, Array]
+) -> tuple[Drawn, Mixture, float] | None:
     """The laws of a curve among others, weighed by hold-out."""
     shares = np.array([choice.weights[member.law.name] for member in members])
     if not shares.any():
         return None
-    shares = shares / shares.sum()
-    # Of laws that weigh the same, the one of fewest parameters comes first.
-    sizes = [len(member.law.names) for member in members]
-    order = [int(j) for j in np.lexsort((sizes, -shares)) if shares[j] > 0]
+    shares, order = shares / shares.sum(), _heaviest_first(members, choice)
     rows = float(panel.weights[place].sum())
     degrees = max(3, round(rows + NOISE_PSEUDO - np.sum(shares * [len(member.law.names) for member in members])))
     widening = float(stats.t.ppf(0.975, degrees)) / Z95
     drawn = []
     for j in order:
-        sample = np.round(draw(panel, members[j], place, max(2, round(count * shares[j])), rng), 7)
-        coordinates, noise = panel.coordinates(members[j].law, place), float(members[j].noise[place])
-        estimate = Estimate(coordinates, members[j].theta[place], sample, noise, degrees, widening)
+        member = members[j]
+        coordinates, noise = panel.coordinates(member.law, place), float(member.noise[place])
+        estimate = Estimate(coordinates, member.theta[place], samples[member.law.name], noise, degrees, widening)
         drawn.append((j, float(shares[j]), estimate))
     noise = float(np.sum(shares * [log_noise(panel, member)[place] for member in members]))
     parts = tuple(estimate for _, _, estimate in drawn)
@@ -128,13 +162,13 @@ def _by_evidence(
     for j in order:
         sample = np.concatenate([version.estimate.draws for version in versions[j]])
         drawn.append((j, sum(shares[j]), replace(versions[j][0].estimate, draws=sample)))
-    parts = [version for j in order for version in versions[j]]
-    parts = [replace(version, seed=seed) for seed, version in enumerate(parts)]
+    ordered = [version for j in order for version in versions[j]]
+    ordered = [replace(version, seed=seed) for seed, version in enumerate(ordered)]
     noise = float(np.sqrt(sum(share * setting.noise**2 for _, setting, share in weighed)))
     noise = float(_of_log(noise, rows.link, panel.level[place]))
     return (
         drawn,
-        Mixture(tuple(parts), tuple(share for j in order for share in shares[j]), {}, 0.0, noise, free, 1.0),
+        Mixture(tuple(ordered), tuple(share for j in order for share in shares[j]), {}, 0.0, noise, free, 1.0),
         misfit,
     )
 
@@ -143,7 +177,7 @@ def _is_stateable(panel: Panel, place: int, member: PanelFit) -> bool:
     """Whether the parameters and their squares, in the table's units, are numbers, with room for their intervals."""
     coordinates = panel.coordinates(member.law, place)
     with np.errstate(all="ignore"):
-        natural = coordinates.natural(member.theta[place])[coordinates.is_log]
+        natural = coordinates.natural(member.theta[place])[coordinates.is_positive]
     return bool(np.all((natural > STATEABLE[0]) & (natural < STATEABLE[1])))
 
 
@@ -153,12 +187,13 @@ def _member(
     """One law on one curve as a Fit, from its estimate."""
     law, coordinates = member.law, panel.coordinates(member.law, place)
     theta, sample, (low, high) = estimate.theta, estimate.draws, coordinates.bounds()
-    point, cloud, logs = coordinates.natural(theta), coordinates.natural(sample), coordinates.is_log
+    point, cloud, logs = coordinates.natural(theta), coordinates.natural(sample), coordinates.is_positive
     placed, clouds = (np.where(logs, np.log(np.where(logs, each, 1.0)), each) for each in (point, cloud))
     pairs = np.array(estimate.interval(placed, clouds))
     limits = np.array([[each.low, each.high] for each in law.parameters]).T
     # Student's t may move an exponent's interval beyond the law's own bounds, where it means nothing.
-    pairs = np.where(logs, np.exp(np.clip(pairs, -700, 700)), np.clip(pairs, *limits))
+    if law.frame is None:
+        pairs = np.where(logs, np.exp(np.clip(pairs, -700, 700)), np.clip(pairs, *limits))
     covariance = spread(cloud)
     missed = coordinates.linked(theta, observations.inputs) - link(law.link, observations.target)
     bound = ", ".join(law.names[j] for j in np.flatnonzero((theta <= low + 1e-9) | (theta >= high - 1e-9)))

@@ -62,8 +62,8 @@ def weigh(
     for place in range(len(members)):
         score(place, range(min(FIRST, len(settings))))
     best = scores.max((1, 2), initial=-np.inf)
-    for place in np.flatnonzero(best > best.max() + np.log(UNLIKELY)):
-        score(int(place), range(FIRST, len(settings)))
+    for place in np.flatnonzero(best > best.max() + np.log(UNLIKELY)).tolist():
+        score(place, range(FIRST, len(settings)))
     if not np.isfinite(scores).any():
         return [], 0.0
     shares = np.exp(scores - scores.max())

@@ -12,16 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscale.laws.fitting.coordinates import Coordinates, link
-from rayscale.laws.fitting.starts import grid
+from rayscale.laws.auto.descent import NEAR, Problem, descend
+from rayscale.laws.fitting.coordinates import Coordinates, link, scaled
+from rayscale.laws.fitting.starts import combinations, solve_linear
 from rayscale.laws.law import Array, Law
 
-NEAR = 1.5  # residuals beyond 1.5 deviations count linearly: 96% efficient under normal noise
 EVEN = 0.7784  # mean of min(z^2, NEAR^2) of a standard normal z: with it a capped scatter is that of the normal part
 POPULATION = 3  # curves from which on there is a population to speak of
 TAIL = 4.0  # degrees of freedom of the population's t
@@ -31,6 +30,9 @@ WEAK = (2.0, 1.0)  # deviations of the weak prior, of logarithms and of exponent
 STARTED = 0.01  # the noise, on the scale of residuals, from which the estimates of it begin
 FLOOR = 1e-6  # noise below a millionth is rounding
 KEPT_STARTS = 4  # starts of each curve that are polished
+BATCH_VALUES = 60_000  # rows x parameter sets at once: more leave the processor's cache
+
+Curve = tuple[Mapping[str, Array], Array, Array]  # inputs role -> (n,), target (n,) and weights (n,) of its rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +51,8 @@ class Panel:
     level: Array
 
     @classmethod
-    def of(cls, law: Law, curves: list[tuple[Mapping[str, Array], Array, Array]]) -> Panel:
-        """From (inputs role -> (n,), target (n,), weights (n,)) of each curve; `law` says which inputs are unscaled."""
+    def of(cls, law: Law, curves: list[Curve]) -> Panel:
+        """The curves side by side; `law` says which inputs are unscaled."""
         longest = max(len(target) for _, target, _ in curves)
 
         def pad(values: Array, fill: float) -> Array:
@@ -69,6 +71,11 @@ class Panel:
         centre = Coordinates.of(replace(law, inputs=tuple(pooled)), pooled, self.target[known]).centre
         masked = np.where(known, np.log(self.target), np.nan)
         return Panel(self.inputs, self.target, weights, centre, np.nanmedian(masked, axis=1))
+
+    def problem(self, law: Law) -> Problem:
+        """The rows that this law is fitted to."""
+        inputs = scaled(law, self.inputs, self.centre)
+        return Problem(law, inputs, np.asarray(link(law.link, self.target)), self.weights, self.level)
 
     def coordinates(self, law: Law, curve: int) -> Coordinates:
         """The coordinates in which a curve of this panel is fitted."""
@@ -94,62 +101,9 @@ class PanelFit:
     at_best: NDArray[np.int64]  # (curves,): how many of these ended at the best
 
 
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """The rows a batch of curves is fitted to; parameters relative to each curve's level."""
-
-    law: Law
-    inputs: Mapping[str, Array]  # scaled, (batch, rows)
-    linked: Array
-    weights: Array
-    level: Array
-    # From residuals that are correlated to independent ones of deviation 1: (versions, rows, rows), and which (batch,).
-    whiten: Array | None = None
-    version: NDArray[np.int64] | None = None
-
-    def whitened(self, values: Array) -> Array:
-        """Residuals (batch, rows), or their derivatives (batch, rows, p), made independent."""
-        if self.whiten is None or self.version is None:
-            return values
-        made = np.empty_like(values)
-        for k in np.unique(self.version):
-            at = self.version == k
-            made[at] = self.whiten[k] @ values[at] if values.ndim == 3 else values[at] @ self.whiten[k].T
-        return made
-
-    @classmethod
-    def of(cls, panel: Panel, law: Law) -> _Problem:
-        inputs = {role: panel.inputs[role] / np.exp(panel.centre[role]) for role in law.inputs}
-        return cls(law, inputs, np.asarray(link(law.link, panel.target)), panel.weights, panel.level)
-
-    def at(self, rows: Any) -> _Problem:
-        inputs = {role: values[rows] for role, values in self.inputs.items()}
-        linked, weights, level = self.linked[rows], self.weights[rows], self.level[rows]
-        version = None if self.version is None else self.version[rows]
-        return replace(self, inputs=inputs, linked=linked, weights=weights, level=level, version=version)
-
-    def value(self, theta: NDArray[Any]) -> NDArray[Any]:
-        parameters: dict[str, Any] = {}
-        for j, parameter in enumerate(self.law.parameters):
-            column = theta[:, j] + (self.level if parameter.kind == "coefficient" else 0.0)
-            parameters[parameter.name] = (column if parameter.kind == "exponent" else np.exp(column))[:, None]
-        return np.asarray(self.law.function(self.inputs, parameters)) * np.ones(self.linked.shape)
-
-    def jacobian(self, theta: Array) -> tuple[Array, Array]:
-        """The law on the scale of residuals, (batch, rows), and its derivative, (batch, rows, p), by a complex step."""
-        value = self.value(theta)
-        slope = 1 / (value * (1 - value)) if self.law.link == "logit" else 1 / value
-        derivative = np.empty((*value.shape, theta.shape[1]))
-        for j in range(theta.shape[1]):
-            shifted = theta.astype(complex)
-            shifted[:, j] += 1e-20j
-            derivative[..., j] = self.value(shifted).imag * 1e20 * slope
-        return np.asarray(link(self.law.link, value)), derivative
-
-
 def fit_panel(panel: Panel, law: Law, rounds: int = 30) -> PanelFit:
     """Fit the law to every curve of the panel, with the population of the curves where there is one."""
-    problem = _Problem.of(panel, law)
+    problem = panel.problem(law)
     logs = np.array([parameter.kind != "exponent" for parameter in law.parameters])
     neutral = Coordinates(law, {}, 0.0)
     bounds = neutral.bounds()
@@ -167,7 +121,7 @@ def fit_panel(panel: Panel, law: Law, rounds: int = 30) -> PanelFit:
             before = theta.copy()
             precision = np.linalg.inv(spread)
             tails = np.sqrt(odd[:, :, None] * odd[:, None, :])
-            theta, _ = _descend(problem, theta, noise, mean, tails * precision, bounds, 10)
+            theta, _ = descend(problem, theta, noise, mean, tails * precision, bounds, 10)
             fitted, derivative = problem.jacobian(theta)
             missed = fitted - problem.linked
             outer = problem.weights * NEAR / np.maximum(np.abs(missed) / noise[:, None], NEAR)
@@ -200,27 +154,47 @@ def fit_panel(panel: Panel, law: Law, rounds: int = 30) -> PanelFit:
     return PanelFit(law, panel.centre, theta, posterior, noise, mean, prior, starts, at_best)
 
 
-def draw(panel: Panel, fit: PanelFit, curve: int, count: int, rng: np.random.Generator) -> Array:
-    """Parameters as likely as the fitted ones, (count, p), in the curve's coordinates.
+def draw(
+    panel: Panel, fit: PanelFit, curves: Sequence[int], counts: Sequence[int], rngs: Sequence[np.random.Generator]
+) -> list[Array]:
+    """Parameters as likely as the fitted ones, (count, p) for each of these curves, in its coordinates.
 
     Each draw is the fit to the rows and the prior mean, both disturbed as they are unsure (randomise, then optimise;
     Bardsley et al. 2014): unlike a normal approximation it stays on a curved ridge, where the rows still fit.
+    Every curve has a generator of its own, so that its draws do not depend on which others there are.
     """
-    law, rows = fit.law, np.flatnonzero(panel.weights[curve] > 0)
-    whole = _Problem.of(panel, law).at(np.full(count, curve))
-    part = _Problem(law, {role: values[:, rows] for role, values in whole.inputs.items()}, whole.linked[:, rows],
-                    whole.weights[:, rows], whole.level)  # fmt: skip
-    # A row of weight w stands for w rows: its mean is unsure by noise / sqrt(w).
-    disturbed = part.linked + rng.normal(0, 1, part.linked.shape) * fit.noise[curve] / np.sqrt(part.weights)
-    root = np.linalg.cholesky(fit.prior[curve])
-    means = fit.mean + rng.normal(0, 1, (count, len(fit.mean))) @ root.T
-    precision = np.broadcast_to(np.linalg.inv(fit.prior[curve]), (count, *root.shape))
-    shift = panel.level[curve] * is_coefficient(law)
-    start = np.broadcast_to(fit.theta[curve] - shift, means.shape)
+    values = np.cumsum(np.asarray(counts) * (panel.weights[curves] > 0).sum(1))
+    batches = np.split(np.arange(len(curves)), np.flatnonzero(np.diff(values // BATCH_VALUES)) + 1)
+    return [
+        sample
+        for batch in batches
+        for sample in _draw_batch(panel, fit, *([each[k] for k in batch] for each in (curves, counts, rngs)))
+    ]
+
+
+def _draw_batch(
+    panel: Panel, fit: PanelFit, curves: Sequence[int], counts: Sequence[int], rngs: Sequence[np.random.Generator]
+) -> list[Array]:
+    law, which = fit.law, np.repeat(np.arange(len(curves)), counts)
+    known = panel.weights[curves] > 0
+    # The rows that count come first, and no more columns are kept than the longest curve has of them.
+    order = np.argsort(~known, axis=1, kind="stable")[:, : known.sum(1).max()]
+    part = panel.problem(law).at(np.asarray(curves)[:, None], order)
+    roots, precision = np.linalg.cholesky(fit.prior[curves]), np.asarray(np.linalg.inv(fit.prior[curves]))
+    disturbed, means = [], []
+    for k, (curve, count, rng) in enumerate(zip(curves, counts, rngs, strict=True)):
+        rows = int(known[k].sum())
+        linked = np.tile(part.linked[k], (count, 1))
+        # A row of weight w stands for w rows: its mean is unsure by noise / sqrt(w).
+        linked[:, :rows] += rng.normal(0, 1, (count, rows)) * fit.noise[curve] / np.sqrt(part.weights[k, :rows])
+        disturbed.append(linked)
+        means.append(fit.mean + rng.normal(0, 1, (count, len(fit.mean))) @ roots[k].T)
+    shift = np.outer(panel.level[curves], is_coefficient(law))
+    problem, start = replace(part.at(which), linked=np.concatenate(disturbed)), (fit.theta[curves] - shift)[which]
     with np.errstate(all="ignore"):
-        ends, _ = _descend(replace(part, linked=disturbed), start, np.full(count, fit.noise[curve]), means, precision,
+        ends, _ = descend(problem, start, fit.noise[curves][which], np.concatenate(means), precision[which],
                            Coordinates(law, {}, 0.0).bounds(), 12)  # fmt: skip
-    return ends + shift
+    return np.split(ends + shift[which], np.cumsum(counts)[:-1])
 
 
 def draw_correlated(
@@ -235,20 +209,20 @@ def draw_correlated(
     first = np.cumsum([0, *(count + 1 for count in counts)])  # the first of each is not disturbed
     rows = int(first[-1])
     version = np.repeat(np.arange(len(counts)), np.diff(first))
-    scaled = {role: np.tile(inputs[role] / np.exp(fit.centre[role]), (rows, 1)) for role in law.inputs}
+    tiled = {role: np.tile(values, (rows, 1)) for role, values in scaled(law, inputs, fit.centre).items()}
     errors = rng.normal(0, 1, (rows, len(target)))
     for k, root in enumerate(roots):
         errors[first[k] : first[k + 1]] = errors[first[k] : first[k + 1]] @ root.T
     means = fit.mean + rng.normal(0, 1, (rows, len(fit.mean))) @ np.linalg.cholesky(fit.prior[curve]).T
     errors[first[:-1]], means[first[:-1]] = 0.0, fit.mean
     whiten = np.array([np.linalg.inv(root) for root in roots])
-    problem = _Problem(law, scaled, target + errors, np.ones(errors.shape), np.full(rows, panel.level[curve]),
+    problem = Problem(law, tiled, target + errors, np.ones(errors.shape), np.full(rows, panel.level[curve]),
                        whiten, version)  # fmt: skip
     shift = panel.level[curve] * is_coefficient(law)
     precision = np.broadcast_to(np.linalg.inv(fit.prior[curve]), (rows, *fit.prior[curve].shape))
     start = np.broadcast_to(fit.theta[curve] - shift, means.shape)
     with np.errstate(all="ignore"):
-        ends, _ = _descend(problem, start, np.ones(rows), means, precision, Coordinates(law, {}, 0.0).bounds(), 15)
+        ends, _ = descend(problem, start, np.ones(rows), means, precision, Coordinates(law, {}, 0.0).bounds(), 15)
     ends = ends + shift
     return [(ends[begin], ends[begin + 1 : end]) for begin, end in pairwise(first)]
 
@@ -264,9 +238,9 @@ def predict(panel: Panel, fit: PanelFit) -> tuple[Array, Array]:
     The variance is that of the mean, by the delta method.
     """
     law = fit.law
-    inputs = {role: panel.inputs[role] / np.exp(fit.centre[role]) for role in law.inputs}
+    inputs = scaled(law, panel.inputs, fit.centre)
     zeros = np.zeros(len(panel.level))
-    problem = _Problem(law, inputs, np.zeros(panel.target.shape), panel.weights, zeros)
+    problem = Problem(law, inputs, np.zeros(panel.target.shape), panel.weights, zeros)
     with np.errstate(all="ignore"):
         value = problem.value(fit.theta)
         _, derivative = problem.jacobian(fit.theta)
@@ -277,85 +251,34 @@ def predict(panel: Panel, fit: PanelFit) -> tuple[Array, Array]:
 
 
 def _started(
-    panel: Panel, problem: _Problem, bounds: tuple[Array, Array], mean: Array, precision: Array
+    panel: Panel, problem: Problem, bounds: tuple[Array, Array], mean: Array, precision: Array
 ) -> tuple[Array, int, NDArray[np.int64]]:
     """The best end of each curve's best few starts, on its own, under the weak prior; how many starts were polished,
     and how many of these end there."""
-    best = []
-    for curve in range(len(panel.level)):
-        rows = np.flatnonzero(panel.weights[curve] > 0)
-        coordinates = panel.coordinates(problem.law, curve)
-        inputs = {role: panel.inputs[role][curve, rows] for role in problem.law.inputs}
-        worth = panel.weights[curve, rows]
-        starts = grid(coordinates, inputs, panel.target[curve, rows], worth)
-        missed = (worth * np.abs(coordinates.linked(starts, inputs) - problem.linked[curve, rows])).sum(1)
-        missed = np.where(np.isfinite(missed), missed, np.inf)
-        best.append(starts[np.argsort(missed, kind="stable")[:KEPT_STARTS]])
-    kept = len(best[0])
-    stacked = np.concatenate(best) - np.outer(np.repeat(panel.level, kept), is_coefficient(problem.law))
-    many = problem.at(np.repeat(np.arange(len(panel.level)), kept))
+    law, curves, shift = problem.law, np.arange(len(panel.level)), is_coefficient(problem.law)
+    neutral = Coordinates(law, {}, 0.0)
+    tried, rows = combinations(neutral), panel.weights > 0
+    kept = min(KEPT_STARTS, len(tried))
+    chosen = np.empty((len(curves), kept, len(shift)))
+    for some in np.array_split(curves, min(len(curves), -(-len(curves) * len(tried) * rows.shape[1] // BATCH_VALUES))):
+        which = np.repeat(some, len(tried))
+        part, theta = problem.at(which), np.tile(tried, (len(some), 1))
+        if law.linear:
+            levels = np.outer(part.level, shift)
+            low, high = (limit + levels for limit in bounds)
+            medians = np.nanmedian(np.where(rows[some], panel.target[some], np.nan), axis=1)
+            theta = solve_linear(law, part.inputs, theta + levels, panel.target[which], part.weights,
+                                 np.repeat(medians, len(tried))[:, None], (low, high)) - levels  # fmt: skip
+        missed = np.abs(link(law.link, part.value(theta)) - part.linked)
+        missed = np.where(rows[which], part.weights * missed, 0.0).sum(1)
+        missed = np.where(np.isfinite(missed), missed, np.inf).reshape(len(some), -1)
+        best = np.argsort(missed, axis=1, kind="stable")[:, :kept]
+        chosen[some] = np.take_along_axis(theta.reshape(len(some), len(tried), -1), best[..., None], 1)
+    stacked = chosen.reshape(-1, len(shift))
+    many = problem.at(np.repeat(curves, kept))
     noise = np.full(len(stacked), STARTED)
     weak = np.broadcast_to(precision, (len(stacked), *precision.shape))
-    ends, objective = _descend(many, stacked, noise, mean, weak, bounds, 40)
-    ends, objective = ends.reshape(len(best), kept, -1), objective.reshape(len(best), kept)
+    ends, objective = descend(many, stacked, noise, mean, weak, bounds, 40)
+    ends, objective = ends.reshape(chosen.shape), objective.reshape(len(curves), kept)
     at_best = (objective <= objective.min(1, keepdims=True) * 1.001 + 1e-6).sum(1)
-    return ends[np.arange(len(best)), objective.argmin(1)], kept, at_best
-
-
-def _descend(
-    problem: _Problem,
-    start: Array,
-    noise: Array,
-    mean: Array,
-    precision: Array,
-    bounds: tuple[Array, Array],
-    steps: int,
-) -> tuple[Array, Array]:
-    """From each start (batch, p) down the Huber sum of residuals over noise plus the prior: (batch, p) and (batch,).
-
-    Damped Gauss-Newton; a parameter at its bound moves only when the slope leads inside.
-    """
-    low, high = bounds
-    theta = np.clip(start, low, high)
-    mean = np.broadcast_to(mean, theta.shape)
-
-    def objective(part: _Problem, theta: Array, rows: Any) -> Array:
-        size = np.abs(part.whitened(link(part.law.link, part.value(theta)) - part.linked)) / noise[rows, None]
-        loss = np.where(size <= NEAR, size**2 / 2, NEAR * (size - NEAR / 2))
-        off = theta - mean[rows]
-        total = (part.weights * loss).sum(1) + np.einsum("gp,gpq,gq->g", off, precision[rows], off) / 2
-        return np.asarray(np.where(np.isfinite(total), total, np.inf))
-
-    everything = np.arange(len(theta))
-    best = objective(problem, theta, everything)
-    damping, idle = np.full(len(theta), 0.1), np.zeros(len(theta), dtype=int)
-    active = everything[np.isfinite(best)]
-    for _ in range(steps):
-        if not len(active):
-            break
-        part, here = problem.at(active), theta[active]
-        fitted, derivative = part.jacobian(here)
-        missed = part.whitened(fitted - part.linked) / noise[active, None]
-        derivative = part.whitened(derivative) / noise[active, None, None]
-        outer = part.weights * NEAR / np.maximum(np.abs(missed), NEAR)
-        slope = np.einsum("gnp,gn->gp", derivative, outer * missed)
-        slope += np.einsum("gpq,gq->gp", precision[active], here - mean[active])
-        matrix = np.swapaxes(derivative * outer[..., None], 1, 2) @ derivative + precision[active]
-        free = ~(((here <= low) & (slope > 0)) | ((here >= high) & (slope < 0)))
-        matrix = matrix * free[:, :, None] * free[:, None, :]
-        scale = np.einsum("gpp->gp", matrix)
-        ridge = damping[active, None] * scale + 1e-10 * scale.max(1, keepdims=True) + 1e-300 + ~free
-        matrix[:, np.arange(theta.shape[1]), np.arange(theta.shape[1])] += ridge
-        usable = np.isfinite(matrix).all((1, 2)) & np.isfinite(slope).all(1)
-        matrix[~usable] = np.eye(theta.shape[1])
-        step = np.linalg.solve(matrix, (np.where(usable[:, None], slope, 0.0) * free)[..., None])[..., 0]
-        moved = np.clip(here - np.clip(step, -2, 2), low, high)
-        tried = objective(part, moved, active)
-        better = tried < best[active]
-        gain = np.where(better, best[active] - tried, 0.0)
-        idle[active] = np.where(gain <= 1e-6 * best[active] + 1e-9, idle[active] + 1, 0)
-        theta[active] = np.where(better[:, None], moved, here)
-        best[active] = np.where(better, tried, best[active])
-        damping[active] = np.clip(damping[active] * np.where(better, 0.2, 5.0), 1e-9, 1e6)
-        active = active[idle[active] < 3]
-    return theta, best
+    return ends[curves, objective.argmin(1)], kept, at_best

@@ -63,18 +63,23 @@ class Choice:
     cuts: int
 
 
-def suited(roles: Sequence[str], below_one: bool, trend: Mapping[str, int] | None = None) -> list[Law]:
+def suited(
+    roles: Sequence[str], below_one: bool, trend: Mapping[str, int] | None = None, enough: tuple[int, int] = (0, 0)
+) -> list[Law]:
     """The registered laws of exactly these inputs, for a loss, or in log odds where the target is `below_one`.
 
     A law of one input serves any one size (a power law in N as in D), except that speed over workers and a metric over
     a loss have laws of their own. With three inputs or more, the laws of two or more of them are rivals too.
     `trend` (as `trends` gives it): laws that cannot go that way are left out, unless none is left; what rises below 1
-    is a metric, for which only log odds stay below 1. Raises InputError where there is no law.
+    is a metric, for which only log odds stay below 1. `enough`: how many different sizes of every input, and how many
+    configurations, every curve has; laws that need more are left out. Raises InputError where there is no law.
     """
     sole = len(roles) == 1 and not set(roles) & {"gpus", "loss"}
     wanted = {"data"} if sole else set(roles)
     known = [find_registered(entry.name) for entry in entries("rayscale.laws")]
     known = [law for law in known if law.result is None]  # isoflop and auto itself are no curves
+    known = [law for law in known if all(need <= count for need, count in zip(law.enough, enough, strict=True))]
+    known = [law for law in known if not law.enough[0] or set(law.inputs) == wanted]
     fitting = [law for law in known if set(law.inputs) == wanted or (len(law.inputs) >= 2 and set(law.inputs) < wanted)]
     fitting = [law for law in fitting if law.link != "logit" or below_one]
     usual = [law for law in fitting if law.target == "loss" or law.link == "logit"]
@@ -130,7 +135,7 @@ def _ways(law: Law, role: str) -> frozenset[int]:
     sizes = np.exp(np.linspace(0.0, 3.0, 7))
     inputs = {each: sizes if each == role else np.ones(7) for each in law.inputs}
     with np.errstate(all="ignore"):
-        values = np.asarray(law.function(inputs, parameters)) * np.ones((len(tried), 1))
+        values = np.asarray(law.fitted(inputs, parameters)) * np.ones((len(tried), 1))
         steps = np.diff(values, axis=1) / values[:, 1:]
     return frozenset(sign for sign in (1, -1) if (sign * steps > 1e-9).any())
 

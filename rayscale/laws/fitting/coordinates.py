@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -23,6 +24,14 @@ def unlink(kind: str, linked: Any) -> Any:
     # Clipped at e**700, so that an absurdly wide interval stays a finite number.
     grown = np.exp(np.clip(linked, -700, 700))
     return grown / (1 + grown) if kind == "logit" else grown
+
+
+def scaled(law: Law, inputs: Values, centre: Mapping[str, float]) -> dict[str, Any]:
+    """The inputs over their geometric means, role -> (...); of a law in a frame of its own, the logs of these too."""
+    values: dict[str, Any] = {role: inputs[role] / np.exp(centre[role]) for role in law.inputs}
+    if law.frame:
+        values |= {f"{role}_centre": np.full_like(values[role], centre[role]) for role in law.inputs}
+    return values
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,15 @@ class Coordinates:
             centre["unique"] = centre["data"]  # both count the same thing, and a law may divide one by the other
         return cls(law, centre, float(np.median(np.log(target))))
 
-    @property
+    @cached_property
     def is_log(self) -> NDArray[np.bool_]:
+        """Which parameters are fitted as logarithms, (p,)."""
         return np.array([parameter.kind != "exponent" for parameter in self.law.parameters])
+
+    @property
+    def is_positive(self) -> NDArray[np.bool_]:
+        """Which parameters of the formula are positive numbers, with intervals in their logarithms, (p,)."""
+        return self.is_log if self.law.frame is None else np.zeros(len(self.law.names), dtype=bool)
 
     def place(self, parameter: Parameter, value: float) -> float:
         """A bound or start of a parameter in these coordinates."""
@@ -74,30 +89,33 @@ class Coordinates:
 
     def value(self, theta: Array, inputs: Values) -> Array:
         """The law at theta (..., p) and inputs in natural units (n,): (..., n), in the target's unit."""
-        return np.asarray(self.law.function(self._scaled(inputs), self._columns(theta)))
+        return np.asarray(self.law.fitted(self.scaled(inputs), self._columns(theta)))
 
-    def _scaled(self, inputs: Values) -> dict[str, Any]:
-        return {role: inputs[role] / np.exp(self.centre[role]) for role in self.law.inputs}
+    def scaled(self, inputs: Values) -> dict[str, Any]:
+        """The inputs as the fitted law takes them, role -> (n,)."""
+        return scaled(self.law, inputs, self.centre)
 
     def _columns(self, theta: Array) -> dict[str, Any]:
-        columns = np.moveaxis(theta, -1, 0)[..., None]
-        named = zip(self.law.names, columns, self.is_log, strict=True)
-        return {name: np.exp(column) if log else column for name, column, log in named}
+        named = enumerate(zip(self.law.names, self.is_log, strict=True))
+        return {name: np.exp(theta[..., j, None]) if log else theta[..., j, None] for j, (name, log) in named}
 
     def linked(self, theta: Array, inputs: Values) -> Array:
         """The law on the scale of residuals, (..., n)."""
         return np.asarray(link(self.law.link, self.value(theta, inputs)))
 
-    def jacobian(self, theta: Array, inputs: Values) -> tuple[Array, Array]:
-        """The law on the scale of residuals, (..., n), and its derivative, (..., n, p), exact by a complex step."""
-        scaled, columns = self._scaled(inputs), self._columns(theta)
-        value = np.asarray(self.law.function(scaled, columns))
+    def jacobian(self, theta: Array, inputs: Values, value: Array | None = None) -> tuple[Array, Array]:
+        """The law on the scale of residuals, (..., n), and its derivative, (..., n, p), exact by a complex step.
+
+        `value` is what the law is at theta, where that is known.
+        """
+        centred, columns = self.scaled(inputs), self._columns(theta)
+        value = np.asarray(self.law.fitted(centred, columns)) if value is None else value
         slope = 1e20 / (value * (1 - value)) if self.law.link == "logit" else 1e20 / value
         derivative = np.empty((*value.shape, theta.shape[-1]))
         for j, (name, log) in enumerate(zip(self.law.names, self.is_log, strict=True)):
             # Only this parameter is complex: what the law computes from the others stays real and several times faster.
             step = columns[name] * 1e-20j if log else 1e-20j
-            shifted = np.asarray(self.law.function(scaled, {**columns, name: columns[name] + step}))
+            shifted = np.asarray(self.law.fitted(centred, {**columns, name: columns[name] + step}))
             derivative[..., j] = shifted.imag * slope
         return np.asarray(link(self.law.link, value)), derivative
 
@@ -111,6 +129,10 @@ class Coordinates:
 
     def natural(self, theta: Array) -> Array:
         """Parameters in the units of the table, (..., p), from theta (..., p)."""
+        if self.law.frame:
+            fitted = {name: column[..., 0] for name, column in self._columns(theta).items()}
+            formula = self.law.frame.natural(fitted, self.centre)
+            return np.stack([np.asarray(formula[name]) for name in self.law.names], axis=-1)
         shifted = theta.copy()
         for j, parameter in enumerate(self.law.parameters):
             for role, exponent in parameter.unit:

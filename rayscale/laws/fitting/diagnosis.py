@@ -35,7 +35,8 @@ def diagnose(
     bound = [law.names[j] for j in np.flatnonzero((theta <= low + 1e-9) | (theta >= high - 1e-9))]
     pure = [j for j, parameter in enumerate(law.parameters) if parameter.kind != "coefficient"]
     several = np.where(estimate.coordinates.is_log, np.log(1.1), 0.1 * np.abs(theta))
-    loose = [j for j in pure if np.ptp(tied[:, j]) > several[j] or _is_wide(law.parameters[j], pairs[:, j])]
+    is_wide = _is_unsure if law.frame else _is_wide
+    loose = [j for j in pure if np.ptp(tied[:, j]) > several[j] or is_wide(law.parameters[j], pairs[:, j])]
     if is_many(groups, len(theta)):
         loose += [j for j in _ridges(estimate.coordinates, observations, linked, theta, pure) if j not in loose]
     limits, them = ("their search limits", "them") if len(bound) > 1 else ("its search limit", "it")
@@ -96,6 +97,14 @@ def _is_wide(parameter: Parameter, pair: Array) -> bool:
     if parameter.low > 0:
         return bool(pair[1] > 10 * pair[0])
     return bool(pair[1] - pair[0] > (parameter.high - parameter.low) / 2)
+
+
+def _is_unsure(parameter: Parameter, pair: Array) -> bool:
+    """The same of a parameter of a formula that is fitted in others, whose bounds say nothing of it: ten times, or of
+    unknown sign. The values of curves in log (of kinds other than "exponent") are numbers near 0, and never so.
+    """
+    least, most = np.sort(np.abs(pair))
+    return parameter.kind == "exponent" and bool(pair[0] * pair[1] <= 0 or most > 10 * least)
 
 
 def _ridges(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscale.laws.fitting.coordinates import Coordinates
+from rayscale.laws.fitting.coordinates import Coordinates, link
 from rayscale.laws.law import Array
 
 DELTA = 1e-3
@@ -54,35 +54,40 @@ def minimise(
     gained and rises after one that did not. A parameter at its bound moves only when the slope leads inside.
     """
     low, high = coordinates.bounds()
-    theta, batch = np.clip(start, low, high), len(start)
+    theta, batch, scale = np.clip(start, low, high), len(start), coordinates.law.link
     target = np.broadcast_to(target, (batch, target.shape[-1]))
-    weights = np.broadcast_to(weights, target.shape)
-    objective = huber_sum(coordinates.linked(theta, inputs) - target, weights, delta)
-    damping, idle = np.ones(batch), np.zeros(batch, dtype=int)
-    active = np.flatnonzero(np.isfinite(objective))
+    weight = np.broadcast_to(weights, target.shape)
+    value = np.broadcast_to(coordinates.value(theta, inputs), target.shape)
+    objective = huber_sum(link(scale, value) - target, weight, delta)
+    idle = np.zeros(batch, dtype=int)
+    # Of the rows that have not settled: where they are, what is there, and how they fare.
+    active, going = np.arange(batch), np.isfinite(objective)
     pins = np.broadcast_to(False if pinned is None else pinned, theta.shape)
+    here, least, damping, waiting = theta, objective, np.ones(batch), idle
     for _ in range(steps):
+        if not going.all():
+            state: Any = active, here, value, least, target, weight, damping, waiting, pins
+            active, here, value, least, target, weight, damping, waiting, pins = (each[going] for each in state)
         if not len(active):
             break
-        here, weight = theta[active], weights[active]
-        value, jacobian = coordinates.jacobian(here, inputs)
-        residual = value - target[active]
-        damped = damping[active]
+        fitted, jacobian = coordinates.jacobian(here, inputs, value)
         step, promise = _step(
-            residual, jacobian, weight, damped[:, None], delta, here <= low, here >= high, pins[active]
+            fitted - target, jacobian, weight, damping[:, None], delta, here <= low, here >= high, pins
         )
         moved = np.clip(here - step, low, high)
-        tried = huber_sum(coordinates.linked(moved, inputs) - target[active], weight, delta)
-        better = tried < objective[active]
-        gain = np.where(better, objective[active] - tried, 0.0)
-        enough = tolerance * objective[active]
+        there = np.broadcast_to(coordinates.value(moved, inputs), target.shape)
+        tried = huber_sum(link(scale, there) - target, weight, delta)
+        better = tried < least
+        gain = np.where(better, least - tried, 0.0)
+        enough = tolerance * least
         # A step that fails may be one too long, to be tried again shorter; one that promised nothing is at the end.
-        waited = np.where((promise <= enough) & (damped <= 1), CALM, 1)
-        idle[active] = np.where(gain <= enough, idle[active] + waited, 0)
-        theta[active] = np.where(better[:, None], moved, here)
-        objective[active] = np.where(better, tried, objective[active])
-        damping[active] *= np.where(better, 0.3, 3.0)
-        active = active[idle[active] < PATIENCE]
+        waited = np.where((promise <= enough) & (damping <= 1), CALM, 1)
+        waiting = np.where(gain <= enough, waiting + waited, 0)
+        here, value = (np.where(better[:, None], *pair) for pair in ((moved, here), (there, value)))
+        least = np.where(better, tried, least)
+        damping = damping * np.where(better, 0.3, 3.0)
+        theta[active], objective[active], idle[active] = here, least, waiting
+        going = waiting < PATIENCE
     return theta, objective, idle >= PATIENCE
 
 

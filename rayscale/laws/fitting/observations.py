@@ -82,8 +82,10 @@ def numbers(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
     if isinstance(cells, pd.DataFrame):
         raise TableError(f"the table has several columns named '{column}'; rename all but one", where=column)
     kind = cells.dtype.kind if isinstance(cells.dtype, np.dtype) else "O"
-    values = pd.to_numeric(cells, errors="coerce") if kind in "iufO" else cells
-    wrong = values.isna() & cells.notna() if kind in "iufO" else cells.notna()
+    if kind in "iuf":
+        return cells.to_numpy(dtype=float)
+    values = pd.to_numeric(cells, errors="coerce") if kind == "O" else cells
+    wrong = values.isna() & cells.notna() if kind == "O" else cells.notna()
     if kind == "O":
         wrong |= cells.map(lambda value: isinstance(value, bool | np.bool_ | complex)).astype(bool)
     if wrong.any():
@@ -197,9 +199,55 @@ def observe(
     of the table are one run written twice: the first is used, the others dropped. Rows that differ in any column, as in
     the seed, are runs of their own. Raises TableError for a column that is missing or not numeric.
     """
+    everything = [np.arange(len(table))]
+    return observe_groups(table, everything, law, target=target, columns=columns, excluded=excluded, held=held,
+                          weights=weights)[0]  # fmt: skip
+
+
+def observe_groups(
+    table: pd.DataFrame,
+    groups: Sequence[NDArray[np.int64]],
+    law: Law,
+    *,
+    target: str,
+    columns: Mapping[str, str],
+    excluded: NDArray[np.bool_],
+    held: NDArray[np.bool_],
+    weights: str | None = None,
+) -> list[Observations]:
+    """The same for every group (rows by position) of a table that is read once; `dropped` names rows of the table."""
     if target in columns.values():
         raise TableError(f"'{target}' is both the target and an input; choose two different columns", where=target)
     values = {column: numbers(table, column) for column in [*columns.values(), target]}
+    worth = runs_worth(table, weights, excluded)
+    reasons = _reasons(table, law, values, target, columns, excluded)
+    reasons[(worth == 0) & (reasons == "")] = f"{weights} is zero"
+    reasons[(_first_of_each(table) < np.arange(len(table))) & (reasons == "")] = COPY
+    good, nothing = reasons == "", table.iloc[:0]
+    keys = [values[target], *[values[column] for column in reversed([*columns.values()])]]
+    observations = []
+    for rows in groups:
+        counts, kept_out = good[rows], held[rows]
+        used, asked = rows[counts & ~kept_out], rows[counts & kept_out]
+        used = used[np.lexsort([key[used] for key in keys])]
+        observations.append(
+            Observations(
+                inputs={role: values[column][used] for role, column in columns.items()},
+                target=values[target][used],
+                weights=_of_mean_1(worth[used]),
+                columns=columns,
+                held_out=table.iloc[asked] if len(asked) else nothing,
+                dropped=tuple({"row": int(row), "reason": str(reasons[row])} for row in rows[~counts]),
+            )
+        )
+    return observations
+
+
+def _reasons(
+    table: pd.DataFrame, law: Law, values: Mapping[str, NDArray[np.float64]], target: str, columns: Mapping[str, str],
+    excluded: NDArray[np.bool_],
+) -> NDArray[Any]:  # fmt: skip
+    """What is wrong with each row, (rows,), "" where nothing is; `values` column -> (rows,)."""
     reasons = np.where(excluded, "outside where", "").astype(object)
     if {"status", "trial_id"} <= {*table.columns}:  # a table of trials; elsewhere "status" may mean anything
         states = table["status"].astype(object).to_numpy()
@@ -216,20 +264,7 @@ def observe(
         )
         for wrong, fault in faults:
             reasons[wrong & (reasons == "")] = f"{column} is {fault}"
-    worth = runs_worth(table, weights, excluded)
-    reasons[(worth == 0) & (reasons == "")] = f"{weights} is zero"
-    reasons[(_first_of_each(table) < np.arange(len(table))) & (reasons == "")] = COPY
-    good = reasons == ""
-    used = good & ~held
-    order = np.lexsort([values[target][used], *[values[column][used] for column in reversed([*columns.values()])]])
-    return Observations(
-        inputs={role: values[column][used][order] for role, column in columns.items()},
-        target=values[target][used][order],
-        weights=_of_mean_1(worth[used][order]),
-        columns=columns,
-        held_out=table[good & held],
-        dropped=tuple({"row": int(row), "reason": str(reasons[row])} for row in np.flatnonzero(~good)),
-    )
+    return np.asarray(reasons)
 
 
 def runs_worth(table: pd.DataFrame, column: str | None, excluded: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -269,13 +304,20 @@ def _of_mean_1(worth: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(shares / shares.mean())
 
 
-def name_copies(table: pd.DataFrame, dropped: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """The dropped rows of `table`, where a copy has `same_as`, the place of the row that it is a copy of."""
-    rows = [dict(entry) for entry in dropped]
-    if any(entry["reason"] == COPY for entry in rows):
+def name_rows(dropped: Iterable[Mapping[str, Any]], rows: NDArray[np.int64]) -> tuple[dict[str, Any], ...]:
+    """The dropped rows of a part of a table, named by their places in the table: the part is its `rows`."""
+    return tuple({**entry, "row": int(rows[entry["row"]])} for entry in dropped)
+
+
+def name_copies(table: pd.DataFrame, groups: Sequence[Iterable[Mapping[str, Any]]]) -> list[tuple[dict[str, Any], ...]]:
+    """The dropped rows of every group, where a copy has `same_as`, the place of the row that it is a copy of."""
+    dropped = [tuple(dict(entry) for entry in group) for group in groups]
+    copies = [entry for group in dropped for entry in group if entry["reason"] == COPY]
+    if copies:
         first = _first_of_each(table)
-        rows = [entry | ({"same_as": int(first[entry["row"]])} if entry["reason"] == COPY else {}) for entry in rows]
-    return tuple(rows)
+        for entry in copies:
+            entry["same_as"] = int(first[entry["row"]])
+    return dropped
 
 
 def _first_of_each(table: pd.DataFrame) -> NDArray[np.int64]:

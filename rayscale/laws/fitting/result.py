@@ -246,7 +246,7 @@ def read_draws(saved: Mapping[str, Any], columns: int) -> Array:
 def without_draws(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A fit's JSON, or that of groups, without the draws of its estimates: no one reads a thousand of them."""
     short = dict(saved)
-    for several in ("groups", "members"):
+    for several in ("groups", "members", "stages"):
         if several in saved:
             short[several] = [without_draws(fit) for fit in saved[several]]
     if "draws" in (saved.get("estimate") or {}):
@@ -265,7 +265,7 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Outcome) else value
 
 
-def around(point: Array, mean_low: Array, mean_high: Array, noise: float) -> dict[str, Array]:
+def around(point: Array, mean_low: Array, mean_high: Array, noise: float | Array) -> dict[str, Array]:
     """The columns of a prediction, (rows,) each: the mean's interval, and that of a new run, wider by its noise."""
     return {
         "predicted": point,
@@ -316,7 +316,8 @@ def score(rows: pd.DataFrame, target: str) -> dict[str, Any]:
     `n`; `rmse_log` (root mean square of the log error); `mape` (mean absolute relative error, a fraction); `r2` (null
     for fewer than two different values); `covered` (share of rows inside the 95% interval for a new run).
     """
-    measured, predicted = rows[target].to_numpy(dtype=float), rows["predicted"].to_numpy(dtype=float)
+    names = (target, "predicted", "low", "high")
+    measured, predicted, low, high = (rows[name].to_numpy(dtype=float) for name in names)
     spread = float(np.sum((measured - measured.mean()) ** 2)) if len(rows) else 0.0
     if not len(rows):
         return {"n": 0, "rmse_log": None, "mape": None, "r2": None, "covered": None}
@@ -325,5 +326,5 @@ def score(rows: pd.DataFrame, target: str) -> dict[str, Any]:
         "rmse_log": float(np.sqrt(np.mean(np.log(predicted / measured) ** 2))),
         "mape": float(np.mean(np.abs(predicted / measured - 1))),
         "r2": 1 - float(np.sum((measured - predicted) ** 2)) / spread if spread > 0 else None,
-        "covered": float(np.mean((rows["low"] <= measured) & (measured <= rows["high"]))),
+        "covered": float(np.mean((low <= measured) & (measured <= high))),
     }

@@ -6,13 +6,14 @@ small least-squares solution. Only the exponents need a grid (Golub & Pereyra 19
 
 from __future__ import annotations
 
-from itertools import combinations, product
+import itertools
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from rayscale.laws.fitting.coordinates import Coordinates
-from rayscale.laws.law import Array, Values
+from rayscale.laws.law import Array, Law, Values
 
 ROUNDS = 6  # of reweighting: rows far from the law lose their say
 FLOOR = 1e-2  # residuals below 1% all count alike in a start
@@ -21,24 +22,44 @@ FLOOR = 1e-2  # residuals below 1% all count alike in a start
 def grid(coordinates: Coordinates, inputs: Values, target: Array, worth: Array) -> Array:
     """The starts of a fit, (starts, p): every combination of the non-linear parameters' starts, the linear ones solved.
 
-    `target` (n,) in its own unit, `worth` (n,) how many runs' worth each row is. The least squares are of relative
-    errors, reweighted towards absolute ones, with every linear parameter kept within its bounds. A law without linear
-    parameters starts from all its combinations.
+    `target` (n,) in its own unit, `worth` (n,) how many runs' worth each row is. A law without linear parameters starts
+    from all its combinations.
     """
-    law, (low, high) = coordinates.law, coordinates.bounds()
-    linear = [law.names.index(name) for name in law.linear]
-    if not linear:
-        return coordinates.starts()
+    theta = combinations(coordinates)
+    if not coordinates.law.linear:
+        return theta
+    return solve_linear(
+        coordinates.law, coordinates.scaled(inputs), theta, target, worth, np.median(target), coordinates.bounds()
+    )
+
+
+def combinations(coordinates: Coordinates) -> Array:
+    """Every combination of the non-linear parameters' starts, (starts, p), the linear ones at their lower bounds."""
+    law, (low, _) = coordinates.law, coordinates.bounds()
     choices = [
-        [low[j]] if j in linear else [coordinates.place(parameter, value) for value in parameter.starts]
+        [low[j]]
+        if parameter.name in law.linear
+        else [coordinates.place(parameter, value) for value in parameter.starts]
         for j, parameter in enumerate(law.parameters)
     ]
-    theta = np.array(list(product(*choices)))
-    offset, basis = _basis(coordinates, theta, inputs, linear)
-    floor, ceiling = np.exp(low[linear]), np.exp(high[linear])
-    # By relative error, but no row weighs more than one at the median: one far too small would decide alone.
+    return np.array(list(product(*choices)))
+
+
+def solve_linear(
+    law: Law, inputs: Values, theta: Array, target: Array, worth: Array, typical: Any, bounds: tuple[Array, Array]
+) -> Array:
+    """The combinations `theta` (starts, p) with their linear parameters solved: least squares of relative errors,
+    reweighted towards absolute ones, with every linear parameter kept within its bounds.
+
+    `inputs`, scaled, `target` and `worth` are (n,) or (starts, n), the bounds (p,) or (starts, p); a row of worth 0
+    does not count. `typical`, the median target (of each start, (starts, 1)): no row weighs more than one there in the
+    first round, as one far too small would decide alone.
+    """
+    (low, high), linear = bounds, [law.names.index(name) for name in law.linear]
+    offset, basis = _basis(law, theta, inputs, linear, (len(theta), target.shape[-1]))
+    floor, ceiling = np.exp(low[..., linear]), np.exp(high[..., linear])
     root = np.sqrt(worth)
-    weights = np.broadcast_to(root / np.maximum(target, np.median(target)), (len(theta), len(target)))
+    weights = np.broadcast_to(root / np.maximum(target, typical), offset.shape)
     solved = np.ones((len(theta), len(linear)))
     for _ in range(ROUNDS):
         solved = np.clip(_least_squares(basis, target - offset, weights), floor, ceiling)
@@ -47,25 +68,22 @@ def grid(coordinates: Coordinates, inputs: Values, target: Array, worth: Array) 
         # The error per unit of log error is the logarithmic mean of both: a row a hundred times too small is then as
         # far off as one a hundred times too large.
         mean = np.where(np.abs(missed) > 1e-6, (value - target) / np.where(missed == 0, 1.0, missed), target)
-        weights = root / (mean * np.sqrt(np.maximum(np.abs(missed), FLOOR)))
+        weights = np.where(root > 0, root / (mean * np.sqrt(np.maximum(np.abs(missed), FLOOR))), 0.0)
     theta[:, linear] = np.log(solved)
     return np.clip(theta, low, high)
 
 
-def _basis(coordinates: Coordinates, theta: Array, inputs: Values, linear: list[int]) -> tuple[Array, Array]:
-    """The law with its linear parameters 0, (grid, n), and what a unit of each adds, (grid, n, linear)."""
-    law = coordinates.law
-    scaled = {role: inputs[role] / np.exp(coordinates.centre[role]) for role in law.inputs}
-    is_log = coordinates.is_log
+def _basis(law: Law, theta: Array, inputs: Values, linear: list[int], shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """The law with its linear parameters 0, (starts, n), and what a unit of each adds, (starts, n, linear)."""
     columns: dict[str, Any] = {
-        name: (np.exp(theta[:, j]) if is_log[j] else theta[:, j])[:, None] for j, name in enumerate(law.names)
+        parameter.name: (column if parameter.kind == "exponent" else np.exp(column))[:, None]
+        for parameter, column in zip(law.parameters, theta.T, strict=True)
     }
     zero = np.zeros((len(theta), 1))
-    shape = (len(theta), len(next(iter(scaled.values()))))
 
     def value(one: int | None) -> Array:
         parameters = {**columns, **{law.names[j]: zero + (j == one) for j in linear}}
-        return np.broadcast_to(np.asarray(law.function(scaled, parameters), dtype=float), shape)
+        return np.broadcast_to(np.asarray(law.fitted(inputs, parameters), dtype=float), shape)
 
     offset = value(None)
     return offset, np.stack([value(j) - offset for j in linear], axis=-1)
@@ -81,7 +99,7 @@ def _least_squares(basis: Array, target: Array, weights: Array) -> Array:
     trace = np.einsum("gkk->gk", matrix)
     best, gain = np.zeros(right.shape), np.zeros(len(right))
     for size in range(1, count + 1):
-        for subset in combinations(range(count), size):
+        for subset in itertools.combinations(range(count), size):
             s = list(subset)
             part = matrix[:, s][:, :, s] + 1e-10 * np.maximum(trace[:, s], 1e-300)[:, None, :] * np.eye(size)
             solved = np.linalg.solve(part, right[:, s][..., None])[..., 0]

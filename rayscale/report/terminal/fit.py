@@ -102,6 +102,8 @@ def parameter_units(fit: Mapping[str, Any]) -> dict[str, str]:
         law = find_saved(str(fit.get("law")), fit.get("formula"))
     except InputError:  # a law of a study file or a combination: its units are not known here
         return {}
+    if law.frame:  # parameters of curves in a size, whose units are no products
+        return {}
     columns = fit.get("columns") or {}
     units = {}
     for parameter in law.parameters:
@@ -162,16 +164,27 @@ def _held_text(held: Mapping[str, Any] | None) -> str:
 
 
 def warning_lines(fits: Sequence[Mapping[str, Any]], width: int) -> list[str]:
-    """Every warning once, with its advice, and how many groups it concerns."""
-    by_code: dict[str, list[str]] = {}
-    for warning in (warning for fit in fits for warning in fit.get("warnings") or []):
-        by_code.setdefault(warning["code"], []).append(warning["message"])
+    """Every warning once, with its advice, how many groups it concerns, and the first of these."""
+    by_code: dict[str, list[tuple[str, str]]] = {}
+    for fit in fits:
+        messages: dict[str, str] = {}
+        for warning in fit.get("warnings") or []:
+            messages.setdefault(warning["code"], warning["message"])
+        for code, message in messages.items():
+            by_code.setdefault(code, []).append((_group_name(fit), message))
     lines: list[str] = []
-    for code, messages in by_code.items():
-        groups = f" in {plural(len(messages), 'group')}, for instance" if len(fits) > 1 else ""
+    for code, warned in by_code.items():
+        (first, message), groups = warned[0], ""
+        if len(fits) > 1:
+            every = len(warned) == len(fits)
+            groups = f" in {'all ' if every else ''}{plural(len(warned), 'group')}, for instance {first}"
         advice = f". {ADVICE[code]}" if code in ADVICE and code != "dropped_rows" else ""
-        lines += wrap(f"Warning ({code}){groups}: {messages[0]}{advice}", width, subsequent_indent="  ")
+        lines += wrap(f"Warning ({code}){groups}: {message}{advice}", width, subsequent_indent="  ")
     return ["", *lines] if lines else []
+
+
+def _group_name(fit: Mapping[str, Any]) -> str:
+    return ", ".join(str(value) for value in (fit.get("by") or {}).values())
 
 
 def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | None, width: int) -> list[str]:
@@ -187,12 +200,11 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
         lines += wrap(_weights(fits[0]), width, subsequent_indent="  ")
     rows = []
     for fit in fits[:_MOST_GROUPS]:
-        name = ", ".join(str(value) for value in (fit.get("by") or {}).values())
         law = ", ".join(f"{key} {significant(value, 3)}" for key, value in (fit.get("params") or {}).items())
         if fit.get("weights"):
             law = weight_text(fit, 2)
         error = (fit.get("held_out") or {}).get("rmse_log")
-        short = (shorten(name, 28), str(fit.get("rows_used")), significant(error, 2))
+        short = (shorten(_group_name(fit), 28), str(fit.get("rows_used")), significant(error, 2))
         rows.append((*short, str(fit.get("outcome")), law))
     header = ("group", "rows", "held-out error", "outcome", "law")
     wide = table_lines(header, rows, width)
@@ -204,7 +216,7 @@ def _groups(fits: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | Non
         lines += [f"and {len(fits) - _MOST_GROUPS} more groups; --json has them all", ""]
     dropped = sum(len(fit.get("rows_dropped") or []) for fit in fits)
     used = sum(int(fit.get("rows_used") or 0) for fit in fits)
-    rows_text = f"Rows: {used} used, {dropped} left out; --json gives the reason of each."
+    rows_text = f"Rows: {used} used, {dropped} left out{'; --json gives the reason of each' if dropped else ''}."
     return [*lines, *wrap_all([rows_text, _held_text(held_out)], width), *warning_lines(fits, width)]
 
 

@@ -20,6 +20,8 @@ TRUTHS = {
     "chinchilla_tied": {"A": 60.0, "B": 100.0, "E": 2.5, "alpha": 0.33},
     "multiplicative": {"A": 150.0, "E": 1.2, "alpha": 0.12, "beta": 0.2},
     "rectified": {"B": 500.0, "E": 1.0, "D0": 150.0, "beta": 0.45},
+    "saturating": {"B": 40.0, "E": 1.0, "D1": 2e5, "beta": 0.3},
+    "chinchilla_saturating": {"A": 60.0, "B": 300.0, "E": 2.5, "D1": 2e5, "alpha": 0.33, "beta": 0.4},
     "shifted": {"B": 40.0, "E": 1.0, "D0": 3000.0, "beta": 0.3},
     "bnsl": {"A": 3.0, "E": 0.8, "c0": 0.05, "c1": 0.4, "d1": 2e5, "f1": 0.5},
     "repeated_data": {"A": 60.0, "B": 300.0, "E": 2.5, "alpha": 0.33, "beta": 0.4, "RD": 12.0, "RN": 5.0},
@@ -138,3 +140,14 @@ def test_many_rows_that_determine_a_law_show_no_ridge():
     law = LAWS["chinchilla"]
     fit = fit_law(planted(law, noise=0.01), "chinchilla", target="y", bootstrap=50, **roles(law))
     assert fit.outcome == "converged"
+
+
+def test_parameters_that_are_trained_are_a_size_of_the_joint_law_of_fine_tuning():
+    ranks, data = np.meshgrid(4.0 ** np.arange(1, 5), 500 * 2.0 ** np.arange(6))
+    table = pd.DataFrame({"params": 1e8, "params_trained": 18_432 * ranks.ravel(), "examples": data.ravel()})
+    sizes = {"params": table["params_trained"], "data": table["examples"]}
+    law = LAWS["multiplicative"]
+    table["eval_loss"] = law.function(sizes, TRUTHS["multiplicative"])
+    fit = fit_law(table, law, params="params_trained", data="examples", target="eval_loss", bootstrap=3)
+    assert fit.params == pytest.approx(TRUTHS["multiplicative"], rel=1e-3)
+    assert fit.columns == {"params": "params_trained", "data": "examples"}

@@ -18,10 +18,12 @@ from rayscale.system.registry import entries, resolve
 
 # The laws that ship, without those that are fitted in a way of their own and the variants that name a special case.
 NAMES = [entry.name for entry in entries("rayscale.laws") if entry.origin == "rayscale"]
-EVERY = [law for name in NAMES if name != "auto" and isinstance(law := resolve("rayscale.laws", name), Law)]
+ASKED = [name for name in NAMES if name not in ("auto", "two_stage")]
+EVERY = [law for name in ASKED if isinstance(law := resolve("rayscale.laws", name), Law)]
 LAWS = [law for law in EVERY if law.result is None and not law.name.endswith("_without_E")]
-#: Laws whose parameters can be told apart on a plain grid: repeated_data has a ridge in its own data.
-TELLING = [law for law in LAWS if law.name not in ("repeated_data", "bnsl")]
+#: Laws whose parameters can be told apart on a plain grid: repeated_data has a ridge in its own data. Of farseer the
+#: unit of data is a part, so that what is planted in one unit is another law in another.
+TELLING = [law for law in LAWS if law.name not in ("repeated_data", "bnsl", "farseer")]
 few = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -85,6 +87,7 @@ def test_a_planted_law_predicts_what_it_was_planted_with(law, middle):
 def test_a_change_of_units_changes_no_prediction(law):
     table, _ = table_of(law, steps=6, noise=0.01)
     factors = {"params": 1e-9, "data": 1e6, "unique": 1e6, "loss": 1.4, "gpus": 1.0, "copies": 1.0}
+    factors |= {"data": 1.0} if law.name == "farseer" else {}
     scaled = table.assign(**{role: table[role] * factors[role] for role in law.inputs})
     one, other = (fitted(each, law).predict(each)["predicted"] for each in (table, scaled))
     np.testing.assert_allclose(one, other, rtol=1e-3)

@@ -288,3 +288,41 @@ def test_the_text_names_units_reasons_and_advice_in_any_width(table: str, width:
     told = prediction_lines(predict(saved, params=1e11, data=1e12), width)
     assert "Extrapolated to 10× the largest size measured." in " ".join(told)
     json.dumps(saved, allow_nan=False)
+
+
+def metric_table(path: str) -> None:
+    rows = grid().query("set == 'x'")
+    odds = 3.0 * (2.4 - rows["loss"]) + np.random.default_rng(1).normal(0, 0.03, len(rows))
+    rows.assign(accuracy=0.25 + 0.7 / (1 + np.exp(-odds))).to_csv(path, index=False)
+
+
+def test_a_metric_by_way_of_the_loss_is_fitted_saved_shown_and_predicted(table: str, tmp_path: Path) -> None:
+    metric_table(table)
+    out = tmp_path / "two.json"
+    done = fit_and_save(table, asked(target="accuracy", through="loss", holdout="D >= 1e12"), None, out)
+    saved = saved_fit(str(out))
+    assert (saved["law"], saved["target"]) == ("two_stage", "accuracy")
+    assert [stage["target"] for stage in saved["stages"]] == ["loss", "accuracy"]
+    told = predict(saved, params=1e10, data=1e13)
+    assert told["predicted"] == done.fitted.predict(pd.DataFrame({"N": [1e10], "D": [1e13]}))["predicted"].iloc[0]
+    assert 0.6 < told["low"] < told["mean_low"] < told["predicted"] < told["mean_high"] < told["high"] < 1
+    text = "\n".join(fit_lines([saved], saved["held_out"], 200))
+    assert "accuracy = floor + (top - floor) / (1 + exp(k * (loss - L0))); loss = E + A * params ** -alpha" in text
+    assert "two_stage law" in "\n".join(prediction_lines(told))
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "says"),
+    [
+        ({"target": None, "through": "loss"}, "", "--target"),
+        ({"target": "accuracy", "through": "lost"}, "--through", "no column 'lost'"),
+        ({"target": "loss", "through": "loss"}, "--through", "both the target and the loss"),
+        ({"target": "accuracy", "through": "loss", "law": "metric_sigmoid"}, "--through", "takes a loss"),
+    ],
+)
+def test_what_cannot_go_through_a_loss_names_the_option(table: str, changes, where: str, says: str) -> None:
+    metric_table(table)
+    with pytest.raises(InputError) as error:
+        fit_source(table, asked(**changes))
+    assert says in str(error.value)
+    assert where in str(error.value)

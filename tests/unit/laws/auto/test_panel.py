@@ -1,7 +1,11 @@
 import numpy as np
 
+from rayscale.laws.auto import panel as panels
+from rayscale.laws.auto.descent import descend
 from rayscale.laws.auto.panel import Panel, draw, fit_panel, predict
 from rayscale.laws.catalogue import BNSL, POWER, RECTIFIED, SUFFIX, without_asymptote
+from rayscale.laws.fitting.coordinates import Coordinates
+from rayscale.laws.fitting.starts import grid
 
 SIZES = 500.0 * 2.0 ** np.arange(9)
 
@@ -69,7 +73,7 @@ def test_draws_stay_where_the_rows_fit():
     rng = np.random.default_rng(5)
     _, panel = curves_of(BNSL, {"A": 3.0, "E": 0.7, "c0": 0.03, "c1": 0.3, "d1": 8e3, "f1": 0.8}, 0.003, rng, count=5)
     found = fit_panel(panel, BNSL)
-    sample = draw(panel, found, 0, 200, rng)
+    (sample,) = draw(panel, found, [0], [200], [rng])
     drawn = panel.coordinates(BNSL, 0).linked(sample, {"data": SIZES})
     assert np.isfinite(drawn).all()
     scatter = drawn.std(axis=0)
@@ -98,3 +102,63 @@ def test_a_law_without_its_asymptote_is_that_law_with_none():
         np.testing.assert_allclose(bare.function({"data": SIZES}, parameters), with_none)
         assert "E" not in bare.names
         assert "E" not in bare.linear
+
+
+def ragged(count=5):
+    """Curves of unlike lengths and levels, some of whose rows are left out."""
+    rng = np.random.default_rng(7)
+    _, panel = curves_of(RECTIFIED, {"B": 200.0, "E": 1.0, "D0": 60.0, "beta": 0.45}, 0.01, rng, count=count)
+    rows = np.arange(len(SIZES)) < rng.integers(5, 10, (count, 1))
+    return panel.keep(RECTIFIED, rows)
+
+
+def test_a_curve_draws_the_same_alone_and_among_others(monkeypatch):
+    panel = ragged()
+    fit = fit_panel(panel, RECTIFIED)
+    curves, counts = [0, 2, 3, 4], [30, 2, 40, 50]
+    together = draw(panel, fit, curves, counts, [np.random.default_rng(curve) for curve in curves])
+    monkeypatch.setattr(panels, "BATCH_VALUES", 300)
+    apart = draw(panel, fit, curves, counts, [np.random.default_rng(curve) for curve in curves])
+    for curve, count, one, other in zip(curves, counts, together, apart, strict=True):
+        (alone,) = draw(panel, fit, [curve], [count], [np.random.default_rng(curve)])
+        assert one.shape == (count, len(RECTIFIED.names))
+        np.testing.assert_allclose(one, alone, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(other, alone, rtol=1e-6, atol=1e-6)
+
+
+def test_the_starts_of_many_curves_are_those_of_each():
+    panel = ragged()
+    problem = panel.problem(RECTIFIED)
+    bounds, precision = Coordinates(RECTIFIED, {}, 0.0).bounds(), np.eye(len(RECTIFIED.names))
+    mean = np.zeros(len(RECTIFIED.names))
+    together, polished, at_best = panels._started(panel, problem, bounds, mean, precision)
+    assert polished == panels.KEPT_STARTS
+    assert (at_best >= 1).all()
+    for curve in range(len(panel.level)):
+        known = panel.weights[curve] > 0
+        inputs = {"data": panel.inputs["data"][curve, known]}
+        target = panel.target[curve, known]
+        starts = grid(panel.coordinates(RECTIFIED, curve), inputs, target, np.ones(len(target)))
+        one = problem.at(np.full(len(starts), curve))
+        relative = starts - panel.level[curve] * panels.is_coefficient(RECTIFIED)
+        weak = np.broadcast_to(precision, (len(starts), *precision.shape))
+        noise = np.full(len(starts), panels.STARTED)
+        _, objective = descend(one, relative, noise, mean, weak, bounds, 40)
+        reached = descend(problem.at([curve]), together[curve][None], noise[:1], mean, weak[:1], bounds, 0)[1]
+        assert reached[0] <= objective.min() * (1 + 1e-3) + 1e-6
+
+
+def test_the_derivative_is_that_of_a_curve_by_itself():
+    panel = ragged()
+    fit = fit_panel(panel, RECTIFIED)
+    problem = panel.problem(RECTIFIED)
+    relative = fit.theta - np.outer(panel.level, panels.is_coefficient(RECTIFIED))
+    fitted, derivative = problem.jacobian(relative)
+    again, same = problem.jacobian(relative, problem.value(relative))
+    np.testing.assert_array_equal(again, fitted)
+    np.testing.assert_array_equal(same, derivative)
+    for curve in range(len(panel.level)):
+        inputs = {"data": panel.inputs["data"][curve]}
+        one = panel.coordinates(RECTIFIED, curve).jacobian(fit.theta[curve], inputs)
+        np.testing.assert_allclose(fitted[curve], one[0], rtol=1e-10)
+        np.testing.assert_allclose(derivative[curve], one[1], rtol=1e-9, atol=1e-12)

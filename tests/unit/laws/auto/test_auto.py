@@ -1,0 +1,67 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from rayscale.laws.auto import auto
+from rayscale.laws.catalogue import POWER
+from rayscale.laws.fit import fit_law
+from tests.unit.laws.auto.test_weights import table_of
+
+POWERS = {"B": 20.0, "E": 1.0, "beta": 0.4}
+
+
+def table_of_groups(groups):
+    """Power laws of 8 sizes and one held out."""
+    return table_of(POWER, POWERS, noise=0.01, groups=groups, seed=3)
+
+
+def fitted(table):
+    return fit_law(table, "auto", target="loss", by="model", holdout="last", bootstrap=20)
+
+
+def fitted_by_sample(table):
+    """The same with the laws weighed on 6 groups."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "MOST_WEIGHED", 6)
+        return fitted(table)
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    table = table_of_groups(12)
+    return table, fitted_by_sample(table)
+
+
+def test_a_sample_of_many_groups_weighs_the_laws_for_all(sampled):
+    table, fit = sampled
+    everything = fitted(table)
+    for one, other in zip(fit.groups, everything.groups, strict=True):
+        assert set(one.weights) == set(other.weights)
+        assert {member.law.name for member in one.members} == {law for law, share in one.weights.items() if share}
+        assert one.weights == fit.groups[0].weights
+        assert sum(one.weights.values()) == pytest.approx(1)
+    assert fit.groups[0].weights != everything.groups[0].weights
+    assert fit.held_out["rmse_log"] < 1.5 * everything.held_out["rmse_log"]
+
+
+def test_the_sample_does_not_depend_on_the_order_of_the_rows(sampled):
+    table, fit = sampled
+    shuffled = fitted_by_sample(table.sample(frac=1.0, random_state=1).reset_index(drop=True))
+    for one, other in zip(fit.groups, shuffled.groups, strict=True):
+        assert one.by == other.by
+        assert one.weights == other.weights
+        pd.testing.assert_series_equal(
+            one.predictions["predicted"], other.predictions["predicted"], check_index=False, rtol=1e-12
+        )
+
+
+def test_the_rows_left_out_of_groups_are_named_by_their_places_in_the_table():
+    table = pd.concat([table_of_groups(3), table_of_groups(1)]).reset_index(drop=True)  # the first group's rows again
+    table.loc[12, "loss"] = np.nan
+    for law in ("auto", "power"):
+        fit = fit_law(table, law, target="loss", by="model", where="data > 500", bootstrap=20)
+        dropped = {entry["row"]: entry for group in fit.groups for entry in group.rows_dropped}
+        assert set(dropped) == {0, 9, 12, 18, *range(27, 36)}
+        assert dropped[12]["reason"] == "loss is missing"
+        assert dropped[9]["reason"] == "outside where"
+        assert dropped[30] == {"row": 30, "reason": "the same as an earlier row", "same_as": 3}
