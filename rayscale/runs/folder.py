@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,10 @@ class Run:
         vocabularies = {name: model.get("vocabulary") for name, model in models.items()}
         places = (f"models/{record.trial_id}/config.json" for record in records)
         kept = next((place for place in places if self.store.exists(place)), None)
-        classes = self._object(kept, json.loads, (), "delete it").get("id2label") if kept else None
+        classes = None
+        if kept:
+            with suppress(InputError):  # a damaged model says nothing of its classes; the trials stay
+                classes = self._object(kept, json.loads, (), "train it again").get("id2label")
         return guessing_loss(plan["task"], vocabularies, len(classes or ()), None)
 
     @property
