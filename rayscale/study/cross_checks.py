@@ -189,7 +189,10 @@ def _run(run: RunSettings | None, grid: Grid | None) -> Iterator[Problem]:
     where = ("run", "trials_per_gpu")
     text = f"is {run.trials_per_gpu}, but"
     if grid and (most := max(grid.gpus)) > 1:
-        yield where, f"{text} grid.gpus asks for trials of {most} GPUs, which need whole ones; write 1, or gpus: [1]"
+        yield (
+            where,
+            f"{text} grid.gpus asks for trials of {most} GPUs, which need whole ones; write 1, or grid.gpus: [1]",
+        )
     if run.executor == "inline":
         yield where, f"{text} the executor inline runs one trial after the other; write 1, or executor: lanes"
 
