@@ -95,9 +95,9 @@ def _ask_nodes(storage: Path | None) -> list[NodeReport]:
             name, offered = str(node["NodeManagerHostname"]), _offered(node["Resources"])
             try:
                 # Starts the worker, so that the next answer is quick.
-                ray.get(run_on(node["NodeID"], look_around, None), timeout=ANSWER_SECONDS)
+                ray.get(run_on(node["NodeID"], look_around, None, retries=0), timeout=ANSWER_SECONDS)
                 sent = time.time()
-                answer = ray.get(run_on(node["NodeID"], look_around, marker), timeout=ANSWER_SECONDS)
+                answer = ray.get(run_on(node["NodeID"], look_around, marker, retries=0), timeout=ANSWER_SECONDS)
                 back = time.time()
             except ray.exceptions.RayError:
                 reports.append(NodeReport(name, offered, None))
