@@ -32,7 +32,7 @@ def speed_against_gpus(evidence: Evidence, trials: pd.DataFrame, gain: dict) -> 
         first, second = chart.panels(figure, shape, 1.3)
         handles = _speeds(first, evidence, rows, shown, counts)
         _ratios(second, evidence, pairs, shown, counts, steps)
-        chart.legend_above(figure, first, shape, handles, [shorten(model, 28) for model in shown])
+        chart.legend_above(figure, shape, handles, [shorten(model, 28) for model in shown])
 
     return chart.draw("speed", "Speed against GPUs", _caption(gain), _reading(steps),
                 "Examples per second against the number of GPUs, with paired speed ratios.", paint)  # fmt: skip

@@ -80,7 +80,7 @@ def render(
     headline, _, rest = first.partition(". ")
     context = {
         "name": plain(study.get("name") or "study"),
-        "lede": _lede(study, evidence, trials),
+        "lede": _lede(study, evidence),
         "headline": headline,
         "sentences": [rest, *others] if rest else others,
         "gains": gains(fit),
@@ -197,7 +197,7 @@ def _footer(written_at: datetime | None) -> str:
     return f"Written by rayscale{when}. This page is one file and needs no network."
 
 
-def _lede(study: dict, evidence: Evidence, trials: pd.DataFrame) -> str:
+def _lede(study: dict, evidence: Evidence) -> str:
     source = str((study.get("data") or {}).get("train") or "")
     text = "the built-in corpus" if source == "builtin" else Path(source).name
     given = study.get("target") or {}
