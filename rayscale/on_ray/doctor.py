@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import ClusterError
-from rayscale.system.doctor import Finding, installed
-from rayscale.system.machine import Machine, nearest_folder
+from rayscale.system.doctor import Finding
+from rayscale.system.machine import Machine, installed, nearest_folder
 from rayscale.system.storage import Store
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from rayscale.runs.trial import ModelSpec, Trial
 from rayscale.study.augment_key import read as read_augmentation
 from rayscale.study.study import Ladder, Study
 from rayscale.study.training import Transfer
-from rayscale.system.doctor_devices import GIGA
-from rayscale.system.machine import Machine, free_bytes, nearest_folder
+from rayscale.system.machine import GIGA, Machine, free_bytes, nearest_folder
 from rayscale.system.storage import Store
 from rayscale.text.augment.children import FoundAugmentation, find_all, find_augmentations
 from rayscale.text.error_places import naming_fields

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-import platform
 import re
 import socket
 import stat
@@ -62,17 +61,6 @@ def wanted() -> dict[str, str]:
         if needed and "extra ==" not in line:
             least[needed[1].lower()] = needed[2]
     return least
-
-
-def installed(names: Iterable[str]) -> dict[str, str | None]:
-    """Versions by name; None for what is not installed."""
-    versions: dict[str, str | None] = {}
-    for name in names:
-        try:
-            versions[name] = platform.python_version() if name == "python" else importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
 
 
 def judge_versions(least: Mapping[str, str], there: Mapping[str, str | None]) -> Iterator[Finding]:
@@ -144,8 +132,8 @@ def judge_settings(environment: Mapping[str, str], cores: int) -> Iterator[Findi
 def judge_clock(wall: float, drift_seconds: float, zone: str) -> Finding:
     """`drift_seconds` is how much more the wall clock moved than the monotonic one while this was measured."""
     try:
-        time_ = datetime.fromtimestamp(wall).astimezone()
-        shown, sane = time_.isoformat(timespec="seconds"), time_.year in YEARS
+        moment = datetime.fromtimestamp(wall).astimezone()
+        shown, sane = moment.isoformat(timespec="seconds"), moment.year in YEARS
     except (ValueError, OverflowError, OSError):
         shown, sane = f"{wall} s", False
     if not sane:

@@ -14,10 +14,9 @@ from pathlib import Path
 from rayscale.errors import InputError
 from rayscale.system import disk
 from rayscale.system.doctor import Finding
-from rayscale.system.machine import cpu_name, memory_bytes, nearest_folder, nvidia_gpus, physical_cores
+from rayscale.system.machine import GIGA, cpu_name, memory_bytes, nearest_folder, nvidia_gpus, physical_cores
 from rayscale.system.storage import Store
 
-GIGA = 1e9
 # It is looked at; nothing is written there.
 SHARED = Path("/dev/shm")  # nosec B108
 LEAST_MEMORY = 4e9
@@ -149,10 +148,10 @@ def filesystem_of(folder: Path, mounts: str | None = None) -> str:
             return "unknown"
     kind, longest = "unknown", -1
     for line in mounts.splitlines():
-        _, point, type_, *_ = [*line.split(" "), "", ""]
+        _, point, filesystem, *_ = [*line.split(" "), "", ""]
         point = point.replace("\\040", " ")
         if Path(point) in (folder, *folder.parents) and len(point) >= longest:
-            kind, longest = type_, len(point)
+            kind, longest = filesystem, len(point)
     return kind
 
 

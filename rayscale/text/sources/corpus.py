@@ -20,18 +20,16 @@ import hashlib
 import importlib.util
 import json
 import os
-import platform
 import re
 import sysconfig
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 
 from rayscale.errors import DataError
 from rayscale.system.disk import PRIVATE, write_file
-from rayscale.system.machine import cache_root
+from rayscale.system.machine import cache_root, installed
 from rayscale.text.normalise import normalise
 
 #: Rises when the same packages would give another corpus.
@@ -190,8 +188,4 @@ def _root(package: str) -> Path | None:
 
 
 def _versions() -> dict[str, str]:
-    installed = {"python": platform.python_version()}
-    for package in PACKAGES:
-        if package != "python" and _root(package):
-            installed[package] = metadata.version(package)
-    return installed
+    return {package: version for package, version in installed(PACKAGES).items() if version and _root(package)}
