@@ -143,7 +143,7 @@ class _PoolActor(LanePool):
         """What runs now, and who holds what this run waits for."""
         return {**await super().snapshot(known_events), "holders": self.holders}
 
-    def _start_lane(self, pool: LanePool, lane_id: int, size: int) -> None:
+    def _start_lane(self, lane_id: int, size: int) -> None:
         handle = ray.get_runtime_context().current_actor
 
         async def wait_for_its_end() -> None:
