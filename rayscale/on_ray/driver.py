@@ -201,13 +201,16 @@ class _Driver:
             self.observer.say(damage.text)
         self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
-            study = yaml.safe_dump(self.study.model_dump(mode="json"), sort_keys=False).encode()
-            text = Path(path).read_bytes() if path else study
+            if path:
+                text = Path(path).read_bytes()
+            else:
+                text = yaml.safe_dump(self.study.model_dump(mode="json"), sort_keys=False).encode()
             recover(self.outcomes.ledger, damaged)
             self.store.write("study.yaml", text)
             plan.save(self.store)
             self._begin_saving()
-            source, host = str(Path(path).absolute()) if path else None, socket.gethostname()
+            source = str(Path(path).absolute()) if path else None
+            host = socket.gethostname()
             self._log({"event": "run_started", "host": host, "study": source, "pending": len(self.pending)})
         return self.agreed
 

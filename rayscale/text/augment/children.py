@@ -95,7 +95,9 @@ def find_all(
     study: Study, specs: Sequence[TokenizerSpec], seeds: Sequence[int], cleaned: Path | None = None
 ) -> dict[str, Prepared | None]:
     """By `name_of`, all tokens, plain and augmented: None for those that are not whole. `cleaned`: the clean folder."""
-    cleaned, length, tokens = cleaned or folders.clean_folder(study), study.task.length, {}
+    cleaned = cleaned or folders.clean_folder(study)
+    length = study.task.length
+    tokens: dict[str, Prepared | None] = {}
     augmentations = find_augmentations(study)
     for spec in specs:
         tokens[spec.name] = prepared.find_tokens(cleaned, spec, length, seeds)

@@ -35,10 +35,10 @@ def fetch(pattern: str, endings: tuple[str, ...]) -> list[str]:
         system, path = _open(pattern)
         kind = _kind(system, path)
         if kind == "directory":
-            paths = [path_below for path_below in system.find(path) if counts(path_below[len(path) :], endings)]
+            paths = [file for file in system.find(path) if counts(file[len(path) :], endings)]
         else:
             paths = [path] if kind else system.glob(path) if _is_pattern(path) else []
-        return [_copy(system, path_below, pattern) for path_below in sorted(paths) if system.isfile(path_below)]
+        return [_copy(system, file, pattern) for file in sorted(paths) if system.isfile(file)]
     except DataError:
         raise
     except Exception as error:  # every storage has errors of its own, some of them no OSError

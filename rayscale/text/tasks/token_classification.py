@@ -64,7 +64,10 @@ def encode(
     numbers = {label: number for number, label in enumerate(classes)}
     tokenizer.no_padding()
     tokenizer.enable_truncation(length)
-    ids, targets, truncated, unread = [lists_of([])], list[np.ndarray](), list[bool](), list[int]()
+    ids = [lists_of([])]
+    targets = list[np.ndarray]()
+    truncated = list[bool]()
+    unread = list[int]()
     for sentences, tagged in zip(tokenise.batches(texts), tokenise.batches(labels), strict=True):
         words = [text.split("\n") for text in sentences]
         # Plain text, not lists of words: so byte-level tokenizers see the spaces that they were trained on.
