@@ -194,19 +194,19 @@ class _Driver:
         self.pending = [p for p in plan.trials if p.trial.trial_id in again]
         self.outcomes.records = {i: record for i, record in known.items() if i not in again}
         if self.outcomes.executor == "inline" and (wide := [p for p in self.pending if p.trial.gpus > 1]):
-            wants = f"{len(wide)} of the trials want more than one GPU, such as {wide[0].trial.trial_id}"
-            advice = "use --only with a trial of one GPU, or executor lanes"
-            raise InputError(f"executor inline runs in this one process; {wants}; {advice}", code="inline_gpus")
+            text = f"executor inline runs in this one process; {len(wide)} of the trials want more than one GPU"
+            fix = "use --only with a trial of one GPU, or executor lanes"
+            raise InputError(f"{text}, such as {wide[0].trial.trial_id}", fix=fix, code="inline_gpus")
         for damage in damaged:
             self.observer.say(damage.text)
         self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
             if path:
-                text = Path(path).read_bytes()
+                content = Path(path).read_bytes()
             else:
-                text = yaml.safe_dump(self.study.model_dump(mode="json"), sort_keys=False).encode()
+                content = yaml.safe_dump(self.study.model_dump(mode="json"), sort_keys=False).encode()
             recover(self.outcomes.ledger, damaged)
-            self.store.write("study.yaml", text)
+            self.store.write("study.yaml", content)
             plan.save(self.store)
             self._begin_saving()
             source = str(Path(path).absolute()) if path else None

@@ -158,8 +158,8 @@ def _client(address: str) -> Any:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, OSError, RayError) as error:
         text = f"no Ray dashboard answers at {address} ({str(error).splitlines()[0]})"
-        advice = "check the address, and RAY_AUTH_MODE=token with RAY_AUTH_TOKEN if the cluster wants a token"
-        raise ClusterError(f"{text}; {advice}", code="cluster_unreachable") from error
+        fix = "check the address, and RAY_AUTH_MODE=token with RAY_AUTH_TOKEN if the cluster wants a token"
+        raise ClusterError(text, fix=fix, code="cluster_unreachable") from error
 
 
 # ---- starting, and finding what runs
@@ -172,10 +172,10 @@ def _running(client: Any, asked: Submission) -> str | None:
         if metadata.get(_RUN) != asked.place or job.status.is_terminal():
             continue
         if metadata.get(_REQUEST) != asked.metadata[_REQUEST]:
-            other = f"runs {asked.place} with another version of the study, its files or the options"
-            advice = f"wait for it, or stop it: ray job stop {job.submission_id} --address {asked.address}"
-            text = f"job {job.submission_id} {other}; {advice}"
-            raise InputError(text, code="run_in_use", where=asked.address)
+            number = job.submission_id
+            text = f"job {number} runs {asked.place} with another version of the study, its files or the options"
+            fix = f"wait for it, or stop it: ray job stop {number} --address {asked.address}"
+            raise InputError(text, fix=fix, code="run_in_use", where=asked.address)
         return job.submission_id
     return None
 
@@ -244,8 +244,8 @@ def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
         except (RuntimeError, OSError) as error:  # requests' own errors are OSErrors
             if time.monotonic() - answered > LOST_SECONDS:
                 text = f"the dashboard no longer answers ({str(error).splitlines()[0]})"
-                advice = "the job may still run: repeat the command to follow it"
-                raise ClusterError(f"{text}; {advice}", code="cluster_lost") from error
+                fix = "the job may still run: repeat the command to follow it"
+                raise ClusterError(text, fix=fix, code="cluster_lost") from error
             time.sleep(POLL_SECONDS[0])
             continue
         answered = time.monotonic()

@@ -111,8 +111,8 @@ def _little_room(store: Store, plan: Plan) -> list[tuple[str, str]]:
         return []
     there = f"{free / GIGA:.1f} GB are free at {nearest_folder(store.local)}"
     needed = f"kept models and checkpoints take up to {plan.disk_bytes / GIGA:.1f} GB"
-    mend = "make room, keep fewer models (run.keep), write checkpoint_seconds: null, or give another run.storage"
-    return [("little_disk", f"{there}, {needed}: {mend}")]
+    fix = "make room, keep fewer models (run.keep), write checkpoint_seconds: null, or give another run.storage"
+    return [("little_disk", f"{there}, {needed}: {fix}")]
 
 
 def _transferred(optimum: Optimum | None, plan: Plan) -> list[tuple[str, str]]:

@@ -203,7 +203,7 @@ def refuse_another_study(store: Store, name: str, recorded: bool) -> None:
     if there != name:
         text = f"{store.location} holds the run of study '{there}', this one is '{name}'"
         fix = "give another folder with --out, or give the study its old name"
-        raise InputError(f"{text}; {fix}", code="other_study", where="--out")
+        raise InputError(text, fix=fix, code="other_study", where="--out")
 
 
 def remove_unused(store: Store) -> None:

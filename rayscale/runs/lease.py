@@ -172,7 +172,7 @@ def _await_end(store: Store, say: Callable[[str], None]) -> tuple[int, float]:
         if changed := [name for name in alive if now[name] != first[name]]:
             text = f"another driver runs this study here: {alive[changed[0]] or 'it does not say which'}"
             fix = "wait for it or stop it, or give another run folder"
-            raise InputError(f"{text}; {fix}", code="run_in_use", where=store.location)
+            raise InputError(text, fix=fix, code="run_in_use", where=store.location)
         if looked - since >= max(owner.expiry_seconds if owner else EXPIRY_SECONDS for owner in alive.values()):
             return _generation(now), looked
         if not waiting and looked - since > BEAT_SECONDS:

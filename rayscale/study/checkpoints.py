@@ -116,7 +116,7 @@ def _download(pretrained: str, revision: str | None) -> Path:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         text = f"{pretrained}: no such folder, and the hub did not give it ({type(error).__name__}: {reason})"
         fix = "check the id and the network, or give the folder of a downloaded checkpoint"
-        raise InputError(f"{text}; {fix}", code="checkpoint_not_found") from None
+        raise InputError(text, fix=fix, code="checkpoint_not_found") from None
 
 
 NAMES = ("tokenizer.json", "tokenizer_config.json")
@@ -173,6 +173,6 @@ def check_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, di
     rows = config.get("vocab_size")
     if isinstance(rows, int) and (size := size_of(tokenizer)) > rows:
         fix = f"copy {' and '.join(NAMES)} from where the checkpoint came from"
-        text = f"the tokenizer knows {size} tokens, the model only {rows}; {fix}"
-        raise DataError(text, code="wrong_tokenizer", where=str(folder))
+        text = f"the tokenizer knows {size} tokens, the model only {rows}"
+        raise DataError(text, fix=fix, code="wrong_tokenizer", where=str(folder))
     return tokenizer, special_ids(tokenizer, settings)

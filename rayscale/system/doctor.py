@@ -122,8 +122,8 @@ def judge_settings(environment: Mapping[str, str], cores: int) -> Iterator[Findi
                       "unset it, or set PYTHONPYCACHEPREFIX: imports are then 2.6 times as fast")  # fmt: skip
     for name in ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR"):
         if environment.get(name, "0").lower() not in ("0", "", "false"):
-            mend = f"unset {name}: parquet files could run code"
-            yield Finding("data that runs code", "fail", f"{name} is set", mend)
+            fix = f"unset {name}: parquet files could run code"
+            yield Finding("data that runs code", "fail", f"{name} is set", fix)
 
 
 # ---- clock
@@ -137,8 +137,8 @@ def judge_clock(wall: float, drift_seconds: float, zone: str) -> Finding:
     except (ValueError, OverflowError, OSError):
         shown, sane = f"{wall} s", False
     if not sane:
-        mend = "set the clock (timedatectl set-ntp true): certificates and leases depend on it"
-        return Finding("clock", "fail", shown, mend)
+        fix = "set the clock (timedatectl set-ntp true): certificates and leases depend on it"
+        return Finding("clock", "fail", shown, fix)
     if abs(drift_seconds) > 0.05:
         return Finding("clock", "warn", f"{shown}; it jumped by {drift_seconds:+.2f} s while it was watched",
                        "let NTP slew the clock instead of stepping it")  # fmt: skip

@@ -86,7 +86,7 @@ def _suffix(path: str | Path, known: Sequence[str], fix: str) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in known:
         kind = f"'{suffix}'" if suffix else "a name without suffix"
-        raise TableError(f"found {kind}, not a known kind of table; {fix}", code="wrong_file_type", where=str(path))
+        raise TableError(f"found {kind}, not a known kind of table", fix=fix, code="wrong_file_type", where=str(path))
     return suffix
 
 

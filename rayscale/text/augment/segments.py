@@ -180,7 +180,7 @@ def check(segmenter: str) -> None:
     for name in segmenter.split("+"):
         if name in SEGMENTERS and find_spec(name) is None:
             fix = f"pip install 'rayscale[segment]', or write segmenter: {CHARACTERS}"
-            raise InputError(f"the segmenter {name} is not installed; {fix}", code="missing_package")
+            raise InputError(f"the segmenter {name} is not installed", fix=fix, code="missing_package")
 
 
 def versions(segmenter: str) -> list[str]:

@@ -210,8 +210,8 @@ def lines_of_problems(problems: Sequence[dict[str, Any]]) -> int:
 
 def error_of(problem: dict[str, Any]) -> DataError:
     """The refusal of a row, or of a whole file."""
-    mend = "" if problem["fatal"] else " (or set data.on_bad_row: skip, which counts and lists such rows)"
-    return DataError(problem["message"] + mend, code=problem["code"], where=problem["where"])
+    fix = "" if problem["fatal"] else " (or set data.on_bad_row: skip, which counts and lists such rows)"
+    return DataError(problem["message"] + fix, code=problem["code"], where=problem["where"])
 
 
 def line_of(problem: dict[str, Any]) -> str:
@@ -231,12 +231,12 @@ def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[
         if not rows:
             lost = ", ".join(f"{reason} {number}" for reason, number in dropped.items() if number) or "none"
             also = [split for split in ("test", "validation") if dropped.get(f"in_{split}")]
-            mend = f"give more text{'' if name == 'train' else f', a larger {name}_fraction or another file'}"
+            fix = f"give more text{'' if name == 'train' else f', a larger {name}_fraction or another file'}"
             if dropped.get("bad_row", 0) > sum(counts.values()):
-                mend = "remove data.on_bad_row: skip to see what is wrong with the first unusable row"
+                fix = "remove data.on_bad_row: skip to see what is wrong with the first unusable row"
             elif name == "train" and also:  # held-out text wins
-                mend = f"all training rows are also in data.{also[0]}: give that another file, or leave it out"
-            text = f"the {name} split is empty (rows kept: {counts}; dropped: {lost}); {mend}"
+                fix = f"all training rows are also in data.{also[0]}: give that another file, or leave it out"
+            text = f"the {name} split is empty (rows kept: {counts}; dropped: {lost}); {fix}"
             raise DataError(text, code="empty_split", where=f"data.{name}")
     if labels is not None and len(labels) < 2:
         found = f"only one label, '{labels[0]}'" if labels else "no label"

@@ -45,12 +45,9 @@ def fetch(pattern: str, endings: tuple[str, ...]) -> list[str]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         scheme = pattern.partition("://")[0]
         hint = "; is HF_HUB_OFFLINE set?" if scheme == "hf" and os.environ.get("HF_HUB_OFFLINE") else ""
-        raise DataError(
-            f"{scheme} storage cannot be read ({reason}){hint}; check the address, the network and your credentials, "
-            "or copy the files here and give their path",
-            code="unreachable_storage",
-            where=pattern,
-        ) from error
+        text = f"{scheme} storage cannot be read ({reason}){hint}"
+        fix = "check the address, the network and your credentials, or copy the files here and give their path"
+        raise DataError(text, fix=fix, code="unreachable_storage", where=pattern) from error
 
 
 def _kind(system: Any, path: str) -> str | None:

@@ -37,21 +37,21 @@ def _answers(row: Row, column: str, context: str) -> list[tuple[str, int]]:
     value: Any = row.values[2]
     texts, starts = (value.get("text"), value.get("answer_start")) if isinstance(value, dict) else (None, None)
     if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-        mend = 'write {"text": ["..."], "answer_start": [0]}: two lists of equal length, both empty for no answer'
-        raise UnusableError(row, column, kind_and_value(value), mend)
+        fix = 'write {"text": ["..."], "answer_start": [0]}: two lists of equal length, both empty for no answer'
+        raise UnusableError(row, column, kind_and_value(value), fix)
     for text, start in zip(texts, starts, strict=True):
         if not checked_text(text, row, column).strip():
-            mend = "give two empty lists if there is no answer, or remove the row"
-            raise UnusableError(row, column, "an empty answer", mend)
+            fix = "give two empty lists if there is no answer, or remove the row"
+            raise UnusableError(row, column, "an empty answer", fix)
         if isinstance(start, bool) or not isinstance(start, int):
-            mend = "give a whole number: the place of a character"
-            raise UnusableError(row, column, f"answer_start {short(start)}", mend)
+            fix = "give a whole number: the place of a character"
+            raise UnusableError(row, column, f"answer_start {short(start)}", fix)
         if start < 0 or not context.startswith(text, start):
             place = context.find(text)
             there = f"; there is '{short(context[start : start + len(text)])}'" if 0 <= start < len(context) else ""
-            mend = f"it is at {place}" if place >= 0 else "it is not in the context: fix the text"
+            fix = f"it is at {place}" if place >= 0 else "it is not in the context: fix the text"
             found = f"the answer '{short(text)}', which is not at answer_start {start} of the context{there}"
-            raise UnusableError(row, column, found, f"{mend} (characters are counted from 0), or remove the row")
+            raise UnusableError(row, column, found, f"{fix} (characters are counted from 0), or remove the row")
     return list(zip(texts, starts, strict=True))
 
 

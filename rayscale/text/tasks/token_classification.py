@@ -46,8 +46,8 @@ def _listed(row: Row, place: int, column: str) -> list[str]:
     items = []
     for item in value:
         if isinstance(item, int):
-            mend = "write names such as B-PER instead of numbers (in `datasets`: features[...].feature.names)"
-            raise UnusableError(row, column, f"the number {item} in the list", mend)
+            fix = "write names such as B-PER instead of numbers (in `datasets`: features[...].feature.names)"
+            raise UnusableError(row, column, f"the number {item} in the list", fix)
         items.append(normalise(checked_text(item, row, column)))
         if not items[-1]:
             raise UnusableError(row, column, "an empty string in the list", "take it out, or remove the row")
