@@ -122,6 +122,12 @@ def _rebuild(kind: type[RayscaleError], message: str, state: dict[str, Any]) -> 
     return error
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; the name of its type where it says nothing."""
+    text = error.message if isinstance(error, RayscaleError) else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(word: str, known: list[str]) -> str:
     """`; did you mean 'x'?` for a misspelling of a `known` word or the beginning of some, else an empty string."""
     from difflib import get_close_matches

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 import yaml
 
-from rayscale.errors import InputError, LeaseLostError, StorageError
+from rayscale.errors import InputError, LeaseLostError, StorageError, first_line
 from rayscale.on_ray import driver_savepoints
 from rayscale.on_ray.event_text import event_text
 from rayscale.on_ray.progress import Progress
@@ -100,7 +100,7 @@ def _fetch_model(files: Any) -> dict[str, Any]:
     try:
         return ray.get(files)
     except ray.exceptions.RayError as error:
-        raise LookupError(str(error).splitlines()[0]) from None
+        raise LookupError(first_line(error)) from None
 
 
 def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None:

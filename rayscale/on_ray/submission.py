@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rayscale.errors import ClusterError, InputError, RayscaleError
+from rayscale.errors import ClusterError, InputError, RayscaleError, first_line
 from rayscale.on_ray.job_files import LEFT_THERE, MOST_BYTES, PART_BYTES, STAGED, STUDY, JobFiles, gather
 from rayscale.report.rebuild import rebuild_report
 from rayscale.runs.events import log_event
@@ -157,7 +157,7 @@ def _client(address: str) -> Any:
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, OSError, RayError) as error:
-        text = f"no Ray dashboard answers at {address} ({str(error).splitlines()[0]})"
+        text = f"no Ray dashboard answers at {address} ({first_line(error)})"
         fix = "check the address, and RAY_AUTH_MODE=token with RAY_AUTH_TOKEN if the cluster wants a token"
         raise ClusterError(text, fix=fix, code="cluster_unreachable") from error
 
@@ -243,7 +243,7 @@ def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
             lines = client.get_job_logs(job).split("\n")
         except (RuntimeError, OSError) as error:  # requests' own errors are OSErrors
             if time.monotonic() - answered > LOST_SECONDS:
-                text = f"the dashboard no longer answers ({str(error).splitlines()[0]})"
+                text = f"the dashboard no longer answers ({first_line(error)})"
                 fix = "the job may still run: repeat the command to follow it"
                 raise ClusterError(text, fix=fix, code="cluster_lost") from error
             time.sleep(POLL_SECONDS[0])

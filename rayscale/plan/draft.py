@@ -152,6 +152,8 @@ def _unseparated(labels: Sequence[str], separator: str) -> str | None:
 def _supply(
     study: Study, texts: Survey, tokenised: Mapping[str, Prepared], augmentations: Sequence[FoundAugmentation]
 ) -> Supply:
+    copies = {known.name: Copies(known.name, known.augmentation.copies, known.mark) for known in augmentations}
+    ordered = dict.fromkeys(copies.get(read_augmentation(entry).name, Copies()) for entry in study.data.augment)
     if tokenised:
         parts = [data.manifest["splits"] for data in tokenised.values()]
         fewest = {name: min(part[name]["tokens"] for part in parts) for name in texts.bytes}
@@ -171,14 +173,8 @@ def _supply(
         estimated=not tokenised,
         counts={**place_labels(texts.counts, study.data), "tokens": token_counts(tokenised) or None},
         guessing_loss=_entropy_of_labels(texts),
-        augmentations=_augmentations(study, augmentations),
+        augmentations=tuple(ordered),
     )
-
-
-def _augmentations(study: Study, augmentations: Sequence[FoundAugmentation]) -> tuple[Copies, ...]:
-    """Those of the study in the order of its file, `none` among them where it is asked for."""
-    copies = {known.name: Copies(known.name, known.augmentation.copies, known.mark) for known in augmentations}
-    return tuple(dict.fromkeys(copies.get(read_augmentation(entry).name, Copies()) for entry in study.data.augment))
 
 
 def _tokenised(study: Study, texts: Survey, specs: Sequence[ModelSpec]) -> dict[str, Prepared]:

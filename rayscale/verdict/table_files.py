@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from rayscale.errors import TableError, nearest
+from rayscale.errors import TableError, first_line, nearest
 from rayscale.system.disk import write_file
 
 _DELIMITED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -130,7 +130,7 @@ def check_query(table: Table, query: str | None, option: str) -> None:
     try:
         chosen = rows.eval(query)
     except Exception as error:  # pandas lets whatever its parser meets escape
-        what = f"{str(error).splitlines()[0][:120] if str(error) else type(error).__name__}; {fix}"
+        what = f"{first_line(error)[:120]}; {fix}"
         if undefined := re.search(r"name '(\w+)' is not defined", str(error)):
             what = missing_column(undefined[1], table.columns, "").message
     else:

@@ -16,6 +16,7 @@ from rayscale.nn.loading import load
 from rayscale.plan.heads import positions_of
 from rayscale.study.augment_key import CHARACTERS
 from rayscale.study.augmenters import Example, Step
+from rayscale.system.groups import grouped
 from rayscale.text.augment.model_steps import ContextualSettings
 from rayscale.text.augment.seeded_random import Draws
 from rayscale.text.augment.synonym_table import is_caseless
@@ -51,9 +52,7 @@ class _Masked:
             raise InputError(f"{settings.model}: the tokenizer has no mask token or no whole words; give a masked "
                              "language model such as a BERT", code="bad_checkpoint")  # fmt: skip
         self._outside = {kind: self._only(words) for kind, words in kinds.items() if words}
-        self._numbers: dict[str, list[int]] = {}
-        for number, word in self._words.items():
-            self._numbers.setdefault(word.lower(), []).append(number)
+        self._numbers = grouped((word.lower(), number) for number, word in self._words.items())
 
     def _only(self, words: Mapping[int, str]) -> torch.Tensor:
         """What is added to the scores of the vocabulary, so that none but these words can be drawn."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from rayscale.errors import first_line
 from rayscale.nn.models.objectives import WINDOWS, Inputs
 
 #: A pass of a micro-batch: gradients are added to the parameters', multiplied by a factor; returns the summed loss.
@@ -157,7 +158,7 @@ class Recorder:
             self._played_shapes.add(shape)
             self._see_peak(self._graphs.allocated_bytes(device) + self._recordings[shape].more_bytes)
         except RuntimeError as error:  # the type of CUDA's errors, a lack of memory among them
-            self.failure = str(error).splitlines()[0]
+            self.failure = first_line(error)
             self._recordings.clear()
             self._played_shapes.clear()
 

@@ -18,7 +18,7 @@ from ray._private import worker as ray_worker
 from ray.util import get_node_ip_address
 
 import rayscale
-from rayscale.errors import ClusterError, InputError
+from rayscale.errors import ClusterError, InputError, first_line
 from rayscale.on_ray.cluster import living_nodes
 from rayscale.on_ray.session.capacity import SLOT, Capacity, find_capacity, local_capacity
 from rayscale.on_ray.session.cleanup import Cleanup, cleaning_up
@@ -222,8 +222,8 @@ def _start(wanted: tuple[str, int], cleanup: Cleanup) -> Session:
                 ray.shutdown()
                 cleanup.kill()
                 continue
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ClusterError(f"Ray could not start on this machine: {reason}", code="ray_start") from error
+            text = f"Ray could not start on this machine: {first_line(error)}"
+            raise ClusterError(text, code="ray_start") from error
     return Session(machine, local_capacity(machine), 1, True)
 
 
@@ -238,9 +238,9 @@ def _knock(address: str) -> None:
 
 
 def _unreachable(address: str, error: Exception) -> ClusterError:
-    reason = str(error).splitlines()[0]
-    text = f"no Ray cluster at {address}: {reason}; check `ray status` there, and RAY_AUTH_TOKEN if it wants a token"
-    return ClusterError(text, code="cluster_unreachable")
+    fix = "check `ray status` there, and RAY_AUTH_TOKEN if it wants a token"
+    text = f"no Ray cluster at {address}: {first_line(error)}"
+    return ClusterError(text, fix=fix, code="cluster_unreachable")
 
 
 def _code() -> dict[str, list[str]]:

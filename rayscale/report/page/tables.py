@@ -40,6 +40,7 @@ from rayscale.report.wording import (
 )
 from rayscale.runs.sweeps import OUTDONE
 from rayscale.study.metrics import BITS
+from rayscale.system.groups import grouped
 
 _STATUS_ORDER = {"failed": 0, "diverged": 1, "stopped": 2, "ok": 3, OUTDONE: 4}
 
@@ -97,9 +98,8 @@ def _engine_facts(item: dict) -> list[tuple[str, str]]:
 
 
 def _dropped(item: dict, trials: pd.DataFrame) -> list[tuple[str, int, list[str]]]:
-    by_reason: dict[str, list[str]] = {}
-    for entry in item.get("rows_dropped") or []:
-        by_reason.setdefault(str(entry["reason"]), []).append(_row_name(entry["row"], trials))
+    dropped = item.get("rows_dropped") or []
+    by_reason = grouped((str(entry["reason"]), _row_name(entry["row"], trials)) for entry in dropped)
     return [(reason, len(rows), rows) for reason, rows in by_reason.items()]
 
 

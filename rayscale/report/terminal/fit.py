@@ -15,6 +15,7 @@ from rayscale.errors import InputError
 from rayscale.laws.formula import find_saved
 from rayscale.report.numbers import duration, number, padded, percent, plural, shorten, significant, wrap, wrap_all
 from rayscale.report.wording import ADVICE, outcome_of, reach_text, weight_text
+from rayscale.system.groups import grouped
 
 WIDTH = 78
 _MOST_GROUPS = 40  # groups shown in the table of groups; all are in the JSON
@@ -132,10 +133,7 @@ def _rows(fit: Mapping[str, Any], width: int) -> list[str]:
     text = f"Rows: {fit.get('rows_used')} used" + (f", {held} held out" if held else "")
     dropped = fit.get("rows_dropped") or []
     lines = wrap(f"{text}, {len(dropped)} left out{':' if dropped else '.'}", width)
-    reasons: dict[str, list[int]] = {}
-    for entry in dropped:
-        reasons.setdefault(str(entry["reason"]), []).append(entry["row"])
-    for reason, rows in reasons.items():
+    for reason, rows in grouped((str(entry["reason"]), entry["row"]) for entry in dropped).items():
         # People count the rows of a table from 1; the JSON has places, from 0, as pandas does.
         first = ", ".join(str(row + 1) for row in rows[:5])
         more = ", ..." if len(rows) > 5 else ""
@@ -159,11 +157,9 @@ def _held_text(held: Mapping[str, Any] | None) -> str:
 
 def warning_lines(fits: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     """Every warning once, with its advice, and how many groups it concerns."""
-    by_code: dict[str, list[str]] = {}
-    for warning in (warning for fit in fits for warning in fit.get("warnings") or []):
-        by_code.setdefault(warning["code"], []).append(warning["message"])
+    warnings = (warning for fit in fits for warning in fit.get("warnings") or [])
     lines: list[str] = []
-    for code, messages in by_code.items():
+    for code, messages in grouped((warning["code"], warning["message"]) for warning in warnings).items():
         groups = f" in {plural(len(messages), 'group')}, for instance" if len(fits) > 1 else ""
         advice = f". {ADVICE[code]}" if code in ADVICE and code != "dropped_rows" else ""
         lines += wrap(f"Warning ({code}){groups}: {messages[0]}{advice}", width, subsequent_indent="  ")

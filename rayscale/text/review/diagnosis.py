@@ -19,6 +19,7 @@ import numpy as np
 from rayscale.study.study import Study
 from rayscale.system.disk import PRIVATE, write_file
 from rayscale.system.doctor import Finding
+from rayscale.system.groups import grouped
 from rayscale.system.machine import cache_root
 from rayscale.text.form import find_form
 from rayscale.text.prepared import Prepared
@@ -173,12 +174,9 @@ def _labels(survey: Survey, task: str) -> Iterator[Finding]:
 
 def _alike(sizes: Mapping[str, int]) -> str:
     """Labels that a person would take for the same, with their rows; empty if there are none."""
-    groups: dict[str, list[str]] = {}
-    for name in sizes:
-        groups.setdefault(_folded(name), []).append(name)
     shown = [
         " and ".join(f"{_exactly(name)} ({sizes[name]:,})" for name in names)
-        for names in groups.values()
+        for names in grouped((_folded(name), name) for name in sizes).values()
         if len(names) > 1
     ]
     return "; ".join(shown[:5]) + "; ..." * (len(shown) > 5)

@@ -138,7 +138,8 @@ def spill(piece: Piece, reader: PieceReader) -> dict[str, Any]:
 
 def _write_run(path: Path, tables: Sequence[pa.Table], bits: int) -> None:
     rows, sink = pa.concat_tables(tables), io.BytesIO()
-    buckets = _buckets(rows["key"].to_numpy(), bits)
+    keys = rows["key"].to_numpy()
+    buckets = keys >> np.uint64(64 - bits) if bits else np.zeros(len(keys), dtype=np.uint64)
     rows = rows.take(pa.array(np.argsort(buckets, kind="stable"))).combine_chunks()
     nothing = pa.RecordBatch.from_pylist([], schema=rows.schema)
     ends = np.searchsorted(np.sort(buckets), np.arange(2**bits + 1))
@@ -147,10 +148,6 @@ def _write_run(path: Path, tables: Sequence[pa.Table], bits: int) -> None:
             (batch,) = rows.slice(first, stop - first).to_batches() or [nothing]
             writer.write_batch(batch)
     write_file(path, sink.getbuffer(), PRIVATE)
-
-
-def _buckets(keys: np.ndarray, bits: int) -> np.ndarray:
-    return keys >> np.uint64(64 - bits) if bits else np.zeros(len(keys), dtype=np.uint64)
 
 
 def runs_of(reader: PieceReader, summaries: Sequence[dict[str, Any]]) -> list[Path]:

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from typing import Any, BinaryIO
 
-from rayscale.errors import DataError
+from rayscale.errors import DataError, first_line
 from rayscale.system.disk import PRIVATE, write_stream
 from rayscale.system.machine import cache_root, free_bytes
 from rayscale.system.paths import BY_PYARROW
@@ -42,10 +42,9 @@ def fetch(pattern: str, endings: tuple[str, ...]) -> list[str]:
     except DataError:
         raise
     except Exception as error:  # every storage has errors of its own, some of them no OSError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         scheme = pattern.partition("://")[0]
         hint = "; is HF_HUB_OFFLINE set?" if scheme == "hf" and os.environ.get("HF_HUB_OFFLINE") else ""
-        text = f"{scheme} storage cannot be read ({reason}){hint}"
+        text = f"{scheme} storage cannot be read ({first_line(error)}){hint}"
         fix = "check the address, the network and your credentials, or copy the files here and give their path"
         raise DataError(text, fix=fix, code="unreachable_storage", where=pattern) from error
 
