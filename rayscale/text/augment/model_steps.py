@@ -73,8 +73,7 @@ def _locate_translation(settings: BackTranslationSettings) -> BackTranslationSet
     if (source, middle) != (target, again):
         pairs = f"{pair['there'].name} translates {source} to {middle}, {pair['back'].name} {again} to {target}"
         text = f"back_translation: {pairs}: the languages do not meet"
-        fix = f"give a `back` that translates {middle} to {source}"
-        raise InputError(text, fix=fix, code="languages_differ")
+        raise InputError(text, fix=f"give a `back` that translates {middle} to {source}", code="languages_differ")
     return settings.model_copy(update={name: str(checkpoint.folder) for name, checkpoint in pair.items()})
 
 
@@ -112,11 +111,10 @@ BACK_TRANSLATION = Augmenter(
     paths=("there", "back"),
     locate=_locate_translation,
     on_models=True,
-    keeps_tags=False,
 )
 CONTEXTUAL = Augmenter(
     ContextualSettings,
-    "rayscale.nn.augment.masked:open_contextual",
+    "rayscale.nn.augment.masked:Masked",
     lambda settings: _digests(settings.model),
     paths=("model",),
     locate=_locate_masked,
