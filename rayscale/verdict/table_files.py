@@ -246,8 +246,7 @@ def _json_lines(name: str, text: str) -> Table:
         except (ValueError, RecursionError) as error:
             fault = f"not JSON ({error})"
         if fault:
-            message = f"{fault}; write one JSON object on each line"
-            raise TableError(message, code="bad_row", where=f"{name}:{line}")
+            raise TableError(f"{fault}; write one JSON object on each line", code="bad_row", where=f"{name}:{line}")
         records.append({key: math.nan if value is None else value for key, value in record.items()})
         lines.append(line)
     return Table(pd.DataFrame(records), name, tuple(lines))

@@ -5,7 +5,6 @@ Launching the kernels of a small model's step one by one takes many times as lon
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, is_dataclass, replace
@@ -16,6 +15,7 @@ import torch
 
 from rayscale.errors import first_line
 from rayscale.nn.models.objectives import WINDOWS, Inputs
+from rayscale.system.overrides import no_garbage_collected
 
 #: A pass of a micro-batch: gradients are added to the parameters', multiplied by a factor; returns the summed loss.
 Pass = Callable[[Inputs, float | torch.Tensor], torch.Tensor]
@@ -78,7 +78,8 @@ class CudaGraphs:
         torch.cuda.empty_cache()  # what such a pass left behind can hold its recording
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        with _no_garbage_collected():
+        # What is freed while a graph is recorded may ask the device something, which ends the recording.
+        with no_garbage_collected():
             try:
                 # Only this thread must not wait: others write savepoints.
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
@@ -187,18 +188,6 @@ def _clear_up(device: torch.device, pool: Any, draws: torch.Tensor) -> None:
 def _passes(device: torch.device) -> torch.cuda.Stream:
     """Their stream, one for the whole process: libraries keep memory for each that they were used on."""
     return torch.cuda.Stream(device)
-
-
-@contextmanager
-def _no_garbage_collected() -> Iterator[None]:
-    """What is freed while a graph is recorded may ask the device something, which ends the recording."""
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
 
 
 def _copied(value: Any) -> Any:

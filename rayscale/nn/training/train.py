@@ -102,8 +102,7 @@ def train_trial(
         except Exception as error:
             if devices.is_out_of_memory(error):
                 text = f"out of memory while the model was built ({first_line(error)})"
-                fix = "use a smaller model, or larger workers"
-                raise TrialError(text, fix=fix, code="out_of_memory") from error
+                raise TrialError(text, fix="use a smaller model, or larger workers", code="out_of_memory") from error
             raise
         course, pulse.steps = Course(EarlyStopping.of(trial.settings)), job.steps
         keeper = SavepointKeeper(saving, job)

@@ -148,7 +148,9 @@ def _joined(address: str, wanted: tuple[str, int], hang_seconds: float) -> Itera
     with _shut_down():
         with _undisturbed():
             _knock(address)
-            workers = {"env_vars": settings(hang_seconds), **_code()}
+            workers: dict[str, Any] = {"env_vars": settings(hang_seconds)}
+            if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has brought a rayscale of its own
+                workers["py_modules"] = [str(Path(rayscale.__file__).parent)]
             try:
                 ray.init(address=address, runtime_env=workers, **_OPTIONS)
             except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
@@ -239,12 +241,4 @@ def _knock(address: str) -> None:
 
 def _unreachable(address: str, error: Exception) -> ClusterError:
     fix = "check `ray status` there, and RAY_AUTH_TOKEN if it wants a token"
-    text = f"no Ray cluster at {address}: {first_line(error)}"
-    return ClusterError(text, fix=fix, code="cluster_unreachable")
-
-
-def _code() -> dict[str, list[str]]:
-    """The rayscale that runs here, for the cluster's workers; a submitted job has brought its own."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return {}
-    return {"py_modules": [str(Path(rayscale.__file__).parent)]}
+    return ClusterError(f"no Ray cluster at {address}: {first_line(error)}", fix=fix, code="cluster_unreachable")

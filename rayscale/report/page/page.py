@@ -111,7 +111,7 @@ def render(
         "provenance": provenance_facts(provenance, trials),
         "params_meaning": _meaning(evidence.params),
         "data_meaning": _meaning(evidence.data),
-        "footer": _footer(written_at),
+        "written_at": f" on {written_at:%Y-%m-%d at %H:%M %Z}".rstrip() if written_at else "",
     }
     return _environment().get_template("page.j2").render(context)
 
@@ -190,11 +190,6 @@ def _meaning(column: str) -> str:
         "gpus": "GPUs, or one-thread worker slots where there are none (column gpus)",
     }
     return known.get(column, f"column {column}")
-
-
-def _footer(written_at: datetime | None) -> str:
-    when = f" on {written_at:%Y-%m-%d at %H:%M %Z}".rstrip() if written_at else ""
-    return f"Written by rayscale{when}. This page is one file and needs no network."
 
 
 def _lede(study: dict, evidence: Evidence) -> str:

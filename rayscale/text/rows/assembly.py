@@ -97,7 +97,10 @@ class Assembly:
         """All is counted: name the classes. Raises DataError for an empty split and for fewer than two labels."""
         self.dropped = {"bad_row": bad_rows, "empty": empty, **self.dropped, **apart.count(leaks)}
         # A label that only dropped duplicates carry is no class of the task.
-        self.names = _sorted_labels(list(self._classes(*self._kept.values())))
+        names = self._classes(*self._kept.values())
+        # By number where all are whole numbers, so that class 10 comes after class 9; else by code point.
+        whole = all(name.removeprefix("-").isdecimal() for name in names)
+        self.names = sorted(names, key=lambda name: (int(name) if whole else 0, name))
         _check_splits(self.counts, self.dropped, self.names if self._form.classes else None, self.study.task)
 
     def _classes(self, *kept: np.ndarray) -> set[str]:
@@ -217,13 +220,6 @@ def error_of(problem: dict[str, Any]) -> DataError:
 def line_of(problem: dict[str, Any]) -> str:
     """A row that was passed over, as it is listed."""
     return f"{problem['where']}: {problem['message']}"
-
-
-def _sorted_labels(labels: list[str]) -> list[str]:
-    """By number where all are whole numbers, so that class 10 comes after class 9; else by code point."""
-    if all(label.removeprefix("-").isdecimal() for label in labels):
-        return sorted(labels, key=lambda label: (int(label), label))
-    return sorted(labels)
 
 
 def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[str] | None, task: Task) -> None:

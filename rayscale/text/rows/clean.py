@@ -103,18 +103,16 @@ def list_sources(data: Data) -> tuple[SourceFile, ...]:
             files += [(role, path, _format_of(path, data.format)) for path in paths]
     encoding = canonical(data.encoding) if data.encoding else UTF_8
     sources = tuple(
-        SourceFile(role, number, path, kind, encoding if _is_text(kind) else UTF_8)
+        SourceFile(role, number, path, kind, encoding if _takes_encoding(kind) else UTF_8)
         for number, (role, path, kind) in enumerate(files)
     )
     if encoding != UTF_8 and not any(source.encoding == encoding for source in sources):
         kinds = ", ".join(sorted({source.format for source in sources}))
-        raise DataError(f"'{data.encoding}' has no effect on {kinds}; leave it out", code="no_text",
-                        where="data.encoding")  # fmt: skip
+        raise DataError(f"has no effect on {kinds}; leave it out", code="no_text", where="data.encoding")
     return sources
 
 
-def _is_text(kind: str) -> bool:
-    """Whether a format is read in an encoding that the user may name."""
+def _takes_encoding(kind: str) -> bool:
     return "encoding" in inspect.signature(registry.resolve("rayscale.sources", kind)).parameters
 
 

@@ -82,9 +82,8 @@ def _level(codec: str, low: int, high: int) -> frozenset[str]:
     return frozenset("".join(pair.decode(codec, "ignore") for pair in pairs))
 
 
-def _of(codec: str, low: int, high: int, also: str = "") -> Callable[[str], Iterable[bool]]:
-    known = also + _PUNCTUATION
-    return lambda text: [c in _level(codec, low, high) or c in known for c in _beyond_ascii(text)]
+def _of(codec: str, low: int, high: int) -> Callable[[str], Iterable[bool]]:
+    return lambda text: [c in _level(codec, low, high) or c in _PUNCTUATION for c in _beyond_ascii(text)]
 
 
 def _japanese(text: str) -> Iterable[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,10 +36,8 @@ def check(row: Row, task: Task) -> tuple[str, str]:
 def _listed(row: Row, place: int, column: str) -> list[str]:
     value: Any = row.values[place]
     if isinstance(value, str) and value.lstrip().startswith("[") and place < 2:
-        try:
+        with suppress(ValueError):  # no JSON: tokens of a text, of which the first is a bracket
             value = json.loads(value)
-        except ValueError:
-            pass  # no JSON: tokens of a text, of which the first is a bracket
     if isinstance(value, str):
         value = value.split()
     if not isinstance(value, list):
