@@ -49,10 +49,11 @@ class Chain:
 
     def rows(self, texts: Sequence[str], keys: np.ndarray, copy: int) -> list[Example]:
         """The children of one copy, one for each text. Raises InputError where a step returns anything else."""
-        children = [Example(text, 0, self._augmentation.by) for text in texts]
+        children = [Example(text, 0) for text in texts]
         for number, (step, apply) in enumerate(zip(self._augmentation.steps, self._steps, strict=True)):
             seeds = mix(mix(mix(keys, self._augmentation.seed + _SALT), copy + 1), number + 1).tolist()
-            given = [replace(row, seed=seed) for row, seed in zip(children, seeds, strict=True)]
+            by = self._augmentation.by
+            given = [replace(row, seed=seed, segmenter=by) for row, seed in zip(children, seeds, strict=True)]
             children = augmenters.check_rows(step.name, given, apply(given))
         return children
 
