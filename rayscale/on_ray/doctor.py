@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import ClusterError
 from rayscale.system.doctor import Finding
-from rayscale.system.machine import Machine, installed, nearest_folder
+from rayscale.system.machine import GIGA, Machine, installed, nearest_folder
 from rayscale.system.storage import Store
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _ask_nodes(storage: Path | None) -> list[NodeReport]:
 def _offered(resources: Mapping[str, float]) -> dict[str, float]:
     """What a node offers, in GB where it is memory; marks of nodes and of accelerators are left out."""
     plain = {name: amount for name, amount in resources.items() if ":" not in name}
-    return {name: round(amount / 1e9, 1) if "memory" in name else amount for name, amount in plain.items()}
+    return {name: round(amount / GIGA, 1) if "memory" in name else amount for name, amount in plain.items()}
 
 
 def _marker(storage: Path | None) -> Path | None:

@@ -57,8 +57,8 @@ def check_seen(blind: Sequence[str], study: Study, pending: Sequence[Planned], s
     if not long:
         return f"{store.location} is not seen by {hosts}: trials there are trained without checkpoints."
     example = f"{long[0].trial.trial_id} with about {long[0].seconds:.0f} s"
-    text = f"{len(long)} of the trials, such as {example}, take longer than run.checkpoint_seconds ({every:g})"
-    text = f"{store.location} is not seen by {hosts}; {text} and could not resume after a fault"
+    text = f"{store.location} is not seen by {hosts}; {len(long)} of the trials, such as {example}"
+    text += f", take longer than run.checkpoint_seconds ({every:g}) and could not resume after a fault"
     storage = "give a storage that all nodes see, such as s3://bucket/folder or a shared disk"
     fix = f"{storage}, or write checkpoint_seconds: null"
     raise InputError(text, fix=fix, code="storage_not_shared", where=study.where("run", "storage"))

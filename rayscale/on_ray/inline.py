@@ -41,7 +41,8 @@ def run_here(
 
     failures: list[Failure] = []
     while True:
-        began, started = time.monotonic(), datetime.now(UTC)
+        began = time.monotonic()
+        started = datetime.now(UTC)
         lost = sum(failure["seconds"] for failure in failures)
         failure: Failure | None = None
         outcome: TrialOutcome

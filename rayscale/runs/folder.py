@@ -59,7 +59,7 @@ class Run:
         plan = self._object("plan.json", json.loads, _PLAN_KEYS, fix)
         rows = plan["trials"]
         if not isinstance(rows, list) or any(not isinstance(row, dict) or set(_TRIAL_KEYS) - set(row) for row in rows):
-            raise self._damaged("plan.json", f"'trials' is not a list of planned trials; {fix}")
+            raise self._damaged("plan.json", "'trials' is not a list of planned trials", fix)
         return plan
 
     @property
@@ -134,7 +134,7 @@ class Run:
         saved = self._object("fit.json", json.loads, ("fits", "verdict"), fix)
         fits = saved["fits"]
         if not isinstance(fits, list) or not all(isinstance(part, dict) for part in [*fits, saved["verdict"]]):
-            raise self._damaged("fit.json", f"it has no fits; {fix}")
+            raise self._damaged("fit.json", "it has no fits", fix)
         return saved
 
     @property
@@ -161,20 +161,20 @@ class Run:
     def _object(self, name: str, parse: Callable[[bytes], Any], keys: tuple[str, ...], fix: str) -> dict[str, Any]:
         """The mapping in a file, which has these keys."""
         if not self.store.exists(name):
-            raise InputError(f"no such file; {fix}", code="missing_file", where=f"{self.folder}/{name}")
+            raise InputError("no such file", fix=fix, code="missing_file", where=f"{self.folder}/{name}")
         try:
             value = parse(self.store.read(name))
             problem = f"it holds a {type(value).__name__}, not one object"
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             value, problem = None, f"{type(error).__name__}: {error}"
         if not isinstance(value, dict):
-            raise self._damaged(name, f"damaged ({problem[:120]}); {fix}")
+            raise self._damaged(name, f"damaged ({problem[:120]})", fix)
         if missing := [key for key in keys if key not in value]:
-            raise self._damaged(name, f"it lacks {', '.join(missing)}; {fix}")
+            raise self._damaged(name, f"it lacks {', '.join(missing)}", fix)
         return value
 
-    def _damaged(self, name: str, text: str) -> InputError:
-        return InputError(text, code="damaged_file", where=f"{self.folder}/{name}")
+    def _damaged(self, name: str, text: str, fix: str = "") -> InputError:
+        return InputError(text, fix=fix, code="damaged_file", where=f"{self.folder}/{name}")
 
     def _planned(self) -> dict[str, str | None] | None:
         """The models' names by trial id, as the plan has them; None without a plan."""

@@ -80,8 +80,9 @@ class Lease:
         """Raises LeaseLostError if another driver has taken the run over. Looks into the folder: for every write."""
         if self._lost or self._overtaken():
             self._lost = True
-            text = f"and another one took over the run ({read_owner(self.store) or 'ended since'})"
-            text = f"this driver was unresponsive for too long {text}; stopping; finished trials are safe"
+            owner = read_owner(self.store) or "ended since"
+            text = f"this driver was unresponsive for too long and another one took over the run ({owner})"
+            text += "; stopping; finished trials are safe"
             raise LeaseLostError(text, code="lease_lost", where=self.store.location)
 
     def release(self) -> None:

@@ -232,8 +232,8 @@ def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[
                 fix = "remove data.on_bad_row: skip to see what is wrong with the first unusable row"
             elif name == "train" and also:  # held-out text wins
                 fix = f"all training rows are also in data.{also[0]}: give that another file, or leave it out"
-            text = f"the {name} split is empty (rows kept: {counts}; dropped: {lost}); {fix}"
-            raise DataError(text, code="empty_split", where=f"data.{name}")
+            text = f"the {name} split is empty (rows kept: {counts}; dropped: {lost})"
+            raise DataError(text, fix=fix, code="empty_split", where=f"data.{name}")
     if labels is not None and len(labels) < 2:
         found = f"only one label, '{labels[0]}'" if labels else "no label"
         raise DataError(f"{found}; a classifier needs two or more - is this the right column?", code="one_label",

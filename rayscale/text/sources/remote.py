@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from rayscale.errors import DataError, first_line
 from rayscale.system.disk import PRIVATE, write_stream
-from rayscale.system.machine import cache_root, free_bytes
+from rayscale.system.machine import GIGA, cache_root, free_bytes
 from rayscale.system.paths import BY_PYARROW
 from rayscale.text.workers import Meter
 
@@ -91,7 +91,7 @@ def _copy(system: Any, path: str, address: str) -> str:
         return str(place)
     size, free = int(about.get("size") or 0), free_bytes(cache_root())
     if size > free:
-        text = f"{path} has {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free where it would be copied"
+        text = f"{path} has {size / GIGA:.3g} GB, and {free / GIGA:.3g} GB are free where it would be copied"
         raise DataError(f"{text} ({cache_root()}); set RAYSCALE_CACHE to a larger disk", code="no_space", where=address)
     meter = Meter(partial(print, file=sys.stderr, flush=True), f"copying {path}", size, "bytes")
     with system.open(path, "rb") as source:
