@@ -1,4 +1,4 @@
-"""The exceptions of rayscale: every message names where, what was found, and the mend.
+"""The exceptions of rayscale: every message names where, what was found, and the fix.
 
 RayscaleError            exit 1  the job failed
 ├── TrialError                   one trial failed; `permanent` says whether a retry can help
@@ -19,15 +19,19 @@ from typing import Any
 
 
 class RayscaleError(Exception):
-    """Base of all errors; `code` is a stable word for machines, `where` the place (file:line: field) if any."""
+    """Base of all errors; `code` is a stable word for machines, `where` the place (file:line: field) if any.
+
+    The message is what was found and, where there is one, the `fix`.
+    """
 
     exit_code = 1
+    code = "failed"
     show_traceback = False  # the command line prints it too: set where a trial is run to be looked into
 
-    def __init__(self, message: str, *, code: str = "failed", where: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
+    def __init__(self, text: str, *, fix: str = "", code: str | None = None, where: str | None = None) -> None:
+        self.message = f"{text}; {fix}" if fix else text
+        super().__init__(self.message)
+        self.code = code or self.code
         self.where = where
 
     def __str__(self) -> str:
@@ -43,8 +47,10 @@ class RayscaleError(Exception):
 class TrialError(RayscaleError):
     """One trial failed; a permanent failure is not retried."""
 
-    def __init__(self, message: str, *, code: str = "trial_failed", where: str | None = None, permanent: bool = False):
-        super().__init__(message, code=code, where=where)
+    code = "trial_failed"
+
+    def __init__(self, text: str, *, fix: str = "", code: str | None = None, permanent: bool = False):
+        super().__init__(text, fix=fix, code=code)
         self.permanent = permanent
 
 
@@ -53,9 +59,9 @@ class MemoryTrialError(TrialError):
 
     def __init__(self, reason: str, micro_batch: int):
         smallest = micro_batch <= 1
-        advice = "; use a smaller model, a smaller task.max_length, or workers with more memory" if smallest else ""
-        text = f"out of memory with micro-batches of {micro_batch} ({reason}){advice}"
-        super().__init__(text, code="out_of_memory", permanent=smallest)
+        fix = "use a smaller model, a smaller task.max_length, or workers with more memory" if smallest else ""
+        text = f"out of memory with micro-batches of {micro_batch} ({reason})"
+        super().__init__(text, fix=fix, code="out_of_memory", permanent=smallest)
         self.micro_batch = micro_batch
 
 
@@ -73,19 +79,17 @@ class StorageError(RayscaleError):
 
     @classmethod
     def at(cls, place: str, error: OSError, done: str = "written") -> StorageError:
-        """What the system said of a place that was to be `done` (read or written), and the mend."""
-        reason = error.strerror or str(error)
+        """What the system said of a place that was to be `done` (read or written), and the fix."""
+        text = f"cannot be {done}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            mend = "make room there, then run the same command again: finished trials are safe"
-            return cls(f"cannot be written: {reason}; {mend}", code="disk_full", where=place)
-        if error.errno in _NO_FOLDER:
-            if done == "read":
-                mend = "give this user the right to read it, or another folder with --out"
-                return cls(f"cannot be read: {reason}; {mend}", code="storage_not_readable", where=place)
-            mend = "make it a folder that you can write, or give another one with --out"
-            return cls(f"cannot be written: {reason}; {mend}", code="storage_not_writable", where=place)
-        mend = "check the storage, then run the same command again: finished trials are safe"
-        return cls(f"cannot be {done}: {reason}; {mend}", code="storage_failed", where=place)
+            fix, code = "make room there, then run the same command again: finished trials are safe", "disk_full"
+        elif error.errno in _NO_FOLDER and done == "read":
+            fix, code = "give this user the right to read it, or another folder with --out", "storage_not_readable"
+        elif error.errno in _NO_FOLDER:
+            fix, code = "make it a folder that you can write, or give another one with --out", "storage_not_writable"
+        else:
+            fix, code = "check the storage, then run the same command again: finished trials are safe", "storage_failed"
+        return cls(text, fix=fix, code=code, where=place)
 
 
 class LeaseLostError(RayscaleError):
@@ -96,9 +100,7 @@ class InputError(RayscaleError):
     """Wrong input: the command ends with exit code 2."""
 
     exit_code = 2
-
-    def __init__(self, message: str, *, code: str = "wrong_input", where: str | None = None):
-        super().__init__(message, code=code, where=where)
+    code = "wrong_input"
 
 
 class StudyError(InputError):
@@ -118,6 +120,12 @@ def _rebuild(kind: type[RayscaleError], message: str, state: dict[str, Any]) -> 
     Exception.__init__(error, message)
     error.__dict__.update(state)
     return error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; the name of its type where it says nothing."""
+    text = error.message if isinstance(error, RayscaleError) else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -17,6 +17,7 @@ from rayscale.system.machine import (
     cache_root,
     driver_version,
     free_bytes,
+    installed,
     nearest_folder,
     nvidia_gpus,
     physical_cores,
@@ -57,7 +58,7 @@ def verdict(findings: list[Finding]) -> str:
 
 def _here() -> Iterator[Finding]:
     least = doctor.wanted()
-    yield from doctor.judge_versions(least, doctor.installed(least))
+    yield from doctor.judge_versions(least, installed(least))
     yield doctor.judge_torch(doctor.cuda_of_torch(), len(nvidia_gpus()), driver_version())
     yield from doctor_devices.examine_devices()
     yield from doctor.judge_settings(os.environ, physical_cores())
@@ -80,7 +81,8 @@ def _plan_and_storage(study: Study | None, machine: Machine | None) -> Iterator[
             needed = float(plan.disk_bytes)
             yield Finding("plan", "ok", f"{len(plan.trials)} trials of {study.name} fit {plan.machine.origin}")
             if crowding := crowd(plan.trials, plan.machine):
-                yield Finding("GPU memory", "warn" if crowding[1] else "ok", *crowding)
+                needed_memory, fix = crowding
+                yield Finding("GPU memory", "warn" if fix else "ok", needed_memory, fix)
             yield from (Finding(**finding) for finding in plan.doctor["findings"])
         except RayscaleError as error:
             yield Finding("plan", "fail", str(error), "correct this; `rayscale plan STUDY` shows the whole plan")

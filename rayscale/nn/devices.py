@@ -52,8 +52,7 @@ def resolve_precision(setting: str, group: Group, width: int) -> str:
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         if setting == "auto":
             return "fp32"
-        text = f"{name} has no bf16; set training.precision to auto or fp32"
-        raise TrialError(text, code="no_bf16", permanent=True)
+        raise TrialError(f"{name} has no bf16; set training.precision to auto or fp32", code="no_bf16", permanent=True)
     return "bf16"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from rayscale.errors import InputError
+from rayscale.errors import InputError, first_line
 
 
 @contextmanager
@@ -33,6 +33,5 @@ def load(from_pretrained: Callable[..., Any], folder: str | Path, **options: Any
         with quiet():
             return from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        text = f"{folder} cannot be loaded: {reason}; fetch the checkpoint again or give another"
+        text = f"{folder} cannot be loaded: {first_line(error)}; fetch the checkpoint again or give another"
         raise InputError(text, code="bad_checkpoint") from error

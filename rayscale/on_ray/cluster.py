@@ -21,9 +21,12 @@ def on_node(node_id: str | None = None) -> Any:
     return NodeAffinitySchedulingStrategy(node_id or ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def run_on(node_id: str, function: Callable[..., Any], *values: Any) -> Any:
-    """Begin `function(*values)` on this node, by a task that asks for no CPU; the answer's ObjectRef."""
-    return _task(function).options(scheduling_strategy=on_node(node_id)).remote(*values)
+def run_on(node_id: str, function: Callable[..., Any], *values: Any, retries: int = 3) -> Any:
+    """Begin `function(*values)` on this node, by a task that asks for no CPU; the answer's ObjectRef.
+
+    `retries`: how often it is begun again where its node or its worker is lost.
+    """
+    return _task(function).options(scheduling_strategy=on_node(node_id), max_retries=retries).remote(*values)
 
 
 @cache

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayscale.errors import ClusterError
-from rayscale.system.doctor import Finding, installed
-from rayscale.system.machine import Machine, nearest_folder
+from rayscale.system.doctor import Finding
+from rayscale.system.machine import GIGA, Machine, installed, nearest_folder
 from rayscale.system.storage import Store
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ def _ask_nodes(storage: Path | None) -> list[NodeReport]:
             name, offered = str(node["NodeManagerHostname"]), _offered(node["Resources"])
             try:
                 # Starts the worker, so that the next answer is quick.
-                ray.get(run_on(node["NodeID"], look_around, None), timeout=ANSWER_SECONDS)
+                ray.get(run_on(node["NodeID"], look_around, None, retries=0), timeout=ANSWER_SECONDS)
                 sent = time.time()
-                answer = ray.get(run_on(node["NodeID"], look_around, marker), timeout=ANSWER_SECONDS)
+                answer = ray.get(run_on(node["NodeID"], look_around, marker, retries=0), timeout=ANSWER_SECONDS)
                 back = time.time()
             except ray.exceptions.RayError:
                 reports.append(NodeReport(name, offered, None))
@@ -114,7 +114,7 @@ def _ask_nodes(storage: Path | None) -> list[NodeReport]:
 def _offered(resources: Mapping[str, float]) -> dict[str, float]:
     """What a node offers, in GB where it is memory; marks of nodes and of accelerators are left out."""
     plain = {name: amount for name, amount in resources.items() if ":" not in name}
-    return {name: round(amount / 1e9, 1) if "memory" in name else amount for name, amount in plain.items()}
+    return {name: round(amount / GIGA, 1) if "memory" in name else amount for name, amount in plain.items()}
 
 
 def _marker(storage: Path | None) -> Path | None:

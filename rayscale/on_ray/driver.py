@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 import yaml
 
-from rayscale.errors import InputError, LeaseLostError, StorageError
+from rayscale.errors import InputError, LeaseLostError, StorageError, first_line
 from rayscale.on_ray import driver_savepoints
 from rayscale.on_ray.event_text import event_text
 from rayscale.on_ray.progress import Progress
@@ -100,7 +100,7 @@ def _fetch_model(files: Any) -> dict[str, Any]:
     try:
         return ray.get(files)
     except ray.exceptions.RayError as error:
-        raise LookupError(str(error).splitlines()[0]) from None
+        raise LookupError(first_line(error)) from None
 
 
 def _drive(driver: _Driver, path: str | Path | None, address: str) -> Run | None:
@@ -194,20 +194,23 @@ class _Driver:
         self.pending = [p for p in plan.trials if p.trial.trial_id in again]
         self.outcomes.records = {i: record for i, record in known.items() if i not in again}
         if self.outcomes.executor == "inline" and (wide := [p for p in self.pending if p.trial.gpus > 1]):
-            wants = f"{len(wide)} of the trials want more than one GPU, such as {wide[0].trial.trial_id}"
-            advice = "use --only with a trial of one GPU, or executor lanes"
-            raise InputError(f"executor inline runs in this one process; {wants}; {advice}", code="inline_gpus")
+            text = f"executor inline runs in this one process; {len(wide)} of the trials want more than one GPU"
+            fix = "use --only with a trial of one GPU, or executor lanes"
+            raise InputError(f"{text}, such as {wide[0].trial.trial_id}", fix=fix, code="inline_gpus")
         for damage in damaged:
             self.observer.say(damage.text)
         self.agreed = self.observer.consent(plan, self.pending, len(known))
         if self.agreed:
-            study = yaml.safe_dump(self.study.model_dump(mode="json"), sort_keys=False).encode()
-            text = Path(path).read_bytes() if path else study
+            if path:
+                content = Path(path).read_bytes()
+            else:
+                content = yaml.safe_dump(self.study.model_dump(mode="json"), sort_keys=False).encode()
             recover(self.outcomes.ledger, damaged)
-            self.store.write("study.yaml", text)
+            self.store.write("study.yaml", content)
             plan.save(self.store)
             self._begin_saving()
-            source, host = str(Path(path).absolute()) if path else None, socket.gethostname()
+            source = str(Path(path).absolute()) if path else None
+            host = socket.gethostname()
             self._log({"event": "run_started", "host": host, "study": source, "pending": len(self.pending)})
         return self.agreed
 

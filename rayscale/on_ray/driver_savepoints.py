@@ -56,11 +56,9 @@ def check_seen(blind: Sequence[str], study: Study, pending: Sequence[Planned], s
     long = [planned for planned in pending if planned.seconds > every]
     if not long:
         return f"{store.location} is not seen by {hosts}: trials there are trained without checkpoints."
-    raise InputError(
-        f"{store.location} is not seen by {hosts}; {len(long)} of the trials, such as {long[0].trial.trial_id} with "
-        f"about {long[0].seconds:.0f} s, take longer than run.checkpoint_seconds ({every:g}) and could not resume "
-        "after a fault; give a storage that all nodes see, such as s3://bucket/folder or a shared disk, or write "
-        "checkpoint_seconds: null",
-        code="storage_not_shared",
-        where=study.where("run", "storage"),
-    )
+    example = f"{long[0].trial.trial_id} with about {long[0].seconds:.0f} s"
+    text = f"{store.location} is not seen by {hosts}; {len(long)} of the trials, such as {example}"
+    text += f", take longer than run.checkpoint_seconds ({every:g}) and could not resume after a fault"
+    storage = "give a storage that all nodes see, such as s3://bucket/folder or a shared disk"
+    fix = f"{storage}, or write checkpoint_seconds: null"
+    raise InputError(text, fix=fix, code="storage_not_shared", where=study.where("run", "storage"))

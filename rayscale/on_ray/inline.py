@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,37 +41,34 @@ def run_here(
 
     failures: list[Failure] = []
     while True:
-        began, micro_batch = time.monotonic(), micro_batch_after(failures)
-        train = partial(train_trial, device=trial.device, progress=progress, saving=saving, micro_batch=micro_batch)
-        outcome = _attempt(train, trial, prepared, keep_model, let_raise)
-        error = outcome.get("error")
+        began = time.monotonic()
+        started = datetime.now(UTC)
         lost = sum(failure["seconds"] for failure in failures)
-        if error:
-            failures.append({**error, "seconds": time.monotonic() - began})
-        attempts = len(failures) + (not error)
+        failure: Failure | None = None
+        outcome: TrialOutcome
+        try:
+            model = trial.model
+            checkpoint = str(find_checkpoint(model.path, model.revision).folder) if model.path else None
+            with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
+                kept = Path(scratch) / "model" if keep_model else None
+                measured = train_trial(
+                    trial, prepared, device=trial.device, checkpoint=checkpoint, save_to=kept, progress=progress,
+                    saving=saving, micro_batch=micro_batch_after(failures),
+                )  # fmt: skip
+                files = read_files(kept) if kept is not None and kept.is_dir() else None
+            measured |= provenance(started, datetime.now(UTC), trial.gpus)
+            outcome = {"status": measured["status"], "measured": measured, "model": [files] if files else []}
+        except Exception as error:  # becomes the trial's reason; other trials continue
+            failure = describe(error)
+            if let_raise and (failure["permanent"] or not halves(failure)):
+                if isinstance(error, RayscaleError):
+                    error.show_traceback = True
+                raise
+            measured = provenance(started, datetime.now(UTC), trial.gpus)
+            outcome = {"status": "failed", "error": failure, "measured": measured}
+            failures.append({**failure, "seconds": time.monotonic() - began})
+        attempts = len(failures) + (not failure)
         outcome |= {"exclusive": True, "attempts": attempts, "failures": failures, "lost_seconds": lost}
-        if not error or error["permanent"] or not halves(error):
+        if not failure or failure["permanent"] or not halves(failure):
             return outcome
         say(retry_event(trial.trial_id, failures))
-
-
-def _attempt(
-    train: Callable[..., dict[str, Any]], trial: Trial, prepared: Prepared, keep_model: bool, let_raise: bool
-) -> TrialOutcome:
-    started = datetime.now(UTC)
-    try:
-        model = trial.model
-        checkpoint = str(find_checkpoint(model.path, model.revision).folder) if model.path else None
-        with tempfile.TemporaryDirectory(prefix="rayscale-model-") as scratch:
-            kept = Path(scratch) / "model" if keep_model else None
-            measured = train(trial, prepared, checkpoint=checkpoint, save_to=kept)
-            files = read_files(kept) if kept is not None and kept.is_dir() else None
-    except Exception as error:  # becomes the trial's reason; other trials continue
-        failure = describe(error)
-        if let_raise and (failure["permanent"] or not halves(failure)):
-            if isinstance(error, RayscaleError):
-                error.show_traceback = True
-            raise
-        return {"status": "failed", "error": failure, "measured": provenance(started, datetime.now(UTC), trial.gpus)}
-    measured |= provenance(started, datetime.now(UTC), trial.gpus)
-    return {"status": measured["status"], "measured": measured, "model": [files] if files else []}

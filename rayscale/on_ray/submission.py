@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rayscale.errors import ClusterError, InputError, RayscaleError
+from rayscale.errors import ClusterError, InputError, RayscaleError, first_line
 from rayscale.on_ray.job_files import LEFT_THERE, MOST_BYTES, PART_BYTES, STAGED, STUDY, JobFiles, gather
 from rayscale.report.rebuild import rebuild_report
 from rayscale.runs.events import log_event
@@ -157,9 +157,9 @@ def _client(address: str) -> Any:
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, OSError, RayError) as error:
-        text = f"no Ray dashboard answers at {address} ({str(error).splitlines()[0]})"
-        advice = "check the address, and RAY_AUTH_MODE=token with RAY_AUTH_TOKEN if the cluster wants a token"
-        raise ClusterError(f"{text}; {advice}", code="cluster_unreachable") from error
+        text = f"no Ray dashboard answers at {address} ({first_line(error)})"
+        fix = "check the address, and RAY_AUTH_MODE=token with RAY_AUTH_TOKEN if the cluster wants a token"
+        raise ClusterError(text, fix=fix, code="cluster_unreachable") from error
 
 
 # ---- starting, and finding what runs
@@ -172,10 +172,10 @@ def _running(client: Any, asked: Submission) -> str | None:
         if metadata.get(_RUN) != asked.place or job.status.is_terminal():
             continue
         if metadata.get(_REQUEST) != asked.metadata[_REQUEST]:
-            other = f"runs {asked.place} with another version of the study, its files or the options"
-            advice = f"wait for it, or stop it: ray job stop {job.submission_id} --address {asked.address}"
-            text = f"job {job.submission_id} {other}; {advice}"
-            raise InputError(text, code="run_in_use", where=asked.address)
+            number = job.submission_id
+            text = f"job {number} runs {asked.place} with another version of the study, its files or the options"
+            fix = f"wait for it, or stop it: ray job stop {number} --address {asked.address}"
+            raise InputError(text, fix=fix, code="run_in_use", where=asked.address)
         return job.submission_id
     return None
 
@@ -243,9 +243,9 @@ def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
             lines = client.get_job_logs(job).split("\n")
         except (RuntimeError, OSError) as error:  # requests' own errors are OSErrors
             if time.monotonic() - answered > LOST_SECONDS:
-                text = f"the dashboard no longer answers ({str(error).splitlines()[0]})"
-                advice = "the job may still run: repeat the command to follow it"
-                raise ClusterError(f"{text}; {advice}", code="cluster_lost") from error
+                text = f"the dashboard no longer answers ({first_line(error)})"
+                fix = "the job may still run: repeat the command to follow it"
+                raise ClusterError(text, fix=fix, code="cluster_lost") from error
             time.sleep(POLL_SECONDS[0])
             continue
         answered = time.monotonic()

@@ -63,6 +63,9 @@ class CellOrder(Searcher):
         """Tune saves its searchers; a resumed run takes the order from plan and ledger, so an empty file is enough."""
         open(checkpoint_path, "wb").close()
 
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to read: see `save`."""
+
 
 def _settings(planned: Planned) -> dict[str, Any]:
     trial = planned.trial

@@ -9,6 +9,7 @@ from rayscale.report.notes import lost_copies
 from rayscale.study.augment_key import CHARACTERS
 from rayscale.study.augmenters import GROUP
 from rayscale.system import registry
+from rayscale.system.groups import grouped
 from rayscale.text.augment.chain import Chain
 from rayscale.text.augment.children import FoundAugmentation, describe_children, name_of
 from rayscale.text.augment.segments import needed
@@ -78,10 +79,7 @@ def try_out(augmentations: Sequence[FoundAugmentation], survey: Survey) -> Itera
 def segmenter_notes(augmentations: Sequence[FoundAugmentation], survey: Survey) -> Iterator[tuple[str, str]]:
     """How words are found where the text is written without spaces."""
     wanted = needed(survey.splits["train"]["text"].slice(0, TRIED).to_pylist())
-    ways: dict[str, list[str]] = {}
-    for entry in augmentations:
-        if entry.augmentation.by:
-            ways.setdefault(entry.augmentation.by, []).append(entry.name)
+    ways = grouped((entry.augmentation.by, entry.name) for entry in augmentations if entry.augmentation.by)
     for way, names in ways.items() if wanted else ():
         wording = "characters are words" if way == CHARACTERS else f"words are found by {way.replace('+', ' and ')}"
         missing = ", ".join(sorted(wanted - set(way.split("+"))))

@@ -16,12 +16,13 @@ from rayscale.system.machine import Machine
 
 def lint(study: Study, planned: Sequence[Planned], supply: Supply, machine: Machine) -> Iterator[tuple[str, str]]:
     """What this design cannot show, and what the text and the GPUs may not give: codes and texts."""
-    if (crowding := crowd(planned, machine)) and crowding[1]:
-        yield "little_gpu_memory", ": ".join(crowding)
+    needed, fix = crowd(planned, machine) or ("", "")
+    if fix:
+        yield "little_gpu_memory", f"{needed}: {fix}"
     available = supply.train_tokens
-    sizes = study.grid.sizes
-    if study.grid.axis == "tokens" and available is not None and supply.estimated and sizes[-1] > available:
-        text = f"{sizes[-1]:,} tokens requested, about {available:,.0f} expected; tokenising gives the exact number"
+    largest = study.grid.sizes[-1]
+    if study.grid.axis == "tokens" and available is not None and supply.estimated and largest > available:
+        text = f"{largest:,} tokens requested, about {available:,.0f} expected; tokenising gives the exact number"
         yield "few_tokens", f"{text} before training starts"
     sizes = tuple(sorted({p.trial.data_requested for p in planned}))
     params = sorted({p.params for p in planned})

@@ -21,8 +21,7 @@ from rayscale.runs.trial import ModelSpec, Trial
 from rayscale.study.augment_key import read as read_augmentation
 from rayscale.study.study import Ladder, Study
 from rayscale.study.training import Transfer
-from rayscale.system.doctor_devices import GIGA
-from rayscale.system.machine import Machine, free_bytes, nearest_folder
+from rayscale.system.machine import GIGA, Machine, free_bytes, nearest_folder
 from rayscale.system.storage import Store
 from rayscale.text.augment.children import FoundAugmentation, find_all, find_augmentations
 from rayscale.text.error_places import naming_fields
@@ -112,8 +111,8 @@ def _little_room(store: Store, plan: Plan) -> list[tuple[str, str]]:
         return []
     there = f"{free / GIGA:.1f} GB are free at {nearest_folder(store.local)}"
     needed = f"kept models and checkpoints take up to {plan.disk_bytes / GIGA:.1f} GB"
-    mend = "make room, keep fewer models (run.keep), write checkpoint_seconds: null, or give another run.storage"
-    return [("little_disk", f"{there}, {needed}: {mend}")]
+    fix = "make room, keep fewer models (run.keep), write checkpoint_seconds: null, or give another run.storage"
+    return [("little_disk", f"{there}, {needed}: {fix}")]
 
 
 def _transferred(optimum: Optimum | None, plan: Plan) -> list[tuple[str, str]]:
@@ -153,6 +152,8 @@ def _unseparated(labels: Sequence[str], separator: str) -> str | None:
 def _supply(
     study: Study, texts: Survey, tokenised: Mapping[str, Prepared], augmentations: Sequence[FoundAugmentation]
 ) -> Supply:
+    copies = {known.name: Copies(known.name, known.augmentation.copies, known.mark) for known in augmentations}
+    ordered = dict.fromkeys(copies.get(read_augmentation(entry).name, Copies()) for entry in study.data.augment)
     if tokenised:
         parts = [data.manifest["splits"] for data in tokenised.values()]
         fewest = {name: min(part[name]["tokens"] for part in parts) for name in texts.bytes}
@@ -172,14 +173,8 @@ def _supply(
         estimated=not tokenised,
         counts={**place_labels(texts.counts, study.data), "tokens": token_counts(tokenised) or None},
         guessing_loss=_entropy_of_labels(texts),
-        augmentations=_augmentations(study, augmentations),
+        augmentations=tuple(ordered),
     )
-
-
-def _augmentations(study: Study, augmentations: Sequence[FoundAugmentation]) -> tuple[Copies, ...]:
-    """Those of the study in the order of its file, `none` among them where it is asked for."""
-    copies = {known.name: Copies(known.name, known.augmentation.copies, known.mark) for known in augmentations}
-    return tuple(dict.fromkeys(copies.get(read_augmentation(entry).name, Copies()) for entry in study.data.augment))
 
 
 def _tokenised(study: Study, texts: Survey, specs: Sequence[ModelSpec]) -> dict[str, Prepared]:

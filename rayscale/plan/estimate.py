@@ -11,6 +11,7 @@ from typing import Any
 from rayscale.runs.packing import LANE_SECONDS, START_UP_SECONDS, SlotUse, packed_seconds
 from rayscale.runs.sweeps import CELL
 from rayscale.runs.trial import Trial
+from rayscale.system.groups import grouped
 
 # What a trial is assumed to cost until trials of the run were measured; plan shows the basis beside each figure.
 FLOP_PER_SECOND = {"cpu": 2.0e10, "cuda": 5.0e13}
@@ -198,9 +199,7 @@ def learn(planned: Sequence[Planned], measured: Sequence[Measured]) -> list[Plan
     Trials that had a GPU to themselves tell nothing of those that share one, nor the other way round.
     Training is scaled by the number of steps; evaluation is of the same rows, whatever the data size.
     """
-    by_kind: dict[str, list[Measured]] = {}
-    for run in measured:
-        by_kind.setdefault(_kind(run.trial, run.share), []).append(run)
+    by_kind = grouped((_kind(run.trial, run.share), run) for run in measured)
     alike = ((cell, by_kind.get(_kind(cell.trial, cell.share))) for cell in planned)
     return [_learnt(cell, runs) if runs else cell for cell, runs in alike] if by_kind else list(planned)
 

@@ -132,7 +132,7 @@ def no_padding(name: str) -> InputError:
     """What is said of a decoder that cannot tell where a text ends in a padded batch."""
     text = f"{name} names no token that pads or ends a text, so the end of a text in a batch cannot be found"
     fix = "write pad_token_id into its config.json: the number of a token that no text holds"
-    return InputError(f"{text}; {fix}", code="no_padding")
+    return InputError(text, fix=fix, code="no_padding")
 
 
 def check_positions(name: str, config: Mapping[str, Any], longest: int) -> None:
@@ -145,8 +145,7 @@ def check_positions(name: str, config: Mapping[str, Any], longest: int) -> None:
 def too_long(name: str, longest: int, positions: int) -> InputError:
     """What is said of texts that a checkpoint cannot read."""
     text = f"the longest text has {longest} tokens, {name} reads {positions}"
-    fix = f"set task.max_length to {positions} or less"
-    return InputError(f"{text}; {fix}", code="too_long", where="task.max_length")
+    return InputError(text, fix=f"set it to {positions} or less", code="too_long", where="task.max_length")
 
 
 @cache

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from operator import attrgetter
 from typing import Any
 
 from rayscale.errors import InputError, StudyError
 from rayscale.plan.design_lint import lint
-from rayscale.plan.estimate import Copies, Measured, Planned, Supply, cost, learn, share_gpus, wall_seconds
+from rayscale.plan.estimate import Measured, Planned, Supply, cost, learn, share_gpus, wall_seconds
 from rayscale.plan.feasibility import check_feasible
 from rayscale.plan.heads import READ_AS_BYTES, UNCUT, check_head, check_reader, no_padding, padding_of
 from rayscale.plan.parameters import (
@@ -35,6 +36,7 @@ from rayscale.runs.trial import ModelSpec, Trial, identified
 from rayscale.study.checkpoints import check_tokenizer, find_checkpoint, read_config
 from rayscale.study.study import Ladder, Study
 from rayscale.study.tasks import find_kind
+from rayscale.system.groups import grouped
 from rayscale.system.machine import Machine
 from rayscale.system.storage import Store
 
@@ -200,9 +202,12 @@ def make_plan(
                         1, supply.fingerprint,
                     )  # fmt: skip
                     rates = [rate_of(plain)] if rate_of else study.training.rates
-                    rated = [replace(plain, training={**plain.training, "learning_rate": rate}) for rate in rates]
-                    for trial in (_augmented(plain, copies) for copies in supply.augmentations for plain in rated):
-                        rule = cost(trial, params, non_embedding, supply, stored, trained)
+                    for copies, rate in product(supply.augmentations, rates):
+                        trial = replace(
+                            plain, training={**plain.training, "learning_rate": rate}, augment=copies.name,
+                            copies=copies.copies, augment_digest=copies.digest,
+                        )  # fmt: skip
+                        rule = cost(identified(trial), params, non_embedding, supply, stored, trained)
                         cells.append(share_gpus(rule, machine.trials_per_gpu))
     kept, cut = _within_budget(study, _pair_alone(cells, machine))
     return _planned(study, machine, supply, learn(kept, measured), cut)
@@ -235,10 +240,6 @@ def leave_out(plan: Plan, why: Mapping[str, str]) -> Plan:
     of_design = set(lint(plan.study, plan.trials, plan.supply, plan.machine))
     others = [note for note in plan.lint if note not in of_design]
     return replace(smaller, lint=(*others, *smaller.lint), doctor=plan.doctor)
-
-
-def _augmented(plain: Trial, copies: Copies) -> Trial:
-    return identified(replace(plain, augment=copies.name, copies=copies.copies, augment_digest=copies.digest))
 
 
 def _parameters(spec: ModelSpec, study: Study, n_labels: int) -> tuple[int, int, int, int]:
@@ -289,9 +290,7 @@ def _within_budget(study: Study, cells: Sequence[Planned]) -> tuple[list[Planned
     if hours is None:
         return list(cells), cut
     # All rates of a sweep go together: a part of them would choose among less than was asked for.
-    swept: dict[tuple[Any, ...], list[Planned]] = {}
-    for planned in cells:
-        swept.setdefault(planned.cell, []).append(planned)
+    swept = grouped((planned.cell, planned) for planned in cells)
     spent = sum(p.gpu_seconds for p in cells) / 3600
     for planned in sorted(cells, key=lambda p: (p.trial.seed == 0, -p.gpu_seconds)):
         if spent <= hours:

@@ -161,7 +161,8 @@ def _sweeps(records: Sequence[TrialRecord]) -> list[tuple[Trial, dict[float, flo
     losses: dict[tuple[str, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         trial = Trial.from_json(record.trial)
-        cell, loss = (trial.model.name, trial.data_requested), record.row["validation_loss"]
+        cell = (trial.model.name, trial.data_requested)
+        loss = record.row["validation_loss"]
         cells.setdefault(cell, trial)
         losses[cell][float(trial.settings.learning_rate)].append(math.inf if loss is None else loss)
     swept = [cell for cell in sorted(cells) if len(losses[cell]) > 2]

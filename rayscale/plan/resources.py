@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from rayscale.plan.estimate import Planned
 from rayscale.runs.savepoints import KEPT
 from rayscale.study.study import RunSettings
-from rayscale.system.doctor_devices import GIGA
-from rayscale.system.machine import Machine
+from rayscale.system.machine import GIGA, Machine
 
 RECORD_BYTES = 20_000  # a trial's record, curve and log
 MODEL_BYTES = 4  # a parameter in a model that is kept

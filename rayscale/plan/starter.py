@@ -92,7 +92,7 @@ def write_starter(task: str | None, data: Path | None, out: Path, encoding: str 
     if task is not None and task not in KINDS:
         raise InputError(f"found '{task}'; use one of {', '.join(KINDS)}", code="unknown_task", where="--task")
     try:
-        canonical(encoding or UTF_8)
+        canonical(UTF_8 if encoding is None else encoding)
     except LookupError:
         text = f"'{encoding}' is not a text encoding; use gb18030, big5, shift_jis, windows-1252, ..."
         raise InputError(text, code="unknown_encoding", where="--encoding") from None

@@ -173,19 +173,22 @@ class WaitingForSlots(_Event):
     sizes: dict[str, int]
 
 
-class Slots(_Event):
-    """Slots became free, `room` of them; the cluster has another number of slots."""
-
-    event: Literal["slots_free", "slots_changed"]
+class SlotsFree(_Event):
+    event: Literal["slots_free"]
+    room: int
     slots: int
-    room: NotRequired[int]
+
+
+class SlotsChanged(_Event):
+    event: Literal["slots_changed"]
+    slots: int
 
 
 Event = (
     RunStarted | RunEnded | RunNote | ResultsFetched | UnfinishedWritesRemoved | RecordSetAside | CellsCut
     | TrialStarted | TrialFinished | TrialRetried | TrialResumed | TrialNote | HeadReused | DropoutByWorker
     | CheckpointSaved | CheckpointFailed | CheckpointDamaged | CheckpointsOff
-    | LaneEnded | WaitingForSlots | Slots
+    | LaneEnded | WaitingForSlots | SlotsFree | SlotsChanged
 )  # fmt: skip
 
 

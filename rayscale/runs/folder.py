@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ class Run:
         plan = self._object("plan.json", json.loads, _PLAN_KEYS, fix)
         rows = plan["trials"]
         if not isinstance(rows, list) or any(not isinstance(row, dict) or set(_TRIAL_KEYS) - set(row) for row in rows):
-            raise self._damaged("plan.json", f"'trials' is not a list of planned trials; {fix}")
+            raise self._damaged("plan.json", "'trials' is not a list of planned trials", fix)
         return plan
 
     @property
@@ -112,7 +113,10 @@ class Run:
         vocabularies = {name: model.get("vocabulary") for name, model in models.items()}
         places = (f"models/{record.trial_id}/config.json" for record in records)
         kept = next((place for place in places if self.store.exists(place)), None)
-        classes = self._object(kept, json.loads, (), "delete it").get("id2label") if kept else None
+        classes = None
+        if kept:
+            with suppress(InputError):  # a damaged model says nothing of its classes; the trials stay
+                classes = self._object(kept, json.loads, (), "train it again").get("id2label")
         return guessing_loss(plan["task"], vocabularies, len(classes or ()), None)
 
     @property
@@ -130,7 +134,7 @@ class Run:
         saved = self._object("fit.json", json.loads, ("fits", "verdict"), fix)
         fits = saved["fits"]
         if not isinstance(fits, list) or not all(isinstance(part, dict) for part in [*fits, saved["verdict"]]):
-            raise self._damaged("fit.json", f"it has no fits; {fix}")
+            raise self._damaged("fit.json", "it has no fits", fix)
         return saved
 
     @property
@@ -157,20 +161,20 @@ class Run:
     def _object(self, name: str, parse: Callable[[bytes], Any], keys: tuple[str, ...], fix: str) -> dict[str, Any]:
         """The mapping in a file, which has these keys."""
         if not self.store.exists(name):
-            raise InputError(f"no such file; {fix}", code="missing_file", where=f"{self.folder}/{name}")
+            raise InputError("no such file", fix=fix, code="missing_file", where=f"{self.folder}/{name}")
         try:
             value = parse(self.store.read(name))
             problem = f"it holds a {type(value).__name__}, not one object"
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             value, problem = None, f"{type(error).__name__}: {error}"
         if not isinstance(value, dict):
-            raise self._damaged(name, f"damaged ({problem[:120]}); {fix}")
+            raise self._damaged(name, f"damaged ({problem[:120]})", fix)
         if missing := [key for key in keys if key not in value]:
-            raise self._damaged(name, f"it lacks {', '.join(missing)}; {fix}")
+            raise self._damaged(name, f"it lacks {', '.join(missing)}", fix)
         return value
 
-    def _damaged(self, name: str, text: str) -> InputError:
-        return InputError(text, code="damaged_file", where=f"{self.folder}/{name}")
+    def _damaged(self, name: str, text: str, fix: str = "") -> InputError:
+        return InputError(text, fix=fix, code="damaged_file", where=f"{self.folder}/{name}")
 
     def _planned(self) -> dict[str, str | None] | None:
         """The models' names by trial id, as the plan has them; None without a plan."""
@@ -199,7 +203,7 @@ def refuse_another_study(store: Store, name: str, recorded: bool) -> None:
     if there != name:
         text = f"{store.location} holds the run of study '{there}', this one is '{name}'"
         fix = "give another folder with --out, or give the study its old name"
-        raise InputError(f"{text}; {fix}", code="other_study", where="--out")
+        raise InputError(text, fix=fix, code="other_study", where="--out")
 
 
 def remove_unused(store: Store) -> None:

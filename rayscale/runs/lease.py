@@ -80,9 +80,9 @@ class Lease:
         """Raises LeaseLostError if another driver has taken the run over. Looks into the folder: for every write."""
         if self._lost or self._overtaken():
             self._lost = True
-            owner = read_owner(self.store)
-            text = f"another one took over the run ({owner or 'ended since'}); stopping; finished trials are safe"
-            text = f"this driver was unresponsive for too long and {text}"
+            owner = read_owner(self.store) or "ended since"
+            text = f"this driver was unresponsive for too long and another one took over the run ({owner})"
+            text += "; stopping; finished trials are safe"
             raise LeaseLostError(text, code="lease_lost", where=self.store.location)
 
     def release(self) -> None:
@@ -173,7 +173,7 @@ def _await_end(store: Store, say: Callable[[str], None]) -> tuple[int, float]:
         if changed := [name for name in alive if now[name] != first[name]]:
             text = f"another driver runs this study here: {alive[changed[0]] or 'it does not say which'}"
             fix = "wait for it or stop it, or give another run folder"
-            raise InputError(f"{text}; {fix}", code="run_in_use", where=store.location)
+            raise InputError(text, fix=fix, code="run_in_use", where=store.location)
         if looked - since >= max(owner.expiry_seconds if owner else EXPIRY_SECONDS for owner in alive.values()):
             return _generation(now), looked
         if not waiting and looked - since > BEAT_SECONDS:

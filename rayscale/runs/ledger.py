@@ -265,8 +265,7 @@ def _parse(content: bytes, trial_id: str) -> TrialRecord:
         raise ValueError("checksum does not match the content")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         text = f"was written by a newer rayscale (schema version {version}; this one reads up to {SCHEMA_VERSION})"
-        fix = "update rayscale, or give another folder with --out"
-        raise NewerRecordError(f"{text}; {fix}", code="newer_record")
+        raise NewerRecordError(text, fix="update rayscale, or give another folder with --out", code="newer_record")
     if body["row"]["trial_id"] != trial_id:
         raise ValueError(f"holds the record of another trial, {body['row']['trial_id']}")
     if version not in (*UPGRADES, SCHEMA_VERSION):

@@ -7,7 +7,7 @@ import socket
 from datetime import datetime
 from typing import Any
 
-from rayscale.system.doctor import installed
+from rayscale.system.machine import installed
 
 
 def provenance(started: datetime, ended: datetime, gpus: float) -> dict[str, Any]:

@@ -21,7 +21,7 @@ NONE = "none"
 #: that a word is what stands between spaces; by character; or by these, joined with + where several are meant.
 AUTO, SPACES, CHARACTERS = "auto", "spaces", "characters"
 SEGMENTERS = ("jieba", "budoux")
-MEND = "write none, or a name and a step, such as {name: syn, synonyms: {source: wordnet, share: 0.15, copies: 1}}"
+FIX = "write none, or a name and a step, such as {name: syn, synonyms: {source: wordnet, share: 0.15, copies: 1}}"
 MOST_COPIES = 100
 
 Problem = tuple[tuple[Any, ...], str]
@@ -129,7 +129,7 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
     if entry == NONE:
         return Augmentation(NONE), []
     if not isinstance(entry, Mapping):
-        return None, [_wrong((), entry, MEND)]
+        return None, [_wrong((), entry, FIX)]
     problems: list[Problem] = []
     name = entry.get("name")
     if not is_name(name) or name == NONE:
@@ -152,7 +152,7 @@ def _read(entry: Any) -> tuple[Augmentation | None, list[Problem]]:
         problems += wrong
         steps += [step] if step else []
     if not steps and not problems:
-        problems.append(((), f"names no step; {MEND}"))
+        problems.append(((), f"names no step; {FIX}"))
     for where, value in copies.items():
         if _whole(value, 1, MOST_COPIES) is None:
             problems.append(_wrong(where, value, f"give a whole number from 1 to {MOST_COPIES}"))
@@ -201,7 +201,7 @@ def _text(error: Any, step: str, known: list[str]) -> str:
         return f"unknown setting{nearest(str(error['loc'][-1]), known)} (settings of {step}: {', '.join(known)})"
     if error["type"] == "missing":
         return f"missing; {step} needs this setting"
-    return f"found {messages.shown(error.get('input'))}; {messages.mend(error, error['loc'])}"
+    return f"found {messages.shown(error.get('input'))}; {messages.fix(error, error['loc'])}"
 
 
 def _whole(value: Any, low: int, high: int) -> int | None:

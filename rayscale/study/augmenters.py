@@ -28,19 +28,17 @@ GROUP = "rayscale.augmenters"
 class Example:
     """One row on its way: its text and `seed`, a number below 2 ** 64 and the only source of chance a step may use.
 
-    With `tags` (token tasks) the words are those between spaces, one tag each; a step moves tags with their words.
     `segmenter` says how words are found where the text is written without spaces, None where there is no such text:
     `rayscale.text.augment.segments.cut(row.text, row.segmenter)` gives them.
     """
 
     text: str
     seed: int
-    tags: tuple[str, ...] | None = None
     segmenter: str | None = None
 
-    def saying(self, text: str, tags: Sequence[str] | None = None) -> Example:
-        """The row with another text, and with other tags where it has any."""
-        return replace(self, text=text, tags=self.tags if tags is None or self.tags is None else tuple(tags))
+    def saying(self, text: str) -> Example:
+        """The row with another text."""
+        return replace(self, text=text)
 
 
 #: Rows to rows: as many, in the same order.
@@ -63,7 +61,7 @@ class Augmenter:
     InputError where something is missing or cannot serve: what they name travels to the workers of other machines.
     `contents` gives plain values that name what the result depends on beyond the other settings (hashes of the files,
     versions), of settings that were located. `on_models`: runs on a GPU where there is one, in a pool of workers that
-    stay up. `keeps_tags`: whether tags follow their words.
+    stay up.
     """
 
     settings: type[BaseModel]
@@ -72,7 +70,6 @@ class Augmenter:
     paths: tuple[str, ...] = ()
     locate: Callable[[Any], Any] = lambda settings: settings
     on_models: bool = False
-    keeps_tags: bool = True
 
     def make(self, settings: Any) -> Step:
         """The function of rows."""
@@ -114,14 +111,12 @@ def _code_of(function: Callable[..., Any]) -> str:
 
 
 def check_rows(name: str, before: Sequence[Example], after: Any) -> list[Example]:
-    """What a step returned, if it is as many rows as it was given, tags and words in step. Raises InputError."""
+    """What a step returned, if it is as many rows as it was given. Raises InputError."""
     wrong = None
     if not isinstance(after, Sequence) or not all(isinstance(row, Example) for row in after):
         wrong = "returned something else than rows (Example)"
     elif len(after) != len(before):
         wrong = f"returned {len(after)} rows for {len(before)}; one for each, in their order"
-    elif torn := [row for row in after if row.tags is not None and len(row.tags) != len(row.text.split())]:
-        wrong = f"returned {len(torn[0].tags or ())} tags for the words {torn[0].text[:60]!r}"
     if wrong:
         raise InputError(f"the augmenter '{name}' {wrong}", code="broken_plugin")
     return list(after)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayscale.errors import DataError, InputError
+from rayscale.errors import DataError, InputError, first_line
 from rayscale.system.names import as_name
 
 if TYPE_CHECKING:
@@ -113,10 +113,10 @@ def _download(pretrained: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(pretrained, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # the hub library raises its own, requests', httpx' and OS errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        text = f"{pretrained}: no such folder, and the hub did not give it ({type(error).__name__}: {reason})"
+        text = f"{pretrained}: no such folder, and the hub did not give it"
         fix = "check the id and the network, or give the folder of a downloaded checkpoint"
-        raise InputError(f"{text}; {fix}", code="checkpoint_not_found") from None
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"{text} ({reason})", fix=fix, code="checkpoint_not_found") from None
 
 
 NAMES = ("tokenizer.json", "tokenizer_config.json")
@@ -173,6 +173,6 @@ def check_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, di
     rows = config.get("vocab_size")
     if isinstance(rows, int) and (size := size_of(tokenizer)) > rows:
         fix = f"copy {' and '.join(NAMES)} from where the checkpoint came from"
-        text = f"the tokenizer knows {size} tokens, the model only {rows}; {fix}"
-        raise DataError(text, code="wrong_tokenizer", where=str(folder))
+        text = f"the tokenizer knows {size} tokens, the model only {rows}"
+        raise DataError(text, fix=fix, code="wrong_tokenizer", where=str(folder))
     return tokenizer, special_ids(tokenizer, settings)

@@ -88,14 +88,13 @@ def _secret(uri: str) -> str:
 
 
 def _augmentations(data: Data | None, task: Task | None) -> Iterator[Problem]:
-    for where, text in augment_key.problems(data.augment if data else (), _why_no_augment(task)):
-        yield ("data", "augment", *where), text
-
-
-def _why_no_augment(task: Task | None) -> str | None:
+    why_not = None
     if task and task.text_pair:
-        return f"{task.type} of pairs: a step would change one text of two"
-    return f"{task.type} {task.kind.why_no_augment}" if task and task.kind.why_no_augment else None
+        why_not = f"{task.type} of pairs: a step would change one text of two"
+    elif task and task.kind.why_no_augment:
+        why_not = f"{task.type} {task.kind.why_no_augment}"
+    for where, text in augment_key.problems(data.augment if data else (), why_not):
+        yield ("data", "augment", *where), text
 
 
 def _keys(task: Task | None) -> Iterator[Problem]:
@@ -189,7 +188,7 @@ def _run(run: RunSettings | None, grid: Grid | None) -> Iterator[Problem]:
     where = ("run", "trials_per_gpu")
     text = f"is {run.trials_per_gpu}, but"
     if grid and (most := max(grid.gpus)) > 1:
-        yield where, f"{text} grid.gpus asks for trials of {most} GPUs, which need whole ones; write 1, or gpus: [1]"
+        yield where, f"{text} grid.gpus asks for trials of {most} whole GPUs; write 1, or grid.gpus: [1]"
     if run.executor == "inline":
         yield where, f"{text} the executor inline runs one trial after the other; write 1, or executor: lanes"
 

@@ -13,7 +13,7 @@ from rayscale.errors import InputError
 from rayscale.laws.formula import find_law, find_user_law, read_formula
 from rayscale.study.values import Part
 
-MEND = "write auto, a law's name, a list of names, or my_law: {formula: E + B * data ** -beta}"
+FIX = "write auto, a law's name, a list of names, or my_law: {formula: E + B * data ** -beta}"
 
 
 @contextmanager

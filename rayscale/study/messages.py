@@ -70,7 +70,7 @@ def dotted(where: tuple[Any, ...]) -> str:
     return ".".join(printable(_shortened(str(part))) for part in where)
 
 
-def mend(error: Any, field: tuple[Any, ...]) -> str:
+def fix(error: Any, field: tuple[Any, ...]) -> str:
     """What to write instead, for one error of pydantic at a field of the study."""
     kind = str(error["type"])
     name = next((part for part in reversed(field) if isinstance(part, str)), "")  # positions in lists are none

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, Strict, ValidationError
 from rayscale.errors import StudyError, nearest
 from rayscale.study import augment_key, messages
 from rayscale.study.cross_checks import Problem, Sections, misfits, named_files, validated, without
-from rayscale.study.laws_key import MEND, Laws, UserLaw
+from rayscale.study.laws_key import FIX, Laws, UserLaw
 from rayscale.study.lora import Lora
 from rayscale.study.messages import dotted
 from rayscale.study.sections import (
@@ -179,9 +179,9 @@ def _problem(document: Located, error: Any, steps: tuple[Any, ...]) -> Problem:
     elif later and where[-1] != "train":
         text = f"{given}; {later}"
     elif where and where[0] == "laws" and error["type"] in ("tuple_type", "model_type", "string_type"):
-        text = f"{given}; {MEND}"
+        text = f"{given}; {FIX}"
     else:
-        text = f"{given}; {messages.mend(error, where)}"
+        text = f"{given}; {messages.fix(error, where)}"
     return where, text
 
 

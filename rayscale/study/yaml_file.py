@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
-from rayscale.errors import StudyError
+from rayscale.errors import StudyError, first_line
 from rayscale.study.messages import dotted
 
 MAX_BYTES = 1_000_000
@@ -116,7 +116,7 @@ def parse(path: Path) -> Located:
         raise _error(path, line, f"broken YAML: {error.problem}{hint}", field) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         line = text[: getattr(error, "position", 0) or 0].count("\n") + 1
-        reason = getattr(error, "reason", None) or str(error).splitlines()[0]
+        reason = getattr(error, "reason", None) or first_line(error)
         raise _error(path, line, f"broken YAML: {reason}") from None
     if not isinstance(value, dict):
         raise _error(path, 1, "a study is a mapping of keys to values; `rayscale init` writes one to start from")

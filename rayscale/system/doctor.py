@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-import platform
 import re
 import socket
 import stat
@@ -62,17 +61,6 @@ def wanted() -> dict[str, str]:
         if needed and "extra ==" not in line:
             least[needed[1].lower()] = needed[2]
     return least
-
-
-def installed(names: Iterable[str]) -> dict[str, str | None]:
-    """Versions by name; None for what is not installed."""
-    versions: dict[str, str | None] = {}
-    for name in names:
-        try:
-            versions[name] = platform.python_version() if name == "python" else importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
 
 
 def judge_versions(least: Mapping[str, str], there: Mapping[str, str | None]) -> Iterator[Finding]:
@@ -134,8 +122,8 @@ def judge_settings(environment: Mapping[str, str], cores: int) -> Iterator[Findi
                       "unset it, or set PYTHONPYCACHEPREFIX: imports are then 2.6 times as fast")  # fmt: skip
     for name in ("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR"):
         if environment.get(name, "0").lower() not in ("0", "", "false"):
-            mend = f"unset {name}: parquet files could run code"
-            yield Finding("data that runs code", "fail", f"{name} is set", mend)
+            fix = f"unset {name}: parquet files could run code"
+            yield Finding("data that runs code", "fail", f"{name} is set", fix)
 
 
 # ---- clock
@@ -144,13 +132,13 @@ def judge_settings(environment: Mapping[str, str], cores: int) -> Iterator[Findi
 def judge_clock(wall: float, drift_seconds: float, zone: str) -> Finding:
     """`drift_seconds` is how much more the wall clock moved than the monotonic one while this was measured."""
     try:
-        time_ = datetime.fromtimestamp(wall).astimezone()
-        shown, sane = time_.isoformat(timespec="seconds"), time_.year in YEARS
+        moment = datetime.fromtimestamp(wall).astimezone()
+        shown, sane = moment.isoformat(timespec="seconds"), moment.year in YEARS
     except (ValueError, OverflowError, OSError):
         shown, sane = f"{wall} s", False
     if not sane:
-        mend = "set the clock (timedatectl set-ntp true): certificates and leases depend on it"
-        return Finding("clock", "fail", shown, mend)
+        fix = "set the clock (timedatectl set-ntp true): certificates and leases depend on it"
+        return Finding("clock", "fail", shown, fix)
     if abs(drift_seconds) > 0.05:
         return Finding("clock", "warn", f"{shown}; it jumped by {drift_seconds:+.2f} s while it was watched",
                        "let NTP slew the clock instead of stepping it")  # fmt: skip

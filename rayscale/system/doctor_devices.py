@@ -14,10 +14,9 @@ from pathlib import Path
 from rayscale.errors import InputError
 from rayscale.system import disk
 from rayscale.system.doctor import Finding
-from rayscale.system.machine import cpu_name, memory_bytes, nearest_folder, nvidia_gpus, physical_cores
+from rayscale.system.machine import GIGA, cpu_name, memory_bytes, nearest_folder, nvidia_gpus, physical_cores
 from rayscale.system.storage import Store
 
-GIGA = 1e9
 # It is looked at; nothing is written there.
 SHARED = Path("/dev/shm")  # nosec B108
 LEAST_MEMORY = 4e9
@@ -38,15 +37,15 @@ def judge_gpus(gpus: list[str], visible: str | None, device_files: bool) -> Find
     if gpus:
         return Finding("GPUs", "ok", f"{len(gpus)} ({', '.join(sorted(set(gpus)))})")
     if device_files:
-        mend = "run nvidia-smi: driver and kernel module may differ, or the container lacks NVIDIA's toolkit"
-        return Finding("GPUs", "fail", "/dev has NVIDIA devices, but nvidia-smi names none", mend)
+        fix = "run nvidia-smi: driver and kernel module may differ, or the container lacks NVIDIA's toolkit"
+        return Finding("GPUs", "fail", "/dev has NVIDIA devices, but nvidia-smi names none", fix)
     return Finding("GPUs", "ok", "none: trials run on CPU, a worker for each physical core")
 
 
 def judge_memory(total: float, shared: float | None) -> Iterator[Finding]:
     """`total` is what this process may use, `shared` the size of /dev/shm (None: there is none), in bytes."""
-    mend = "Ray and one worker of torch take about 3 GB; use --executor inline" if total < LEAST_MEMORY else ""
-    yield Finding("memory", "warn" if mend else "ok", f"{total / GIGA:.1f} GB", mend)
+    fix = "Ray and one worker of torch take about 3 GB; use --executor inline" if total < LEAST_MEMORY else ""
+    yield Finding("memory", "warn" if fix else "ok", f"{total / GIGA:.1f} GB", fix)
     if shared is not None and shared < min(LEAST_SHARED, 0.3 * total):
         yield Finding("shared memory", "warn", f"{SHARED} has {shared / GIGA:.2f} GB: Ray's object store falls back to "
                       "files", "start the container with --shm-size=2gb or more")  # fmt: skip
@@ -149,10 +148,10 @@ def filesystem_of(folder: Path, mounts: str | None = None) -> str:
             return "unknown"
     kind, longest = "unknown", -1
     for line in mounts.splitlines():
-        _, point, type_, *_ = [*line.split(" "), "", ""]
+        _, point, filesystem, *_ = [*line.split(" "), "", ""]
         point = point.replace("\\040", " ")
         if Path(point) in (folder, *folder.parents) and len(point) >= longest:
-            kind, longest = type_, len(point)
+            kind, longest = filesystem, len(point)
     return kind
 
 
@@ -174,8 +173,8 @@ def judge_room(name: str, place: str, free: float, needed: float | None) -> Find
         return Finding(name, "warn" if free < GIGA else "ok", text, "free some space" if free < GIGA else "")
     text += f", the plan takes {needed / GIGA:.2f} GB"
     if free < needed:
-        mend = "free some space, keep fewer models (run.keep: none) or use another run.storage"
-        return Finding(name, "fail", text, mend)
+        fix = "free some space, keep fewer models (run.keep: none) or use another run.storage"
+        return Finding(name, "fail", text, fix)
     if free < 2 * needed:
         return Finding(name, "warn", text, "free some space: little will be left")
     return Finding(name, "ok", text)

@@ -1,4 +1,4 @@
-"""What this machine offers: physical cores, GPUs, the cache folder. Standard library only, so `plan` stays fast."""
+"""What this machine offers: cores, GPUs, packages, the cache folder. Standard library only, so `plan` stays fast."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rayscale.errors import InputError
+
+GIGA = 1e9  # bytes of a GB
 
 
 @dataclass(frozen=True)
@@ -133,13 +136,21 @@ def this_machine(accelerator: str = "auto", trials_per_gpu: int = 1) -> Machine:
     return Machine("cpu", physical_cores(), cpu_name(), "this machine")
 
 
+def installed(names: Iterable[str]) -> dict[str, str | None]:
+    """Versions by name; None for what is not installed."""
+    versions: dict[str, str | None] = {}
+    for name in names:
+        try:
+            versions[name] = platform.python_version() if name == "python" else version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
 def torch_without_cuda() -> str | None:
     """The version of the installed torch if it was built for CPUs alone, as its metadata say; else None."""
-    try:
-        installed = version("torch")
-    except PackageNotFoundError:
-        return None
-    return installed if installed.endswith("+cpu") else None
+    torch = installed(["torch"])["torch"]
+    return torch if torch and torch.endswith("+cpu") else None
 
 
 def check_address(address: str) -> None:

@@ -1,7 +1,8 @@
-"""Attributes that have another value for a while."""
+"""What is otherwise for a while: attributes that have another value, a collector of garbage that does not run."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,3 +19,15 @@ def overridden(owner: Any, **values: Any) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(owner, name, value)
+
+
+@contextmanager
+def no_garbage_collected() -> Iterator[None]:
+    """Within, Python's collector of cycles does not run."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -15,33 +15,46 @@ from typing import Any
 
 from rayscale.errors import InputError, nearest
 
-
-def _in(module: str, names: str) -> dict[str, str]:
-    """Where the constants of a module are, each by its name in small letters (but E)."""
-    return {name: f"{module}:{name.upper()}" for name in names.split()}
-
-
 BUILT_IN: dict[str, dict[str, str]] = {
     "rayscale.augmenters": {
-        **_in("rayscale.text.augment.model_steps", "back_translation contextual"),
-        **_in("rayscale.text.augment.shuffle", "delete swap"),
+        "back_translation": "rayscale.text.augment.model_steps:BACK_TRANSLATION",
+        "contextual": "rayscale.text.augment.model_steps:CONTEXTUAL",
+        "delete": "rayscale.text.augment.shuffle:DELETE",
+        "swap": "rayscale.text.augment.shuffle:SWAP",
         "synonyms": "rayscale.text.augment.synonyms:SYNONYMS",
     },
     "rayscale.laws": {
-        **_in(
-            "rayscale.laws.catalogue",
-            "amdahl bnsl bnsl_without_E chinchilla chinchilla_rectified chinchilla_saturating "
-            "chinchilla_tied chinchilla_without_E logit_chinchilla logit_power metric_sigmoid multiplicative "
-            "multiplicative_without_E power power_without_E ratio rectified rectified_without_E "
-            "repeated_data saturating shifted shifted_without_E speedup transfer",
-        ),
+        "amdahl": "rayscale.laws.catalogue:AMDAHL",
         "augmented_chinchilla": "rayscale.laws.augmented:CHINCHILLA",
         "augmented_chinchilla_by_size": "rayscale.laws.augmented:CHINCHILLA_BY_SIZE",
         "augmented_power": "rayscale.laws.augmented:POWER",
         "augmented_power_by_size": "rayscale.laws.augmented:POWER_BY_SIZE",
         "auto": "rayscale.laws.auto.blend:AUTO",
+        "bnsl": "rayscale.laws.catalogue:BNSL",
+        "bnsl_without_E": "rayscale.laws.catalogue:BNSL_WITHOUT_E",
+        "chinchilla": "rayscale.laws.catalogue:CHINCHILLA",
+        "chinchilla_rectified": "rayscale.laws.catalogue:CHINCHILLA_RECTIFIED",
+        "chinchilla_saturating": "rayscale.laws.catalogue:CHINCHILLA_SATURATING",
+        "chinchilla_tied": "rayscale.laws.catalogue:CHINCHILLA_TIED",
+        "chinchilla_without_E": "rayscale.laws.catalogue:CHINCHILLA_WITHOUT_E",
         "farseer": "rayscale.laws.farseer:FARSEER",
         "isoflop": "rayscale.laws.fitting.isoflop:ISOFLOP",
+        "logit_chinchilla": "rayscale.laws.catalogue:LOGIT_CHINCHILLA",
+        "logit_power": "rayscale.laws.catalogue:LOGIT_POWER",
+        "metric_sigmoid": "rayscale.laws.catalogue:METRIC_SIGMOID",
+        "multiplicative": "rayscale.laws.catalogue:MULTIPLICATIVE",
+        "multiplicative_without_E": "rayscale.laws.catalogue:MULTIPLICATIVE_WITHOUT_E",
+        "power": "rayscale.laws.catalogue:POWER",
+        "power_without_E": "rayscale.laws.catalogue:POWER_WITHOUT_E",
+        "ratio": "rayscale.laws.catalogue:RATIO",
+        "rectified": "rayscale.laws.catalogue:RECTIFIED",
+        "rectified_without_E": "rayscale.laws.catalogue:RECTIFIED_WITHOUT_E",
+        "repeated_data": "rayscale.laws.catalogue:REPEATED_DATA",
+        "saturating": "rayscale.laws.catalogue:SATURATING",
+        "shifted": "rayscale.laws.catalogue:SHIFTED",
+        "shifted_without_E": "rayscale.laws.catalogue:SHIFTED_WITHOUT_E",
+        "speedup": "rayscale.laws.catalogue:SPEEDUP",
+        "transfer": "rayscale.laws.catalogue:TRANSFER",
         "two_stage": "rayscale.laws.two_stage:TWO_STAGE",
     },
     "rayscale.sources": {

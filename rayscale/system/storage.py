@@ -16,16 +16,11 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from rayscale.errors import InputError, StorageError
+from rayscale.errors import InputError, StorageError, first_line
 from rayscale.system import disk
 from rayscale.system.redaction import has_secret, redact
 
 _CLOUD = "check the bucket's name, its region and the credentials (environment or file), or give a local folder"
-
-
-def _first_line(error: Exception) -> str:
-    text = error.message if isinstance(error, StorageError) else str(error)
-    return (text.splitlines() or [type(error).__name__])[0]
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class Store:
         try:
             filesystem, root = fs.FileSystem.from_uri(text)
         except (ValueError, OSError, NotImplementedError) as error:
-            raise InputError(f"{text} cannot be opened ({_first_line(error)}); {_CLOUD}", code="bad_storage") from None
+            raise InputError(f"{text} cannot be opened ({first_line(error)}); {_CLOUD}", code="bad_storage") from None
         return cls(filesystem, root, text)
 
     @property
@@ -138,7 +133,7 @@ class Store:
             self.write(probe, b"probe")
             self.delete(probe)
         except StorageError as error:
-            text = _first_line(error) + ("" if self.local is not None else f"; {_CLOUD}")
+            text = first_line(error) + ("" if self.local is not None else f"; {_CLOUD}")
             raise InputError(text, code="storage_not_writable", where=self.location) from error
 
     def recover(self, but: str) -> int:

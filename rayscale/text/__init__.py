@@ -1,4 +1,8 @@
-"""From files to tokens: clean rows, splits, augmented copies, and what is wrong with the text."""
+"""From files to tokens: clean rows, splits, augmented copies, and what is wrong with the text.
+
+`sources` reads files, `rows` makes them clean and finds duplicates, `tokens` makes token ids, `augment` makes copies,
+`review` reports what a person should know of the text, `tasks` say what a row is.
+"""
 
 from __future__ import annotations
 

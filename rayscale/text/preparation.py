@@ -58,7 +58,9 @@ def prepare(
     `make_vocabulary` do.
     """
     say = progress or (lambda message: None)
-    folder, seeds, tokens = folders.clean_folder(study), list(seeds), {}
+    seeds = list(seeds)
+    folder = folders.clean_folder(study)
+    tokens: dict[str, Prepared] = {}
     with lock(folder.with_name(f"{folder.name}.lock"), partial(say, "waiting for another run that prepares this text")):
         if not folders.is_whole(folder):
             if study.data.train == clean.BUILT_IN:

@@ -152,8 +152,7 @@ class Prepared:
             unit, most = ("tokens", there * length) if axis == "tokens" else ("examples", there)
             least = f", {length} at least" if axis == "tokens" else ""
             text = f"{requested} training {unit} asked, and there are {most}{least}"
-            fix = f"change grid.{unit} or give more text"
-            raise DataError(f"{text}; {fix}", code="too_little_data", where=f"grid.{unit}")
+            raise DataError(text, fix="change it or give more text", code="too_little_data", where=f"grid.{unit}")
         index = _index_path(self.path, seed)
         if not index.exists():
             raise DataError(f"no index for seed {seed}; prepare the study with this seed", code="no_index")

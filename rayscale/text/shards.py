@@ -90,7 +90,10 @@ def as_file(table: pa.Table) -> memoryview:
 def lists_of(rows: Sequence[Sequence[int] | np.ndarray]) -> pa.Array:
     """A list<int32> column of these rows."""
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-    values = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
+    if rows and all(isinstance(row, np.ndarray) for row in rows):  # ten times as fast as number by number
+        values = np.concatenate(rows).astype(np.int32)
+    else:
+        values = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
     return pa.ListArray.from_arrays(offsets, values)
 
 

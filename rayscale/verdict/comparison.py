@@ -63,7 +63,7 @@ def compare(
         raise InputError(f"no cell has {metric} in both studies ({reasons or 'both are empty'})", code="no_pairs")
     seeds = [side.loc[paired, metric].groupby([key for key in keys if key != "gpus"], dropna=False).mean()
              for side in sides]  # fmt: skip
-    values = [losses.to_numpy(dtype=float) for losses in seeds]
+    values = [means.to_numpy(dtype=float) for means in seeds]
     change = values[1] - values[0]
     lower = metric in LOWER_IS_BETTER
     better = -change if lower else change

@@ -92,7 +92,11 @@ def quality(
     """
     candidates = _candidates(law, target)
     trials = trials.reset_index(drop=True)
-    units = _units(trials, target)
+    # The metric over what the laws are fitted to: of bits the model's own, as its tokenizer decides.
+    unit = 100.0 if target.metric in PERCENTS else 1.0
+    units = dict.fromkeys(trials["model"].astype(str), unit)
+    if target.metric in BITS:
+        units = bits_per_nat(trials, target.metric)
     unit_of_row = np.array([units[model] for model in trials["model"].astype(str)], dtype=np.float64)
     quantity = _quantity(target, numbers(trials, target.metric), unit_of_row)
     trials = trials.assign(**{_COLUMN: quantity})
@@ -186,13 +190,6 @@ def _miss(law: Quality, held: pd.DataFrame) -> float | None:
             misses.append(predicted["predicted"].to_numpy() - real)
     together = np.concatenate(misses) if misses else np.zeros(0)
     return float(np.sqrt(np.mean(together**2))) if len(together) and np.isfinite(together).all() else None
-
-
-def _units(trials: pd.DataFrame, target: Goal) -> dict[str, float]:
-    """Model -> its metric over what the laws are fitted to: of bits the model's own, as its tokenizer decides."""
-    if target.metric in BITS:
-        return bits_per_nat(trials, target.metric)
-    return dict.fromkeys(trials["model"].astype(str), 100.0 if target.metric in PERCENTS else 1.0)
 
 
 def _quantity(target: Goal, values: Array, units: Array | float) -> Array:

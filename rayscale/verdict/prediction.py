@@ -125,8 +125,7 @@ def _of_run(saved: Mapping[str, Any], given: Mapping[str, float]) -> Fit:
         return chosen[0]
     sizes = sorted(fit.by["params"] for fit in usable if fit.by and "params" in fit.by)
     text = f"no law over model sizes was fitted, and none for {given['params']:g} parameters"
-    message = f"{text} (sizes with their own: {sizes}): {reasons(known)}"
-    raise InputError(message, code=Outcome.NOT_IDENTIFIABLE.value)
+    raise InputError(f"{text} (sizes with their own: {sizes}): {reasons(known)}", code=Outcome.NOT_IDENTIFIABLE.value)
 
 
 def _of_table(saved: Mapping[str, Any], by: Mapping[str, str]) -> Fit:
@@ -147,8 +146,7 @@ def _of_table(saved: Mapping[str, Any], by: Mapping[str, str]) -> Fit:
     names = [",".join(f"{name}={value}" for name, value in group["by"].items()) for group in chosen or groups]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     fault = f"{len(chosen)} groups fit that" if by and chosen else "no group has that" if by else "this fit has groups"
-    message = f"{fault}; name one of: {'; '.join(names[:_SHOWN])}{more}"
-    raise InputError(message, code="which_group", where="--by")
+    raise InputError(f"{fault}; name one of: {'; '.join(names[:_SHOWN])}{more}", code="which_group", where="--by")
 
 
 def _same(value: Any, asked: str) -> bool:

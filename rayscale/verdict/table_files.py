@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rayscale.errors import TableError, nearest
+from rayscale.errors import TableError, first_line, nearest
 from rayscale.laws.fitting.observations import WEIGHT_FIX, numbers, weight_text, wrong_weight
 from rayscale.laws.fitting.sizes import FIX, read_size
 from rayscale.system.disk import write_file
@@ -90,7 +90,7 @@ def _suffix(path: str | Path, known: Sequence[str], fix: str) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in known:
         kind = f"'{suffix}'" if suffix else "a name without suffix"
-        raise TableError(f"found {kind}, not a known kind of table; {fix}", code="wrong_file_type", where=str(path))
+        raise TableError(f"found {kind}, not a known kind of table", fix=fix, code="wrong_file_type", where=str(path))
     return suffix
 
 
@@ -146,7 +146,7 @@ def check_query(table: Table, query: str | None, option: str) -> None:
     try:
         chosen = rows.eval(query)
     except Exception as error:  # pandas lets whatever its parser meets escape
-        what = f"{str(error).splitlines()[0][:120] if str(error) else type(error).__name__}; {fix}"
+        what = f"{first_line(error)[:120]}; {fix}"
         if undefined := re.search(r"name '(\w+)' is not defined", str(error)):
             what = missing_column(undefined[1], table.columns, "").message
     else:
@@ -262,8 +262,7 @@ def _json_lines(name: str, text: str) -> Table:
         except (ValueError, RecursionError) as error:
             fault = f"not JSON ({error})"
         if fault:
-            message = f"{fault}; write one JSON object on each line"
-            raise TableError(message, code="bad_row", where=f"{name}:{line}")
+            raise TableError(f"{fault}; write one JSON object on each line", code="bad_row", where=f"{name}:{line}")
         records.append({key: math.nan if value is None else value for key, value in record.items()})
         lines.append(line)
     return Table(pd.DataFrame(records), name, tuple(lines))

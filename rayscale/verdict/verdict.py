@@ -19,6 +19,7 @@ from rayscale.laws.fitting.result import Fit, score
 from rayscale.laws.law import Law
 from rayscale.runs.fit_rows import unfit, untrained
 from rayscale.study.metrics import BITS, FRACTIONS, LOWER_IS_BETTER, PERCENTS
+from rayscale.system.groups import grouped
 from rayscale.verdict.allocation import FARTHEST, at_farthest, best_cell, cells, cheapest, data_needed, reaches
 from rayscale.verdict.claim import study_claim
 from rayscale.verdict.copies import worth_of_copies
@@ -151,11 +152,10 @@ def _held_out(leading: Leading, column: str, bootstrap: int, seed: int) -> tuple
     kept = rows[rows[column] < last].sort_values(column, kind="stable")
     latest = kept[kept[column] == kept.groupby("model")[column].transform("max")].groupby("model")[target].mean()
     constant = held.assign(predicted=held["model"].map(latest), low=0.0, high=np.inf).dropna(subset=["predicted"])
-    predicted: dict[str, list[pd.DataFrame]] = {}
-    for fit in (*without.shared, *without.single):
-        # A law of model sizes alone says nothing about data.
-        if fit.predictions is not None and len(fit.predictions) and fit.role_of(column):
-            predicted.setdefault(fit.law.name, []).append(fit.predictions)
+    # A law of model sizes alone says nothing about data.
+    fits = (fit for fit in (*without.shared, *without.single) if fit.role_of(column))
+    tables = ((fit.law.name, fit.predictions) for fit in fits if fit.predictions is not None and len(fit.predictions))
+    predicted = grouped(tables)
     scores = {name: score(pd.concat(parts), target) for name, parts in predicted.items()}
     if len(constant):
         scores["constant"] = {**score(constant, target), "covered": None}

@@ -1,4 +1,4 @@
-"""Ladders and checkpoints: sizes as counted without torch, cuts that keep the weights, refusals that name the mend."""
+"""Ladders and checkpoints: sizes as counted without torch, cuts that keep the weights, refusals that name the fix."""
 
 from __future__ import annotations
 

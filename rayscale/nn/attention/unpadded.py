@@ -109,7 +109,9 @@ def unpad(model: PreTrainedModel) -> None:
         ids = given[0] if given else named["input_ids"]
         packing = named.get("attention_mask")
         if not isinstance(packing, Packing):
-            packing = pack(_lengths(ids.shape, packing), ids.shape[1], ids.device)
+            rows, width = ids.shape
+            lengths = np.full(rows, width) if packing is None else packing.sum(1).cpu().numpy()
+            packing = pack(lengths, width, ids.device)
         now[:] = [packing]
         flat = {name: value.flatten()[packing.sources][None]
                 for name, value in named.items() if name == "token_type_ids" and value is not None}  # fmt: skip
@@ -171,11 +173,6 @@ def _idle_rows(tokens: int, rows: int, width: int) -> np.ndarray:
     step = number * width
     left = -(-(tokens + number) // step) * step - tokens
     return np.diff(np.linspace(0, left, number + 1).astype(np.int64))
-
-
-def _lengths(shape: torch.Size, mask: torch.Tensor | None) -> np.ndarray:
-    """Tokens of each row of a batch (rows, width) with this mask, None where nothing is padded."""
-    return np.full(shape[0], shape[1]) if mask is None else mask.sum(1).cpu().numpy()
 
 
 def _attend(

@@ -15,7 +15,8 @@ from rayscale.nn.augment.batches import BATCH_TOKENS, buckets, draw, pick_device
 from rayscale.nn.loading import load
 from rayscale.plan.heads import positions_of
 from rayscale.study.augment_key import CHARACTERS
-from rayscale.study.augmenters import Example, Step
+from rayscale.study.augmenters import Example
+from rayscale.system.groups import grouped
 from rayscale.text.augment.model_steps import ContextualSettings
 from rayscale.text.augment.seeded_random import Draws
 from rayscale.text.augment.synonym_table import is_caseless
@@ -29,12 +30,9 @@ _LEAST_LETTERS = 3
 ANY, CASED = "any", "cased"
 
 
-def open_contextual(settings: ContextualSettings) -> Step:
-    """Load the model. Raises InputError for one whose tokenizer has no mask or no whole words."""
-    return _Masked(settings)
+class Masked:
+    """The step on a loaded model. Raises InputError for one whose tokenizer has no mask or no whole words."""
 
-
-class _Masked:
     def __init__(self, settings: ContextualSettings) -> None:
         self._settings, self._device = settings, pick_device()
         self._tokenizer = load(AutoTokenizer.from_pretrained, settings.model)
@@ -48,12 +46,10 @@ class _Masked:
         kinds = {ANY: whole, CASED: cased_ones, **_caseless(pieces)}
         self._words = {number: word for words in kinds.values() for number, word in words.items()}
         if self._tokenizer.mask_token is None or not self._words:
-            raise InputError(f"{settings.model}: the tokenizer has no mask token or no whole words; give a masked "
-                             "language model such as a BERT", code="bad_checkpoint")  # fmt: skip
+            text = f"{settings.model}: the tokenizer has no mask token or no whole words"
+            raise InputError(text, fix="give a masked language model such as a BERT", code="bad_checkpoint")
         self._outside = {kind: self._only(words) for kind, words in kinds.items() if words}
-        self._numbers: dict[str, list[int]] = {}
-        for number, word in self._words.items():
-            self._numbers.setdefault(word.lower(), []).append(number)
+        self._numbers = grouped((word.lower(), number) for number, word in self._words.items())
 
     def _only(self, words: Mapping[int, str]) -> torch.Tensor:
         """What is added to the scores of the vocabulary, so that none but these words can be drawn."""

@@ -11,7 +11,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
-from rayscale.errors import InputError
+from rayscale.errors import InputError, first_line
 from rayscale.nn.loading import load
 from rayscale.nn.models.lora import adapt
 from rayscale.nn.models.objectives import find_objective
@@ -98,9 +98,9 @@ def _from_checkpoint(
         # A folder of this machine, whose digest is in the trial's id: nothing is downloaded that a revision could pin.
         config = transformers.AutoConfig.from_pretrained(folder, **plain)  # nosec B615
     except (ValueError, OSError, KeyError) as error:
-        reason = f"a config.json that transformers {transformers.__version__} cannot read: {str(error).splitlines()[0]}"
-        advice = "give a checkpoint of an architecture that transformers itself contains"
-        raise InputError(f"{folder} has {reason}; {advice}", code="bad_checkpoint") from error
+        text = f"transformers {transformers.__version__} cannot read config.json: {first_line(error)}"
+        fix = "give a checkpoint of an architecture that transformers itself contains"
+        raise InputError(f"{folder}: {text}", fix=fix, code="bad_checkpoint") from error
     _check_fit(source, config, task_type, spec.layers, vocab_size, max_length)
     for key, value in names.items():
         setattr(config, key, value)

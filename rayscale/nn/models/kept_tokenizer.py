@@ -53,13 +53,13 @@ def write_tokenizer(
         (into / name).unlink(missing_ok=True)
     _write(_plain(config, tokenizer), into)
     if not _loads_as(tokenizer, into):
-        raise TrialError(
-            f"AutoTokenizer of transformers makes another tokenizer of {prepared / NAMES[0]} than tokenizer.json says, "
-            "so the kept model would be given other tokens than in training; load and save it once with "
-            "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`, or set run.keep to none",
-            code="not_saved",
-            permanent=True,
+        another = f"makes another tokenizer of {prepared / NAMES[0]} than tokenizer.json says"
+        text = (
+            f"AutoTokenizer of transformers {another}, so the kept model would be given other tokens than in training"
         )
+        save = "load and save it once with `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`"
+        fix = f"{save}, or set run.keep to none"
+        raise TrialError(text, fix=fix, code="not_saved", permanent=True)
 
 
 def _fitted(

@@ -46,5 +46,4 @@ def recompute_layers(model: PreTrainedModel) -> None:
         enable({"use_reentrant": False, "context_fn": again})
     except ValueError as error:
         text = f"{model.config.model_type} models have no gradient checkpointing in transformers"
-        advice = "set training.gradient_checkpointing to false"
-        raise InputError(f"{text}; {advice}", code="no_checkpointing") from error
+        raise InputError(text, fix="set training.gradient_checkpointing to false", code="no_checkpointing") from error

@@ -5,7 +5,6 @@ Launching the kernels of a small model's step one by one takes many times as lon
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, is_dataclass, replace
@@ -14,7 +13,9 @@ from typing import Any
 
 import torch
 
+from rayscale.errors import first_line
 from rayscale.nn.models.objectives import WINDOWS, Inputs
+from rayscale.system.overrides import no_garbage_collected
 
 #: A pass of a micro-batch: gradients are added to the parameters', multiplied by a factor; returns the summed loss.
 Pass = Callable[[Inputs, float | torch.Tensor], torch.Tensor]
@@ -77,7 +78,8 @@ class CudaGraphs:
         torch.cuda.empty_cache()  # what such a pass left behind can hold its recording
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        with _no_garbage_collected():
+        # What is freed while a graph is recorded may ask the device something, which ends the recording.
+        with no_garbage_collected():
             try:
                 # Only this thread must not wait: others write savepoints.
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
@@ -157,7 +159,7 @@ class Recorder:
             self._played_shapes.add(shape)
             self._see_peak(self._graphs.allocated_bytes(device) + self._recordings[shape].more_bytes)
         except RuntimeError as error:  # the type of CUDA's errors, a lack of memory among them
-            self.failure = str(error).splitlines()[0]
+            self.failure = first_line(error)
             self._recordings.clear()
             self._played_shapes.clear()
 
@@ -186,18 +188,6 @@ def _clear_up(device: torch.device, pool: Any, draws: torch.Tensor) -> None:
 def _passes(device: torch.device) -> torch.cuda.Stream:
     """Their stream, one for the whole process: libraries keep memory for each that they were used on."""
     return torch.cuda.Stream(device)
-
-
-@contextmanager
-def _no_garbage_collected() -> Iterator[None]:
-    """What is freed while a graph is recorded may ask the device something, which ends the recording."""
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
 
 
 def _copied(value: Any) -> Any:

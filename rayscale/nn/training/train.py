@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rayscale.errors import MemoryTrialError, TrialError
+from rayscale.errors import MemoryTrialError, TrialError, first_line
 from rayscale.nn import devices
 from rayscale.nn.attention.dropout import may_drop
 from rayscale.nn.determinism import seed_everything, settled
@@ -101,9 +101,8 @@ def train_trial(
             job = prepare_job(trial, prepared, checkpoint, group, micro_batch, kept)
         except Exception as error:
             if devices.is_out_of_memory(error):
-                reason = str(error).splitlines()[0]
-                text = f"out of memory while the model was built ({reason}); use a smaller model, or larger workers"
-                raise TrialError(text, code="out_of_memory") from error
+                text = f"out of memory while the model was built ({first_line(error)})"
+                raise TrialError(text, fix="use a smaller model, or larger workers", code="out_of_memory") from error
             raise
         course, pulse.steps = Course(EarlyStopping.of(trial.settings)), job.steps
         keeper = SavepointKeeper(saving, job)
@@ -118,7 +117,7 @@ def train_trial(
         except Exception as error:
             error.step = course.steps  # type: ignore[attr-defined] # an error that comes back at its step is no accident
             if devices.is_out_of_memory(error):
-                raise MemoryTrialError(str(error).splitlines()[0], job.micro_batch) from error
+                raise MemoryTrialError(first_line(error), job.micro_batch) from error
             explained = layers.explain(error) if trial.settings.compile else None
             if explained is not None:
                 raise explained from error

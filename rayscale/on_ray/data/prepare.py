@@ -56,7 +56,7 @@ def prepare(
         with nullcontext() if workers else _quiet():
             prepared = dict(steps.prepare(study, local, seeds, workers or RayWorkers(), progress))
     # A hub id and the folder that it was downloaded to may bear different names.
-    augmentations = {"none", *(read(entry).name for entry in study.data.augment)}
+    augmentations = dict.fromkeys(["none", *(read(entry).name for entry in study.data.augment)])
     pairs = itertools.product(zip(local, tokenizers, strict=True), augmentations)
     names = [(name_of(here.name, name), name_of(given.name, name)) for (here, given), name in pairs]
     return {given: text for here, given in names if (text := prepared.get(here)) is not None}

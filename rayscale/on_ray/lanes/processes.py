@@ -42,7 +42,7 @@ def _kill(node_id: str, pid: int) -> None:
     if node_id == ray.get_runtime_context().get_node_id():
         _end_process(pid)
     else:
-        run_on(node_id, _end_process, pid)
+        run_on(node_id, _end_process, pid, retries=0)  # later, the number may be that of another process
 
 
 def _end_process(pid: int) -> None:

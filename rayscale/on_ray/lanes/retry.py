@@ -86,10 +86,12 @@ class Accounts:
     def fail(self, running: Running, error: Failure, size: int, now: float) -> TrialOutcome | None:
         """An attempt failed on `size` workers: the outcome if the trial ends with it, None if it is tried again."""
         trial_id, failures = running.cell.trial_id, self._failures[running.cell.trial_id]
-        progress, code, seconds = running.progress, classify(error), now - running.started
+        progress = running.progress
+        code = classify(error)
         if code == OUT_OF_MEMORY and not error.get("micro_batch"):  # its process was ended before it could say
             rows = progress.get("micro_batch")
             error = {**error, "micro_batch": rows, "permanent": rows == 1}
+        seconds = now - running.started
         failures.append({"step": progress.get("step"), **error, "code": code, "seconds": seconds, "size": size})
         reason = why_not_again(failures, self._retries)
         if reason is not None:

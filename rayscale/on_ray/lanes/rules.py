@@ -27,7 +27,7 @@ START_SECONDS = 300.0  # for a lane to come up: a node may have to start first
 
 
 class LaneRules:
-    """The state of a pool. `open_lane(pool, lane_id, size)` starts a lane.
+    """The state of a pool. `open_lane(lane_id, size)` starts a lane.
 
     `end_workers(workers)` ends processes at once, and `end_strays(known, seconds)` those of workers that were started
     more than `seconds` ago and are not among the `known`, the ones that have joined. `withdraw(trainer)` ends a lane's
@@ -41,7 +41,7 @@ class LaneRules:
         slots: int,
         retries: int,
         trials_per_lane: int | None,
-        open_lane: Callable[[Any, int, int], None],
+        open_lane: Callable[[int, int], None],
         now: Callable[[], float] = time.monotonic,
         *,
         hang_seconds: float = 60.0,
@@ -183,5 +183,5 @@ class LaneRules:
                     counts[size] += 1
                     used += size
                     self._retire(lane)
-                    self._open_lane(self, lane.lane_id, size)
+                    self._open_lane(lane.lane_id, size)
         self._changed.notify_all()

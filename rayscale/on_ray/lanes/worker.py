@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from rayscale.errors import MemoryTrialError
+from rayscale.errors import MemoryTrialError, first_line
 from rayscale.on_ray.cluster import on_node
 from rayscale.on_ray.data.parcels import Parcel, read_files, unwrap
 from rayscale.on_ray.lanes.lane import Cell
@@ -143,14 +143,14 @@ class _PoolActor(LanePool):
         """What runs now, and who holds what this run waits for."""
         return {**await super().snapshot(known_events), "holders": self.holders}
 
-    def _start_lane(self, pool: LanePool, lane_id: int, size: int) -> None:
+    def _start_lane(self, lane_id: int, size: int) -> None:
         handle = ray.get_runtime_context().current_actor
 
         async def wait_for_its_end() -> None:
             try:
                 error = await self.host.run.remote(handle, lane_id, size, self.settings)
             except ray.exceptions.RayError as failure:
-                error = str(failure).splitlines()[0]
+                error = first_line(failure)
             if error:
                 self._begin(self._tidy())
             await self.lane_ended(lane_id, error)
@@ -236,7 +236,7 @@ class _TrainerHost:
             try:
                 trainer.fit()
             except Exception as error:  # any failure of a lane is the pool's to judge, also Ray's own types
-                return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                return f"{type(error).__name__}: {first_line(error)}"
         return None
 
 

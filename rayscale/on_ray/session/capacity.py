@@ -90,7 +90,8 @@ def _smallest_gpu() -> int | None:
 
     Nothing but advice depends on it, so that a node which does not answer is left out, not waited for.
     """
-    answers, sizes = [run_on(node["NodeID"], gpu_bytes) for node in living_nodes("GPU")], []
+    answers = [run_on(node["NodeID"], gpu_bytes) for node in living_nodes("GPU")]
+    sizes = []
     for answer in ray.wait(answers, num_returns=len(answers), timeout=ANSWER_SECONDS)[0] if answers else ():
         with suppress(ray.exceptions.RayError):
             sizes.append(ray.get(answer))

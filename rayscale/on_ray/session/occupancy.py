@@ -52,7 +52,8 @@ class Occupancy:
 
 def held_by_others(nodes: Iterable[tuple[Mapping[str, float], Mapping[str, float], int]], capacity: Capacity) -> int:
     """Of the slots of these nodes (resources, free ones, workers of this run) those neither free nor this run's."""
-    need, held = capacity.worker[capacity.resource], 0
+    need = capacity.worker[capacity.resource]
+    held = 0
     for resources, left, ours in nodes:
         free = int(left.get(capacity.resource, 0.0) / need + ROUNDING)
         held += max(0, capacity.fit(resources) - free - ours)

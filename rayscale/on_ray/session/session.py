@@ -18,7 +18,7 @@ from ray._private import worker as ray_worker
 from ray.util import get_node_ip_address
 
 import rayscale
-from rayscale.errors import ClusterError, InputError
+from rayscale.errors import ClusterError, InputError, first_line
 from rayscale.on_ray.cluster import living_nodes
 from rayscale.on_ray.session.capacity import SLOT, Capacity, find_capacity, local_capacity
 from rayscale.on_ray.session.cleanup import Cleanup, cleaning_up
@@ -148,7 +148,9 @@ def _joined(address: str, wanted: tuple[str, int], hang_seconds: float) -> Itera
     with _shut_down():
         with _undisturbed():
             _knock(address)
-            workers = {"env_vars": settings(hang_seconds), **_code()}
+            workers: dict[str, Any] = {"env_vars": settings(hang_seconds)}
+            if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has brought a rayscale of its own
+                workers["py_modules"] = [str(Path(rayscale.__file__).parent)]
             try:
                 ray.init(address=address, runtime_env=workers, **_OPTIONS)
             except (RuntimeError, OSError, ValueError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
@@ -222,8 +224,8 @@ def _start(wanted: tuple[str, int], cleanup: Cleanup) -> Session:
                 ray.shutdown()
                 cleanup.kill()
                 continue
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ClusterError(f"Ray could not start on this machine: {reason}", code="ray_start") from error
+            text = f"Ray could not start on this machine: {first_line(error)}"
+            raise ClusterError(text, code="ray_start") from error
     return Session(machine, local_capacity(machine), 1, True)
 
 
@@ -238,13 +240,5 @@ def _knock(address: str) -> None:
 
 
 def _unreachable(address: str, error: Exception) -> ClusterError:
-    reason = str(error).splitlines()[0]
-    text = f"no Ray cluster at {address}: {reason}; check `ray status` there, and RAY_AUTH_TOKEN if it wants a token"
-    return ClusterError(text, code="cluster_unreachable")
-
-
-def _code() -> dict[str, list[str]]:
-    """The rayscale that runs here, for the cluster's workers; a submitted job has brought its own."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return {}
-    return {"py_modules": [str(Path(rayscale.__file__).parent)]}
+    fix = "check `ray status` there, and RAY_AUTH_TOKEN if it wants a token"
+    return ClusterError(f"no Ray cluster at {address}: {first_line(error)}", fix=fix, code="cluster_unreachable")

@@ -231,7 +231,7 @@ def margins(values: Iterable[float], share: float = 0.06) -> tuple[float, float]
     return math.exp(low - room), math.exp(high + room)
 
 
-def legend_above(figure: Figure, axes: Axes, shape: Shape, handles: Sequence, labels: Sequence[str]) -> None:
+def legend_above(figure: Figure, shape: Shape, handles: Sequence, labels: Sequence[str]) -> None:
     """The key above the plot, in rows, so that it never hides a point."""
     if len(handles) < 2:
         return

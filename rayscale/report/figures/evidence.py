@@ -105,14 +105,9 @@ def gather(study: dict, trials: pd.DataFrame, fit: dict | None) -> Evidence:
     sized = trials.groupby("model")[params].median().fillna(np.inf) if len(trials) else pd.Series(dtype=float)
     models = tuple(sorted(sized.index, key=lambda model: (sized[model], model)))
     laws = tuple(item for item in good if item.get("target") == target)
-    cells = {str(model): _cells(rows, target, data) for model, rows in ok.groupby("model")}
+    spans = {"data": (data, "mean"), "mean": (target, "mean"), "low": (target, "min"), "high": (target, "max")}
+    cells = {str(model): rows.groupby("data_requested").agg(**spans) for model, rows in ok.groupby("model")}
     return Evidence(task, target, data, params, ok, models, laws, cells)
-
-
-def _cells(rows: pd.DataFrame, target: str, data: str) -> pd.DataFrame:
-    return rows.groupby("data_requested").agg(
-        data=(data, "mean"), mean=(target, "mean"), low=(target, "min"), high=(target, "max")
-    )
 
 
 def _measured(names: Sequence[str], otherwise: str, trials: pd.DataFrame) -> str:

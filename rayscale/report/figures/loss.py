@@ -17,7 +17,7 @@ from rayscale.study.tasks import ENTITIES, KINDS
 REACH = 4.0  # how many times beyond the largest size the curves are drawn
 _SPOKEN = {"accuracy": "accuracy", "f1_macro": "macro F1", "f1_micro": "micro F1", "exact_match": "exact match",
            "f1_words": "F1 of words", "chrf": "chrF"}  # fmt: skip
-_POINTS = "Points: mean over seeds and GPU counts; bars: best to worst run"
+_POINTS = "Points: mean over seeds and GPU counts; bars: lowest to highest run"
 _BANDS = 4  # with more models than these, bands hide each other: only the largest model keeps its own
 
 
@@ -52,7 +52,7 @@ def loss_against_data(evidence: Evidence, predict: Predict) -> Drawn | None:
         if beyond:
             _shade_beyond(axes, largest, right)
         chart.title_axes(axes, evidence.data_label, evidence.target_label)
-        chart.legend_above(figure, axes, shape, handles, [_label(evidence, model) for model in shown])
+        chart.legend_above(figure, shape, handles, [_label(evidence, model) for model in shown])
 
     law = " Curves: the law, dashed beyond the data; bands: 95% of new runs." if beyond else ""
     caption, reading, alt = _data_caption(evidence, shown), f"{_POINTS}.{law}", _data_alt(evidence, shown)
@@ -90,7 +90,7 @@ def loss_against_size(evidence: Evidence, predict: Predict) -> Drawn | None:
             _shade_beyond(axes, largest, right)
         included = ", embeddings included" if evidence.params == "params" else ", embeddings left out"
         chart.title_axes(axes, f"parameters{included}", evidence.target_label)
-        chart.legend_above(figure, axes, shape, handles, [f"{count(size)} {evidence.data}" for size in evidence.sizes])
+        chart.legend_above(figure, shape, handles, [f"{count(size)} {evidence.data}" for size in evidence.sizes])
 
     curves = " Curves: the law; band: 95% of new runs at the largest data size." if law is not None else ""
     caption, reading = _size_caption(evidence, shown), f"{_POINTS}.{curves}"
@@ -133,7 +133,7 @@ def metrics_against_data(evidence: Evidence) -> Drawn | None:
                 handles += chart.spread(axes, rows.groupby("data_requested")[metric], look)
             chart.log_x(axes, sizes, min(sizes) / 1.15, max(sizes) * 1.15, shape.ticks if shape.narrow else 4)
             chart.title_axes(axes, evidence.data_label, f"{spoken[metric]} on the test set")
-        chart.legend_above(figure, np.atleast_1d(grid)[0], shape, handles, [_label(evidence, model) for model in shown])
+        chart.legend_above(figure, shape, handles, [_label(evidence, model) for model in shown])
 
     metric = metrics[-1]
     best = evidence.ok.sort_values(metric, ascending=False, kind="stable").iloc[0]

@@ -47,7 +47,7 @@ def residuals(evidence: Evidence, predict: Predict) -> Drawn | None:
         low, high = chart.margins(rows["predicted"])
         chart.log_x(axes, [], low, high, shape.ticks)
         chart.title_axes(axes, f"predicted {evidence.target_label}", "measured above or below the law, %")
-        chart.legend_above(figure, axes, shape, handles, [shorten(model, 28) for model in shown])
+        chart.legend_above(figure, shape, handles, [shorten(model, 28) for model in shown])
 
     worst = float(rows["residual"].abs().max())
     spread = float(np.sqrt((rows["residual"] ** 2).mean()))

@@ -32,10 +32,15 @@ def speed_against_gpus(evidence: Evidence, trials: pd.DataFrame, gain: dict) -> 
         first, second = chart.panels(figure, shape, 1.3)
         handles = _speeds(first, evidence, rows, shown, counts)
         _ratios(second, evidence, pairs, shown, counts, steps)
-        chart.legend_above(figure, first, shape, handles, [shorten(model, 28) for model in shown])
+        chart.legend_above(figure, shape, handles, [shorten(model, 28) for model in shown])
 
-    return chart.draw("speed", "Speed against GPUs", _caption(gain), _reading(steps),
-                "Examples per second against the number of GPUs, with paired speed ratios.", paint)  # fmt: skip
+    band = "; grey: their mean and its 95% interval" if steps else ""
+    reading = (
+        "Only runs that had the machine to themselves, without their first steps; dashed: ideal scaling. Ratio points: "
+        f"pairs of runs that differ in the GPU count alone{band}."
+    )
+    alt = "Examples per second against the number of GPUs, with paired speed ratios."
+    return chart.draw("speed", "Speed against GPUs", _caption(gain), reading, alt, paint)
 
 
 def _speeds(axes: Axes, evidence: Evidence, rows: pd.DataFrame, shown: list[str], counts: list[int]) -> list:
@@ -88,11 +93,3 @@ def _caption(gain: dict) -> str:
     between = interval_text(gain.get("low"), gain.get("high"))
     held = f" (95%: {between})" if between else ""
     return f"Twice the GPUs give {significant(gain['value'])} times the speed{held}; the ideal is 2."
-
-
-def _reading(steps: list[dict]) -> str:
-    band = "; grey: their mean and its 95% interval" if steps else ""
-    return (
-        "Only runs that had the machine to themselves, without their first steps; dashed: ideal scaling. Ratio points: "
-        f"pairs of runs that differ in the GPU count alone{band}."
-    )

@@ -80,7 +80,7 @@ def render(
     headline, _, rest = first.partition(". ")
     context = {
         "name": plain(study.get("name") or "study"),
-        "lede": _lede(study, evidence, trials),
+        "lede": _lede(study, evidence),
         "headline": headline,
         "sentences": [rest, *others] if rest else others,
         "gains": gains(fit),
@@ -111,7 +111,7 @@ def render(
         "provenance": provenance_facts(provenance, trials),
         "params_meaning": _meaning(evidence.params),
         "data_meaning": _meaning(evidence.data),
-        "footer": _footer(written_at),
+        "written_at": f" on {written_at:%Y-%m-%d at %H:%M %Z}".rstrip() if written_at else "",
     }
     return _environment().get_template("page.j2").render(context)
 
@@ -192,12 +192,7 @@ def _meaning(column: str) -> str:
     return known.get(column, f"column {column}")
 
 
-def _footer(written_at: datetime | None) -> str:
-    when = f" on {written_at:%Y-%m-%d at %H:%M %Z}".rstrip() if written_at else ""
-    return f"Written by rayscale{when}. This page is one file and needs no network."
-
-
-def _lede(study: dict, evidence: Evidence, trials: pd.DataFrame) -> str:
+def _lede(study: dict, evidence: Evidence) -> str:
     source = str((study.get("data") or {}).get("train") or "")
     text = "the built-in corpus" if source == "builtin" else Path(source).name
     given = study.get("target") or {}

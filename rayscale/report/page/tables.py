@@ -40,6 +40,7 @@ from rayscale.report.wording import (
 )
 from rayscale.runs.sweeps import OUTDONE
 from rayscale.study.metrics import BITS
+from rayscale.system.groups import grouped
 
 _STATUS_ORDER = {"failed": 0, "diverged": 1, "stopped": 2, "ok": 3, OUTDONE: 4}
 
@@ -97,15 +98,11 @@ def _engine_facts(item: dict) -> list[tuple[str, str]]:
 
 
 def _dropped(item: dict, trials: pd.DataFrame) -> list[tuple[str, int, list[str]]]:
-    by_reason: dict[str, list[str]] = {}
-    for entry in item.get("rows_dropped") or []:
-        by_reason.setdefault(str(entry["reason"]), []).append(_row_name(entry["row"], trials))
-    return [(reason, len(rows), rows) for reason, rows in by_reason.items()]
-
-
-def _row_name(row: Any, trials: pd.DataFrame) -> str:
     # A fit names a row by its position in the table it was given, which is the run's own.
-    return str(trials["trial_id"].iloc[row]) if isinstance(row, int) and 0 <= row < len(trials) else str(row)
+    ids = dict(enumerate(trials["trial_id"].astype(str)))
+    dropped = item.get("rows_dropped") or []
+    by_reason = grouped((str(entry["reason"]), ids.get(entry["row"], str(entry["row"]))) for entry in dropped)
+    return [(reason, len(rows), rows) for reason, rows in by_reason.items()]
 
 
 _SETTINGS = (

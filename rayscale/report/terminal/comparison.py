@@ -8,6 +8,7 @@ from typing import Any
 from rayscale.report.numbers import count, plural, shorten, significant, wrap, wrap_all
 from rayscale.report.terminal.fit import WIDTH, table_lines
 from rayscale.report.wording import interval_text
+from rayscale.system.groups import grouped
 from rayscale.verdict.speedup import MARGIN
 
 _SHOWN = 5  # cells named for each reason
@@ -108,14 +109,12 @@ def _predicting(law: Mapping[str, Any]) -> str:
 
 
 def _unpaired(unpaired: Sequence[Mapping[str, Any]], width: int) -> list[str]:
-    reasons: dict[str, list[str]] = {}
-    for cell in unpaired:
-        name = f"{shorten(cell['model'], 24)} {count(cell['data_requested'])} x{cell['gpus']} seed {cell['seed']}"
-        reasons.setdefault(cell["reason"], []).append(name)
-    if not reasons:
+    if not unpaired:
         return ["", "Every cell is paired."]
     lines = ["", f"Unpaired and left out: {plural(len(unpaired), 'cell')}."]
-    for reason, cells in reasons.items():
-        shown = ", ".join(cells[:_SHOWN]) + (", ..." if len(cells) > _SHOWN else "")
+    for reason, cells in grouped((cell["reason"], cell) for cell in unpaired).items():
+        names = (f"{shorten(cell['model'], 24)} {count(cell['data_requested'])} x{cell['gpus']} seed {cell['seed']}"
+                 for cell in cells[:_SHOWN])  # fmt: skip
+        shown = ", ".join(names) + (", ..." if len(cells) > _SHOWN else "")
         lines += wrap(f"{len(cells)} {reason}: {shown}", width, initial_indent="  ", subsequent_indent="    ")
     return lines

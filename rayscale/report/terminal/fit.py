@@ -15,6 +15,7 @@ from rayscale.errors import InputError
 from rayscale.laws.formula import find_saved
 from rayscale.report.numbers import duration, number, padded, percent, plural, shorten, significant, wrap, wrap_all
 from rayscale.report.wording import ADVICE, outcome_of, reach_text, weight_text
+from rayscale.system.groups import grouped
 
 WIDTH = 78
 _MOST_GROUPS = 40  # groups shown in the table of groups; all are in the JSON
@@ -138,10 +139,7 @@ def _rows(fit: Mapping[str, Any], width: int) -> list[str]:
     text = f"Rows: {fit.get('rows_used')} used" + (f", {held} held out" if held else "")
     dropped = fit.get("rows_dropped") or []
     lines = wrap(f"{text}, {len(dropped)} left out{':' if dropped else '.'}", width)
-    reasons: dict[str, list[int]] = {}
-    for entry in dropped:
-        reasons.setdefault(str(entry["reason"]), []).append(entry["row"])
-    for reason, rows in reasons.items():
+    for reason, rows in grouped((str(entry["reason"]), entry["row"]) for entry in dropped).items():
         # People count the rows of a table from 1; the JSON has places, from 0, as pandas does.
         first = ", ".join(str(row + 1) for row in rows[:5])
         more = ", ..." if len(rows) > 5 else ""
@@ -165,15 +163,13 @@ def _held_text(held: Mapping[str, Any] | None) -> str:
 
 def warning_lines(fits: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     """Every warning once, with its advice, how many groups it concerns, and the first of these."""
-    by_code: dict[str, list[tuple[str, str]]] = {}
-    for fit in fits:
-        messages: dict[str, str] = {}
-        for warning in fit.get("warnings") or []:
-            messages.setdefault(warning["code"], warning["message"])
-        for code, message in messages.items():
-            by_code.setdefault(code, []).append((_group_name(fit), message))
+    warnings = [
+        (code, (_group_name(fit), messages[0]))
+        for fit in fits
+        for code, messages in grouped((one["code"], one["message"]) for one in fit.get("warnings") or []).items()
+    ]
     lines: list[str] = []
-    for code, warned in by_code.items():
+    for code, warned in grouped(warnings).items():
         (first, message), groups = warned[0], ""
         if len(fits) > 1:
             every = len(warned) == len(fits)

@@ -18,6 +18,7 @@ from rich.text import Text
 from rayscale.report.notes import doctor_notes, row_counts, row_decisions, row_details
 from rayscale.report.numbers import count, data_volume, duration, fixed, number, plural, shorten, significant
 from rayscale.report.terminal.run import Words
+from rayscale.system.groups import grouped
 
 #: Findings that a plan shows even where all is well: what more data may bring, and what a score counts.
 ALWAYS = ("first look", "tags")
@@ -134,9 +135,7 @@ def details(plan: dict[str, Any]) -> list[Fact]:
 
 
 def _by_model(trials: Sequence[dict]) -> list[tuple[str, list[dict]]]:
-    groups: dict[str, list[dict]] = {}
-    for row in trials:
-        groups.setdefault(model_name(row.get("model")), []).append(row)
+    groups = grouped((model_name(row.get("model")), row) for row in trials)
     return sorted(groups.items(), key=lambda item: (number(item[1][0].get("params")) or 0.0, item[0]))
 
 

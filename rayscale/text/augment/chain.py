@@ -47,13 +47,12 @@ class Chain:
         segments.check(augmentation.segmenter)
         self._steps = [step.augmenter.make(step.settings) for step in augmentation.steps]
 
-    def rows(self, texts: Sequence[str], keys: np.ndarray, copy: int,
-             tags: Sequence[tuple[str, ...]] | None = None) -> list[Example]:  # fmt: skip
+    def rows(self, texts: Sequence[str], keys: np.ndarray, copy: int) -> list[Example]:
         """The children of one copy, one for each text. Raises InputError where a step returns anything else."""
-        by = None if tags else self._augmentation.by
-        children = [Example(text, 0, tags[place] if tags else None) for place, text in enumerate(texts)]
+        children = [Example(text, 0) for text in texts]
         for number, (step, apply) in enumerate(zip(self._augmentation.steps, self._steps, strict=True)):
             seeds = mix(mix(mix(keys, self._augmentation.seed + _SALT), copy + 1), number + 1).tolist()
+            by = self._augmentation.by
             given = [replace(row, seed=seed, segmenter=by) for row, seed in zip(children, seeds, strict=True)]
             children = augmenters.check_rows(step.name, given, apply(given))
         return children

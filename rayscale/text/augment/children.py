@@ -95,7 +95,9 @@ def find_all(
     study: Study, specs: Sequence[TokenizerSpec], seeds: Sequence[int], cleaned: Path | None = None
 ) -> dict[str, Prepared | None]:
     """By `name_of`, all tokens, plain and augmented: None for those that are not whole. `cleaned`: the clean folder."""
-    cleaned, length, tokens = cleaned or folders.clean_folder(study), study.task.length, {}
+    cleaned = cleaned or folders.clean_folder(study)
+    length = study.task.length
+    tokens: dict[str, Prepared | None] = {}
     augmentations = find_augmentations(study)
     for spec in specs:
         tokens[spec.name] = prepared.find_tokens(cleaned, spec, length, seeds)
@@ -230,7 +232,9 @@ def _tokenise(plain: Prepared, children_folder: Path, path: Path, workers: Worke
             for number, part in enumerate(map(read_table, parts)):
                 counts.add(part)
                 writer.put(token_files.token_rows(part, read_batch(children, number), form))
-        np.save(temporary / CHILDREN_INDEX, _index(children, real))
+        # Where the children of each real row begin, and where those of the last end (int64).
+        begins = np.searchsorted(read_table(children)["row"].to_numpy(), np.arange(real + 1))
+        np.save(temporary / CHILDREN_INDEX, begins.astype(np.int64))
         manifest = {k: v for k, v in plain.manifest.items() if k not in ("layout", "files")}
         manifest["splits"] = {**plain.manifest["splits"], "train": {**counts.to_json(), "real_rows": real}}
         manifest["augmentation"] = {**made["augmentation"], "rows": made["rows"]}
@@ -238,11 +242,6 @@ def _tokenise(plain: Prepared, children_folder: Path, path: Path, workers: Worke
 
     write_folder(path, write, folders.is_whole, PRIVATE)
     shutil.rmtree(folder, ignore_errors=True)  # not there if no child stays
-
-
-def _index(children: Path, real: int) -> np.ndarray:
-    """Where the children of each real row begin, and where those of the last end (int64)."""
-    return np.searchsorted(read_table(children)["row"].to_numpy(), np.arange(real + 1)).astype(np.int64)
 
 
 def describe_children(tokens: Prepared) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from rayscale.system.groups import grouped
 from rayscale.text.augment.wordnet import PARTS
 
 #: Forms by part of speech, the uninflected first.
@@ -160,13 +161,9 @@ def _compared(word: str, form: str) -> tuple[str, ...]:
 
 def _backwards(exceptions: Mapping[str, tuple[str, ...]], part: str) -> dict[tuple[str, str], tuple[str, ...]]:
     """(word, form) → irregular spellings."""
-    of: dict[str, list[str]] = {}
-    for spelling, words in exceptions.items():
-        for word in words:
-            if spelling != word:
-                of.setdefault(word, []).append(spelling)
+    pairs = ((word, spelling) for spelling, words in exceptions.items() for word in words if spelling != word)
     forms: dict[tuple[str, str], tuple[str, ...]] = {}
-    for word, spellings in of.items():
+    for word, spellings in grouped(pairs).items():
         if part == "noun":
             forms[word, "plural"] = tuple(spellings)
         elif part == "verb":

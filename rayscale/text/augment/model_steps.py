@@ -56,10 +56,8 @@ def languages(checkpoint: Checkpoint) -> tuple[str, str]:
         return str(source), str(target)
     if named := re.search(r"-([a-z]{2,3})-([a-z]{2,3})$", checkpoint.name):
         return named[1], named[2]
-    raise InputError(
-        f"{checkpoint.name} does not say its languages; write source_lang and target_lang into {path}",
-        code="unknown_languages",
-    )
+    fix = f"write source_lang and target_lang into {path}"
+    raise InputError(f"{checkpoint.name} does not say its languages", fix=fix, code="unknown_languages")
 
 
 def _locate_translation(settings: BackTranslationSettings) -> BackTranslationSettings:
@@ -69,28 +67,26 @@ def _locate_translation(settings: BackTranslationSettings) -> BackTranslationSet
             text = f"{name}: {checkpoint.folder} has no source.spm; fetch the checkpoint again"
             raise InputError(text, code="bad_checkpoint")
     if find_spec("sentencepiece") is None:
-        raise InputError("Marian's tokenizer needs sentencepiece; install it with `pip install 'rayscale[augment]'`",
-                         code="missing_package")  # fmt: skip
+        fix = "install it with `pip install 'rayscale[augment]'`"
+        raise InputError("Marian's tokenizer needs sentencepiece", fix=fix, code="missing_package")
     (source, middle), (again, target) = languages(pair["there"]), languages(pair["back"])
     if (source, middle) != (target, again):
         pairs = f"{pair['there'].name} translates {source} to {middle}, {pair['back'].name} {again} to {target}"
         text = f"back_translation: {pairs}: the languages do not meet"
-        fix = f"give a `back` that translates {middle} to {source}"
-        raise InputError(f"{text}; {fix}", code="languages_differ")
+        raise InputError(text, fix=f"give a `back` that translates {middle} to {source}", code="languages_differ")
     return settings.model_copy(update={name: str(checkpoint.folder) for name, checkpoint in pair.items()})
 
 
 def _locate_masked(settings: ContextualSettings) -> ContextualSettings:
     checkpoint = _checkpoint(settings.model, None)
     if not (checkpoint.folder / "tokenizer.json").exists():
-        raise InputError(f"contextual: {checkpoint.folder} has no tokenizer.json; write one with "
-                         "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`",
-                         code="no_tokenizer")  # fmt: skip
+        fix = "write one with `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`"
+        raise InputError(f"contextual: {checkpoint.folder} has no tokenizer.json", fix=fix, code="no_tokenizer")
     heads = checkpoint.config.get("architectures") or []
     if heads and not any("MaskedLM" in str(head) or "PreTraining" in str(head) for head in heads):
-        raise InputError(f"contextual: {checkpoint.name} is a {heads[0]}, which predicts no masked words; give a "
-                         "checkpoint with a masked language model's head, such as a BertForMaskedLM",
-                         code="bad_checkpoint")  # fmt: skip
+        text = f"contextual: {checkpoint.name} is a {heads[0]}, which predicts no masked words"
+        fix = "give a checkpoint with a masked language model's head, such as a BertForMaskedLM"
+        raise InputError(text, fix=fix, code="bad_checkpoint")
     return settings.model_copy(update={"model": str(checkpoint.folder)})
 
 
@@ -115,11 +111,10 @@ BACK_TRANSLATION = Augmenter(
     paths=("there", "back"),
     locate=_locate_translation,
     on_models=True,
-    keeps_tags=False,
 )
 CONTEXTUAL = Augmenter(
     ContextualSettings,
-    "rayscale.nn.augment.masked:open_contextual",
+    "rayscale.nn.augment.masked:Masked",
     lambda settings: _digests(settings.model),
     paths=("model",),
     locate=_locate_masked,

@@ -12,13 +12,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from rayscale.errors import InputError
 from rayscale.study.augment_key import AUTO, CHARACTERS, SEGMENTERS, SPACES
-from rayscale.system.machine import cache_root
+from rayscale.system.machine import cache_root, installed
 from rayscale.text.scripts import UNSPACED, has_unspaced, in_ranges, marks, script_of
 
 #: Rises when the same text and segmenter would give other words.
@@ -180,19 +179,13 @@ def check(segmenter: str) -> None:
     for name in segmenter.split("+"):
         if name in SEGMENTERS and find_spec(name) is None:
             fix = f"pip install 'rayscale[segment]', or write segmenter: {CHARACTERS}"
-            raise InputError(f"the segmenter {name} is not installed; {fix}", code="missing_package")
+            raise InputError(f"the segmenter {name} is not installed", fix=fix, code="missing_package")
 
 
 def versions(segmenter: str) -> list[str]:
     """Names and versions of what cuts the words, for a fingerprint."""
-    return [str(SEGMENTS_VERSION), *(f"{name} {_version(name)}" for name in segmenter.split("+"))]
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    there = installed(segmenter.split("+"))
+    return [str(SEGMENTS_VERSION), *(f"{name} {version or ''}" for name, version in there.items())]
 
 
 @cache

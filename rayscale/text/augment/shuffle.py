@@ -24,7 +24,7 @@ def _open(change: Callable[[Example, float], Example], settings: ShuffleSettings
 
 
 def _swap(row: Example, share: float) -> Example:
-    """Pairs of words change places, their tags with them, each place at most once."""
+    """Pairs of words change places, each place at most once."""
     words = cut(row.text, row.segmenter)
     count = len(words.words)
     pairs = max(1, round(share * count / 2)) if count > 1 else 0
@@ -32,17 +32,16 @@ def _swap(row: Example, share: float) -> Example:
     order = list(range(count))
     for one, other in zip(places[::2], places[1::2], strict=True):
         order[one], order[other] = order[other], order[one]
-    return row.saying(words.moved(order), row.tags and [row.tags[place] for place in order])
+    return row.saying(words.moved(order))
 
 
 def _delete(row: Example, share: float) -> Example:
-    """Words go, their tags with them; one always stays."""
+    """Words go; one always stays."""
     words = cut(row.text, row.segmenter)
     count = len(words.words)
     gone = min(max(1, round(share * count)), count - 1)
     lost = set(Draws(row.seed).order(range(count))[: max(0, gone)])
-    tags = row.tags and [tag for place, tag in enumerate(row.tags) if place not in lost]
-    return row.saying(words.without(lost), tags)
+    return row.saying(words.without(lost))
 
 
 SWAP = Augmenter(ShuffleSettings, partial(_open, _swap), lambda settings: 1)

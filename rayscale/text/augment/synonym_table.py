@@ -87,11 +87,9 @@ def _read(path: Path) -> list[Row]:
     try:
         text = multilingual.read_utf8(path)
     except OSError as error:
-        message = (
-            f"cannot be read ({error.strerror}); synonyms.source is wordnet, a folder of WordNet files, a table (CSV "
-            f"or TSV: word, synonym, part of speech), or a file of {multilingual.SOURCE}"
-        )
-        raise DataError(message, code="missing_file", where=str(path)) from None
+        table = "a table (CSV or TSV: word, synonym, part of speech)"
+        fix = f"synonyms.source is wordnet, a folder of WordNet files, {table}, or a file of {multilingual.SOURCE}"
+        raise DataError(f"cannot be read ({error.strerror})", fix=fix, code="missing_file", where=str(path)) from None
     rows: list[Row] = []
     reader = csv.reader(io.StringIO(text), delimiter="\t" if "\t" in text.partition("\n")[0] else ",")
     for row in reader:

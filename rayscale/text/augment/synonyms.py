@@ -178,8 +178,7 @@ class Replacer:
         for place in sorted(edits):
             parts += [row.text[end : tokens[place][0]], edits[place]]
             end = tokens[place][1]
-        text = "".join([*parts, row.text[end:]])
-        return row.saying(text, _follow(row, text, [tokens[place] for place in sorted(edits)], edits))
+        return row.saying("".join([*parts, row.text[end:]]))
 
     def _longest(self, text: str, cut: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Several words or characters as one where the dictionary has them together: the longest such word."""
@@ -253,18 +252,6 @@ def _begins_with_vowel(word: str) -> bool:
     if word.startswith(_SILENT_H):
         return True
     return word[0] in "aeiou" and not word.startswith(_SOUNDS_YOU)
-
-
-def _follow(row: Example, text: str, tokens: Sequence[tuple[int, int]], edits: dict[int, str]) -> Sequence[str] | None:
-    """The tags of the new text: a word that became several gives its tag to the first, its I- tag to the others."""
-    if row.tags is None or len(row.tags) == len(text.split()):
-        return row.tags
-    grown = {len(row.text[: token[0]].split(" ")) - 1: new.count(" ")
-             for token, new in zip(tokens, (edits[place] for place in sorted(edits)), strict=True)}  # fmt: skip
-    tags: list[str] = []
-    for place, tag in enumerate(row.tags):
-        tags += [tag, *["I-" + tag[2:] if tag[:2] == "B-" else tag] * grown.get(place, 0)]
-    return tags
 
 
 @lru_cache(maxsize=4)

@@ -86,8 +86,8 @@ class WordNet:
             pointers = head[5 + 2 * count :]
         except (ValueError, IndexError):
             place = f"{self.folder / f'data.{part}'}: byte {start}"
-            raise DataError("the index points here, but there is no WordNet entry; install the files again",
-                            code="broken_wordnet", where=place) from None  # fmt: skip
+            text = "the index points here, but there is no WordNet entry; install the files again"
+            raise DataError(text, code="broken_wordnet", where=place) from None
         marked: set[int] = set()
         for symbol, target, _, ends in zip(*[iter(pointers[: len(pointers) // 4 * 4])] * 4, strict=True):
             if symbol == ";u" and target != _PLURAL:
@@ -128,12 +128,10 @@ def check_files(folder: Path) -> None:
     if missing:
         zipped = folder.with_suffix(".zip")
         unzip = f" (or unzip {zipped})" if zipped.exists() else ""
-        raise DataError(
-            f"a folder without WordNet's {', '.join(missing[:4])}{' and others' * (len(missing) > 4)}; install them "
-            f"with `apt-get install --reinstall wordnet-base`{unzip}, or name another folder as synonyms.source",
-            code="broken_wordnet",
-            where=str(folder),
-        )
+        text = f"a folder without WordNet's {', '.join(missing[:4])}{' and others' * (len(missing) > 4)}"
+        install = f"install them with `apt-get install --reinstall wordnet-base`{unzip}"
+        fix = f"{install}, or name another folder as synonyms.source"
+        raise DataError(text, fix=fix, code="broken_wordnet", where=str(folder))
 
 
 def wordnet_digest(folder: Path) -> str:

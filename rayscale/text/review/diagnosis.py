@@ -19,6 +19,7 @@ import numpy as np
 from rayscale.study.study import Study
 from rayscale.system.disk import PRIVATE, write_file
 from rayscale.system.doctor import Finding
+from rayscale.system.groups import grouped
 from rayscale.system.machine import cache_root
 from rayscale.text.form import find_form
 from rayscale.text.prepared import Prepared
@@ -99,11 +100,11 @@ def _rows(survey: Survey) -> Iterator[Finding]:
         f"{lost['bad_row']:,} unusable" + (f" ({counts['bad_row_lines']:,} lines)" if more else "")
     )
     many = sum(lost.values()) + more > 0.1 * (read + more)
-    mend = "more than a tenth of the rows are lost: check their source"
+    fix = "more than a tenth of the rows are lost: check their source"
     if more:
         several = next((line for line in survey.bad_rows if " lines" in line), "bad_rows.txt")
-        mend += f", first at {_FOLDERS.sub('', several).partition(': ')[0]}"
-    yield Finding("rows", "warn" if many else "ok", text, mend * many)
+        fix += f", first at {_FOLDERS.sub('', several).partition(': ')[0]}"
+    yield Finding("rows", "warn" if many else "ok", text, fix * many)
     if conflicts := counts["conflicting_labels"]:
         text = f"{conflicts:,} dropped duplicates have a different label from the row that was kept"
         yield Finding("contradictions", "warn", text, "choose one label for each text; no model can learn both")
@@ -145,40 +146,37 @@ def _labels(survey: Survey, task: str) -> Iterator[Finding]:
         f"{named} labels; '{_short(survey.labels[high])}' has {sizes[high]:,} {what} "
         f"({sizes[high] / sizes.sum():.2g} of them), '{_short(survey.labels[low])}' {sizes[low]:,}"
     )
-    mends = []
+    fixes = []
     if sizes[low] < FEW_ROWS:
         few = [survey.labels[place] for place in np.argsort(sizes, kind="stable") if sizes[place] < FEW_ROWS]
         shown = ", ".join(map(_short, few[:5])) + (", ..." if len(few) > 5 else "")
-        mends.append(f"give more rows of {shown}: {FEW_ROWS} or more are needed")
+        fixes.append(f"give more rows of {shown}: {FEW_ROWS} or more are needed")
     if sizes[high] > UNEVEN * max(1, sizes[low]):
-        mends.append("judge by f1_macro (target: f1_macro), since accuracy hides rare labels")
+        fixes.append("judge by f1_macro (target: f1_macro), since accuracy hides rare labels")
     numbers = [name for name in survey.labels if name.removeprefix("-").isdecimal()]
     if numbers and len(numbers) < named:
         others = ", ".join(f"'{_short(name)}'" for name in survey.labels if name not in numbers)
-        mends.append(
+        fixes.append(
             f"some labels are numbers and some are names ({others[:100]}): make them one kind unless that is intended"
         )
     if alike := _alike(dict(zip(survey.labels, sizes.tolist(), strict=True))):
         text += f"; identical except for case, spaces or invisible characters: {alike}"
-        mends.append("write each label in one way: these now count as different labels")
+        fixes.append("write each label in one way: these now count as different labels")
     if written := survey.counts["label_spellings"]:
         shown = ", ".join(
             f"{_exactly(raw)} ({number:,} rows) as {_exactly(label)}" for label, raw, number in written[:5]
         )
         text += f"; read without surrounding spaces: {shown}{', ...' * (len(written) > 5)}"
-    yield Finding("labels", "warn" if mends else "ok", text, "; ".join(mends))
+    yield Finding("labels", "warn" if fixes else "ok", text, "; ".join(fixes))
     if task == "token-classification":
         yield Finding("tags", "ok", scheme_text(survey.labels))
 
 
 def _alike(sizes: Mapping[str, int]) -> str:
     """Labels that a person would take for the same, with their rows; empty if there are none."""
-    groups: dict[str, list[str]] = {}
-    for name in sizes:
-        groups.setdefault(_folded(name), []).append(name)
     shown = [
         " and ".join(f"{_exactly(name)} ({sizes[name]:,})" for name in names)
-        for names in groups.values()
+        for names in grouped((_folded(name), name) for name in sizes).values()
         if len(names) > 1
     ]
     return "; ".join(shown[:5]) + "; ..." * (len(shown) > 5)
@@ -207,8 +205,8 @@ def _leaks(survey: Survey) -> Finding:
     if survey.near_duplicates:
         text += f" ({_FOLDERS.sub('', survey.near_duplicates[0])})"
     many = exact + nearly > MANY_LEAKS * (survey.rows_train + exact + nearly)
-    mend = "results that included them are too good; near_duplicates.txt of a run lists them"
-    return Finding("leakage", "warn" if many else "ok", text, mend * many)
+    fix = "results that included them are too good; near_duplicates.txt of a run lists them"
+    return Finding("leakage", "warn" if many else "ok", text, fix * many)
 
 
 def _lengths(survey: Survey) -> Finding:
@@ -225,12 +223,12 @@ def _encoding(survey: Survey) -> Finding:
         return Finding("encoding", "ok", f"no sign of wrong encoding in {len(texts):,} texts")
     many = any(sign.texts > max(2, MANY_GARBLED * len(texts)) for sign in signs)
     shown = "; ".join(f"{sign.kind} in {sign.texts:,} (such as {sign.example!r})" for sign in signs)
-    mends = {
+    by_kind = {
         "markup": "remove markup from the texts (html.unescape)",
         "control characters": "remove control characters",
     }
     rest = "export the file again with its true encoding; `ftfy` repairs text that is already mixed"
-    fixes = dict.fromkeys(mends.get(sign.kind, rest) for sign in signs)
+    fixes = dict.fromkeys(by_kind.get(sign.kind, rest) for sign in signs)
     return Finding("encoding", "warn" if many else "ok", f"of {len(texts):,} texts: {shown}", "; ".join(fixes) * many)
 
 
@@ -255,8 +253,8 @@ def _curve(curve: FirstLook | None, why_none: str) -> Iterator[Finding]:
         f"{abs(100 * curve.fall):.2g}% per doubling ({100 * ends[0]:.2g} to {100 * ends[1]:.2g}%), from "
         f"{curve.losses[0]:.3g} at {curve.sizes[0]:,} {curve.unit} to {curve.losses[-1]:.3g} at {curve.sizes[-1]:,}"
     )
-    mend = "check labels and columns: a simple model learns nothing from more of this text"
-    yield Finding("first look", "ok" if pays else "warn", text, "" if pays else mend)
+    fix = "check labels and columns: a simple model learns nothing from more of this text"
+    yield Finding("first look", "ok" if pays else "warn", text, "" if pays else fix)
 
 
 def _short(text: str) -> str:

@@ -81,9 +81,9 @@ def _expected(spec: TokenizerSpec, texts: Sequence[str], limit: int | None) -> F
     if limit is None:
         return Finding(f"{PREFIX}{spec.name}", "ok", text)
     cut = float((lengths + 2 > limit).mean())
-    mend = f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + 2)}" if cut > MANY_CUT else ""
+    fix = f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + 2)}" if cut > MANY_CUT else ""
     text += f"; about {cut:.2g} of the texts exceed {limit} tokens and will be cut"
-    return Finding(f"{PREFIX}{spec.name}", "warn" if mend else "ok", text, mend)
+    return Finding(f"{PREFIX}{spec.name}", "warn" if fix else "ok", text, fix)
 
 
 def _measured(
@@ -114,21 +114,21 @@ def _measured(
         strange, unseen = strange + shares["train"], unseen + max(shares.values())
         listed = ", ".join(f"{share:.2g} of {name}" for name, share in shares.items())
         text += f"; {what}: {listed}" if any(shares.values()) else f"; none {what}"
-    mends = []
+    fixes = []
     if limit is not None:
         whole = ready.manifest["splits"]["train"] if ready else {}
         cut = float(whole.get("truncated_share", (lengths + special > limit).mean()))
         text += f"; {cut:.2g} of the texts exceed {limit} tokens and {'are' if ready else 'will be'} cut"
         if cut > MANY_CUT:
-            mends.append(f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + special)}")
+            fixes.append(f"raise task.max_length to about {_round_up(np.quantile(lengths, 0.99) + special)}")
     if strange > MANY_UNKNOWN or letters < FEW_LETTERS_A_PIECE:
-        mends.append("its vocabulary does not suit this text: use a checkpoint of this language and field, or models "
+        fixes.append("its vocabulary does not suit this text: use a checkpoint of this language and field, or models "
                      "from scratch with a larger vocabulary")  # fmt: skip
     elif unseen > MANY_UNSEEN:
-        mends.append(
+        fixes.append(
             "held-out texts have characters that the training texts lack: check that both have the same source"
         )
-    return Finding(f"{PREFIX}{spec.name}", "warn" if mends else "ok", text, "; ".join(mends))
+    return Finding(f"{PREFIX}{spec.name}", "warn" if fixes else "ok", text, "; ".join(fixes))
 
 
 def characters_of(texts: Sequence[str]) -> list[int]:

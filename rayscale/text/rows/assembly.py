@@ -97,7 +97,10 @@ class Assembly:
         """All is counted: name the classes. Raises DataError for an empty split and for fewer than two labels."""
         self.dropped = {"bad_row": bad_rows, "empty": empty, **self.dropped, **apart.count(leaks)}
         # A label that only dropped duplicates carry is no class of the task.
-        self.names = _sorted_labels(list(self._classes(*self._kept.values())))
+        names = self._classes(*self._kept.values())
+        # By number where all are whole numbers, so that class 10 comes after class 9; else by code point.
+        whole = all(name.removeprefix("-").isdecimal() for name in names)
+        self.names = sorted(names, key=lambda name: (int(name) if whole else 0, name))
         _check_splits(self.counts, self.dropped, self.names if self._form.classes else None, self.study.task)
 
     def _classes(self, *kept: np.ndarray) -> set[str]:
@@ -210,8 +213,8 @@ def lines_of_problems(problems: Sequence[dict[str, Any]]) -> int:
 
 def error_of(problem: dict[str, Any]) -> DataError:
     """The refusal of a row, or of a whole file."""
-    mend = "" if problem["fatal"] else " (or set data.on_bad_row: skip, which counts and lists such rows)"
-    return DataError(problem["message"] + mend, code=problem["code"], where=problem["where"])
+    fix = "" if problem["fatal"] else " (or set data.on_bad_row: skip, which counts and lists such rows)"
+    return DataError(problem["message"] + fix, code=problem["code"], where=problem["where"])
 
 
 def line_of(problem: dict[str, Any]) -> str:
@@ -219,25 +222,18 @@ def line_of(problem: dict[str, Any]) -> str:
     return f"{problem['where']}: {problem['message']}"
 
 
-def _sorted_labels(labels: list[str]) -> list[str]:
-    """By number where all are whole numbers, so that class 10 comes after class 9; else by code point."""
-    if all(label.removeprefix("-").isdecimal() for label in labels):
-        return sorted(labels, key=lambda label: (int(label), label))
-    return sorted(labels)
-
-
 def _check_splits(counts: dict[str, int], dropped: dict[str, int], labels: list[str] | None, task: Task) -> None:
     for name, rows in counts.items():
         if not rows:
             lost = ", ".join(f"{reason} {number}" for reason, number in dropped.items() if number) or "none"
             also = [split for split in ("test", "validation") if dropped.get(f"in_{split}")]
-            mend = f"give more text{'' if name == 'train' else f', a larger {name}_fraction or another file'}"
+            fix = f"give more text{'' if name == 'train' else f', a larger {name}_fraction or another file'}"
             if dropped.get("bad_row", 0) > sum(counts.values()):
-                mend = "remove data.on_bad_row: skip to see what is wrong with the first unusable row"
+                fix = "remove data.on_bad_row: skip to see what is wrong with the first unusable row"
             elif name == "train" and also:  # held-out text wins
-                mend = f"all training rows are also in data.{also[0]}: give that another file, or leave it out"
-            text = f"the {name} split is empty (rows kept: {counts}; dropped: {lost}); {mend}"
-            raise DataError(text, code="empty_split", where=f"data.{name}")
+                fix = f"all training rows are also in data.{also[0]}: give that another file, or leave it out"
+            text = f"the {name} split is empty (rows kept: {counts}; dropped: {lost})"
+            raise DataError(text, fix=fix, code="empty_split", where=f"data.{name}")
     if labels is not None and len(labels) < 2:
         found = f"only one label, '{labels[0]}'" if labels else "no label"
         raise DataError(f"{found}; a classifier needs two or more - is this the right column?", code="one_label",

@@ -21,7 +21,7 @@ from rayscale.errors import DataError
 from rayscale.study.encoding_names import UTF_8, canonical
 from rayscale.study.study import Data, Study, Task
 from rayscale.system import registry
-from rayscale.system.machine import cache_root, free_bytes
+from rayscale.system.machine import GIGA, cache_root, free_bytes
 from rayscale.system.paths import files_of
 from rayscale.text.form import Form, find_form
 from rayscale.text.normalise import NORMALISE_VERSION, keys_of, keys_within
@@ -103,18 +103,16 @@ def list_sources(data: Data) -> tuple[SourceFile, ...]:
             files += [(role, path, _format_of(path, data.format)) for path in paths]
     encoding = canonical(data.encoding) if data.encoding else UTF_8
     sources = tuple(
-        SourceFile(role, number, path, kind, encoding if _is_text(kind) else UTF_8)
+        SourceFile(role, number, path, kind, encoding if _takes_encoding(kind) else UTF_8)
         for number, (role, path, kind) in enumerate(files)
     )
     if encoding != UTF_8 and not any(source.encoding == encoding for source in sources):
         kinds = ", ".join(sorted({source.format for source in sources}))
-        raise DataError(f"'{data.encoding}' has no effect on {kinds}; leave it out", code="no_text",
-                        where="data.encoding")  # fmt: skip
+        raise DataError(f"has no effect on {kinds}; leave it out", code="no_text", where="data.encoding")
     return sources
 
 
-def _is_text(kind: str) -> bool:
-    """Whether a format is read in an encoding that the user may name."""
+def _takes_encoding(kind: str) -> bool:
     return "encoding" in inspect.signature(registry.resolve("rayscale.sources", kind)).parameters
 
 
@@ -175,18 +173,16 @@ def fractions(data: Data) -> tuple[float, float]:
 
 def most_bytes(data: Data) -> int:
     """Bytes that the text may take: a third of the free disk by default, as preparing keeps it up to three times."""
-    return int(data.max_text_gigabytes * 1e9) if data.max_text_gigabytes else free_bytes(cache_root()) // 3
+    return int(data.max_text_gigabytes * GIGA) if data.max_text_gigabytes else free_bytes(cache_root()) // 3
 
 
 def too_much(where: str, most: int, size: float | None = None) -> DataError:
     """What is said of more text than is allowed."""
-    shown = f"takes {size / 1e9:.3g} GB" if size else "takes more"
-    return DataError(
-        f"the unpacked text {shown}, and {most / 1e9:.3g} GB are allowed; give less text, or raise "
-        "data.max_text_gigabytes (default: a third of the free space on the cache's disk)",
-        code="too_much_text",
-        where=where,
-    )
+    shown = f"takes {size / GIGA:.3g} GB" if size else "takes more"
+    text = f"the unpacked text {shown}, and {most / GIGA:.3g} GB are allowed"
+    default = "a third of the free space on the cache's disk"
+    fix = f"give less text, or raise data.max_text_gigabytes (default: {default})"
+    return DataError(text, fix=fix, code="too_much_text", where=where)
 
 
 def read_clean(
@@ -262,7 +258,7 @@ def no_rows(path: str) -> DataError:
 
 def _problem(source: SourceFile, bad: BadRow) -> str:
     where = f"{source.path}:{bad.line}" + (f": {bad.column}" if bad.column else "")
-    message = f"found {bad.found}; {bad.mend}"
+    message = f"found {bad.found}; {bad.fix}"
     if bad.undecoded:
         message = f"found {bad.found}, which is not {source.encoding.upper()}; {_proposal(source)}"
     problem = {"message": message, "code": "bad_row", "where": where, "fatal": False, "lines": bad.lines}

@@ -100,24 +100,25 @@ def spill(piece: Piece, reader: PieceReader) -> dict[str, Any]:
     first_refused: dict[str, Any] | None = None
     labels, spellings = set[str](), Counter[tuple[str, str]]()
     bad, waiting = list[str](), list[pa.Table]()
-    tables = clean.read_clean(piece.source, reader.task, reader.on_bad_row, reader.most, piece.span)
-    for table in itertools.chain(tables, [None]):
-        if table is not None:
-            filled, problems, without_text = sift(table)
-            rows += len(table)
-            size += table.nbytes
-            empty += without_text
-            bad += map(line_of, problems)
-            bad_row_lines += lines_of_problems(problems)
-            refused = (problem for problem in problems if refuses(problem, reader.on_bad_row))
-            first_refused = first_refused or next(refused, None)
-            labels.update(labels_of(filled))
-            spellings.update(spellings_of(filled))
-            waiting.append(filled.select(_COLUMNS))
-        if waiting and (table is None or sum(run.nbytes for run in waiting) >= RUN_BYTES):
+    for table in clean.read_clean(piece.source, reader.task, reader.on_bad_row, reader.most, piece.span):
+        filled, problems, without_text = sift(table)
+        rows += len(table)
+        size += table.nbytes
+        empty += without_text
+        bad += map(line_of, problems)
+        bad_row_lines += lines_of_problems(problems)
+        refused = (problem for problem in problems if refuses(problem, reader.on_bad_row))
+        first_refused = first_refused or next(refused, None)
+        labels.update(labels_of(filled))
+        spellings.update(spellings_of(filled))
+        waiting.append(filled.select(_COLUMNS))
+        if sum(run.nbytes for run in waiting) >= RUN_BYTES:
             _write_run(folder / f"{name}-{runs:04d}.arrow", waiting, reader.bits)
             runs += 1
             waiting = []
+    if waiting:
+        _write_run(folder / f"{name}-{runs:04d}.arrow", waiting, reader.bits)
+        runs += 1
     if bad:
         write_file(folder / f"{name}.bad.txt", "".join(f"{line}\n" for line in bad).encode(), PRIVATE)
     summary = {
@@ -137,7 +138,8 @@ def spill(piece: Piece, reader: PieceReader) -> dict[str, Any]:
 
 def _write_run(path: Path, tables: Sequence[pa.Table], bits: int) -> None:
     rows, sink = pa.concat_tables(tables), io.BytesIO()
-    buckets = _buckets(rows["key"].to_numpy(), bits)
+    keys = rows["key"].to_numpy()
+    buckets = keys >> np.uint64(64 - bits) if bits else np.zeros(len(keys), dtype=np.uint64)
     rows = rows.take(pa.array(np.argsort(buckets, kind="stable"))).combine_chunks()
     nothing = pa.RecordBatch.from_pylist([], schema=rows.schema)
     ends = np.searchsorted(np.sort(buckets), np.arange(2**bits + 1))
@@ -146,10 +148,6 @@ def _write_run(path: Path, tables: Sequence[pa.Table], bits: int) -> None:
             (batch,) = rows.slice(first, stop - first).to_batches() or [nothing]
             writer.write_batch(batch)
     write_file(path, sink.getbuffer(), PRIVATE)
-
-
-def _buckets(keys: np.ndarray, bits: int) -> np.ndarray:
-    return keys >> np.uint64(64 - bits) if bits else np.zeros(len(keys), dtype=np.uint64)
 
 
 def runs_of(reader: PieceReader, summaries: Sequence[dict[str, Any]]) -> list[Path]:

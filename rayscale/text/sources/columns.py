@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rayscale.errors import DataError
+from rayscale.errors import DataError, first_line
 from rayscale.study.encoding_names import UTF_8
 from rayscale.text.sources.encodings import proposal
 from rayscale.text.sources.opening import ending, lines_of, open_text
@@ -172,7 +172,7 @@ def _objects(path: Path, kind: str, encoding: str) -> SampleTable:
                 rows = [row for row in itertools.islice(parsed, READ_ROWS) if isinstance(row, dict)]
             names = list(rows[0]) if rows else []
     except (ValueError, OSError, RecursionError) as error:  # damaged parquet is a ValueError, too
-        raise DataError(f"cannot be read as {kind[1:]} ({str(error).splitlines()[0]}); write it again from its source",
+        raise DataError(f"cannot be read as {kind[1:]} ({first_line(error)}); write it again from its source",
                         code="bad_data", where=str(path)) from None  # fmt: skip
     return SampleTable({str(name): [row.get(name) for row in rows] for name in names}, header=True)
 

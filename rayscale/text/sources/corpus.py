@@ -15,23 +15,20 @@ is a fixed rule, so the same packages give the same corpus:
 from __future__ import annotations
 
 import ast
-import gc
 import hashlib
 import importlib.util
 import json
 import os
-import platform
 import re
 import sysconfig
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 
 from rayscale.errors import DataError
 from rayscale.system.disk import PRIVATE, write_file
-from rayscale.system.machine import cache_root
+from rayscale.system.machine import cache_root, installed
+from rayscale.system.overrides import no_garbage_collected
 from rayscale.text.normalise import normalise
 
 #: Rises when the same packages would give another corpus.
@@ -90,7 +87,9 @@ def ensure_corpus(apply: Callable[[Callable[[str], list[str]], list[str]], Itera
 def harvest(package: str) -> list[str]:
     """The paragraphs of one installed package, each once, in the order of the rule."""
     paragraphs: dict[str, None] = {}
-    with _no_collection():
+    # A syntax tree is many thousand new objects without cycles: the collector would walk them again and again, a
+    # quarter of the whole time, and free none.
+    with no_garbage_collected():
         for file in _files(package):
             source = file.read_bytes()
             documented = sum(len(text) for text in _DOCUMENTATION.findall(source))
@@ -99,19 +98,6 @@ def harvest(package: str) -> list[str]:
             if len(paragraphs) >= PARAGRAPHS_PER_PACKAGE:
                 break
     return list(paragraphs)[:PARAGRAPHS_PER_PACKAGE]
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    # A syntax tree is many thousand new objects without cycles: the cyclic collector would walk them again and again,
-    # a quarter of the whole time, and free none.
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def paragraphs_of(source: bytes) -> Iterator[str]:
@@ -190,8 +176,4 @@ def _root(package: str) -> Path | None:
 
 
 def _versions() -> dict[str, str]:
-    installed = {"python": platform.python_version()}
-    for package in PACKAGES:
-        if package != "python" and _root(package):
-            installed[package] = metadata.version(package)
-    return installed
+    return {package: version for package, version in installed(PACKAGES).items() if version and _root(package)}

@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rayscale.errors import DataError
@@ -52,7 +53,9 @@ def look(path: str, encoding: str = UTF_8) -> Content:
             content = replace(content, digest=_digest_of_text(path, encoding))
         settled = time.time() - max(stamp[3:]) / 1e9 > SETTLED_SECONDS
         if settled and stamp[2] >= REMEMBERED_BYTES and _stamp(path) == stamp:
-            _note(noted, stamp, content)
+            note = {"stamp": stamp, "block_bytes": BLOCK_BYTES, **asdict(content)}
+            with suppress(OSError):  # a cache that is full or read-only: the next call reads the file again
+                write_file(noted, json.dumps(note).encode(), PRIVATE)
     except OSError as error:
         text = f"cannot be read ({error.strerror}); check its rights"
         raise DataError(text, code="unreadable_file", where=path) from error
@@ -95,11 +98,3 @@ def _recall(noted: Path, stamp: list[int]) -> Content | None:
         return Content(note["digest"], tuple(note["line_ends"])) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _note(noted: Path, stamp: list[int], content: Content) -> None:
-    note = {"stamp": stamp, "block_bytes": BLOCK_BYTES, "digest": content.digest, "line_ends": content.line_ends}
-    try:
-        write_file(noted, json.dumps(note).encode(), PRIVATE)
-    except OSError:
-        pass  # a cache that is full or read-only: the next call reads the file again

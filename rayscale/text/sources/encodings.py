@@ -82,9 +82,8 @@ def _level(codec: str, low: int, high: int) -> frozenset[str]:
     return frozenset("".join(pair.decode(codec, "ignore") for pair in pairs))
 
 
-def _of(codec: str, low: int, high: int, also: str = "") -> Callable[[str], Iterable[bool]]:
-    known = also + _PUNCTUATION
-    return lambda text: [c in _level(codec, low, high) or c in known for c in _beyond_ascii(text)]
+def _of(codec: str, low: int, high: int) -> Callable[[str], Iterable[bool]]:
+    return lambda text: [c in _level(codec, low, high) or c in _PUNCTUATION for c in _beyond_ascii(text)]
 
 
 def _japanese(text: str) -> Iterable[bool]:
@@ -147,9 +146,9 @@ def guess(content: bytes) -> list[Guess]:
     sample = b"".join(lines)[:MOST_BYTES]
     if not sample or _broken(sample.decode("utf-8", "replace")) <= MOST_BROKEN:
         return []
-    guesses = sorted(filter(None, (_judged(guess, sample) for guess in _CANDIDATES)), key=lambda guess: -guess.score)
-    fitting = [guess for guess in guesses if guess.score >= LEAST_SCORE]
-    return [guess for guess in fitting if guess.score > fitting[0].score - MARGIN][:2]
+    judged = filter(None, (_judged(candidate, sample) for candidate in _CANDIDATES))
+    fitting = sorted((likely for likely in judged if likely.score >= LEAST_SCORE), key=lambda likely: -likely.score)
+    return [likely for likely in fitting if likely.score > fitting[0].score - MARGIN][:2]
 
 
 def _wide(content: bytes) -> Guess | None:
@@ -186,10 +185,10 @@ def proposal(path: str, used: str = UTF_8, write: str = "write data: {{encoding:
     """How to fix bytes that are not in the encoding a file was read in; `write` says what to do with the likely one."""
     with open_bytes(path) as file:
         content = file.read(LOOKED_AT)
-    guesses = [guess for guess in guess(content) if canonical(guess.name) != used]
-    if guesses:
-        names = " or ".join(f"{guess.name} ({guess.languages})" for guess in guesses)
-        return f"the file looks like {names}: {write.format(guesses[0].name)}, or save it as UTF-8"
+    likely = [candidate for candidate in guess(content) if canonical(candidate.name) != used]
+    if likely:
+        names = " or ".join(f"{candidate.name} ({candidate.languages})" for candidate in likely)
+        return f"the file looks like {names}: {write.format(likely[0].name)}, or save it as UTF-8"
     if _broken(content.decode(UTF_8, "replace")) > MOST_BROKEN:
         return f"{write.format('NAME')}, where NAME is the encoding that the file was saved in, or save it as UTF-8"
     if used != UTF_8:

@@ -245,11 +245,8 @@ def _object(raw: bytes, line: int, encoding: str = UTF_8) -> dict[str, Any] | Ba
 def read_txt(path: str, columns: Sequence[str], encoding: str = UTF_8) -> Iterator[Row | BadRow]:
     """Documents separated by blank lines, for tasks without labels."""
     if len(columns) > 1:
-        raise DataError(
-            f"plain text has no labels, and the task needs column '{columns[1]}'; give csv, tsv, jsonl or parquet",
-            code="missing_column",
-            where=path,
-        )
+        text = f"plain text has no labels, and the task needs column '{columns[1]}'"
+        raise DataError(text, fix="give csv, tsv, jsonl or parquet", code="missing_column", where=path)
     begun, length, parts = 1, 0, list[str]()
     with open_text(path, encoding) as lines:
         for line, text in enumerate(lines_of(path, lines), start=1):

@@ -12,9 +12,9 @@ import sys
 from functools import partial
 from typing import Any, BinaryIO
 
-from rayscale.errors import DataError
+from rayscale.errors import DataError, first_line
 from rayscale.system.disk import PRIVATE, write_stream
-from rayscale.system.machine import cache_root, free_bytes
+from rayscale.system.machine import GIGA, cache_root, free_bytes
 from rayscale.system.paths import BY_PYARROW
 from rayscale.text.workers import Meter
 
@@ -35,22 +35,18 @@ def fetch(pattern: str, endings: tuple[str, ...]) -> list[str]:
         system, path = _open(pattern)
         kind = _kind(system, path)
         if kind == "directory":
-            paths = [path_below for path_below in system.find(path) if counts(path_below[len(path) :], endings)]
+            paths = [file for file in system.find(path) if counts(file[len(path) :], endings)]
         else:
             paths = [path] if kind else system.glob(path) if _is_pattern(path) else []
-        return [_copy(system, path_below, pattern) for path_below in sorted(paths) if system.isfile(path_below)]
+        return [_copy(system, file, pattern) for file in sorted(paths) if system.isfile(file)]
     except DataError:
         raise
     except Exception as error:  # every storage has errors of its own, some of them no OSError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         scheme = pattern.partition("://")[0]
         hint = "; is HF_HUB_OFFLINE set?" if scheme == "hf" and os.environ.get("HF_HUB_OFFLINE") else ""
-        raise DataError(
-            f"{scheme} storage cannot be read ({reason}){hint}; check the address, the network and your credentials, "
-            "or copy the files here and give their path",
-            code="unreachable_storage",
-            where=pattern,
-        ) from error
+        text = f"{scheme} storage cannot be read ({first_line(error)}){hint}"
+        fix = "check the address, the network and your credentials, or copy the files here and give their path"
+        raise DataError(text, fix=fix, code="unreachable_storage", where=pattern) from error
 
 
 def _kind(system: Any, path: str) -> str | None:
@@ -95,7 +91,7 @@ def _copy(system: Any, path: str, address: str) -> str:
         return str(place)
     size, free = int(about.get("size") or 0), free_bytes(cache_root())
     if size > free:
-        text = f"{path} has {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free where it would be copied"
+        text = f"{path} has {size / GIGA:.3g} GB, and {free / GIGA:.3g} GB are free where it would be copied"
         raise DataError(f"{text} ({cache_root()}); set RAYSCALE_CACHE to a larger disk", code="no_space", where=address)
     meter = Meter(partial(print, file=sys.stderr, flush=True), f"copying {path}", size, "bytes")
     with system.open(path, "rb") as source:

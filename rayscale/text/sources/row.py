@@ -19,15 +19,15 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be used: where it is, what was found there, what mends it, how many lines go with it.
+    """A row that cannot be used: where it is, what was found there, what fixes it, how many lines go with it.
 
-    `undecoded`: what was found are bytes that are not in the file's encoding, and the mend is that of the whole file.
+    `undecoded`: what was found are bytes that are not in the file's encoding, and the fix is that of the whole file.
     """
 
     line: int
     column: str | None
     found: str
-    mend: str
+    fix: str
     lines: int = 1
     undecoded: bool = False
 
@@ -35,9 +35,9 @@ class BadRow(NamedTuple):
 class UnusableError(Exception):
     """Raised by what checks the values of a row: `bad` is the row."""
 
-    def __init__(self, row: Row, column: str, found: str, mend: str, *, undecoded: bool = False) -> None:
+    def __init__(self, row: Row, column: str, found: str, fix: str, *, undecoded: bool = False) -> None:
         super().__init__(found)
-        self.bad = BadRow(row.line, column, found, mend, undecoded=undecoded)
+        self.bad = BadRow(row.line, column, found, fix, undecoded=undecoded)
 
 
 def kind_and_value(value: object) -> str:
@@ -48,10 +48,10 @@ def kind_and_value(value: object) -> str:
 _NO_TEXT = "the text must be a string; fill it in or remove the row"
 
 
-def checked_text(value: object, row: Row, column: str, mend: str = _NO_TEXT) -> str:
-    """The value as text. Raises UnusableError; `mend` is for a value that is not a string."""
+def checked_text(value: object, row: Row, column: str, fix: str = _NO_TEXT) -> str:
+    """The value as text. Raises UnusableError; `fix` is for a value that is not a string."""
     if not isinstance(value, str):
-        raise UnusableError(row, column, kind_and_value(value), mend)
+        raise UnusableError(row, column, kind_and_value(value), fix)
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -101,8 +101,8 @@ class LabelKinds:
         first, line = self._first
         if kind != first:
             found = f"the {kind} {short(value)}, and a {first} in line {line}"
-            mend = "write the labels of a file as strings, or all as whole numbers"
-            raise UnusableError(row, self._column, found, mend)
+            fix = "write the labels of a file as strings, or all as whole numbers"
+            raise UnusableError(row, self._column, found, fix)
 
 
 def checked_label(value: object, row: Row, column: str) -> str:
@@ -113,6 +113,6 @@ def checked_label(value: object, row: Row, column: str) -> str:
     if not text:
         raise UnusableError(row, column, "an empty label", "fill it in, or remove the row")
     if _FRACTION.fullmatch(text):
-        mend = "a label is a name or a whole number: 1 instead of 1.0"
-        raise UnusableError(row, column, f"the fraction {text}", mend)
+        fix = "a label is a name or a whole number: 1 instead of 1.0"
+        raise UnusableError(row, column, f"the fraction {text}", fix)
     return text

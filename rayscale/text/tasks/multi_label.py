@@ -32,8 +32,8 @@ def check(row: Row, task: Task) -> tuple[str, str]:
     if isinstance(value, str):
         value = value.split(task.separator) if value.strip() else []
     if not isinstance(value, list):
-        mend = "give a list of labels; an empty one, [], means no label"
-        raise UnusableError(row, task.labels, kind_and_value(value), mend)
+        fix = "give a list of labels; an empty one, [], means no label"
+        raise UnusableError(row, task.labels, kind_and_value(value), fix)
     return text, "\n".join(sorted({checked_label(label, row, task.labels) for label in value}))
 
 

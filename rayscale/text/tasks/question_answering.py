@@ -37,21 +37,21 @@ def _answers(row: Row, column: str, context: str) -> list[tuple[str, int]]:
     value: Any = row.values[2]
     texts, starts = (value.get("text"), value.get("answer_start")) if isinstance(value, dict) else (None, None)
     if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-        mend = 'write {"text": ["..."], "answer_start": [0]}: two lists of equal length, both empty for no answer'
-        raise UnusableError(row, column, kind_and_value(value), mend)
+        fix = 'write {"text": ["..."], "answer_start": [0]}: two lists of equal length, both empty for no answer'
+        raise UnusableError(row, column, kind_and_value(value), fix)
     for text, start in zip(texts, starts, strict=True):
         if not checked_text(text, row, column).strip():
-            mend = "give two empty lists if there is no answer, or remove the row"
-            raise UnusableError(row, column, "an empty answer", mend)
+            fix = "give two empty lists if there is no answer, or remove the row"
+            raise UnusableError(row, column, "an empty answer", fix)
         if isinstance(start, bool) or not isinstance(start, int):
-            mend = "give a whole number: the place of a character"
-            raise UnusableError(row, column, f"answer_start {short(start)}", mend)
+            fix = "give a whole number: the place of a character"
+            raise UnusableError(row, column, f"answer_start {short(start)}", fix)
         if start < 0 or not context.startswith(text, start):
             place = context.find(text)
             there = f"; there is '{short(context[start : start + len(text)])}'" if 0 <= start < len(context) else ""
-            mend = f"it is at {place}" if place >= 0 else "it is not in the context: fix the text"
+            fix = f"it is at {place}" if place >= 0 else "it is not in the context: fix the text"
             found = f"the answer '{short(text)}', which is not at answer_start {start} of the context{there}"
-            raise UnusableError(row, column, found, f"{mend} (characters are counted from 0), or remove the row")
+            raise UnusableError(row, column, found, f"{fix} (characters are counted from 0), or remove the row")
     return list(zip(texts, starts, strict=True))
 
 
@@ -77,8 +77,8 @@ def encode(
     answers that no window holds are counted as unread.
     """
     questions, contexts = zip(*map(parts_of, texts), strict=True) if texts else ((), ())
-    cut = _cut_questions(tokenizer, questions, length)
-    framed = [(question, context) for (question, _), context in zip(cut, contexts, strict=True)]
+    shortened, truncated = _cut_questions(tokenizer, questions, length)
+    framed = list(zip(shortened, contexts, strict=True))
     answers = [json.loads(str(label)) for label in labels]
     rows = [
         _row(context, windows, those)
@@ -90,21 +90,24 @@ def encode(
         **columns,
         "context": pa.array(contexts, pa.large_string()),
         "answers": pa.array([json.dumps([text for text, _ in those]) for those in answers], pa.large_string()),
-        "truncated": pa.array([was for _, was in cut], pa.bool_()),
+        "truncated": pa.array(truncated, pa.bool_()),
         "unread": pa.array([row["unread"] for row in rows], pa.int64()),
     }
 
 
-def _cut_questions(tokenizer: Tokenizer, questions: Sequence[str], length: int) -> list[tuple[str, bool]]:
-    """Each question, of a third of the length at most, and whether it was longer."""
+def _cut_questions(tokenizer: Tokenizer, questions: Sequence[str], length: int) -> tuple[list[str], list[bool]]:
+    """The questions, of a third of the length at most, and whether each was longer."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    most, questions_cut = length // 3, []
+    most = length // 3
+    shortened = list[str]()
+    truncated = list[bool]()
     for batch in tokenise.batches(questions):
         for question, encoding in zip(batch, tokenizer.encode_batch(batch, add_special_tokens=False), strict=True):
             long = len(encoding.ids) > most
-            questions_cut.append((question[: encoding.offsets[most - 1][1]] if long else question, long))
-    return questions_cut
+            shortened.append(question[: encoding.offsets[most - 1][1]] if long else question)
+            truncated.append(long)
+    return shortened, truncated
 
 
 def _windows(tokenizer: Tokenizer, framed: Sequence[tuple[str, str]], length: int) -> Iterator[list[Encoding]]:

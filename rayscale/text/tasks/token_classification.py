@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,10 +36,8 @@ def check(row: Row, task: Task) -> tuple[str, str]:
 def _listed(row: Row, place: int, column: str) -> list[str]:
     value: Any = row.values[place]
     if isinstance(value, str) and value.lstrip().startswith("[") and place < 2:
-        try:
+        with suppress(ValueError):  # no JSON: tokens of a text, of which the first is a bracket
             value = json.loads(value)
-        except ValueError:
-            pass  # no JSON: tokens of a text, of which the first is a bracket
     if isinstance(value, str):
         value = value.split()
     if not isinstance(value, list):
@@ -46,8 +45,8 @@ def _listed(row: Row, place: int, column: str) -> list[str]:
     items = []
     for item in value:
         if isinstance(item, int):
-            mend = "write names such as B-PER instead of numbers (in `datasets`: features[...].feature.names)"
-            raise UnusableError(row, column, f"the number {item} in the list", mend)
+            fix = "write names such as B-PER instead of numbers (in `datasets`: features[...].feature.names)"
+            raise UnusableError(row, column, f"the number {item} in the list", fix)
         items.append(normalise(checked_text(item, row, column)))
         if not items[-1]:
             raise UnusableError(row, column, "an empty string in the list", "take it out, or remove the row")
@@ -64,7 +63,10 @@ def encode(
     numbers = {label: number for number, label in enumerate(classes)}
     tokenizer.no_padding()
     tokenizer.enable_truncation(length)
-    ids, targets, truncated, unread = [lists_of([])], list[np.ndarray](), list[bool](), list[int]()
+    ids = [lists_of([])]
+    targets = list[np.ndarray]()
+    truncated = list[bool]()
+    unread = list[int]()
     for sentences, tagged in zip(tokenise.batches(texts), tokenise.batches(labels), strict=True):
         words = [text.split("\n") for text in sentences]
         # Plain text, not lists of words: so byte-level tokenizers see the spaces that they were trained on.

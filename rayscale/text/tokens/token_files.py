@@ -220,12 +220,9 @@ def _write_windows(pairs: Iterator[tuple[pa.Table, pa.Table]], path: Path, learn
                 writer.put(pa.table({"input_ids": pa.ListArray.from_arrays(offsets, values), "key": keys}))
             windows, documents = windows + len(keys), documents + len(rows)
     if not windows:
-        raise DataError(
-            f"the {path.stem} split has {packer.left} tokens, less than one window of {length}; "
-            "give more text, a larger fraction or a smaller task.max_length",
-            code="empty_split",
-            where=f"data.{path.stem}",
-        )
+        text = f"the {path.stem} split has {packer.left} tokens, less than one window of {length}"
+        fix = "give more text, a larger fraction or a smaller task.max_length"
+        raise DataError(text, fix=fix, code="empty_split", where=f"data.{path.stem}")
     return {
         "rows": windows,
         "tokens": windows * length,

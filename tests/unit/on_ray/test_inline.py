@@ -105,7 +105,7 @@ def test_texts_longer_than_a_checkpoint_reads_are_refused_before_the_first_trial
     inline.write_text(inline.read_text().replace(LADDER, "{pretrained: small}"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 31}))
-    reason = "the longest text has 32 tokens, .*small reads 31; set task.max_length to 31"
+    reason = "the longest text has 32 tokens, .*small reads 31; set it to 31 or less"
     with pytest.raises(InputError, match=rf"study.yaml:2: task.max_length: {reason}"):
         run_study(inline, out=str(inline.parent / "run"))
     assert trained == []

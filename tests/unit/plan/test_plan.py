@@ -78,7 +78,10 @@ def test_trials_that_share_a_gpu_take_and_cost_a_share_of_it(study_file: Path) -
     assert [p.trial.trial_id for p in plan.trials] == [p.trial.trial_id for p in whole.trials]
     assert plan.gpu_hours == pytest.approx(whole.gpu_hours * 2.2 / 4)  # each takes 2.2 times as long
     assert plan.seconds < whole.seconds
-    with pytest.raises(StudyError, match=r"run.trials_per_gpu: is 4, but grid.gpus asks for trials of 2 GPUs"):
+    whole_ones = (
+        r"run.trials_per_gpu: is 4, but grid.gpus asks for trials of 2 whole GPUs; write 1, or grid.gpus: \[1\]"
+    )
+    with pytest.raises(StudyError, match=whole_ones):
         load_study(edited(shared, "gpus: [1]", "gpus: [1, 2]"))
     edited(shared, "gpus: [1, 2]", "gpus: [1]")
     with pytest.raises(StudyError, match=r"run.trials_per_gpu: is 4, but the executor inline runs one trial after"):

@@ -157,3 +157,9 @@ def test_tokens_are_asked_for_as_there_are_in_any_language(tmp_path: Path) -> No
     (prepared,) = prepare(study, list(specs.values()), [0], Here()).values()
     there = int(prepared.split("train").lengths.sum())
     assert 0.6 * there < max(study.grid.sizes) <= there
+
+
+@pytest.mark.parametrize("name", ["", "klingon"])
+def test_what_is_no_encoding_is_refused_before_the_text_is_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"'{name}' is not a text encoding"):
+        write_starter(None, tmp_path / "rows.csv", tmp_path / "study.yaml", name)

@@ -95,3 +95,18 @@ def test_the_plan_says_what_guessing_scores_and_the_run_folder_marks_its_trials(
     run = load(study_file.parent / "run")
     assert run.judged_trials.guessing_loss.tolist() == [*plan.guessing_loss.values()][:1] * 2
     assert run.fit_rows.trial_id.tolist() == [second.trial_id]
+
+
+def test_a_damaged_model_hides_no_trials_of_a_plan_that_does_not_say_what_guessing_scores(study_file: Path) -> None:
+    store = Store.open(study_file.parent / "run")
+    plan = draft_plan(load_study(study_file), this_machine("cpu"), store)
+    written = plan.to_json()
+    del written["guessing_loss"]
+    store.write("plan.json", json.dumps(written).encode())
+    trial = plan.trials[0].trial
+    Ledger(store).write(make_record(trial, status="ok", eval_loss=0.5))
+    run = load(study_file.parent / "run")
+    for config, guessing in ((b'{"id2label": {"0": "cat", "1": "dog"}}', {trial.model.name: math.log(2)}), (b"{", {})):
+        store.write(f"models/{trial.trial_id}/config.json", config)
+        assert run.guessing_loss == guessing
+        assert run.judged_trials.trial_id.tolist() == run.fit_rows.trial_id.tolist() == [trial.trial_id]

@@ -74,7 +74,7 @@ def play(
     """Submit all cells at once, as a driver and Tune would; returns outcomes by trial."""
 
     async def whole() -> dict[str, dict[str, Any]]:
-        pool = LanePool(cells, slots, retries, per_lane, lanes.open, share=share)
+        pool = LanePool(cells, slots, retries, per_lane, lambda *lane: lanes.open(pool, *lane), share=share)
         waiting: list[Coroutine[Any, Any, Any]] = [pool.submit(cell.trial_id) for cell in cells]
         submitted = [asyncio.ensure_future(each) for each in waiting]
         outcomes: list[dict[str, Any]] = []
@@ -217,9 +217,7 @@ def test_row_16_lanes_that_die_at_work_cost_attempts_of_their_trial_and_no_other
 
     async def whole() -> list[dict[str, Any]]:
         opened: list[int] = []
-        pool = LanePool(
-            [cell("a", 1), cell("b", 1)], 1, deaths, None, lambda pool, lane_id, size: opened.append(lane_id)
-        )
+        pool = LanePool([cell("a", 1), cell("b", 1)], 1, deaths, None, lambda lane_id, size: opened.append(lane_id))
         submitted = [asyncio.ensure_future(pool.submit(name)) for name in ("a", "b")]
         await asyncio.sleep(0)
         for lane_id in range(deaths):
@@ -258,9 +256,7 @@ def waiting_pool(cells: list[Cell], slots: int) -> tuple[LanePool, list[int], li
     """A pool whose cells are submitted; the lanes it opened, and the trainers it withdrew."""
     opened: list[int] = []
     withdrawn: list[str] = []
-    pool = LanePool(
-        cells, slots, 2, None, lambda pool, lane_id, size: opened.append(lane_id), withdraw=withdrawn.append
-    )
+    pool = LanePool(cells, slots, 2, None, lambda lane_id, size: opened.append(lane_id), withdraw=withdrawn.append)
     return pool, opened, withdrawn
 
 

@@ -23,7 +23,7 @@ class Stage:
         self.ended: list[Any] = []
         self.strays: list[list[Any]] = []
         self.pool = LanePool(
-            cells, slots, retries, None, lambda _, lane_id, size: self.opened.append((lane_id, size)),
+            cells, slots, retries, None, lambda lane_id, size: self.opened.append((lane_id, size)),
             lambda: self.now, hang_seconds=HANG, start_seconds=START,
             end_workers=self.ended.extend, end_strays=lambda known, _: self.strays.append(list(known)),
         )  # fmt: skip

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from rayscale.errors import InputError
 from rayscale.study.augment_key import read
-from rayscale.study.augmenters import Example
 from rayscale.text import folders, prepared
 from rayscale.text.augment import children
 from rayscale.text.augment.chain import Chain, fingerprint
@@ -185,4 +184,3 @@ def test_a_table_of_synonyms_reaches_the_children(tmp_path, pets, make_study):
     made = prepare(make_study(pets, augment=("none", entry)), [BERT], [0], Here())["bert-400+own"]
     texts = prepared.read_table(next(made.path.parent.glob("augment-*")) / "train.arrow")["text"].to_pylist()
     assert all(" no " in text and text.endswith("runs back") for text in texts)
-    assert Example("x", 0).tags is None

@@ -23,6 +23,16 @@ KOREAN = "배송이 아직 도착하지 않았습니다."
 ARABIC = "لم تصل الشحنة بعد، يرجى التحقق."
 
 
+def anew(rows):
+    """A plugin that makes rows of its own."""
+    return [Example(row.text, row.seed) for row in rows]
+
+
+def segmenters(rows):
+    """A plugin whose children name the segmenter."""
+    return [row.saying(str(row.segmenter)) for row in rows]
+
+
 @pytest.fixture
 def jieba(monkeypatch):
     """A segmenter of Chinese that knows three words."""
@@ -113,6 +123,11 @@ def test_a_text_without_spaces_has_children(text, step):
     assert child != text
     assert " " not in child
     assert set(child) <= set(text)
+
+
+def test_a_step_that_makes_rows_of_its_own_hides_the_segmenter_from_no_other():
+    chain = Chain(read({"name": "x", f"{__name__}:anew": {}, f"{__name__}:segmenters": {}, "segmenter": CHARACTERS}))
+    assert [row.text for row in chain.rows([CHINESE], keys_of([CHINESE]), 0)] == [CHARACTERS]
 
 
 def test_auto_is_what_the_text_asks_for_and_what_is_there(jieba, monkeypatch):

@@ -91,5 +91,5 @@ def test_other_columns_and_too_few_packages_are_refused(monkeypatch, tmp_path):
 
 def test_the_fingerprint_follows_versions(monkeypatch):
     before = corpus.fingerprint()
-    monkeypatch.setattr(corpus.metadata, "version", lambda name: "0.0.1")
+    monkeypatch.setattr(corpus, "installed", lambda names: dict.fromkeys(names, "0.0.1"))
     assert corpus.fingerprint() != before

@@ -164,7 +164,7 @@ def test_a_fraction_is_no_label(value):
     with pytest.raises(UnusableError) as error:
         checked_label(value, Row(7, ("text", value)), "label")
     assert (error.value.bad.line, error.value.bad.column) == (7, "label")
-    assert "whole number" in error.value.bad.mend
+    assert "whole number" in error.value.bad.fix
 
 
 @pytest.mark.parametrize("value", ["v1.0", "1.0.0", "10", "-1", "1,5", "3.", "n.a.", "e5", 3, True])
