@@ -43,5 +43,5 @@ def test_joint_laws_are_weighed_too():
     largest = float(table["D"].quantile(0.8))
     found = fit_law(table, "auto", params="N", data="D", target="loss", where="excluded_by_epoch == 0",
                     holdout=f"D > {largest}", bootstrap=200)  # fmt: skip
-    assert found.held_out["rmse_log"] < 0.015
-    assert found.weights["chinchilla"] + found.weights["chinchilla_tied"] > 0.5
+    assert found.held_out["rmse_log"] < 0.01
+    assert sum(share for name, share in found.weights.items() if name.startswith("chinchilla")) > 0.5
