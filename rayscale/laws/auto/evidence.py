@@ -29,8 +29,7 @@ UNLIKELY = 1e-6
 TRAINING = 0.6  # share of the configurations, the smaller ones by the product of their sizes, that only train
 FEWEST = 8  # configurations for each axis from which on some only train
 ABSURD = 1e12  # a variance of log targets that no table has
-LEAST_SHARE = 0.01
-MOST_VERSIONS = 32
+VERSIONS = 48  # of law, noise and discrepancy that predictions are drawn from
 Levels = tuple[tuple[tuple[float, float], ...], ...]
 
 
@@ -67,15 +66,18 @@ def weigh(
     if not np.isfinite(scores).any():
         return [], 0.0
     shares = np.exp(scores - scores.max())
-    order = np.argsort(-shares, axis=None, kind="stable")[:MOST_VERSIONS]
-    heaviest = [at for at in zip(*np.unravel_index(order, shares.shape), strict=True) if shares[at] >= LEAST_SHARE]
-    total = float(sum(shares[at] for at in heaviest))
+    # As many versions as can be drawn from, each as often as its share says (systematic resampling).
+    order = np.argsort(-shares, axis=None, kind="stable")
+    reached = np.cumsum(shares.ravel()[order])
+    picked = np.searchsorted(reached, (np.arange(VERSIONS) + 0.5) / VERSIONS * reached[-1])
+    versions, times = np.unique(order[picked], return_counts=True)
     without = float(shares[:, 0].sum() / prior[0])
     factor = float(shares[:, 1:].sum() / prior[1:].sum()) / max(without, 1e-300)
-    return [
-        (int(member), Setting(float(NOISES[noise]), settings[k]), float(shares[member, k, noise]) / total)
-        for member, k, noise in heaviest
-    ], factor
+    weighed = [
+        (int(member), Setting(float(NOISES[noise]), settings[k]), float(count) / VERSIONS)
+        for count, member, k, noise in zip(times, *np.unravel_index(versions, shares.shape), strict=True)
+    ]
+    return sorted(weighed, key=lambda version: -version[2]), factor
 
 
 def _training(places: Array) -> NDArray[np.int64]:

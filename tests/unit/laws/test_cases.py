@@ -30,7 +30,8 @@ def test_the_data_needed_is_where_the_law_first_reaches_the_target(shared_cases)
     verdict = conclude(trials, data_axis="tokens", target="eval_loss", reach=3.18, bootstrap=300)["verdict"]
     needed = verdict["target"]["needed"]
     assert 298_000 < needed["value"] < 414_000
-    assert needed["low"] < 339_000 < needed["high"] < 600_000
+    assert 250_000 < needed["low"] < 339_000
+    assert needed["high"] is None or 339_000 < needed["high"] < 600_000  # None: not within 10 times the data
 
 
 @pytest.mark.parametrize(("name", "misfits"), [("crossing", True), ("scurve", False)])
