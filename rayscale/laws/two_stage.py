@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rayscale.errors import InputError, TableError
 from rayscale.laws.auto.blend import Blend
 from rayscale.laws.catalogue import METRIC_SIGMOID
-from rayscale.laws.fitting.coordinates import unlink
+from rayscale.laws.fitting.coordinates import log_odds, unlink
 from rayscale.laws.fitting.held_out import beside_held_out
 from rayscale.laws.fitting.observations import dropped_rows, observe
 from rayscale.laws.fitting.outcome import Outcome
@@ -73,7 +73,7 @@ class Composition:
     def _metric(self, log_loss: Array) -> tuple[Array, Array]:
         """Log odds of the metric at log losses (m,), of the point (m,) and of every draw (draws, m)."""
         point, drawn = self.metric.log_values({"loss": np.exp(np.clip(log_loss, -700, 700))})
-        return _log_odds(point), _log_odds(drawn)
+        return log_odds(point), log_odds(drawn)
 
     def log_values(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """Log of the metric at the inputs: of the point (n,) and of every pair of draws (draws, n)."""
@@ -96,12 +96,6 @@ class Composition:
     def to_json(self) -> dict[str, Any]:
         """What is not saved with the stages."""
         return {"noise": self.noise}
-
-
-def _log_odds(logs: Array) -> Array:
-    """Log odds of the logarithm of a fraction, finite up to 1."""
-    logs = np.minimum(logs, -1e-12)
-    return np.asarray(logs - np.log(-np.expm1(logs)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -219,9 +213,9 @@ def compose(
 
 
 def _composition(loss: Fit, metric: Blend) -> Composition:
-    """The estimate of two stages that have one; the noise of a blend, of log target at its level, in log odds."""
-    mixture, level = metric.known_estimate(), metric.members[0].known_estimate().coordinates.level
-    return Composition(loss.known_estimate(), mixture, mixture.noise / -float(np.expm1(level)))
+    """The estimate of two stages that have one."""
+    mixture = metric.known_estimate()  # in log odds, as its only law is
+    return Composition(loss.known_estimate(), mixture, mixture.noise)
 
 
 def _block(stage: Fit) -> Array:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from rayscale.laws.auto.discrepancy import Rows, Version, read_versions
 from rayscale.laws.auto.places import may_be_zero, offset
+from rayscale.laws.fitting.coordinates import log_odds
 from rayscale.laws.fitting.result import Fit
 from rayscale.laws.law import Law
 
@@ -27,11 +28,12 @@ class Part(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """The estimate of a blend: predicts and is widened as a single law's estimate is, on the scale of log target.
+    """The estimate of a blend: predicts and is widened as a single law's estimate is, on the scale of `link`: log
+    target, or its log odds where all laws are in these.
 
     The point is the weighted mean of the parts. Its draws are the parts' draws together, each part having drawn in
     proportion to its share: between-law spread is then in every interval. `drift`: what the laws, all together, miss
-    beyond the data, as deviation of log target at one e-fold of reach; it grows with the square of the log reach, as
+    beyond the data, as deviation on that scale at one e-fold of reach; it grows with the square of the log reach, as
     what an unknown curvature makes of an extrapolation. Every draw has one such curvature.
     `noise` and `degrees` as in Estimate; `widening` is Student's t over the normal.
     `ranges`: role -> least and most size of the data, from where the reach counts.
@@ -44,6 +46,7 @@ class Mixture:
     noise: float
     degrees: int
     widening: float
+    link: str = "log"
 
     def interval(self, point: Any, drawn: Any) -> tuple[Any, Any]:
         """95% interval around `point` from `drawn` (draws first): percentiles, moved out for few rows."""
@@ -51,18 +54,23 @@ class Mixture:
         below, above = np.maximum(point - low, 0.0), np.maximum(high - point, 0.0)
         return point - self.widening * below, point + self.widening * above
 
-    def log_values(self, inputs: Inputs) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Log target at the inputs: of the blend (n,) and of every draw (draws, n)."""
-        each = [part.log_values(inputs) for part in self.parts]
-        point = np.einsum("l,ln->n", self.shares, np.array([mean for mean, _ in each]))
-        drawn = np.concatenate([draws for _, draws in each])
-        return point, drawn + np.outer(_bends(len(drawn)), self.drift * reach(inputs, self.ranges) ** 2)
+    def linked_values(self, inputs: Inputs) -> tuple[NDArray[Any], NDArray[Any]]:
+        """On the scale of `link` at the inputs: of the blend (n,) and of every draw (draws, n)."""
+        parts = [part.log_values(inputs) for part in self.parts]
+        points, drawn = np.array([point for point, _ in parts]), np.concatenate([draws for _, draws in parts])
+        if self.link == "logit":
+            points, drawn = log_odds(points), log_odds(drawn)
+        drift = np.outer(_bends(len(drawn)), self.drift * reach(inputs, self.ranges) ** 2)
+        return np.einsum("l,ln->n", self.shares, points), drawn + drift
 
-    linked_values = log_values
+    def log_values(self, inputs: Inputs) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Log target at the inputs, of the same shapes."""
+        point, drawn = self.linked_values(inputs)
+        return (point, drawn) if self.link == "log" else (-np.logaddexp(0, -point), -np.logaddexp(0, -drawn))
 
     def to_json(self) -> dict[str, Any]:
         """What `Blend.read_estimate` needs besides the members, which are saved as fits of their own."""
-        names = ("drift", "noise", "degrees", "widening")
+        names = ("drift", "noise", "degrees", "widening", "link")
         saved = {"shares": list(self.shares), **{name: getattr(self, name) for name in names}}
         versions = [part for part in self.parts if isinstance(part, Version)]
         if versions:
@@ -87,12 +95,13 @@ def _bends(count: int) -> NDArray[np.float64]:
     return np.asarray(np.random.default_rng(0).permutation(quantiles))
 
 
-def blended(heaviest: Law, weights: Mapping[str, float], roles: Sequence[str]) -> Law:
-    """The law named auto, over these inputs: a value to show; predictions come from the Mixture."""
+def blended(heaviest: Law, weights: Mapping[str, float], roles: Sequence[str], link: str) -> Law:
+    """The law named auto, over these inputs: to show, as predictions come from the Mixture, on the scale `link`."""
     listed = sorted(weights.items(), key=lambda item: -item[1])
     shares = ", ".join(f"{share:.2f} {name}" for name, share in listed if share)
-    return replace(over(roles), formula=f"{AUTO.formula}: {shares}", parameters=heaviest.parameters,
-                   units=heaviest.units)  # fmt: skip
+    formula = AUTO.formula if link == "log" else "weighted mean of log odds"
+    return replace(over(roles), formula=f"{formula}: {shares}", parameters=heaviest.parameters, units=heaviest.units,
+                   link=link)  # fmt: skip
 
 
 def over(roles: Collection[str]) -> Law:
@@ -121,7 +130,8 @@ class Blend(Fit):
     def read_fields(cls, law: Law, saved: Mapping[str, Any]) -> dict[str, Any]:
         """As a Fit's; the members are fits themselves."""
         members = tuple(Fit.from_json(member) for member in saved["members"])
-        law = blended(members[0].law if members else AUTO, saved["weights"] or {}, list(saved["columns"]))
+        link = (saved.get("estimate") or {}).get("link", "log")
+        law = blended(members[0].law if members else AUTO, saved["weights"] or {}, list(saved["columns"]), link)
         return super().read_fields(law, {**saved, "members": members})
 
     @classmethod
@@ -132,7 +142,8 @@ class Blend(Fit):
         if "versions" in saved:
             parts = read_versions(saved["versions"], Rows.from_json(saved["rows"]), estimates)
         numbers = {name: saved[name] for name in ("drift", "noise", "degrees", "widening")}
-        return Mixture(tuple(parts), tuple(saved["shares"]), known["data_range"], **numbers)
+        link = saved.get("link", "log")  # as earlier versions saved it
+        return Mixture(tuple(parts), tuple(saved["shares"]), known["data_range"], **numbers, link=link)
 
 
 # So that a saved blend is read back by its law's name, as every saved fit is; fit_law fits `auto` over all groups.

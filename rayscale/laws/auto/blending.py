@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from scipy import stats
@@ -63,7 +63,7 @@ def blend_curve(
     return replace(
         refused,
         **{name: getattr(heaviest, name) for name in OF_HEAVIEST},
-        law=blended(heaviest.law, weights, list(observations.columns)),
+        law=blended(heaviest.law, weights, list(observations.columns), mixture.link),
         estimate=cast(Estimate, mixture),
         weights={name: weights.get(name, 0.0) for name in weighed},
         members=tuple(fits),
@@ -123,9 +123,12 @@ def _by_choice(
         coordinates, noise = panel.coordinates(member.law, place), float(member.noise[place])
         estimate = Estimate(coordinates, member.theta[place], samples[member.law.name], noise, degrees, widening)
         drawn.append((j, float(shares[j]), estimate))
-    noise = float(np.sum(shares * [log_noise(panel, member)[place] for member in members]))
+    link = "logit" if all(members[j].law.link == "logit" for j in order) else "log"
+    of_one = [member.noise if link == "logit" else log_noise(panel, member) for member in members]
+    noise = float(np.sum(shares * [noises[place] for noises in of_one]))
+    drift = choice.drift if link == "log" else choice.drift / -float(np.expm1(panel.level[place]))
     parts = tuple(estimate for _, _, estimate in drawn)
-    return drawn, Mixture(parts, tuple(shares[order].tolist()), {}, choice.drift, noise, degrees, widening), 0.0
+    return drawn, Mixture(parts, tuple(shares[order].tolist()), {}, drift, noise, degrees, widening, link), 0.0
 
 
 def _by_evidence(
@@ -165,12 +168,8 @@ def _by_evidence(
     ordered = [version for j in order for version in versions[j]]
     ordered = [replace(version, seed=seed) for seed, version in enumerate(ordered)]
     noise = float(np.sqrt(sum(share * setting.noise**2 for _, setting, share in weighed)))
-    noise = float(_of_log(noise, rows.link, panel.level[place]))
-    return (
-        drawn,
-        Mixture(tuple(ordered), tuple(share for j in order for share in shares[j]), {}, 0.0, noise, free, 1.0),
-        misfit,
-    )
+    weights = tuple(share for j in order for share in shares[j])
+    return drawn, Mixture(tuple(ordered), weights, {}, 0.0, noise, free, 1.0, rows.link), misfit
 
 
 def _is_stateable(panel: Panel, place: int, member: PanelFit) -> bool:
@@ -271,9 +270,4 @@ def count_configurations(observations: Observations) -> int:
 
 def log_noise(panel: Panel, member: PanelFit) -> Array:
     """The deviation of a row's log target by one law, (curves,), whatever scale the law is fitted on."""
-    return np.asarray(_of_log(member.noise, member.law.link, panel.level))
-
-
-def _of_log(noise: Any, scale: str, level: Any) -> Any:
-    """A deviation on the scale log or logit as one of the log target, whose median is `level`."""
-    return noise * (1 - np.exp(level)) if scale == "logit" else noise
+    return np.asarray(member.noise * -np.expm1(panel.level) if member.law.link == "logit" else member.noise)

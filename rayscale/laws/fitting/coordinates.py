@@ -19,6 +19,12 @@ def link(kind: str, value: Any) -> Any:
     return np.log(value) - np.log1p(-value) if kind == "logit" else np.log(value)
 
 
+def log_odds(logs: Any) -> Array:
+    """Log odds of fractions given by their logs, of any shape; finite up to 1."""
+    logs = np.minimum(logs, -1e-12)
+    return np.asarray(logs - np.log(-np.expm1(logs)))
+
+
 def unlink(kind: str, linked: Any) -> Any:
     """From the scale of residuals back to the target's unit; finite for whatever is not NaN."""
     # Clipped at e**700, so that an absurdly wide interval stays a finite number.

@@ -306,7 +306,7 @@ def _times_beyond(values: Array, least: float, most: float) -> Array:
 
 def far(beyond: float) -> list[dict[str, str]]:
     """The warning that a prediction lies so many times beyond the data, where it does."""
-    text = f"extrapolated {beyond:.2g}× beyond the data: the interval assumes the law still holds there"
+    text = f"extrapolated {beyond:.3g}× beyond the data: the interval assumes the law still holds there"
     return [{"code": "far_extrapolation", "message": text}] if beyond > FAR else []
 
 
