@@ -146,7 +146,7 @@ def test_parameters_of_different_laws_are_not_held_against_each_other() -> None:
         """A combination whose heaviest member is `law`."""
         fit = rs.fit_law(ONE[ONE["model"] == "base"], law, data="examples", target="eval_loss", bootstrap=50)
         same = {each.name: getattr(fit, each.name) for each in fields(Fit)}
-        return Blend(**{**same, "law": blended(fit.law, {law: 1.0}, ["data"]), "members": (fit,)})
+        return Blend(**{**same, "law": blended(fit.law, {law: 1.0}, ["data"], "log"), "members": (fit,)})
 
     power, shifted = blend("power"), blend("shifted")
     law = rs.compare(ONE, ONE, fits=([power], [shifted]))["laws"][0]
