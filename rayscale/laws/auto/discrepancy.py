@@ -27,9 +27,9 @@ from rayscale.laws.fitting.result import Estimate
 from rayscale.laws.law import Array
 
 # (deviation of log target over the whole span of the data, weight), as what a law can miss on real tables.
-BENDS = ((0.0, 0.65), (0.03, 0.12), (0.1, 0.13), (0.2, 0.1))  # along each axis
-TWISTS = ((0.0, 0.6), (0.03, 0.15), (0.1, 0.25))  # of each pair of axes
-WAVES = ((0.0, 0.7), (0.01, 0.15), (0.04, 0.15))
+BENDS = ((0.0, 0.75), (0.03, 0.08), (0.1, 0.1), (0.2, 0.07))  # along each axis
+TWISTS = ((0.0, 0.7), (0.03, 0.1), (0.1, 0.2))  # of each pair of axes
+WAVES = ((0.0, 0.8), (0.01, 0.1), (0.04, 0.1))
 LENGTH = 2.5  # e-folds over which a wave turns
 FREQUENCIES = 48
 KNOTS = 10  # within the data, from their middle to either end; as many beyond
