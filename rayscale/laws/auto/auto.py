@@ -52,7 +52,7 @@ def fit_auto(
 ) -> list[Blend]:
     """One blend per group (rows of the table by position), the laws weighed on all groups together.
 
-    Unless the groups are few, or a group has many configurations over several sizes: such a one is fitted `apart`.
+    Unless few groups can be fitted, or a group has many configurations over several sizes: it is then fitted `apart`.
 
     `given`: role -> column as the caller named them; where none is named the usual names are looked for. A size that
     is the same within every group is left out: within a group it changes nothing. `weights`: the column of how many
@@ -64,17 +64,17 @@ def fit_auto(
     rows = read(usual_columns(table, given))
     if (columns := _varying(rows)) != dict(rows[0].columns):
         rows = read(columns)  # a row may lack only a size that is left out
-    if apart and len(groups) > 1:
+    fit = partial(fit_auto, given=given, target=target, weights=weights, draws=draws, seed=seed)
+
+    def fit_alone(places: NDArray[np.int64]) -> Blend:
+        part = table.iloc[places]
+        (blend,) = fit(part, [np.arange(len(part))], excluded=excluded[places], held=held[places])
+        return replace(blend, rows_dropped=name_rows(blend.rows_dropped, places))
+
+    if apart and 1 < len(groups) <= MOST_ALONE:
         alone = [len(groups) < POPULATION or _stands_alone(observations) for observations in rows]
-        if any(alone) and len(groups) <= MOST_ALONE:
-            fit = partial(fit_auto, given=given, target=target, weights=weights, draws=draws, seed=seed)
+        if any(alone):
             together = [] if all(alone) else fit(table, groups, excluded=excluded, held=held, apart=False)
-
-            def fit_alone(places: NDArray[np.int64]) -> Blend:
-                part = table.iloc[places]
-                (blend,) = fit(part, [np.arange(len(part))], excluded=excluded[places], held=held[places])
-                return replace(blend, rows_dropped=name_rows(blend.rows_dropped, places))
-
             return [fit_alone(groups[k]) if alone[k] else together[k] for k in range(len(groups))]
     targets, trend = _target_of(rows)
     if max(targets, default=0.0) == 1 > min(targets) and (1 in trend.values() or "loss" in columns):
@@ -92,6 +92,8 @@ def fit_auto(
     simplest = min(laws, key=lambda law: len(law.names))
     reasons = [refusals(observations, simplest) for observations in rows]
     shared = sum(not why for why in reasons) >= POPULATION
+    if not shared and len(groups) > 1:  # no population: what one group is must not decide whether another is fitted
+        return [fit_alone(places) for places in groups]
     if shared:
         reasons = [[] if _can_borrow(observations) else why for observations, why in zip(rows, reasons, strict=True)]
     else:
@@ -224,10 +226,8 @@ def _refused(observations: Observations, target: str, why: list[dict[str, str]])
 
 
 def _curve(observations: Observations) -> Curve:
-    """The rows of one group for a panel. A row given several times is one measurement: its copies share its weight."""
-    stacked = np.stack([*observations.inputs.values(), observations.target], axis=1)
-    _, which, count = np.unique(stacked, axis=0, return_inverse=True, return_counts=True)
-    return observations.inputs, observations.target, observations.weights / count[which.ravel()]
+    """The rows of one group for a panel."""
+    return observations.inputs, observations.target, observations.weights
 
 
 def _foretell(blend: Blend, observations: Observations) -> Blend:

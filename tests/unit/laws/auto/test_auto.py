@@ -102,3 +102,32 @@ def test_a_loss_of_1_is_used():
     fit = fit_law(table, "auto", target="loss", data="data", bootstrap=20)
     assert fit.params
     assert not fit.rows_dropped
+
+
+@pytest.mark.parametrize(("law", "apart"), [("power", 1e-6), ("auto", 6e-3)])  # seeds also say what is noise
+def test_four_seeds_of_one_loss_count_as_one_row_of_weight_4(law, apart):
+    table = table_of_groups(4)
+    table = table[~table["last"]].assign(worth=1.0).reset_index(drop=True)
+    odd = table.groupby("model").tail(1).index
+    table.loc[odd, "loss"] *= 1.05
+    table.loc[odd, "worth"] = 4.0
+    seeds = table.loc[np.repeat(table.index, table["worth"].astype(int))].reset_index(drop=True)
+    seeds["seed"] = seeds.index
+    options = {"target": "loss", "data": "data", "by": "model", "bootstrap": 50}
+    far = pd.DataFrame({"data": [1e6]})
+    one, four = (
+        [np.log(group.predict(far)["predicted"].item()) for group in fit.groups]
+        for fit in (fit_law(table, law, weights="worth", **options), fit_law(seeds, law, **options))
+    )
+    assert np.abs(np.subtract(one, four)).mean() < apart
+
+
+def test_whether_a_group_is_fitted_does_not_depend_on_others_too_short():
+    table = table_of_groups(2)
+    short = table_of_groups(4)
+    short = short[short["model"].isin(sorted(short["model"].unique())[2:])].groupby("model").head(2)
+    few, more = (
+        fit_law(each, "auto", target="loss", by="model", bootstrap=20) for each in (table, pd.concat([table, short]))
+    )
+    assert [fit.outcome for fit in more.groups][2:] == ["not_identifiable"] * 2
+    assert [fit.params for fit in more.groups][:2] == [fit.params for fit in few.groups]
