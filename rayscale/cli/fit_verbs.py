@@ -9,6 +9,7 @@ import typer
 
 from rayscale.cli.options import Json, RunFolder, option, size
 from rayscale.cli.output import RefusedError, print_json, print_lines, say, width
+from rayscale.errors import InputError
 
 
 def fit(
@@ -36,13 +37,15 @@ def fit(
         option("--predictions", "FILE", "Write the held-out rows with predictions (.csv or .parquet)."),
     ] = None,
     out: Annotated[Path | None, option("--out", "FIT.json", "Save the fit, for `predict`.")] = None,
-    draws: Annotated[bool, typer.Option("--draws", help="Print the resamples too, with --json.")] = False,
+    draws: Annotated[bool, typer.Option("--draws", help="Print the resamples too; needs --json.")] = False,
     json_: Json = False,
 ) -> None:
     """Fit a law to any table of runs, or to a run folder."""
     from rayscale.laws.fitting.result import without_draws
     from rayscale.verdict.table_fit import FitRequest, fit_and_save
 
+    if draws and not json_:
+        raise InputError("resamples are printed as JSON; add --json", code="usage", where="--draws")
     named = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus, "loss": loss,
              "copies": copies}  # fmt: skip
     columns = {role: column for role, column in named.items() if column is not None}

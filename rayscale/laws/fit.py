@@ -41,7 +41,7 @@ from rayscale.laws.fitting.sizes import with_sizes
 from rayscale.laws.fitting.starts import grid
 from rayscale.laws.formula import find_law
 from rayscale.laws.law import Array, Law
-from rayscale.laws.two_stage import TwoStage, check_stages, compose
+from rayscale.laws.two_stage import TWO_STAGE, TwoStage, check_stages, compose
 
 POLISHED = (24, 12, 12)  # how many starts go on to each delta
 TOLERANCES = (1e-4, 1e-4, 1e-9)  # only the last must be exact
@@ -79,7 +79,7 @@ def fit_law(
     sigmoid of it, and the result is a TwoStage fit, or a GroupedFit of these.
     `where` says which rows to use at all, `holdout` which of these to keep out and predict, both as pandas queries.
     With `by` (columns) the result is a GroupedFit, one fit per group. The law `auto` is a Blend of all suited laws,
-    weighed by how each foretells the largest sizes within the training rows; its groups borrow from each other.
+    weighed by evidence, on many groups or rows by how each predicts held-out ones; its groups borrow from each other.
     `bootstrap` is the number of resamples; the same `seed` gives the same result, whatever the order of the rows.
 
     A table that cannot identify the law gives outcome `not_identifiable` and says why in `warnings`. Raises TableError
@@ -90,6 +90,10 @@ def fit_law(
     given: dict[str, str | None] = {"params": params, "data": data, "unique": unique, "compute": compute, "gpus": gpus,
                                     "loss": loss, "copies": copies}  # fmt: skip
     law = find_law(law)
+    if through is not None:
+        check_stages(law, target, through, loss)
+    elif law.name == TWO_STAGE.name:
+        TwoStage.fit(table)  # says why there is none
     table = with_sizes(table, size_columns(table, law.inputs, given))
     if weights and law.result is not None and law.name != "auto":
         raise InputError(f"{law.name} takes no weights: there a row counts as one run; leave them out", where="weights")
@@ -98,7 +102,6 @@ def fit_law(
     runs_worth(table, weights, excluded)  # of the whole table first, so that a message names its row there
     places, names = _groups(table, by)
     if through is not None:
-        check_stages(law, target, through, loss)
         fits = _two_stages(table, law, given, target, through, weights, excluded, held, by, bootstrap, seed)
         return fits[0] if by is None else _grouped(fits, names, target)
     if law.name != "auto":  # auto chooses by itself which sizes matter
@@ -157,22 +160,20 @@ def _two_stages(
     bootstrap: int, seed: int,
 ) -> list[TwoStage]:  # fmt: skip
     """One fit by way of the loss for each group of the table, in the order of `_groups`."""
-    out, metric = "_left_out", numbers(table, target)
+    out, metric = "_left_out", numbers(table, target)[~excluded]
+    if (metric > 1).any():
+        text = f"'{target}' is above 1, up to {np.nanmax(metric):g}; write a metric in percent as a fraction"
+        raise TableError(f"{text} (0.87, not 87)", where="target")
     if not (metric < 1).any():
-        text = f"no value of '{target}' is below 1; write a metric in percent as a fraction (0.87, not 87)"
-        raise TableError(text, where="target")
+        raise TableError(f"no value of '{target}' is below 1: log odds need less", where="target")
     places, _ = _groups(table, by)
 
-    def stage(law: Law, target: str, spare: NDArray[np.bool_], **roles: str | None) -> Fit | GroupedFit:
-        rows = table.assign(**{out: excluded | held | spare})
+    def stage(law: Law, target: str, **roles: str | None) -> Fit | GroupedFit:
+        rows = table.assign(**{out: excluded | held})
         return fit_law(rows, law, target=target, weights=weights, by=by, where=f"not {out}", bootstrap=bootstrap,
                        seed=seed, **roles)  # fmt: skip
 
-    # A metric of 1 has no log odds; its loss is as good as any.
-    stages = [
-        stage(law, through, np.zeros(len(table), dtype=bool), **given),
-        stage(AUTO, target, metric >= 1, loss=through),
-    ]
+    stages = [stage(law, through, **given), stage(AUTO, target, loss=through)]
     pairs = zip(*(each.groups if isinstance(each, GroupedFit) else (each,) for each in stages), strict=True)
     fits = []
     for (first, second), rows in zip(pairs, places, strict=True):

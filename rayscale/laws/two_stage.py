@@ -21,7 +21,7 @@ from rayscale.laws.auto.blend import Blend
 from rayscale.laws.catalogue import METRIC_SIGMOID
 from rayscale.laws.fitting.coordinates import log_odds, unlink
 from rayscale.laws.fitting.held_out import beside_held_out
-from rayscale.laws.fitting.observations import dropped_rows, observe
+from rayscale.laws.fitting.observations import LOG_ODDS, dropped_rows, observe
 from rayscale.laws.fitting.outcome import Outcome
 from rayscale.laws.fitting.result import Z95, Estimate, Fit, around, score
 from rayscale.laws.law import Array, Law
@@ -199,7 +199,7 @@ def compose(
         rows_used=int(kept.sum()) - sum(bool(kept[row]) for row in reasons),
         rows_dropped=dropped,
         weights=loss.weights,
-        warnings=(*_named(stages), *dropped_rows(dropped)),
+        warnings=(*_named(stages), *_without_odds(target, second, kept), *dropped_rows(dropped)),
         seconds=loss.seconds + metric.seconds,
         data_range=loss.data_range,
         weighted_by=weights,
@@ -210,6 +210,13 @@ def compose(
         return fit
     predictions = pd.concat([observations.held_out, fit.predict(observations.held_out)], axis=1)
     return beside_held_out(replace(fit, held_out=score(predictions, target), predictions=predictions), observations)
+
+
+def _without_odds(target: str, reasons: Mapping[int, str], kept: NDArray[np.bool_]) -> list[dict[str, str]]:
+    """That the second stage does not use metrics of 1, where there are any; the first may use their loss."""
+    count = sum(bool(kept[row]) and reason.endswith(LOG_ODDS) for row, reason in reasons.items())
+    text = f"{target}: {count} row{' of 1 is' if count == 1 else 's of 1 are'} not used; log odds need less"
+    return [{"code": "dropped_rows", "message": text}] if count else []
 
 
 def _composition(loss: Fit, metric: Blend) -> Composition:

@@ -1,1 +1,1 @@
-"""Which law: the laws that suit a table, weighed by how well each predicts larger sizes held out."""
+"""Which law: the laws that suit a table, weighed by evidence or by how well each predicts held-out sizes."""

@@ -1,4 +1,4 @@
-"""`--law auto`: all suited laws fitted to all groups of a table, weighed by rolling hold-out, and combined."""
+"""`--law auto`: all suited laws fitted to all groups of a table, weighed by evidence or hold-out, and combined."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rayscale.laws.fitting.observations import (
     Observations,
     count_text,
     name_rows,
+    numbers,
     observe_groups,
     refusals,
     usual_columns,
@@ -51,7 +52,7 @@ def fit_auto(
 ) -> list[Blend]:
     """One blend per group (rows of the table by position), the laws weighed on all groups together.
 
-    Unless the groups are few, or a group has many configurations over several sizes: such a one is fitted `apart`.
+    Unless few groups can be fitted, or a group has many configurations over several sizes: it is then fitted `apart`.
 
     `given`: role -> column as the caller named them; where none is named the usual names are looked for. A size that
     is the same within every group is left out: within a group it changes nothing. `weights`: the column of how many
@@ -63,21 +64,23 @@ def fit_auto(
     rows = read(usual_columns(table, given))
     if (columns := _varying(rows)) != dict(rows[0].columns):
         rows = read(columns)  # a row may lack only a size that is left out
-    if apart and len(groups) > 1:
+    fit = partial(fit_auto, given=given, target=target, weights=weights, draws=draws, seed=seed)
+
+    def fit_alone(places: NDArray[np.int64]) -> Blend:
+        part = table.iloc[places]
+        (blend,) = fit(part, [np.arange(len(part))], excluded=excluded[places], held=held[places])
+        return replace(blend, rows_dropped=name_rows(blend.rows_dropped, places))
+
+    if apart and 1 < len(groups) <= MOST_ALONE:
         alone = [len(groups) < POPULATION or _stands_alone(observations) for observations in rows]
-        if any(alone) and len(groups) <= MOST_ALONE:
-            fit = partial(fit_auto, given=given, target=target, weights=weights, draws=draws, seed=seed)
+        if any(alone):
             together = [] if all(alone) else fit(table, groups, excluded=excluded, held=held, apart=False)
-
-            def fit_alone(places: NDArray[np.int64]) -> Blend:
-                part = table.iloc[places]
-                (blend,) = fit(part, [np.arange(len(part))], excluded=excluded[places], held=held[places])
-                return replace(blend, rows_dropped=name_rows(blend.rows_dropped, places))
-
             return [fit_alone(groups[k]) if alone[k] else together[k] for k in range(len(groups))]
-    known = [observations.target for observations in rows if len(observations.target)]
-    below_one = bool(known) and max(each.max() for each in known) < 1
-    trend = trends([(observations.inputs, observations.target) for observations in rows if len(observations.target)])
+    targets, trend = _target_of(rows)
+    if max(targets, default=0.0) == 1 > min(targets) and (1 in trend.values() or "loss" in columns):
+        rows = read(columns, link="logit")  # a metric, whose 1 has no log odds; a loss may be 1
+        targets, trend = _target_of(rows)
+    below_one = len(targets) > 0 and max(targets) < 1
     laws = suited(list(columns), below_one, trend, _enough(rows))
     if len(columns) == 1:  # a law in data serves any one size
         role = laws[0].inputs[0]
@@ -89,6 +92,8 @@ def fit_auto(
     simplest = min(laws, key=lambda law: len(law.names))
     reasons = [refusals(observations, simplest) for observations in rows]
     shared = sum(not why for why in reasons) >= POPULATION
+    if not shared and len(groups) > 1:  # no population: what one group is must not decide whether another is fitted
+        return [fit_alone(places) for places in groups]
     if shared:
         reasons = [[] if _can_borrow(observations) else why for observations, why in zip(rows, reasons, strict=True)]
     else:
@@ -150,18 +155,29 @@ def _is_finite(member: PanelFit) -> bool:
 
 
 def _varying(rows: Sequence[Observations]) -> dict[str, str]:
-    """The columns without those of one size in every group; all of them where none varies."""
+    """The columns without those of one size in every group, held-out rows included; all of them where none varies."""
     columns = dict(rows[0].columns)
-    varies = {role: any(len(np.unique(group.inputs[role])) > 1 for group in rows) for role in columns}
+
+    def varies_in(group: Observations, role: str) -> bool:
+        return len(np.unique([*group.inputs[role], *numbers(group.held_out, columns[role])])) > 1
+
+    varies = {role: any(varies_in(group, role) for group in rows) for role in columns}
     return {role: column for role, column in columns.items() if varies[role]} or columns
+
+
+def _target_of(rows: Sequence[Observations]) -> tuple[Array, dict[str, int]]:
+    """The target of all groups together, (n,), and its trends."""
+    curves = [(observations.inputs, observations.target) for observations in rows if len(observations.target)]
+    return np.concatenate([np.empty(0), *(target for _, target in curves)]), trends(curves)
 
 
 def _observe(
     table: pd.DataFrame, groups: Sequence[NDArray[np.int64]], columns: Mapping[str, str], *, target: str,
-    weights: str | None, excluded: NDArray[np.bool_], held: NDArray[np.bool_],
+    weights: str | None, excluded: NDArray[np.bool_], held: NDArray[np.bool_], link: str = "log",
 ) -> list[Observations]:  # fmt: skip
-    return observe_groups(table, groups, over(columns), target=target, columns=columns, weights=weights,
-                          excluded=excluded, held=held)  # fmt: skip
+    law = replace(over(columns), link=link)
+    return observe_groups(table, groups, law, target=target, columns=columns, weights=weights, excluded=excluded,
+                          held=held)  # fmt: skip
 
 
 def _enough(rows: Sequence[Observations]) -> tuple[int, int]:
@@ -188,8 +204,8 @@ def _rising(
     up = [column for column, sign in zip(columns.values(), trend.values(), strict=False) if sign > 0]
     if not up or min(trend.values()) < 0 or below_one or not all(law.target == "loss" for law in laws):
         return None
-    text = f"{target} rises with {', '.join(up)}, but laws of a loss fall; write a metric in percent as a fraction"
-    return {"code": "misspecified", "message": f"{text} (0.87, not 87), or name a law"}
+    text = f"{target} rises with {', '.join(up)}, but laws of a loss fall; if it is a metric in percent, write it as a"
+    return {"code": "misspecified", "message": f"{text} fraction (0.87, not 87), else name a law"}
 
 
 def _too_few(observations: Observations, simplest: Law) -> list[dict[str, str]]:
@@ -210,10 +226,8 @@ def _refused(observations: Observations, target: str, why: list[dict[str, str]])
 
 
 def _curve(observations: Observations) -> Curve:
-    """The rows of one group for a panel. A row given several times is one measurement: its copies share its weight."""
-    stacked = np.stack([*observations.inputs.values(), observations.target], axis=1)
-    _, which, count = np.unique(stacked, axis=0, return_inverse=True, return_counts=True)
-    return observations.inputs, observations.target, observations.weights / count[which.ravel()]
+    """The rows of one group for a panel."""
+    return observations.inputs, observations.target, observations.weights
 
 
 def _foretell(blend: Blend, observations: Observations) -> Blend:

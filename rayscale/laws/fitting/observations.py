@@ -28,6 +28,7 @@ USUAL = {
 }
 WEIGHT_FIX = "write how many runs the row is worth, 0 to leave it out"
 COPY = "the same as an earlier row"
+LOG_ODDS = "1 or more: log odds need less"
 EXTREME = (1e-90, 1e90)  # median targets within these leave room for coefficients, and for the squares of both
 _SIZES = ("params", "data")  # what a law of a loss is over where nobody says
 
@@ -260,7 +261,7 @@ def _reasons(
             (np.isinf(cells), "infinite"),
             ((cells == 0) & (column not in may_be_zero), "zero"),
             (cells < 0, "negative"),
-            ((cells >= 1) & (law.link == "logit" and column == target), "1 or more"),
+            ((cells >= 1) & (law.link == "logit" and column == target), LOG_ODDS),
         )
         for wrong, fault in faults:
             reasons[wrong & (reasons == "")] = f"{column} is {fault}"

@@ -98,6 +98,8 @@ def parameter_units(fit: Mapping[str, Any]) -> dict[str, str]:
     """The unit of each parameter in words of the table's columns: `loss x N^alpha` for A of a law in N."""
     if fit.get("units"):
         return dict(fit["units"])
+    if fit.get("stages"):
+        return {name: unit for stage in fit["stages"] for name, unit in parameter_units(stage).items()}
     fit = (fit.get("members") or [fit])[0]  # a combination shows the parameters of its heaviest law
     try:
         law = find_saved(str(fit.get("law")), fit.get("formula"))
@@ -122,9 +124,15 @@ def _power(power: Any, fit: Mapping[str, Any]) -> str:
 
 
 def _weights(fit: Mapping[str, Any]) -> str:
-    way = "evidence" if "versions" in (fit.get("estimate") or {}) else "how each law predicted held-out larger scales"
-    smooth = " + smooth discrepancy" if str(fit.get("formula")).endswith("smooth discrepancy") else ""
-    return f"Weights, by {way}: {weight_text(fit)}{smooth}"
+    weighed = (fit.get("stages") or [fit])[0]  # of two stages the weights are those of the loss's laws
+    if "versions" in (weighed.get("estimate") or {}):
+        way = "evidence"
+    elif any("too few sizes to hold any out" in warning["message"] for warning in fit.get("warnings") or []):
+        way = "how well each law fits"
+    else:
+        way = "how each law predicted held-out larger scales"
+    smooth = ", each with a smooth discrepancy" if str(fit.get("formula")).endswith("smooth discrepancy") else ""
+    return f"Weights, by {way}{smooth}: {weight_text(fit)}"
 
 
 def _search(fit: Mapping[str, Any]) -> str:

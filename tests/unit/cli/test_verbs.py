@@ -236,6 +236,12 @@ def test_options_without_effect_beside_simulate_are_refused(study_file: Path, mo
     assert "leave one of them out" in error["message"]
 
 
+def test_draws_without_json_are_refused(tmp_path: Path) -> None:
+    done = rayscale("fit", "runs.csv", "--law", "auto", "--draws", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "add --json" in done.stderr
+
+
 def test_an_unknown_executor_is_refused(study_file: Path) -> None:
     error = answer("run", "study.yaml", "--executor", "foo", cwd=study_file.parent, code=2)["error"]
     assert error["message"] == "--executor: found 'foo'; use one of: lanes, isolated, inline"

@@ -123,7 +123,7 @@ def test_an_accuracy_of_one_has_no_log_odds():
     table = planted(LAWS["logit_power"])
     table.loc[3, "y"] = 1.0
     fit = fit_law(table, "logit_power", target="y", bootstrap=5)
-    assert fit.rows_dropped == ({"row": 3, "reason": "y is 1 or more"},)
+    assert fit.rows_dropped == ({"row": 3, "reason": "y is 1 or more: log odds need less"},)
     assert (fit.predict(table.assign(data=1e30))["high"] < 1).all()
 
 

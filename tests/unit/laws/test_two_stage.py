@@ -110,6 +110,9 @@ def test_every_row_is_used_held_out_or_dropped():
     assert fit.rows_used + fit.held_out["n"] + len(dropped) == len(table)
     assert [*fit.predictions.index] == [8, 18, 19]
     assert fit.predictions["predicted"].between(0, 1).all()
+    ones = [entry["row"] for entry in fit.stages[1].rows_dropped if "log odds" in entry["reason"]]
+    assert ones == [10, 11]
+    assert "accuracy: 2 rows of 1 are not used; log odds need less" in [each["message"] for each in fit.warnings]
 
 
 def test_groups_each_have_two_stages():
@@ -148,18 +151,22 @@ def test_the_outcome_is_the_worse_one_and_warnings_name_their_stage():
         ({"law": "E + k * data ** -beta"}, "parameter 'k'"),
         ({"target": "eval_loss"}, "both the target and the loss"),
         ({"target": "percent"}, "write a metric in percent as a fraction"),
+        ({"target": "some_below_1"}, "is above 1, up to 80; write a metric in percent as a fraction"),
+        ({"target": "one"}, "no value of 'one' is below 1"),
         ({"through": "nothing"}, "no column 'nothing'"),
     ],
 )
 def test_what_cannot_be_two_stages_is_refused_in_words(options, says):
     table = planted()
+    table = table.assign(percent=100 * table["accuracy"], some_below_1=np.linspace(0.5, 80, len(table)), one=1.0)
     with pytest.raises((InputError, TableError), match=says):
-        fitted(table.assign(percent=100 * table["accuracy"]), **options)
+        fitted(table, **options)
 
 
-def test_two_stage_is_no_law_to_name():
+@pytest.mark.parametrize("columns", [{}, SIZES, {"params": "params"}])
+def test_two_stage_is_no_law_to_name(columns):
     with pytest.raises(InputError, match="through"):
-        fit_law(planted(), "two_stage", target="accuracy")
+        fit_law(planted(), "two_stage", target="accuracy", **columns)
 
 
 def test_weights_are_those_of_both_stages(fit):

@@ -1,4 +1,8 @@
-from rayscale.report.terminal.fit import fit_lines
+import numpy as np
+import pandas as pd
+
+from rayscale.laws.fit import fit_law
+from rayscale.report.terminal.fit import fit_lines, parameter_units
 
 
 def group(name, *codes):
@@ -21,3 +25,30 @@ def test_a_warning_of_a_thousand_groups_is_one_that_names_the_first():
 def test_a_warning_given_twice_counts_its_group_once():
     text = "\n".join(fit_lines([group("a", "at_bound", "at_bound"), group("b")], None, 200))
     assert "Warning (at_bound) in 1 group, for instance a: a says at_bound." in text
+
+
+def blend(**fields):
+    return {"law": "auto", "target": "loss", "outcome": "converged", "weights": {"power": 1.0}, "warnings": [],
+            "estimate": {}, "formula": "weighted mean"} | fields  # fmt: skip
+
+
+def test_the_weights_are_said_to_be_what_they_are():
+    text = "\n".join(fit_lines([blend()], None, 200))
+    assert "Weights, by how each law predicted held-out larger scales: power 100%" in text
+    short = {"code": "few_sizes", "message": "too few sizes to hold any out: laws are weighted by how well they fit"}
+    text = "\n".join(fit_lines([blend(warnings=[short])], None, 200))
+    assert "Weights, by how well each law fits: power 100%" in text
+    smooth = {"estimate": {"versions": []}, "formula": "weighted mean + smooth discrepancy"}
+    for fit in (blend(**smooth), blend(**smooth | {"estimate": {}}, stages=[blend(**smooth), blend()])):
+        text = "\n".join(fit_lines([fit], None, 200))
+        assert "Weights, by evidence, each with a smooth discrepancy: power 100%" in text
+
+
+def test_the_parameters_of_two_stages_have_the_units_of_their_stages():
+    data = 1e3 * 2.0 ** np.arange(8)
+    loss = 1 + 20 * data**-0.4
+    table = pd.DataFrame({"D": data, "loss": loss, "acc": 1 / (1 + np.exp(2 * (loss - 1.8)))})
+    fit = fit_law(table, "power", target="acc", through="loss", data="D", bootstrap=20)
+    units = parameter_units(fit.to_json())
+    assert set(units) == set(fit.params)
+    assert units["B"] == "loss x D^beta"
