@@ -102,7 +102,7 @@ def test_row_43_a_wait_with_a_limit_ends_without_a_record_and_goes_on_when_slots
 def test_row_44_a_cluster_that_grows_from_two_slots_to_five_has_all_of_them_used(
     tmp_path: Path, cluster: Cluster
 ) -> None:
-    cells = LONG.replace("gpus: [2]", "gpus: [1], seeds: 12").replace("epochs: 1500", "epochs: 200")
+    cells = LONG.replace("gpus: [2]", "gpus: [1], seeds: 12").replace("epochs: 1500", "epochs: 100")
     study, out = write_study(tmp_path, cells), tmp_path / "run"
 
     def at_once() -> list[int]:
@@ -114,6 +114,6 @@ def test_row_44_a_cluster_that_grows_from_two_slots_to_five_has_all_of_them_used
     job.until(lambda: 2 in at_once())
     cluster.add_node(num_cpus=3, resources={"slot": 3})
     assert job.ends(400) == 0, job.told
-    assert max(at_once()) == 5
+    assert max(at_once()) >= 5  # an end may be written after the next start
     assert set(load(out).trials.status) == {"ok"}
     assert [event["slots"] for event in events(out) if event["event"] == "slots_changed"] == [5]
