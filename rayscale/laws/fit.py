@@ -18,7 +18,7 @@ from rayscale.laws.auto.blend import AUTO
 from rayscale.laws.fitting.bootstrap import resample, spread
 from rayscale.laws.fitting.coordinates import Coordinates, link
 from rayscale.laws.fitting.diagnosis import diagnose, few_resamples
-from rayscale.laws.fitting.held_out import beside_held_out
+from rayscale.laws.fitting.held_out import foretell
 from rayscale.laws.fitting.huber import DELTA, huber_sum, minimise
 from rayscale.laws.fitting.observations import (
     Observations,
@@ -114,11 +114,7 @@ def fit_law(
         fits = []
         for observations in rows:
             fit = _fit(observations, law, target, bootstrap, seed)
-            if holdout is not None and fit.estimate is not None:
-                predictions = pd.concat([observations.held_out, fit.predict(observations.held_out)], axis=1)
-                fit = replace(fit, held_out=score(predictions, target), predictions=predictions)
-                fit = beside_held_out(fit, observations)
-            fits.append(fit)
+            fits.append(fit if holdout is None else foretell(fit, observations))
         return fits
 
     def fit_own(rows: NDArray[np.int64]) -> Fit:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from rayscale.errors import InputError, TableError
 from rayscale.laws.auto.blend import Blend
 from rayscale.laws.catalogue import METRIC_SIGMOID
-from rayscale.laws.fitting.coordinates import log_odds, unlink
-from rayscale.laws.fitting.held_out import beside_held_out
+from rayscale.laws.fitting.coordinates import log_fraction, log_odds, unlink
+from rayscale.laws.fitting.held_out import foretell
 from rayscale.laws.fitting.observations import LOG_ODDS, dropped_rows, observe
 from rayscale.laws.fitting.outcome import Outcome
-from rayscale.laws.fitting.result import Z95, Estimate, Fit, around, score
+from rayscale.laws.fitting.result import Z95, Estimate, Fit, around, interval
 from rayscale.laws.law import Array, Law
 
 WORSE = tuple(Outcome)  # from the best outcome to the worst
@@ -78,13 +78,11 @@ class Composition:
     def log_values(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """Log of the metric at the inputs: of the point (n,) and of every pair of draws (draws, n)."""
         point, drawn = self.linked_values(inputs)
-        return -np.logaddexp(0, -point), -np.logaddexp(0, -drawn)
+        return log_fraction(point), log_fraction(drawn)
 
     def interval(self, point: Any, drawn: Any) -> tuple[Any, Any]:
         """95% interval around `point` from `drawn` (draws first): percentiles, moved out for few rows."""
-        low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-        below, above = np.maximum(point - low, 0.0), np.maximum(high - point, 0.0)
-        return point - self.widening * below, point + self.widening * above
+        return interval(point, drawn, self.widening)
 
     def reach_of_runs(self, inputs: Mapping[str, Array]) -> Array:
         """How far 95% of new runs lie from their mean, in log odds, (n,): by their loss, and by the metric given it."""
@@ -208,8 +206,7 @@ def compose(
     )
     if not usable or not held.any():
         return fit
-    predictions = pd.concat([observations.held_out, fit.predict(observations.held_out)], axis=1)
-    return beside_held_out(replace(fit, held_out=score(predictions, target), predictions=predictions), observations)
+    return foretell(fit, observations)
 
 
 def _without_odds(target: str, reasons: Mapping[int, str], kept: NDArray[np.bool_]) -> list[dict[str, str]]:

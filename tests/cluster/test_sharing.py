@@ -114,6 +114,6 @@ def test_row_44_a_cluster_that_grows_from_two_slots_to_five_has_all_of_them_used
     job.until(lambda: 2 in at_once())
     cluster.add_node(num_cpus=3, resources={"slot": 3})
     assert job.ends(400) == 0, job.told
-    assert max(at_once()) >= 5  # an end may be written after the next start
+    assert 5 in at_once()
     assert set(load(out).trials.status) == {"ok"}
     assert [event["slots"] for event in events(out) if event["event"] == "slots_changed"] == [5]

@@ -16,7 +16,7 @@ from rayscale.laws.auto.blending import FEWEST, blend_curve, count_configuration
 from rayscale.laws.auto.panel import POPULATION, Curve, Panel, PanelFit, fit_panel
 from rayscale.laws.auto.weights import Choice, choose, suited, trends
 from rayscale.laws.catalogue import SUFFIX
-from rayscale.laws.fitting.held_out import beside_held_out
+from rayscale.laws.fitting.held_out import foretell
 from rayscale.laws.fitting.observations import (
     Observations,
     count_text,
@@ -27,7 +27,6 @@ from rayscale.laws.fitting.observations import (
     usual_columns,
 )
 from rayscale.laws.fitting.outcome import Outcome
-from rayscale.laws.fitting.result import score
 from rayscale.laws.law import Array, Law
 
 ALONE = 12  # configurations over several sizes from which on a curve says more by itself than its kind does
@@ -117,7 +116,7 @@ def fit_auto(
     seconds = (perf_counter() - began) / len(sound)
     blends = [replace(each, seconds=seconds if each.members else 0.0) for each in blends]
     return [
-        _foretell(each, observations) if held.any() else each for each, observations in zip(blends, rows, strict=True)
+        foretell(each, observations) if held.any() else each for each, observations in zip(blends, rows, strict=True)
     ]
 
 
@@ -228,13 +227,3 @@ def _refused(observations: Observations, target: str, why: list[dict[str, str]])
 def _curve(observations: Observations) -> Curve:
     """The rows of one group for a panel."""
     return observations.inputs, observations.target, observations.weights
-
-
-def _foretell(blend: Blend, observations: Observations) -> Blend:
-    """The blend with its predictions of the held-out rows and their score."""
-    if blend.estimate is None:
-        return blend
-    predictions = pd.concat([observations.held_out, blend.predict(observations.held_out)], axis=1)
-    return beside_held_out(
-        replace(blend, held_out=score(predictions, blend.target), predictions=predictions), observations
-    )

@@ -12,11 +12,12 @@ from scipy import stats
 
 from rayscale.laws.auto.discrepancy import Rows, Version, read_versions
 from rayscale.laws.auto.places import may_be_zero, offset
-from rayscale.laws.fitting.coordinates import log_odds
-from rayscale.laws.fitting.result import Fit
+from rayscale.laws.fitting.coordinates import log_fraction, log_odds
+from rayscale.laws.fitting.result import Fit, interval
 from rayscale.laws.law import Law
 
 DISCREPANCY = "smooth discrepancy"
+NO_CUTS = "too few sizes to hold any out: laws are weighted by how well they fit"
 Inputs = Mapping[str, NDArray[np.float64]]
 
 
@@ -50,9 +51,7 @@ class Mixture:
 
     def interval(self, point: Any, drawn: Any) -> tuple[Any, Any]:
         """95% interval around `point` from `drawn` (draws first): percentiles, moved out for few rows."""
-        low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-        below, above = np.maximum(point - low, 0.0), np.maximum(high - point, 0.0)
-        return point - self.widening * below, point + self.widening * above
+        return interval(point, drawn, self.widening)
 
     def linked_values(self, inputs: Inputs) -> tuple[NDArray[Any], NDArray[Any]]:
         """On the scale of `link` at the inputs: of the blend (n,) and of every draw (draws, n)."""
@@ -66,7 +65,7 @@ class Mixture:
     def log_values(self, inputs: Inputs) -> tuple[NDArray[Any], NDArray[Any]]:
         """Log target at the inputs, of the same shapes."""
         point, drawn = self.linked_values(inputs)
-        return (point, drawn) if self.link == "log" else (-np.logaddexp(0, -point), -np.logaddexp(0, -drawn))
+        return (point, drawn) if self.link == "log" else (log_fraction(point), log_fraction(drawn))
 
     def to_json(self) -> dict[str, Any]:
         """What `Blend.read_estimate` needs besides the members, which are saved as fits of their own."""

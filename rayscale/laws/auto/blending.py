@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from scipy import stats
 
-from rayscale.laws.auto.blend import Blend, Mixture, blended
+from rayscale.laws.auto.blend import NO_CUTS, Blend, Mixture, blended
 from rayscale.laws.auto.discrepancy import Version, configurations
 from rayscale.laws.auto.evidence import weigh
 from rayscale.laws.auto.panel import NOISE_PSEUDO, Panel, PanelFit, draw, draw_correlated
@@ -243,7 +243,7 @@ def _warnings(
         (
             choice is not None and not choice.cuts,
             "few_sizes",
-            "too few sizes to hold any out: laws are weighted by how well they fit",
+            NO_CUTS,
         ),
         (configurations < need, "few_points", f"{configurations} configurations for {need // 2} parameters"),
         (

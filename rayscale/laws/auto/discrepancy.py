@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rayscale.laws.auto.panel import Panel, PanelFit
 from rayscale.laws.auto.places import place_of, size_of
-from rayscale.laws.fitting.coordinates import link
+from rayscale.laws.fitting.coordinates import link, log_fraction
 from rayscale.laws.fitting.result import Estimate
 from rayscale.laws.law import Array
 
@@ -145,19 +145,23 @@ class Version:
     def log_values(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """Log target at the inputs: of the mean (n,) and of every draw (draws, n)."""
         point, drawn = self._linked(inputs)
-        rows, setting = self.rows, self.setting
-        if setting.is_smooth:
-            fitted, fitted_drawn = self._linked(rows.inputs)
-            here, there = (self._scaled(basis) for basis in (rows.basis, rows.features(inputs)))
-            variance = setting.noise**2 / rows.weights
-            solved = np.linalg.solve(here @ here.T + np.diag(variance), here).T  # (features, rows)
-            rng = np.random.default_rng((0, self.seed))
-            prior = rng.normal(0, 1, (len(drawn), here.shape[1]))
-            disturbed = prior @ here.T + rng.normal(0, 1, fitted_drawn.shape) * np.sqrt(variance)
-            # Matheron's rule: a draw from the prior, corrected by what it misses of the rows.
-            weights = prior + (rows.target - fitted_drawn - disturbed) @ solved.T
-            point, drawn = point + there @ (solved @ (rows.target - fitted)), drawn + weights @ there.T
-        return (point, drawn) if rows.link == "log" else (-np.logaddexp(0, -point), -np.logaddexp(0, -drawn))
+        if self.setting.is_smooth:
+            there, (mean, weights) = self._scaled(self.rows.features(inputs)), self._weights
+            point, drawn = point + there @ mean, drawn + weights @ there.T
+        return (point, drawn) if self.rows.link == "log" else (log_fraction(point), log_fraction(drawn))
+
+    @cached_property
+    def _weights(self) -> tuple[Array, Array]:
+        """The features' weights, given the rows: of the mean (features,) and of every draw (draws, features)."""
+        rows = self.rows
+        fitted, drawn = self._linked(rows.inputs)
+        here, variance = self._scaled(rows.basis), self.setting.noise**2 / rows.weights
+        solved = np.linalg.solve(here @ here.T + np.diag(variance), here).T  # (features, rows)
+        rng = np.random.default_rng((0, self.seed))
+        prior = rng.normal(0, 1, (len(drawn), here.shape[1]))
+        disturbed = prior @ here.T + rng.normal(0, 1, drawn.shape) * np.sqrt(variance)
+        # Matheron's rule: a draw from the prior, corrected by what it misses of the rows.
+        return solved @ (rows.target - fitted), prior + (rows.target - drawn - disturbed) @ solved.T
 
     def _linked(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         return self.estimate.linked_values(inputs) if self.rows.link == "logit" else self.estimate.log_values(inputs)

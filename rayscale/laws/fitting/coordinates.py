@@ -32,6 +32,11 @@ def unlink(kind: str, linked: Any) -> Any:
     return grown / (1 + grown) if kind == "logit" else grown
 
 
+def log_fraction(odds: Any) -> Array:
+    """The inverse of `log_odds`: logs of the fractions of these log odds."""
+    return np.asarray(-np.logaddexp(0, -odds))
+
+
 def scaled(law: Law, inputs: Values, centre: Mapping[str, float]) -> dict[str, Any]:
     """The inputs over their geometric means, role -> (...); of a law in a frame of its own, the logs of these too."""
     values: dict[str, Any] = {role: inputs[role] / np.exp(centre[role]) for role in law.inputs}

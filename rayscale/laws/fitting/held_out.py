@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from rayscale.laws.fitting.observations import Observations, numbers
-from rayscale.laws.fitting.result import Fit, far
+from rayscale.laws.fitting.result import Fit, far, score
 from rayscale.laws.law import Array
 
 F = TypeVar("F", bound=Fit)
@@ -19,13 +19,17 @@ F = TypeVar("F", bound=Fit)
 RARE = 0.025  # the chance below which a coverage is no bad luck: 1 of 3, 2 of 4, 7 of 10
 
 
-def beside_held_out(fit: F, observations: Observations) -> F:
-    """The fit with what its held-out rows say of it: how far they reach, and whether they refute the law.
+def foretell(fit: F, observations: Observations) -> F:
+    """The fit with its predictions of the held-out rows, their score, and what they say of it; without any an estimate.
 
-    `misspecified`: it foretold them less well than the constant did, or most lie outside of their 95% intervals.
+    How far they reach, and whether they refute the law, `misspecified`: it foretold them less well than the constant
+    did, or most lie outside of their 95% intervals.
     """
-    table = fit.predictions
-    if table is None or not len(table):
+    if fit.estimate is None:
+        return fit
+    table = pd.concat([observations.held_out, fit.predict(observations.held_out)], axis=1)
+    fit = replace(fit, held_out=score(table, fit.target), predictions=table)
+    if not len(table):
         return fit
     said = far(float(table["extrapolation"].max()))
     if all(each["code"] != "misspecified" for each in fit.warnings):

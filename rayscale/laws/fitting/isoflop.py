@@ -24,10 +24,9 @@ from rayscale.laws.fitting.parabola import (
     find_budgets,
     find_optimum,
     fit_parabolas,
-    interval,
 )
 from rayscale.laws.fitting.parabola import widening as widen
-from rayscale.laws.fitting.result import Z95, Estimate, Fit, around, read_draws, score
+from rayscale.laws.fitting.result import Z95, Estimate, Fit, around, interval, read_draws, score
 from rayscale.laws.law import Array, Law, Parameter
 
 SAVED_DRAWS = 1000

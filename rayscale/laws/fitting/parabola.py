@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from rayscale.laws.fitting.result import Z95
+from rayscale.laws.fitting.result import Z95, interval
 from rayscale.laws.law import Array
 
 # Rows whose compute differs by up to a tenth are one budget: at the exponents known (0.05 to 0.2) a tenth more compute
@@ -151,9 +151,3 @@ def _root(spread: Array) -> Array:
 
 def widening(degrees: int) -> float:
     return float(stats.t.ppf(0.975, max(degrees, 1))) / Z95
-
-
-def interval(point: Any, drawn: Array, factor: float) -> tuple[Any, Any]:
-    """95% by percentiles of the draws (resamples first), moved out as Student's t is over the normal."""
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-    return point - factor * np.maximum(point - low, 0.0), point + factor * np.maximum(high - point, 0.0)

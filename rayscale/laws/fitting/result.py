@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -59,9 +59,7 @@ class Estimate:
         over the normal pays for a noise that was itself estimated from few runs.
         """
         # "weibull": of few resamples the outermost stand for less than their share of all (Hyndman & Fan 1996).
-        low, high = np.quantile(drawn, (0.025, 0.975), axis=0, method="weibull")
-        below, above = np.maximum(point - low, 0.0), np.maximum(high - point, 0.0)
-        return point - self.widening * below, point + self.widening * above
+        return interval(point, drawn, self.widening, method="weibull")
 
     def log_values(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """Log target at the inputs: of the point (n,) and of every draw (resamples, n)."""
@@ -263,6 +261,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value.value if isinstance(value, Outcome) else value
+
+
+def interval(point: Any, drawn: Any, factor: float, method: Literal["linear", "weibull"] = "linear") -> tuple[Any, Any]:
+    """95% around `point` by percentiles of the draws (draws first), moved out as Student's t is over the normal."""
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0, method=method)
+    return point - factor * np.maximum(point - low, 0.0), point + factor * np.maximum(high - point, 0.0)
 
 
 def around(point: Array, mean_low: Array, mean_high: Array, noise: float | Array) -> dict[str, Array]:

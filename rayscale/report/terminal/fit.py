@@ -124,14 +124,16 @@ def _power(power: Any, fit: Mapping[str, Any]) -> str:
 
 
 def _weights(fit: Mapping[str, Any]) -> str:
+    from rayscale.laws.auto.blend import DISCREPANCY, NO_CUTS  # scipy is slow to import, and a fit has done so
+
     weighed = (fit.get("stages") or [fit])[0]  # of two stages the weights are those of the loss's laws
     if "versions" in (weighed.get("estimate") or {}):
         way = "evidence"
-    elif any("too few sizes to hold any out" in warning["message"] for warning in fit.get("warnings") or []):
+    elif any(NO_CUTS in warning["message"] for warning in fit.get("warnings") or []):
         way = "how well each law fits"
     else:
         way = "how each law predicted held-out larger scales"
-    smooth = ", each with a smooth discrepancy" if str(fit.get("formula")).endswith("smooth discrepancy") else ""
+    smooth = f", each with a {DISCREPANCY}" if str(fit.get("formula")).endswith(DISCREPANCY) else ""
     return f"Weights, by {way}{smooth}: {weight_text(fit)}"
 
 
